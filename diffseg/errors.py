@@ -1,0 +1,21 @@
+"""Errors that are the user's to mend. Their text is one sentence: what was got, where, what is allowed, what to do."""
+
+
+class UserError(Exception):
+    """Bad input. Shown without a traceback; never raised for a fault of our own."""
+
+
+class DataError(UserError):
+    """A data set, or one of its files, cannot be used."""
+
+
+class ConfigError(UserError):
+    """A configuration key or value is not allowed."""
+
+
+class Diverged(UserError):
+    """The loss stopped being a finite number."""
+
+
+class Stopped(Exception):
+    """The run was asked to stop and has left a checkpoint; the same command goes on from it."""

@@ -1,0 +1,1 @@
+"""What is run: study definitions, and the engine that places, resumes and records their trials."""

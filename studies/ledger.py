@@ -1,0 +1,187 @@
+"""The ledger: every finished attempt at a trial as small immutable Parquet files, and the only truth there is.
+
+`<store>/<study>/<table>/<trial>-<attempt>.parquet`, one file a table and attempt, written to a temporary name and
+renamed. The row in `trials` is written last: an attempt whose row is missing did not happen, and what it left in other
+tables is not read. Stores are local folders, NFS or object stores (any URI of pyarrow's filesystems).
+
+Units: seconds, bytes, and metrics as fractions (IoU 0.87, not 87). What is undefined is NaN.
+"""
+
+import contextlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from diffseg.errors import UserError
+
+METRICS = ("iou", "dice", "ece", "brier", "nll")
+
+_KEY = [("trial", pa.string()), ("attempt", pa.int32())]
+SCHEMAS = {
+    # An attempt. `config_*` columns, one for every leaf of the configuration, follow these.
+    "trials": pa.schema([
+        ("study", pa.string()), *_KEY, ("digest", pa.string()), ("status", pa.string()),  # complete, failed or pruned
+        ("experiment", pa.string()), ("dataset", pa.string()), ("network", pa.string()), ("seed", pa.int64()),
+        ("config", pa.string()),                                        # canonical JSON
+        *((metric, pa.float64()) for metric in METRICS),                # means over the test images; E1 and E2 only
+        ("parameters", pa.int64()), ("train_images", pa.int64()), ("test_images", pa.int64()),
+        ("data_digest", pa.string()),
+        ("seconds", pa.float64()), ("train_seconds", pa.float64()), ("evaluate_seconds", pa.float64()),
+        ("gpu_seconds", pa.float64()), ("peak_memory_bytes", pa.int64()),
+        ("device", pa.string()), ("host", pa.string()), ("git_commit", pa.string()), ("dirty", pa.bool_()),
+        ("versions", pa.string()),                                      # JSON: package to version
+        ("started", pa.timestamp("ms", "UTC")), ("finished", pa.timestamp("ms", "UTC")),
+        ("error", pa.string()), ("log", pa.string()),                   # the sentence; the file that tells more
+    ]),
+    # Learning curves: loss, gradient_norm, learning_rate, step_seconds, idle_share … at training steps.
+    "curves": pa.schema([*_KEY, ("step", pa.int64()), ("metric", pa.string()), ("value", pa.float64())]),
+    # Errors of the trained model over the noise levels. mask_error: mean squared error of the predicted clean mask in
+    # units of masks in ±1 (0 to 4; NaN for E4). loss: mean squared error of the trained target.
+    "timesteps": pa.schema([*_KEY, ("step", pa.int64()), ("t", pa.float64()), ("log_snr", pa.float64()),
+                            ("mask_error", pa.float64()), ("loss", pa.float64())]),
+    "images": pa.schema([*_KEY, ("image", pa.string()), ("metric", pa.string()), ("value", pa.float64())]),
+    # Reliability of the merged foreground probability, pooled over all test pixels, ten equal bins.
+    "calibration": pa.schema([*_KEY, ("bin", pa.int32()), ("count", pa.int64()), ("confidence", pa.float64()),
+                              ("accuracy", pa.float64())]),
+    # Small pictures of a few test images: kind is image, truth, mean or sd (of the ensemble; sd 0.5 is white).
+    "examples": pa.schema([*_KEY, ("image", pa.string()), ("kind", pa.string()), ("png", pa.binary())]),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The tables of one study. `store` is a path or a URI."""
+
+    store: str
+    study: str
+
+    def __post_init__(self):
+        if "://" in self.store:
+            filesystem, root = pafs.FileSystem.from_uri(self.store)
+        else:
+            filesystem, root = pafs.LocalFileSystem(), str(Path(self.store).expanduser().absolute())
+        object.__setattr__(self, "filesystem", filesystem)
+        object.__setattr__(self, "root", f"{root}/{self.study}")
+
+    def write(self, trial: str, attempt: int, tables: dict[str, list[dict]]) -> None:
+        """Record one attempt: rows by table, `trials` holding one row, written last."""
+        for table in sorted(tables, key=lambda name: name == "trials"):
+            rows = [{"trial": trial, "attempt": attempt, **row} for row in tables[table]]
+            if rows:
+                self._write(f"{table}/{trial}-{attempt}.parquet", pa.Table.from_pylist(rows, _schema(table, rows[0])))
+
+    def read(self, table: str, columns: list[str] | None = None) -> pa.Table:
+        """All rows of attempts that ended, by column. Damaged files are passed over (see `set_aside_damaged`)."""
+        files = self._files(table)
+        if table != "trials":
+            ended = set(self._files("trials"))
+            files = [file for file in files if file in ended]
+        schema = SCHEMAS[table]
+        paths = [f"{self.root}/{table}/{file}" for file in files]
+        try:
+            found = self._read(paths, table, columns)
+        except (pa.ArrowInvalid, OSError):
+            found = self._read([path for path in paths if self._sound(path)], table, columns)
+        return found if found is not None else _select(schema.empty_table(), columns)
+
+    def attempts(self) -> dict[str, int]:
+        """Trials of which an attempt has ended (complete, failed or pruned), with the number of the last one."""
+        return _latest(self._files("trials"))
+
+    def last(self, columns: list[str] | None = None) -> list[dict]:
+        """The row of each trial's last attempt."""
+        columns = columns and sorted({*columns, "trial", "attempt"})
+        rows = sorted(self.read("trials", columns).to_pylist(), key=lambda row: row["attempt"])
+        return list({row["trial"]: row for row in rows}.values())
+
+    def set_aside_damaged(self) -> list[str]:
+        """Move files that are not readable Parquet, with their whole attempt, to `damaged/`; return their paths.
+
+        The attempt then counts as never made, so its trial runs again.
+        """
+        damaged = [f"{table}/{file}" for table in SCHEMAS for file in self._files(table)
+                   if not self._sound(f"{self.root}/{table}/{file}")]  # fmt: skip
+        for file in {path.split("/")[1] for path in damaged}:
+            for table in SCHEMAS:  # `trials` first: without its row the rest no longer counts
+                self._move(f"{self.root}/{table}/{file}", f"{self.root}/damaged/{table}/{file}")
+        return [f"{self.root}/{path}" for path in damaged]
+
+    def definition(self) -> dict | None:
+        """The study's desired state, as `run` wrote it last; None if the study does not exist."""
+        try:
+            with self.filesystem.open_input_stream(f"{self.root}/study.json") as file:
+                return json.loads(file.read())
+        except FileNotFoundError:
+            return None
+
+    def define(self, definition: dict) -> None:
+        """Write the desired state. Raises UserError if the store cannot be written."""
+        try:
+            self._replace("study.json", json.dumps(definition, indent=1).encode())
+        except OSError as error:
+            raise UserError(f"the store {self.store} cannot be written ({error}): give another with --store DIR") from None
+
+    def _write(self, path: str, table: pa.Table) -> None:
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        self._replace(path, sink.getvalue())
+
+    def _replace(self, path: str, content) -> None:
+        target = f"{self.root}/{path}"
+        temporary = f"{self.root}/tmp/{uuid4().hex}"
+        self.filesystem.create_dir(temporary.rpartition("/")[0])
+        self.filesystem.create_dir(target.rpartition("/")[0])
+        with self.filesystem.open_output_stream(temporary) as file:
+            file.write(content)
+        self.filesystem.move(temporary, target)
+
+    def _move(self, source: str, target: str) -> None:
+        self.filesystem.create_dir(target.rpartition("/")[0])
+        with contextlib.suppress(FileNotFoundError):
+            self.filesystem.move(source, target)
+
+    def _files(self, table: str) -> list[str]:
+        found = self.filesystem.get_file_info(pafs.FileSelector(f"{self.root}/{table}", allow_not_found=True))
+        return sorted(info.base_name for info in found if info.base_name.endswith(".parquet"))
+
+    def _sound(self, path: str) -> bool:
+        try:
+            pq.read_table(path, filesystem=self.filesystem)
+        except (pa.ArrowInvalid, OSError):
+            return False
+        return True
+
+    def _read(self, paths: list[str], table: str, columns: list[str] | None) -> pa.Table | None:
+        if not paths:
+            return None
+        data = ds.dataset(paths, filesystem=self.filesystem, format="parquet")
+        if table == "trials":  # the leaves of the configuration may differ between versions
+            data = data.replace_schema(pa.unify_schemas([f.physical_schema for f in data.get_fragments()]))
+        return data.to_table(columns=columns)
+
+
+def _schema(table: str, row: dict) -> pa.Schema:
+    schema = SCHEMAS[table]
+    kinds = {bool: pa.bool_(), int: pa.float64(), float: pa.float64()}  # a number may be whole in one trial only
+    for key, value in row.items():
+        if key.startswith("config_"):
+            schema = schema.append(pa.field(key, kinds.get(type(value), pa.string())))
+    return schema
+
+
+def _select(table: pa.Table, columns: list[str] | None) -> pa.Table:
+    return table if columns is None else table.select(columns)
+
+
+def _latest(files: list[str]) -> dict[str, int]:
+    attempts: dict[str, int] = {}
+    for file in files:
+        trial, _, attempt = file.removesuffix(".parquet").rpartition("-")
+        attempts[trial] = max(attempts.get(trial, 0), int(attempt))
+    return attempts
