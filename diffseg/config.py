@@ -65,8 +65,8 @@ class Diffusion(Section):
     def _consistent(self):
         if self.activation != "identity" and self.target != "x0":
             raise ValueError(f"activation={self.activation} bounds a predicted mask and needs target=x0, got target={self.target}")
-        if self.schedule == "linear" and not 25 <= self.steps <= 100_000:
-            raise ValueError(f"steps is {self.steps}, but the linear schedule (β up to 20/steps) is defined for 25 to 100000")
+        if self.schedule == "linear" and not 25 <= self.steps <= 10_000:
+            raise ValueError(f"steps is {self.steps}, but the linear schedule (β up to 20/steps) is defined for 25 to 10000")
         return self
 
 
@@ -108,6 +108,22 @@ class Config(Section):
     diffusion: Diffusion = Diffusion()
     training: Training = Training()
     inference: Inference = Inference()
+
+    def resolved(self) -> "Config":
+        """The configuration with what its experiment fixes set, and what it does not use at its default.
+
+        So two configurations that differ only in what does not matter to their experiment are one trial.
+        """
+        unused = {"sampler", "steps", "variance"} if self.experiment == "e1" else set()
+        if self.experiment in ("e3", "e4"):
+            unused = set(Inference.model_fields) - {"batch", "timesteps", "timestep_images"}
+        inference = {key: value for key, value in self.inference.model_dump().items() if key not in unused}
+        diffusion = {
+            "e1": {"steps": self.diffusion.steps},
+            "e3": self.diffusion.model_dump() | {"target": "x0"},
+            "e4": self.diffusion.model_dump() | {"target": "epsilon", "activation": "identity", "coding": "pm1"},
+        }.get(self.experiment, self.diffusion.model_dump())
+        return self.model_copy(update={"inference": Inference(**inference), "diffusion": Diffusion(**diffusion)})
 
     @property
     def digest(self) -> str:

@@ -1,0 +1,48 @@
+"""Checkpoints of one trial: written whole or not at all, and checked by their own name when read.
+
+`step-00001200-1f3a….pt` carries the SHA-256 of its content, so that a damaged file is noticed and the one before is used.
+"""
+
+import hashlib
+import io
+import logging
+from pathlib import Path
+
+import torch
+
+log = logging.getLogger(__name__)
+KEEP = 2  # the newest, and the one before in case the newest is damaged
+
+
+def save(folder: Path, step: int, state: dict) -> Path:
+    """Write tensors and plain values; older checkpoints but one are removed."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getbuffer()
+    path = folder / f"step-{step:08d}-{_digest(content)}.pt"
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+    for old in _files(folder)[KEEP:]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def load(folder: Path, device: torch.device | str) -> dict | None:
+    """The newest sound checkpoint's state, or None if there is none."""
+    for path in _files(folder):
+        content = path.read_bytes()
+        if _digest(content) == path.stem.rpartition("-")[2]:
+            return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+        log.warning("checkpoint %s is damaged: going on from the one before", path)
+        path.unlink()
+    return None
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*.pt"), reverse=True)
+
+
+def _digest(content) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]

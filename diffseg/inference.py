@@ -1,0 +1,147 @@
+"""Prediction: ensembles in large batches, tiling with blended overlaps, and errors over the noise levels."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from diffseg.batches import random_corners, scaled, windows
+from diffseg.config import Config
+from diffseg.data import Split
+from diffseg.diffusion.schedules import log_snr
+from diffseg.experiments import Denoising, task
+from diffseg.randomness import generator
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The ensemble's answer for one image."""
+
+    index: int          # of the image in its split
+    mean: torch.Tensor  # merged foreground probability, float32 [H, W]
+    sd: torch.Tensor    # standard deviation of the members' maps, float32 [H, W], 0 to 0.5
+
+
+@dataclass
+class _Canvas:
+    """Where the tiles of one image and all members come together, weighted towards each tile's middle."""
+
+    index: int
+    sums: torch.Tensor     # [members, H, W]
+    weights: torch.Tensor  # [members, H, W]
+    tiles: list[tuple[int, int]] = field(default_factory=list)
+
+
+def predictions(network: nn.Module, split: Split, config: Config,
+                on_batch: Callable[[], None] = lambda: None) -> Iterator[Prediction]:  # fmt: skip
+    """The ensemble's prediction of every image of a split, at the size that the split holds.
+
+    on_batch is called between batches and may raise to stop. Every member's noise is drawn for the whole image from
+    (seed, image, member, step), so results do not depend on the batch size, and overlapping tiles see the same noise.
+    """
+    inference, size = config.inference, config.data.size
+    pending: list[_Canvas] = []
+    for index, (height, width) in enumerate(split.sizes.tolist()):
+        blank = torch.zeros(inference.ensemble, height, width, device=split.images.device)
+        pending.append(_Canvas(index, blank, blank.clone(), corners(height, width, size, inference.overlap)))
+        units = sum(len(canvas.tiles) * inference.ensemble for canvas in pending)
+        if units >= inference.batch or index == len(split.names) - 1:
+            _fill(network, split, config, pending, on_batch)
+            yield from (_merged(canvas, inference) for canvas in pending)
+            pending = []
+
+
+def corners(height: int, width: int, size: int, overlap: float) -> list[tuple[int, int]]:
+    """Top-left corners of the size × size tiles that cover an image, neighbours sharing at least `overlap` of a side."""
+
+    def starts(length: int) -> list[int]:
+        count = 1 + max(0, -(-(length - size) // max(1, round(size * (1 - overlap)))))
+        return [round(i * (length - size) / max(1, count - 1)) for i in range(count)]
+
+    return [(top, left) for top in starts(height) for left in starts(width)]
+
+
+@torch.inference_mode()
+def errors_over_t(network: nn.Module, split: Split, config: Config,
+                  on_batch: Callable[[], None] = lambda: None) -> list[dict]:  # fmt: skip
+    """Mask error and loss at `inference.timesteps` equally spaced noise levels: rows of t, log_snr, mask_error, loss.
+
+    Means over the first `inference.timestep_images` images of the split, one noise draw each (E2, E3, E4).
+    """
+    experiment = task(config)
+    assert isinstance(experiment, Denoising)
+    count, device = min(config.inference.timestep_images, len(split.names)), split.images.device
+    which = torch.arange(count, device=device)
+    places = random_corners(split.sizes[which], config.data.size, generator(device, config.seed, "windows"))
+    images, masks = windows(split, which, places, config.data.size)
+    images, masks = scaled(images), masks.float()
+    grid = torch.arange(1, config.inference.timesteps + 1, dtype=torch.float64, device=device) / config.inference.timesteps
+    sums = torch.zeros(len(grid), 2, dtype=torch.float64, device=device)
+    for k, t in enumerate(grid):
+        draw = generator(device, config.seed, "timesteps", k)
+        for first in range(0, count, config.inference.batch):
+            on_batch()
+            part = slice(first, first + config.inference.batch)
+            times = t.expand(len(images[part]))
+            with autocast(config, device):
+                sums[k] += torch.stack(experiment.errors(network, images[part], masks[part], times, draw)).double().sum(1)
+    levels = log_snr(grid, config.diffusion)
+    columns = torch.stack([grid, levels, *(sums / count).unbind(1)], dim=1)
+    return [dict(zip(("t", "log_snr", "mask_error", "loss"), row, strict=True)) for row in columns.tolist()]
+
+
+def autocast(config: Config, device: torch.device) -> torch.autocast:
+    """bf16 where the configuration asks for it and the device is CUDA; float32 elsewhere."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=config.training.precision == "bf16" and device.type == "cuda")
+
+
+@torch.inference_mode()
+def _fill(network, split: Split, config: Config, canvases: list[_Canvas], on_batch: Callable) -> None:
+    """Predict every tile of every member of the canvases' images."""
+    size, device = config.data.size, split.images.device
+    window = _window(size, device)
+    units = [(canvas, member, tile) for canvas in canvases for member in range(config.inference.ensemble) for tile in canvas.tiles]
+    for first in range(0, len(units), config.inference.batch):
+        on_batch()
+        chunk = units[first : first + config.inference.batch]
+        which = torch.tensor([canvas.index for canvas, _, _ in chunk], device=device)
+        places = torch.tensor([tile for _, _, tile in chunk], device=device)
+        images, _ = windows(split, which, places, size)
+        noise = _Noise(split, config, chunk)
+        with autocast(config, device):
+            probabilities = task(config).predict(network, scaled(images), noise)
+        for (canvas, member, (top, left)), tile in zip(chunk, probabilities, strict=True):
+            canvas.sums[member, top : top + size, left : left + size] += window * tile[0]
+            canvas.weights[member, top : top + size, left : left + size] += window
+
+
+class _Noise:
+    """Calling it with k gives the k-th noise [B, 1, S, S] of a chunk of tiles: windows of whole-image noise maps."""
+
+    def __init__(self, split: Split, config: Config, chunk: list):
+        self.split, self.config, self.chunk = split, config, chunk
+
+    def __call__(self, k: int) -> torch.Tensor:
+        size, device, maps = self.config.data.size, self.split.images.device, {}
+        for canvas, member, _ in self.chunk:
+            if (canvas.index, member) not in maps:
+                draw = generator(device, self.config.seed, "sample", self.split.names[canvas.index], member, k)
+                shape = canvas.sums.shape[1:]
+                maps[canvas.index, member] = torch.randn(shape, generator=draw, device=device)
+        return torch.stack([
+            maps[canvas.index, member][None, top : top + size, left : left + size]
+            for canvas, member, (top, left) in self.chunk
+        ])  # fmt: skip
+
+
+def _window(size: int, device: torch.device) -> torch.Tensor:
+    """[size, size] weights of a tile's pixels: a squared sine, never quite zero, so that every pixel counts."""
+    ramp = torch.sin((torch.arange(size, device=device) + 0.5) / size * torch.pi).square() + 1e-3
+    return ramp[:, None] * ramp
+
+
+def _merged(canvas: _Canvas, inference) -> Prediction:
+    members = canvas.sums / canvas.weights
+    votes = (members > inference.threshold).float() if inference.merge == "vote" else members
+    return Prediction(canvas.index, votes.mean(0), votes.std(0, correction=0))

@@ -1,0 +1,150 @@
+"""The one training loop, for all experiments. Its state is weights, EMA, optimiser and step; all else follows from the step."""
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from diffseg import checkpoints
+from diffseg.batches import Batches
+from diffseg.config import Config, Training
+from diffseg.data import Split
+from diffseg.errors import Diverged, Stopped
+from diffseg.experiments import build_network, task
+from diffseg.inference import autocast
+from diffseg.randomness import generator
+
+OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+
+
+@dataclass
+class Hooks:
+    """How a run talks to who started it: all are called with the step, between steps, and should return at once."""
+
+    should_stop: Callable[[], bool] = lambda: False
+    on_log: Callable[[int, dict[str, float]], None] = lambda step, metrics: None
+
+
+@dataclass
+class State:
+    """Everything that a checkpoint holds."""
+
+    network: nn.Module
+    average: nn.Module  # the EMA of the weights, which is what is evaluated; with training.ema=0 a copy of them
+    optimiser: torch.optim.Optimizer
+    step: int = 0
+    seconds: float = 0.0
+    curves: list[dict] = field(default_factory=list)     # rows of step, metric, value
+    snapshots: list[dict] = field(default_factory=list)  # rows of errors over t, with their step
+
+    def save(self, folder: Path) -> None:
+        plain = {"step": self.step, "seconds": self.seconds, "curves": self.curves, "snapshots": self.snapshots}
+        modules = {name: getattr(self, name).state_dict() for name in ("network", "average", "optimiser")}
+        checkpoints.save(folder, self.step, plain | modules)
+
+    def restore(self, folder: Path, device: torch.device) -> None:
+        saved = checkpoints.load(folder, device)
+        for key, value in (saved or {}).items():
+            if key in ("network", "average", "optimiser"):
+                getattr(self, key).load_state_dict(value)
+            else:
+                setattr(self, key, value)
+
+
+def start(config: Config, folder: Path, device: torch.device) -> State:
+    """The state to go on from: the newest sound checkpoint in the folder, or fresh weights drawn from the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        network = build_network(config)
+    layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format  # which convolutions like best
+    network = network.to(device, memory_format=layout).train()
+    average = copy.deepcopy(network).requires_grad_(False).eval()
+    training = config.training
+    optimiser = OPTIMISERS[training.optimiser](network.parameters(), lr=training.learning_rate,
+                                               weight_decay=training.weight_decay, fused=True)  # fmt: skip
+    state = State(network, average, optimiser)
+    state.restore(folder, device)
+    return state
+
+
+def train(config: Config, split: Split, state: State, folder: Path, snapshot: Callable[[State], list[dict]],
+          hooks: Hooks = Hooks()) -> None:  # fmt: skip  # noqa: B008
+    """Train from `state.step` to the end, leaving checkpoints in the folder.
+
+    snapshot(state) measures the errors over t at the configured shares of the steps.
+    Raises Stopped (with a checkpoint left) when asked to stop, Diverged if the loss is not finite.
+    """
+    training, device = config.training, split.images.device
+    batches, objective = Batches(split, config), task(config).loss
+    due = {round(share * training.steps) for share in training.snapshots}
+    losses = torch.zeros(training.log_every, device=device)  # read only when logged: no host sync inside the step
+    logged, clock = state.step, time.perf_counter()
+    state.network.train()
+    while state.step < training.steps:
+        step = state.step
+        rate = _set_learning_rate(state.optimiser, training, step)
+        images, masks = batches(step)
+        with autocast(config, device):
+            loss = objective(state.network, images, masks, generator(device, config.seed, "noise", step))
+        state.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(state.network.parameters(), training.clip or math.inf)
+        state.optimiser.step()
+        _update_average(state, training.ema)
+        losses[step - logged] = loss.detach()
+        state.step = step + 1
+
+        stopping = hooks.should_stop()
+        checkpointing = stopping or state.step % training.checkpoint_every == 0 or state.step == training.steps
+        if checkpointing or state.step in due or state.step % training.log_every == 0:
+            metrics = _log(state, losses[: state.step - logged], logged, rate, norm)
+            state.seconds += time.perf_counter() - clock
+            logged, clock = state.step, time.perf_counter()
+            hooks.on_log(state.step, metrics)
+        if state.step in due:
+            state.snapshots += [{"step": state.step, **row} for row in snapshot(state)]
+            clock = time.perf_counter()
+        if checkpointing:
+            state.save(folder)
+        if stopping:
+            raise Stopped(f"stopped at step {state.step} of {training.steps}")
+
+
+def _set_learning_rate(optimiser, training: Training, step: int) -> float:
+    rate = training.learning_rate
+    if step < training.warmup:
+        rate *= (step + 1) / training.warmup
+    elif training.decay == "cosine":
+        done = (step - training.warmup) / max(1, training.steps - training.warmup)
+        rate *= (1 + math.cos(math.pi * done)) / 2
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    return rate
+
+
+@torch.no_grad()
+def _update_average(state: State, decay: float) -> None:
+    """EMA of the weights; early on the decay is (1 + n)/(10 + n), so that the start is forgotten."""
+    decay = min(decay, (1 + state.step) / (10 + state.step))
+    torch._foreach_lerp_(list(state.average.parameters()), list(state.network.parameters()), 1 - decay)
+    for average, buffer in zip(state.average.buffers(), state.network.buffers(), strict=True):
+        average.copy_(buffer)
+
+
+def _log(state: State, losses: torch.Tensor, first: int, rate: float, norm: torch.Tensor) -> dict[str, float]:
+    """A point of the learning curves: the mean loss since the last one. Raises Diverged at the first bad step."""
+    values = losses.tolist()
+    for step, value in enumerate(values, first):
+        if not math.isfinite(value):
+            raise Diverged(
+                f"the loss is {value} at step {step + 1}: "
+                "lower training.learning_rate, set training.clip=1, or check the images for constant or extreme values"
+            )
+    metrics = {"loss": sum(values) / len(values), "gradient_norm": float(norm), "learning_rate": rate}
+    state.curves += [{"step": state.step, "metric": metric, "value": value} for metric, value in metrics.items()]
+    return metrics

@@ -1,0 +1,141 @@
+"""A study: the trials that should exist. Read from a TOML file, kept in the store, compared at every run.
+
+    seeds = [0, 1]
+    experiments = ["e1", "e2"]
+    [all]                    # settings of every trial, by their dotted path
+    training.steps = 400
+    [network.ensemdiff]      # one table a network, data set or experiment: settings of those trials only
+    network.width = 32
+    [data.synthetic-large]
+    data.kind = "large"
+    [experiment.e2]
+    diffusion.target = "x0"
+
+A trial is made for every network, data set, experiment and seed; later tables win over earlier ones in the order all,
+network, data, experiment, and what the command line sets wins over all of them.
+"""
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffseg import config as configuration
+from diffseg.config import Config, ConfigError
+from diffseg.errors import UserError
+from search_spaces import grid
+
+SHIPPED = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Trial:
+    name: str
+    config: Config
+
+
+@dataclass(frozen=True)
+class Study:
+    name: str
+    trials: tuple[Trial, ...]
+    roots: dict[str, str]             # of data sets, by name
+    left_out: tuple[str, ...] = ()    # data sets of the file for which no root was given
+    command: str = ""                 # that made it, for the record
+
+    def definition(self) -> dict:
+        trials = {trial.name: trial.config.model_dump(mode="json") for trial in self.trials}
+        return {"study": self.name, "roots": self.roots, "command": self.command, "trials": trials}
+
+
+def shipped() -> list[str]:
+    return sorted(path.stem for path in SHIPPED.glob("*.toml"))
+
+
+def read(source: str, roots: dict[str, str], settings: dict[str, Any], name: str | None = None, command: str = "") -> Study:
+    """The study of a shipped name or a TOML file. Raises UserError in one sentence if it cannot be read."""
+    path = Path(source) if source.endswith(".toml") else SHIPPED / f"{source}.toml"
+    if not path.is_file():
+        raise UserError(f"there is no study '{source}': give one of {', '.join(shipped())}, or a TOML file of your own")
+    try:
+        tree = tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path} is not TOML: {error}") from None
+    allowed = {"seeds", "experiments", "all", "network", "data", "experiment"}
+    if unknown := set(tree) - allowed:
+        raise UserError(f"{path} has unknown tables {', '.join(sorted(unknown))}: allowed are {', '.join(sorted(allowed))}")
+    sets = _data_sets(tree, roots)
+    if not sets:
+        wanted = " ".join(f"--data {data}=ROOT" for data in tree.get("data", {"NAME": {}}))
+        raise UserError(f"no data set of {path.stem} has a root: give one or more of {wanted}")
+    left_out = tuple(data for data in tree.get("data", {}) if data not in sets)
+    trials = tuple(_trials(tree, sets, settings, path))
+    return Study(name or path.stem, trials, {k: roots[k] for k in sets if k in roots}, left_out, command)
+
+
+def stored(name: str, definition: dict) -> Study:
+    """The study that a store holds."""
+    trials = tuple(Trial(trial, configuration.load(config)) for trial, config in definition["trials"].items())
+    return Study(name, trials, definition["roots"], command=definition.get("command", ""))
+
+
+def trial_name(config: Config) -> str:
+    return f"{config.experiment}-{config.data.name}-{config.network.name}-s{config.seed}-{config.digest[:8]}"
+
+
+def differences(old: Study, new: Study) -> list[str]:
+    """What separates two definitions, one line a difference: settings whose values differ, then trials only one has."""
+    before, after = {t.name: t.config for t in old.trials}, {t.name: t.config for t in new.trials}
+    gone, added = before.keys() - after.keys(), after.keys() - before.keys()
+    if not gone and not added:
+        return []
+    lines = []
+    for key in Config().leaves():
+        values = [sorted({repr(c.leaves()[key]) for c in configs.values()}) for configs in (before, after)]
+        if values[0] != values[1]:
+            lines.append(f"{key}: {', '.join(values[0])} → {', '.join(values[1])}")
+    return [*lines, f"{len(gone)} trials no longer asked for, {len(added)} new ones"]
+
+
+def extended(old: Study, new: Study) -> Study:
+    """The new definition and the trials that only the old one has."""
+    names = {trial.name for trial in new.trials}
+    trials = (*(trial for trial in old.trials if trial.name not in names), *new.trials)
+    return Study(new.name, trials, old.roots | new.roots, command=new.command)
+
+
+def _data_sets(tree: dict, roots: dict[str, str]) -> dict[str, dict]:
+    """Settings of the data sets that can be had: synthetic ones, those with a root, and folders of the user's own."""
+    listed = tree.get("data", {})
+    synthetic = {name for name, leaves in listed.items() if _flat(leaves).get("data.layout") == "synthetic"}
+    own = {name: {"data": {"layout": "folder"}} for name in roots if name not in listed}
+    return {name: leaves for name, leaves in {**listed, **own}.items() if name in roots or name in synthetic}
+
+
+def _trials(tree: dict, sets: dict[str, dict], settings: dict[str, Any], path: Path):
+    seen = set()
+    axes = {
+        "network": list(tree.get("network", {"ensemdiff": {}})),
+        "data": list(sets),
+        "experiment": tree.get("experiments", ["e1", "e2", "e3", "e4"]),
+        "seed": tree.get("seeds", [0]),
+    }
+    for choice in grid(axes):
+        network, data, experiment = choice["network"], choice["data"], choice["experiment"]
+        leaves = {"network.name": network, "data.name": data, "experiment": experiment, "seed": choice["seed"]}
+        tables = (tree.get("all", {}), tree.get("network", {}).get(network, {}), sets[data], tree.get("experiment", {}).get(experiment, {}))
+        for table in tables:
+            leaves |= _flat(table)
+        try:
+            config = Config().with_leaves(leaves | settings).resolved()
+        except ConfigError as error:
+            raise ConfigError(f"{error} ({path.name}, {experiment} of {data})") from None
+        if (name := trial_name(config)) not in seen:
+            seen.add(name)
+            yield Trial(name, config)
+
+
+def _flat(table: dict, prefix: str = "") -> dict[str, Any]:
+    leaves = {}
+    for key, value in table.items():
+        leaves |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return leaves
