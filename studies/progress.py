@@ -1,4 +1,4 @@
-"""How far running trials are: one small JSON file a trial, replaced in place, which `run` and `status` read."""
+"""How far a trial's unfinished attempt is: one small JSON file, replaced in place, which `run` and `status` read."""
 
 import json
 import time
@@ -12,9 +12,8 @@ EVERY = 1.0  # seconds between two writes
 class Progress:
     step: int
     steps: int
-    rate: float       # training steps per second of late
-    phase: str        # "training" or "evaluating"
-    updated: float    # seconds since the epoch
+    rate: float  # training steps per second of late
+    phase: str   # starting, training, evaluating or stopped
 
     @property
     def share(self) -> float:
@@ -22,25 +21,28 @@ class Progress:
 
 
 class Reporter:
-    """Writes a trial's progress as it goes, not more often than every EVERY seconds."""
+    """Writes a trial's progress as it trains, not more often than every EVERY seconds."""
 
     def __init__(self, folder: Path, steps: int):
         self.path, self.steps = folder / "progress.json", steps
-        self.step, self.clock, self.rate = 0, time.monotonic(), 0.0
-        self._write("starting")
+        self.step, self.clock, self.rate = read(folder).step if read(folder) else 0, time.monotonic(), 0.0
+        self.write("starting")
 
     def __call__(self, step: int) -> None:
         elapsed = time.monotonic() - self.clock
         if elapsed < EVERY and step < self.steps:
             return
-        self.rate = (step - self.step) / elapsed if self.step or not self.rate else self.rate
+        self.rate = (step - self.step) / elapsed
         self.step, self.clock = step, time.monotonic()
-        self._write("training" if step < self.steps else "evaluating")
+        self.write("training" if step < self.steps else "evaluating")
 
-    def _write(self, phase: str) -> None:
+    def write(self, phase: str) -> None:
         temporary = self.path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(asdict(Progress(self.step, self.steps, self.rate, phase, time.time()))))
+        temporary.write_text(json.dumps(asdict(Progress(self.step, self.steps, self.rate, phase))))
         temporary.replace(self.path)
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)
 
 
 def read(folder: Path) -> Progress | None:

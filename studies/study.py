@@ -51,6 +51,17 @@ def shipped() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob("*.toml"))
 
 
+def is_source(source: str) -> bool:
+    """Whether a study can be read from it: a shipped one's name or a TOML file's path."""
+    return source.endswith(".toml") or source in shipped()
+
+
+def data_settings(name: str) -> dict[str, Any]:
+    """The settings that the paper's study gives a data set of this name; a folder's if it has none."""
+    tables = tomllib.loads((SHIPPED / "paper.toml").read_text())["data"]
+    return _flat({"data": tables.get(name, {}).get("data", {"layout": "folder"})})
+
+
 def read(source: str, roots: dict[str, str], settings: dict[str, Any], name: str | None = None, command: str = "") -> Study:
     """The study of a shipped name or a TOML file. Raises UserError in one sentence if it cannot be read."""
     path = Path(source) if source.endswith(".toml") else SHIPPED / f"{source}.toml"
@@ -94,6 +105,24 @@ def differences(old: Study, new: Study) -> list[str]:
         if values[0] != values[1]:
             lines.append(f"{key}: {', '.join(values[0])} → {', '.join(values[1])}")
     return [*lines, f"{len(gone)} trials no longer asked for, {len(added)} new ones"]
+
+
+def against_stored(new: Study, definition: dict | None, extend: bool) -> Study:
+    """The study to run, where the store holds `definition` under its name.
+
+    Raises UserError with the differences if it is another study and it is not to be extended.
+    """
+    if definition is None:
+        return new
+    old = stored(new.name, definition)
+    if extend:
+        return extended(old, new)
+    if found := differences(old, new):
+        raise UserError(
+            f"study {new.name} exists with another definition ({'; '.join(found)}): "
+            "add to it with --extend, or give a new one a name with --name NAME"
+        )
+    return new
 
 
 def extended(old: Study, new: Study) -> Study:

@@ -36,6 +36,7 @@ class Order:
     cpus: float
     gpus: float
     stop_file: str           # the worker stops at a checkpoint once this file exists
+    scratch: str             # folder for Ray Train's own files, which nobody needs afterwards
     commit: str | None
     dirty: bool
 
@@ -48,14 +49,16 @@ class Order:
 def work(order: Order) -> str:
     """Run the trial to its end, from its last checkpoint if there is one; return its status."""
     order.folder.mkdir(parents=True, exist_ok=True)
+    progress = Reporter(order.folder, configuration.load(order.config).training.steps)
     started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
     with _logging_to(order.folder / "log.txt"):
         logging.info("attempt %d on %s: %s", order.attempt, socket.gethostname(), order.config)
         tables, status, error = {}, "complete", None
         try:
-            tables = _run(order)
+            tables = _run(order, progress)
         except Stopped as stop:
             logging.info("%s", stop)
+            progress.write("stopped")
             return "stopped"
         except UserError as fault:
             status, error = "failed", str(fault)
@@ -68,19 +71,25 @@ def work(order: Order) -> str:
         row |= {"seconds": seconds, "gpu_seconds": order.gpus * seconds} | found
         Ledger(order.store, order.study).write(order.trial, order.attempt, {**tables, "trials": [row]})
         logging.info("%s after %.1f s %s", status, seconds, error or "")
-    (order.folder / "progress.json").unlink(missing_ok=True)
+    progress.remove()
     return status
 
 
-def _run(order: Order) -> dict[str, list[dict]]:
+def record_failure(order: Order, error: str) -> str:
+    """Record an attempt that ended without its worker having been able to say so."""
+    row = _row(order, "failed", error, datetime.datetime.now(datetime.UTC))
+    Ledger(order.store, order.study).write(order.trial, order.attempt, {"trials": [row]})
+    Reporter(order.folder, 1).remove()
+    return "failed"
+
+
+def _run(order: Order, progress: Reporter) -> dict[str, list[dict]]:
     from diffseg import trial
     from diffseg.training import Hooks
 
-    config = configuration.load(order.config)
-    report, asked = Reporter(order.folder, config.training.steps), _Stop(Path(order.stop_file))
-    hooks = Hooks(should_stop=asked, on_log=lambda step, metrics: report(step))
+    hooks = Hooks(should_stop=_Stop(Path(order.stop_file)), on_log=lambda step, metrics: progress(step))
     outcome = trial.run(
-        config,
+        configuration.load(order.config),
         root=Path(order.root) if order.root else None,
         folder=order.folder,
         cache=Path(Ledger(order.store, order.study).root).parent / "cache",

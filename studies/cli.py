@@ -1,0 +1,259 @@
+"""The program `diffseg`. Heavy packages are imported by the commands that need them."""
+
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+from diffseg.config import parse_leaf
+from diffseg.errors import UserError
+
+
+class Program(click.Group):
+    """Shows a user's mistake as one sentence with exit status 2, and leaves other errors their traceback."""
+
+    def invoke(self, ctx: click.Context):
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            raise click.exceptions.UsageError(str(error)) from None
+
+    def main(self, *args, **kwargs):
+        try:
+            return super().main(*args, **kwargs)
+        except click.exceptions.UsageError as error:
+            click.echo(f"diffseg: {error.format_message()}", err=True)
+            sys.exit(2)
+
+
+def _roots(_ctx, _param, values: tuple[str, ...]) -> dict[str, str]:
+    roots = {}
+    for value in values:
+        name, equals, root = value.partition("=")
+        if not equals or not name or not root:
+            raise click.BadParameter(f"got '{value}', but data are named NAME=ROOT, such as --data isic16=/data/isic16")
+        roots[name] = str(Path(root).expanduser().absolute())
+    return roots
+
+
+store_option = click.option("--store", default=lambda: os.environ.get("DIFFSEG_STORE", "results"), metavar="DIR",
+                            help="Where studies are kept: a folder or a URI.  [default: results]")  # fmt: skip
+data_option = click.option("--data", "roots", multiple=True, callback=_roots, metavar="NAME=ROOT", help="Where a data set lies; repeatable.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+name_option = click.option("--name", help="Name of the study in the store.  [default: STUDY]")
+settings_argument = click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
+
+
+def _placement_options(command):
+    for option in (
+        click.option("--gpus", type=click.FloatRange(min=0), help="GPUs a trial, or a fraction of one.  [default: 1 if there are any]"),
+        click.option("--cpus", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True, help="CPUs a trial."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="diffseg")
+def main():
+    """Studies of diffusion segmentation: run them, resume them, read what they found.
+
+    Start with `diffseg run quickstart`.
+    """
+
+
+@main.command()
+@click.argument("study")
+@settings_argument
+@store_option
+@data_option
+@name_option
+@_placement_options
+@click.option("--extend", is_flag=True, help="Add to a study that exists with another definition.")
+@click.option("--address", help="Address of a running Ray cluster; 'auto' finds one.  [default: a Ray of its own]")
+@click.option("--report/--no-report", default=True, help="Write the report at the end.  [default: --report]")
+def run(study, settings, store, roots, name, cpus, gpus, extend, address, report):
+    """Start, resume or extend a study: do what the store lacks.
+
+    STUDY is a shipped study (quickstart, paper), a TOML file, or the name of a study in the store. KEY=VALUE sets any leaf
+    of the configuration in all trials, such as training.steps=100.
+    """
+    from studies.session import Resources
+    from studies.session import run as run_session
+
+    wanted, ledger = _wanted(study, settings, store, roots, name, extend)
+    finished = run_session(wanted, ledger, Resources(cpus, gpus), address=address)
+    _finish(wanted, ledger, finished, report)
+
+
+@main.command()
+@click.argument("study")
+@store_option
+@_placement_options
+@click.option("--address", help="Address of a running Ray cluster.")
+def retry(study, store, cpus, gpus, address):
+    """Run the trials that failed once more, and those that are missing."""
+    from studies.session import Resources
+    from studies.session import run as run_session
+
+    wanted, ledger = _stored(study, store)
+    finished = run_session(wanted, ledger, Resources(cpus, gpus), retry=True, address=address)
+    _finish(wanted, ledger, finished, report=True)
+
+
+@main.command()
+@click.argument("study")
+@settings_argument
+@store_option
+@data_option
+@name_option
+@_placement_options
+@json_option
+def plan(study, settings, store, roots, name, cpus, gpus, as_json):
+    """What `run` would do: the missing trials, what each costs, how many run side by side, about how long."""
+    from studies.plan import plan as make
+    from studies.plan import table
+    from studies.session import Resources
+
+    wanted, ledger = _wanted(study, settings, store, roots, name, extend=True)
+    found = make(wanted, ledger, Resources(cpus, gpus))
+    _show(found, as_json, table)
+
+
+@main.command()
+@click.argument("study")
+@store_option
+@json_option
+def status(study, store, as_json):
+    """How far a study is, from the store alone."""
+    from studies.state import states, status_table
+
+    wanted, ledger = _stored(study, store)
+    found = states(wanted, ledger)
+    _show([state.to_dict() for state in found], as_json, lambda _: status_table(wanted, found))
+
+
+@main.command()
+@click.argument("study")
+@click.argument("trial")
+@store_option
+@json_option
+def show(study, trial, store, as_json):
+    """Everything about one trial: metrics, costs, configuration, error and the end of its log.
+
+    TRIAL is its name or the beginning or end of it.
+    """
+    from studies.state import trial_details, trial_text
+
+    wanted, ledger = _stored(study, store)
+    _show(trial_details(wanted, ledger, trial), as_json, trial_text)
+
+
+@main.command()
+@click.argument("study")
+@store_option
+@click.option("--metric", type=click.Choice(["iou", "dice", "ece", "brier", "nll"]), default="iou", show_default=True)
+@click.option("--pareto", is_flag=True, help="Show the trials that no other beats in both IoU and ECE.")
+@json_option
+def best(study, store, metric, pareto, as_json):
+    """The best trials of each data set."""
+    from studies.state import best_table, best_trials
+
+    _, ledger = _stored(study, store)
+    _show(best_trials(ledger, metric, pareto), as_json, best_table)
+
+
+@main.command()
+@click.argument("studies", nargs=-1, required=True, metavar="STUDY...")
+@store_option
+@click.option("--output", type=click.Path(dir_okay=False), help="The file to write.  [default: STORE/STUDY/report.html]")
+def report(studies, store, output):
+    """Write one HTML file with the tables and charts of one or more studies; it opens offline."""
+    from analysis.report import write
+
+    ledgers = [_stored(study, store)[1] for study in studies]
+    click.echo(write(ledgers, Path(output) if output else Path(ledgers[0].root) / "report.html"))
+
+
+@main.group()
+def data():
+    """Data sets."""
+
+
+@data.command()
+@click.argument("name")
+@click.argument("root", type=click.Path(file_okay=False))
+@settings_argument
+@json_option
+def check(name, root, settings, as_json):
+    """What is found at ROOT for the data set NAME: images, sizes, foreground, and every file that cannot be used."""
+    from diffseg.config import Config
+    from diffseg.data import check as check_data
+    from studies.study import data_settings
+
+    leaves = data_settings(name) | {"data.name": name} | dict(parse_leaf(text) for text in settings)
+    found = check_data(Config().with_leaves(leaves).data, Path(root))
+    _show(found.to_dict(), as_json, lambda _: str(found))
+    sys.exit(1 if found.problems else 0)
+
+
+def _wanted(source: str, settings, store: str, roots: dict, name: str | None, extend: bool):
+    """The study asked for, checked against the one of that name in the store, and its ledger."""
+    from studies.ledger import Ledger
+    from studies.study import against_stored, is_source, read
+
+    leaves = dict(parse_leaf(text) for text in settings)
+    command = shlex.join(["diffseg", *sys.argv[1:]])
+    if not is_source(source):
+        stored, ledger = _stored(source, store)
+        if leaves or roots or name:
+            raise UserError(f"{source} is a study in the store and goes on as it is: leave out settings, or give its TOML file")
+        return stored, ledger
+    ledger = Ledger(store, name or Path(source).stem)
+    definition = ledger.definition()
+    roots = ((definition or {}).get("roots", {})) | roots
+    return against_stored(read(source, roots, leaves, name, command), definition, extend), ledger
+
+
+def _stored(study: str, store: str):
+    from studies.ledger import Ledger
+    from studies.study import stored
+
+    ledger = Ledger(store, study)
+    definition = ledger.definition()
+    if definition is None:
+        raise UserError(f"there is no study '{study}' in the store {store}: `diffseg run {study}` starts one, --store DIR names another store")
+    return stored(study, definition), ledger
+
+
+def _finish(study, ledger, finished: bool, with_report: bool) -> None:
+    from studies.state import counts, states
+
+    if not finished:
+        click.echo(f"stopped; the same command goes on from the last checkpoints ({ledger.root})", err=True)
+        sys.exit(130)
+    if with_report:
+        from analysis.report import write
+
+        click.echo(write([ledger], Path(ledger.root) / "report.html"))
+    failed = counts(states(study, ledger))["failed"]
+    if failed:
+        click.echo(f"{failed} of {len(study.trials)} trials failed: `diffseg status {study.name}` names them, "
+                   f"`diffseg retry {study.name}` runs them again", err=True)  # fmt: skip
+        sys.exit(1)
+
+
+def _show(value, as_json: bool, render) -> None:
+    if as_json:
+        click.echo(json.dumps(value, indent=1, default=str))
+        return
+    from rich.console import Console
+
+    Console(highlight=False).print(render(value))
+
+
+if __name__ == "__main__":
+    main()

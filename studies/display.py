@@ -1,0 +1,75 @@
+"""The one live line of a running study, read from the store, so that it shows what is really there."""
+
+import sys
+import threading
+import time
+
+from rich.console import Console
+
+from studies.ledger import Ledger
+from studies.state import TrialState, counts, states
+from studies.study import Study
+
+
+class Display:
+    """A context in which a thread keeps the line up to date; failures are named once, above it.
+
+    On a terminal the line is rewritten twice a second; elsewhere it is printed every half minute.
+    """
+
+    def __init__(self, study: Study, ledger: Ledger, weights: dict[str, float], quiet: bool = False):
+        self.study, self.ledger, self.weights = study, ledger, weights
+        self.console = Console(file=sys.stderr, quiet=quiet, highlight=False)
+        self.started, self.before = time.monotonic(), None
+        self.told = {(state.trial, state.attempt) for state in states(study, ledger) if state.status == "failed"}
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._loop, daemon=True)
+
+    def __enter__(self) -> "Display":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def _loop(self) -> None:
+        if self.console.is_terminal:
+            with self.console.status("", spinner="line") as status:
+                while not self._end.wait(0.5):
+                    status.update(self._line())
+        while not self._end.wait(30):
+            self.console.print(self._line())
+        self.console.print(self._line())
+
+    def _line(self) -> str:
+        found = states(self.study, self.ledger)
+        for state in found:
+            if state.status == "failed" and (state.trial, state.attempt) not in self.told:
+                self.told.add((state.trial, state.attempt))
+                self.console.print(f"failed: {state.trial}: {state.row['error']} (log: {state.row['log']})", markup=False)
+        number = counts(found)
+        parts = [f"{self.study.name}: {number['complete']} of {len(found)} trials done", f"{number['running']} running"]
+        parts.append(f"{number['failed']} failed")
+        rate = sum(state.progress.rate for state in found if state.status == "running" and state.progress.phase == "training")
+        if rate:
+            parts.append(f"{rate:.1f} steps/s")
+        return " · ".join([*parts, self._left(found)])
+
+    def _left(self, found: list[TrialState]) -> str:
+        """Time left, from the share of the estimated work that this session has done so far."""
+        done = sum(self.weights[state.trial] * state.share for state in found)
+        if self.before is None:
+            self.before = done
+        elapsed, total = time.monotonic() - self.started, sum(self.weights.values())
+        if done >= total:
+            return f"{_clock(elapsed)} in all"
+        if done - self.before < 0.02 * total or elapsed < 5:
+            return f"{_clock(elapsed)} so far"
+        return f"about {_clock(elapsed / (done - self.before) * (total - done))} left"
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,57 @@
+"""What `run` would do, and about how long it would take."""
+
+import os
+
+from diffseg.config import Config
+from studies.estimate import cost, flops_per_second
+from studies.ledger import Ledger
+from studies.session import Resources, missing, place
+from studies.study import Study
+
+GPU_FLOPS = 2e13  # a cautious guess for a GPU that is not measured before it is used
+
+
+def plan(study: Study, ledger: Ledger, resources: Resources) -> dict:
+    """Trials with their cost, and the whole: how many are missing, how many run side by side here, seconds in all."""
+    share, concurrent = place(resources, [_this_machine()])
+    speed = GPU_FLOPS * share.gpus if share.gpus else flops_per_second(max(1, int(share.cpus)))
+    left = {trial.name for trial in missing(study, ledger, retry=False)}
+    trials = [_row(trial.name, trial.config, trial.name in left, speed) for trial in study.trials]
+    seconds = sum(row["seconds"] for row in trials if row["missing"]) / min(concurrent, max(1, len(left)))
+    return {
+        "study": study.name, "left_out": list(study.left_out), "trials": trials, "missing": len(left),
+        "side_by_side": concurrent, "cpus": share.cpus, "gpus": share.gpus, "seconds": seconds,
+    }  # fmt: skip
+
+
+def table(found: dict):
+    from rich.console import Group
+    from rich.table import Table
+
+    rows = Table("trial", "to do", "parameters", "about", box=None, pad_edge=False)
+    for row in found["trials"]:
+        rows.add_row(row["trial"], "yes" if row["missing"] else "done", f"{row['parameters']:,}", _duration(row["seconds"]))
+    place = f"{found['side_by_side']} side by side on this machine, each with {found['cpus']:g} CPUs and {found['gpus']:g} GPUs"
+    lines = [f"{found['missing']} of {len(found['trials'])} trials to do, {place}: about {_duration(found['seconds'])} of computing."]
+    if found["left_out"]:
+        wanted = " ".join(f"--data {name}=ROOT" for name in found["left_out"])
+        lines.append(f"Left out, since no root was given: {', '.join(found['left_out'])} (add {wanted}).")
+    return Group(rows, *lines)
+
+
+def _row(name: str, config: Config, missing: bool, speed: float) -> dict:
+    estimate = cost(config)
+    return {"trial": name, "missing": missing, "parameters": estimate.parameters, "seconds": estimate.flops / speed}
+
+
+def _this_machine() -> dict[str, float]:
+    import torch
+
+    return {"CPU": len(os.sched_getaffinity(0)), "GPU": torch.cuda.device_count()}
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,168 @@
+"""A session: what `run` does. It looks at the ledger, has Ray do what is missing, and may be stopped at any moment.
+
+Nothing of Ray's own experiment state is kept: the next session looks at the ledger again.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffseg.errors import UserError
+from studies.display import Display
+from studies.estimate import cost
+from studies.ledger import Ledger
+from studies.lock import Lock
+from studies.study import Study, Trial
+from studies.worker import Order
+
+DRIVER = "driver"  # the resource that drivers hold, so that CPUs stay whole for workers
+ENVIRONMENT = {
+    "RAY_AUTH_MODE": "disabled",                     # a cluster of one machine, open to this process alone
+    "RAY_AIR_NEW_OUTPUT": "0",                       # with verbose=0, Tune prints nothing
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",                   # relative paths mean what they meant to the user
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",      # how soon the end of a worker is noticed
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",       # the ledger is the record
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",              # our own stops trials at a checkpoint
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one trial asks for."""
+
+    cpus: float = 1.0
+    gpus: float | None = None  # None: one where the cluster has any
+
+
+def run(study: Study, ledger: Ledger, resources: Resources = Resources(), retry: bool = False,
+        address: str | None = None, quiet: bool = False) -> bool:  # fmt: skip  # noqa: B008
+    """Run the trials that the ledger lacks; with retry, also those that failed. False if it was stopped before the end.
+
+    Raises UserError if the store cannot be used, the study is being run already, or its trials fit on no node.
+    """
+    if "://" in ledger.store:
+        raise UserError(f"the store {ledger.store} can be read, but running needs a folder that all nodes share: give --store DIR")
+    ledger.define(study.definition())
+    folder = Path(ledger.root)
+    lock, stop_file = Lock(folder), folder / "stop"
+    lock.acquire()
+    scratch = Path(tempfile.mkdtemp(prefix="diffseg-"))
+    try:
+        stop_file.unlink(missing_ok=True)
+        for path in ledger.set_aside_damaged():
+            print(f"warning: {path} was damaged and is set aside in {folder / 'damaged'}; its trial runs again", flush=True)
+        trials = missing(study, ledger, retry)
+        if trials:
+            weights = {trial.name: cost(trial.config).flops for trial in study.trials}
+            with Display(study, ledger, weights, quiet):
+                _run_missing(study, ledger, trials, resources, address, scratch, stop_file)
+        return not missing(study, ledger, retry=False)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        lock.release()
+
+
+def missing(study: Study, ledger: Ledger, retry: bool) -> list[Trial]:
+    """The study's trials without an ended attempt; with retry, also those whose last attempt failed."""
+    ended = {row["trial"]: row["status"] for row in ledger.last(["status"])}
+    return [trial for trial in study.trials if trial.name not in ended or (retry and ended[trial.name] == "failed")]
+
+
+def _run_missing(study, ledger, trials, resources, address, scratch, stop_file) -> None:
+    os.environ |= ENVIRONMENT
+    import ray
+    from ray import tune
+
+    from studies.driver import drive
+    from studies.searcher import Missing
+
+    with _ray(address), _stopping(stop_file):
+        share, concurrent = place(resources, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+        orders = _orders(study, ledger, trials, share, scratch, stop_file)
+        tuner = tune.Tuner(
+            tune.with_resources(drive, {DRIVER: 1}),
+            tune_config=tune.TuneConfig(
+                search_alg=Missing(orders, stop_file), num_samples=-1, max_concurrent_trials=concurrent, reuse_actors=True
+            ),
+            run_config=tune.RunConfig(name="tune", storage_path=str(scratch), verbose=0),
+        )
+        tuner.fit()
+
+
+def place(resources: Resources, nodes: list[dict[str, float]]) -> tuple[Resources, int]:
+    """What each trial gets, and how many trials run side by side. Raises UserError if a trial fits on no node."""
+    gpus = resources.gpus if resources.gpus is not None else float(any(node.get("GPU") for node in nodes))
+    share = Resources(resources.cpus, gpus)
+    wanted = {"CPU": share.cpus, "GPU": share.gpus}
+    concurrent = sum(
+        min(int(node.get(kind, 0) / amount + 1e-9) for kind, amount in wanted.items() if amount) for node in nodes
+    )
+    if not concurrent:
+        have = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
+        raise UserError(
+            f"a trial asks for {share.cpus:g} CPUs and {share.gpus:g} GPUs, but no node has them (there are: {have}): "
+            "give smaller --cpus or --gpus"
+        )
+    return share, concurrent
+
+
+def _orders(study, ledger, trials, share, scratch, stop_file) -> list[Order]:
+    attempts, (commit, dirty) = ledger.attempts(), _commit()
+    return [
+        Order(
+            store=str(Path(ledger.store).absolute()), study=study.name, trial=trial.name,
+            attempt=attempts.get(trial.name, 0) + 1, config=trial.config.canonical(), root=study.roots.get(trial.config.data.name),
+            cpus=share.cpus, gpus=share.gpus, stop_file=str(stop_file), scratch=str(scratch), commit=commit, dirty=dirty,
+        )
+        for trial in trials
+    ]  # fmt: skip
+
+
+@contextlib.contextmanager
+def _ray(address: str | None):
+    """A Ray of our own on this machine, or the cluster at the address."""
+    import ray
+
+    address = address or os.environ.get("RAY_ADDRESS")
+    own = {} if address else {"resources": {DRIVER: 10_000}, "include_dashboard": True}
+    ray.init(address=address, logging_level="error", log_to_driver=False, **own)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _stopping(stop_file: Path):
+    """Ctrl-C and SIGTERM make trials leave a checkpoint and end; a second Ctrl-C ends at once."""
+
+    def stop(number, frame):
+        if stop_file.exists():
+            raise KeyboardInterrupt
+        stop_file.touch()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _commit() -> tuple[str | None, bool]:
+    """The commit of the code that runs, and whether it was changed since; (None, False) outside a checkout."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None, False
+    return head, bool(changed.strip())

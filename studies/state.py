@@ -1,0 +1,117 @@
+"""Where a study stands, from the store alone: no Ray, no torch."""
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffseg.errors import UserError
+from studies.ledger import METRICS, Ledger
+from studies.lock import Lock
+from studies.progress import Progress, read
+from studies.study import Study
+
+STATUSES = ("complete", "running", "failed", "pruned", "interrupted", "waiting")
+
+
+@dataclass(frozen=True)
+class TrialState:
+    trial: str
+    status: str                # one of STATUSES
+    attempt: int               # the one that runs or ran last
+    progress: Progress | None  # of an attempt that has not ended
+    row: dict                  # of the last attempt in the ledger; empty if there is none
+
+    @property
+    def share(self) -> float:
+        """How much of its training is done, 0 to 1."""
+        return self.progress.share if self.progress else float(self.status in ("complete", "failed", "pruned"))
+
+    def to_dict(self) -> dict:
+        shown = {key: self.row.get(key) for key in (*METRICS, "seconds", "error", "log")}
+        return {"trial": self.trial, "status": self.status, "attempt": self.attempt, "done": self.share, **shown}
+
+
+def states(study: Study, ledger: Ledger) -> list[TrialState]:
+    """Every trial's state, in the study's order."""
+    rows = {row["trial"]: row for row in ledger.last([*METRICS, "status", "seconds", "error", "log"])}
+    held = Lock(Path(ledger.root)).held()
+    return [_state(trial.name, ledger, rows.get(trial.name, {}), held) for trial in study.trials]
+
+
+def counts(found: list[TrialState]) -> dict[str, int]:
+    counted = Counter(state.status for state in found)
+    return {status: counted[status] for status in STATUSES}
+
+
+def _state(trial: str, ledger: Ledger, row: dict, held: bool) -> TrialState:
+    progress, attempt = read(Path(ledger.root) / "work" / trial), row.get("attempt", 0)
+    if progress is not None:  # its attempt has not ended
+        return TrialState(trial, "running" if held and progress.phase != "stopped" else "interrupted", attempt + 1, progress, row)
+    return TrialState(trial, row.get("status", "waiting"), attempt, None, row)
+
+
+def status_table(study: Study, found: list[TrialState]):
+    from rich.table import Table
+
+    table = Table("trial", "status", "done", "IoU", "ECE", "seconds", "error", box=None, pad_edge=False)
+    for state in found:
+        numbers = [_number(state.row.get(key), form) for key, form in (("iou", ".3f"), ("ece", ".3f"), ("seconds", ".0f"))]
+        table.add_row(state.trial, state.status, f"{state.share:.0%}", *numbers, (state.row.get("error") or ""))
+    table.caption = ", ".join(f"{number} {status}" for status, number in counts(found).items() if number)
+    return table
+
+
+def trial_details(study: Study, ledger: Ledger, name: str) -> dict:
+    """One trial's configuration, last attempt and the end of its log. Raises UserError unless the name fits just one."""
+    names = [trial.name for trial in study.trials]
+    fitting = [full for full in names if full == name] or [full for full in names if full.startswith(name) or full.endswith(name)]
+    if len(fitting) != 1:
+        raise UserError(f"'{name}' fits {len(fitting)} trials of {study.name}: give one of {', '.join(fitting or names)}")
+    (trial,) = (trial for trial in study.trials if trial.name == fitting[0])
+    (state,) = (state for state in states(study, ledger) if state.trial == trial.name)
+    log = Path(ledger.root) / "work" / trial.name / "log.txt"
+    tail = log.read_text(errors="replace").splitlines()[-40:] if log.exists() else []
+    row = next((row for row in ledger.last() if row["trial"] == trial.name), {})
+    shown = {key: value for key, value in row.items() if not key.startswith("config")}
+    return {**state.to_dict(), **shown, "config": trial.config.model_dump(mode="json"), "log_tail": tail}
+
+
+def trial_text(details: dict) -> str:
+    from rich.markup import escape
+
+    rest = {key: value for key, value in details.items() if key not in ("config", "log_tail", "versions")}
+    lines = [f"[bold]{key}[/]: {escape(str(value))}" for key, value in rest.items() if value is not None]
+    return "\n".join([*lines, "[bold]config[/]:", escape(json.dumps(details["config"], indent=1)), "[bold]log[/]:",
+                      *map(escape, details["log_tail"])])  # fmt: skip
+
+
+def best_trials(ledger: Ledger, metric: str, pareto: bool) -> list[dict]:
+    """Complete trials with a segmentation, best first for each data set; with pareto those beaten by none in IoU and ECE."""
+    columns = ["status", "dataset", "experiment", "network", "seed", *METRICS]
+    rows = [row for row in ledger.last(columns) if row["status"] == "complete" and row["iou"] is not None]
+    if not rows:
+        raise UserError(f"no trial of {ledger.study} has measured a segmentation yet: `diffseg status {ledger.study}` tells how far it is")
+    if pareto:
+        rows = [row for row in rows if not any(_beats(other, row) for other in rows)]
+    sign = -1 if metric in ("iou", "dice") else 1
+    return sorted(rows, key=lambda row: (row["dataset"], sign * row[metric]))
+
+
+def best_table(rows: list[dict]):
+    from rich.table import Table
+
+    table = Table("data set", "trial", *METRICS, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(row["dataset"], row["trial"], *(_number(row[metric], ".3f") for metric in METRICS))
+    return table
+
+
+def _beats(one: dict, other: dict) -> bool:
+    """Whether one trial is at least as good in IoU and ECE on the same data, and better in one of them."""
+    same = one["dataset"] == other["dataset"] and one["iou"] >= other["iou"] and one["ece"] <= other["ece"]
+    return same and (one["iou"], one["ece"]) != (other["iou"], other["ece"])
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
