@@ -1,0 +1,85 @@
+"""Data sets: found on disk in their official layout, decoded once, held as uint8 tensors."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from diffseg.config import Data
+from diffseg.data import arrays, cache, folder, isic16, monuseg
+from diffseg.data.check import Findings, findings
+from diffseg.data.records import Found, Record
+from diffseg.errors import DataError
+
+LAYOUTS = {"isic16": isic16, "monuseg": monuseg, "folder": folder}
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images and masks of one split, decoded."""
+
+    names: tuple[str, ...]
+    images: torch.Tensor  # uint8 [N, 3, H, W]; where sizes differ padded at bottom and right
+    masks: torch.Tensor   # uint8 [N, 1, H, W], 0 or 1, padded likewise
+    sizes: torch.Tensor   # int64 [N, 2]: height and width of each image without that padding
+
+    def to(self, device: torch.device | str) -> "Split":
+        return Split(self.names, self.images.to(device), self.masks.to(device), self.sizes.to(device))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    name: str
+    digest: str  # of the decoded content: twelve hexadecimal digits
+    train: Split
+    test: Split
+
+
+def load(config: Data, root: Path | None, cached: Path | None = None) -> Dataset:
+    """The decoded data set. root: its folder (not used by synthetic data). cached: folder for decoded copies.
+
+    Raises DataError for the first thing that is wrong with it.
+    """
+    if config.layout == "synthetic":
+        return _dataset(config, arrays.synthetic(config))
+    found = find(config, root)
+    if found.problems:
+        more = f" (and {len(found.problems) - 1} more: `diffseg data check {config.name} {root}` lists them)" if found.problems[1:] else ""
+        raise DataError(found.problems[0] + more)
+    records = {split: _subset(found.records, split, limit) for split, limit in _limits(config).items()}
+    for split, chosen in records.items():
+        if not chosen:
+            raise DataError(f"{root} has no {split} images: a data set needs images to train on and others to test on")
+    return _dataset(config, cache.through(cached, config, records, lambda: arrays.decoded(config, records)))
+
+
+def find(config: Data, root: Path | None) -> Found:
+    """What lies at the root, without decoding. Raises DataError if it is not there or not in the layout."""
+    if root is None:
+        raise DataError(f"data set {config.name} has no root: give --data {config.name}=ROOT")
+    if not root.is_dir():
+        raise DataError(f"the root of data set {config.name} is {root}, which is not a folder: give --data {config.name}=ROOT anew")
+    return LAYOUTS[config.layout].find(root)
+
+
+def check(config: Data, root: Path) -> Findings:
+    """Everything about a data set on disk, and every fault of it. Raises DataError if it is not in the layout at all."""
+    return findings(config.name, find(config, root))
+
+
+def _limits(config: Data) -> dict[str, int | None]:
+    return {"train": config.train_images, "test": config.test_images}
+
+
+def _subset(records: tuple[Record, ...], split: str, limit: int | None) -> list[Record]:
+    """The records of a split by name; of more than `limit` those whose names hash lowest, so that all trials agree."""
+    chosen = [record for record in records if record.split == split]
+    chosen = sorted(chosen, key=lambda record: hashlib.sha256(record.name.encode()).digest())[:limit]
+    return sorted(chosen, key=lambda record: record.name)
+
+
+def _dataset(config: Data, content: "arrays.Content") -> Dataset:
+    splits = {split: Split(part.names, *map(torch.from_numpy, (part.images, part.masks, part.sizes))) for split, part in content.items()}
+    return Dataset(config.name, arrays.digest(content), **splits)

@@ -1,0 +1,95 @@
+"""From files to the arrays that training reads: resized or padded, uint8."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from diffseg.config import Data
+from diffseg.data.records import Record
+from diffseg.data.synthetic import draw
+
+SYNTHETIC_IMAGES = {"train": 200, "test": 40}  # where the configuration leaves it open
+
+
+@dataclass(frozen=True)
+class Part:
+    """One split: images uint8 [N, 3, H, W], masks uint8 [N, 1, H, W] of 0 and 1, sizes int64 [N, 2]."""
+
+    names: tuple[str, ...]
+    images: np.ndarray
+    masks: np.ndarray
+    sizes: np.ndarray
+
+
+Content = dict[str, Part]  # by split
+
+
+def decoded(config: Data, records: dict[str, list[Record]]) -> Content:
+    """Read and prepare every record, on all processors. Raises DataError for the first that cannot be read."""
+
+    def read(record: Record):
+        return prepared(*record.read(), config)
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # decoding releases the interpreter's lock
+        return {split: _stacked([r.name for r in chosen], pool.map(read, chosen)) for split, chosen in records.items()}
+
+
+def synthetic(config: Data) -> Content:
+    """The synthetic images and masks of a configuration."""
+    content = {}
+    for split, limit in (("train", config.train_images), ("test", config.test_images)):
+        count = limit or SYNTHETIC_IMAGES[split]
+        pairs = (draw(config.kind, config.size, split, index) for index in range(count))
+        content[split] = _stacked([f"{split}-{index:04d}" for index in range(count)], pairs)
+    return content
+
+
+def prepared(image: np.ndarray, mask: np.ndarray, config: Data) -> tuple[np.ndarray, np.ndarray]:
+    """image uint8 [H, W, 3] and mask bool [H, W] as the configuration wants them.
+
+    fit="resize": squashed to size × size. fit="crop": resized by scale, and mirrored at the borders where still smaller
+    than a crop. Images are averaged over the area of a pixel, masks take the nearest.
+    """
+    if config.fit == "resize":
+        return _resized(image, mask, config.size, config.size)
+    height, width = (max(1, round(side * config.scale)) for side in mask.shape)
+    image, mask = _resized(image, mask, height, width)
+    missing = [(0, max(0, config.size - side)) for side in mask.shape]
+    return np.pad(image, [*missing, (0, 0)], mode="symmetric"), np.pad(mask, missing, mode="symmetric")
+
+
+def digest(content: Content) -> str:
+    """Twelve hexadecimal digits of names, images and masks."""
+    state = hashlib.sha256()
+    for split in sorted(content):
+        part = content[split]
+        state.update("\n".join((split, *part.names)).encode())
+        for pixels in (part.images, part.masks):
+            state.update(np.ascontiguousarray(pixels))
+    return state.hexdigest()[:12]
+
+
+def _resized(image: np.ndarray, mask: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    if mask.shape == (height, width):
+        return image, mask
+    shrinks = height * width < mask.size
+    smooth = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
+    resize: Callable = lambda pixels, how: np.asarray(Image.fromarray(pixels).resize((width, height), how))  # noqa: E731
+    return resize(image, smooth), resize(mask, Image.Resampling.NEAREST)
+
+
+def _stacked(names: list[str], pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> Part:
+    pairs = list(pairs)
+    sizes = np.array([mask.shape for _, mask in pairs], dtype=np.int64)
+    height, width = sizes.max(0)
+    images = np.zeros((len(pairs), 3, height, width), np.uint8)
+    masks = np.zeros((len(pairs), 1, height, width), np.uint8)
+    for i, (image, mask) in enumerate(pairs):
+        images[i, :, : mask.shape[0], : mask.shape[1]] = image.transpose(2, 0, 1)
+        masks[i, 0, : mask.shape[0], : mask.shape[1]] = mask
+    return Part(tuple(names), images, masks, sizes)

@@ -1,0 +1,57 @@
+"""MoNuSeg 2018 (Kumar et al., 2020): H&E tissue in TIFF, every nucleus a polygon in an Aperio XML."""
+
+from pathlib import Path
+from xml.etree.ElementTree import ParseError
+
+import numpy as np
+from defusedxml import ElementTree
+from PIL import Image, ImageDraw
+
+from diffseg.data.records import Found, images_in, joined, pairs
+from diffseg.errors import DataError
+
+FOLDERS = {  # of images and annotations
+    "train": ("MoNuSeg 2018 Training Data/Tissue Images", "MoNuSeg 2018 Training Data/Annotations"),
+    "test": ("MoNuSegTestData", "MoNuSegTestData"),
+}
+
+
+def find(root: Path) -> Found:
+    """Pairs of TIFF and XML files with equal names."""
+    parts = []
+    for split, folders in FOLDERS.items():
+        for folder in folders:
+            if not (root / folder).is_dir():
+                raise DataError(f"{root} has no folder {folder}: MoNuSeg is expected as unpacked from the challenge's two archives")
+        images, annotations = (root / folder for folder in folders)
+        parts.append(pairs(split, images_in(images), {path.stem: path for path in annotations.glob("*.xml")}, foreground))
+    return joined(parts)
+
+
+def polygons(path: Path) -> list[np.ndarray]:
+    """The nuclei of an XML as [n, 2] arrays of x, y in pixels; those of fewer than three vertices are left out.
+
+    Raises DataError if the file is no XML or holds no region.
+    """
+    try:
+        regions = ElementTree.parse(path).getroot().iter("Region")
+        found = [[(float(v.get("X")), float(v.get("Y"))) for v in region.iter("Vertex")] for region in regions]
+    except (ParseError, TypeError, ValueError) as error:
+        raise DataError(f"{path} is not an annotation ({error}): it is truncated or damaged, copy it anew") from None
+    if not found:
+        raise DataError(f"{path} has no region: an annotation holds a Region with its Vertices for every nucleus")
+    return [np.array(vertices) for vertices in found if len(vertices) >= 3]
+
+
+def instances(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """int32 [H, W] of the nuclei: 0 is background, k the k-th polygon; where they overlap the later one wins."""
+    canvas = Image.new("I", size[::-1])
+    draw = ImageDraw.Draw(canvas)
+    for k, vertices in enumerate(polygons(path), 1):
+        draw.polygon([tuple(vertex) for vertex in vertices], fill=k)
+    return np.asarray(canvas, dtype=np.int32)
+
+
+def foreground(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """bool [H, W]: whatever is nucleus."""
+    return instances(path, size) > 0
