@@ -57,14 +57,12 @@ class Diffusion(Section):
     schedule: Literal["linear", "cosine"] = "linear"
     steps: PositiveInt = 1000                             # T of the published discrete chain; the network sees t·T − 1
     target: Literal["epsilon", "x0"] = "epsilon"
-    activation: Literal["identity", "tanh"] = "identity"  # on an x0 output; tanh is mapped onto the coding's range
+    activation: Literal["identity", "tanh"] = "identity"  # of an x0 output; tanh is mapped onto the coding's range
     coding: Literal["pm1", "01"] = "pm1"                  # mask values: −1 and 1, or 0 and 1
     density: Literal["uniform"] = "uniform"               # of training timesteps, stratified over the batch
 
     @model_validator(mode="after")
     def _consistent(self):
-        if self.activation != "identity" and self.target != "x0":
-            raise ValueError(f"activation={self.activation} bounds a predicted mask and needs target=x0, got target={self.target}")
         if self.schedule == "linear" and not 25 <= self.steps <= 10_000:
             raise ValueError(f"steps is {self.steps}, but the linear schedule (β up to 20/steps) is defined for 25 to 10000")
         return self
@@ -121,8 +119,10 @@ class Config(Section):
         diffusion = {
             "e1": {"steps": self.diffusion.steps},
             "e3": self.diffusion.model_dump() | {"target": "x0"},
-            "e4": self.diffusion.model_dump() | {"target": "epsilon", "activation": "identity", "coding": "pm1"},
+            "e4": self.diffusion.model_dump() | {"target": "epsilon", "coding": "pm1"},
         }.get(self.experiment, self.diffusion.model_dump())
+        if diffusion.get("target") != "x0":
+            diffusion.pop("activation", None)
         return self.model_copy(update={"inference": Inference(**inference), "diffusion": Diffusion(**diffusion)})
 
     @property

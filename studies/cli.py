@@ -44,6 +44,8 @@ store_option = click.option("--store", default=lambda: os.environ.get("DIFFSEG_S
 data_option = click.option("--data", "roots", multiple=True, callback=_roots, metavar="NAME=ROOT", help="Where a data set lies; repeatable.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 name_option = click.option("--name", help="Name of the study in the store.  [default: STUDY]")
+experiment_option = click.option("--experiment", "experiments", multiple=True, type=click.Choice(["e1", "e2", "e3", "e4"]),
+                                 help="Only this experiment of the study; repeatable.")  # fmt: skip
 settings_argument = click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
 
 
@@ -71,11 +73,12 @@ def main():
 @store_option
 @data_option
 @name_option
+@experiment_option
 @_placement_options
 @click.option("--extend", is_flag=True, help="Add to a study that exists with another definition.")
 @click.option("--address", help="Address of a running Ray cluster; 'auto' finds one.  [default: a Ray of its own]")
 @click.option("--report/--no-report", default=True, help="Write the report at the end.  [default: --report]")
-def run(study, settings, store, roots, name, cpus, gpus, extend, address, report):
+def run(study, settings, store, roots, name, experiments, cpus, gpus, extend, address, report):
     """Start, resume or extend a study: do what the store lacks.
 
     STUDY is a shipped study (quickstart, paper), a TOML file, or the name of a study in the store. KEY=VALUE sets any leaf
@@ -84,7 +87,7 @@ def run(study, settings, store, roots, name, cpus, gpus, extend, address, report
     from studies.session import Resources
     from studies.session import run as run_session
 
-    wanted, ledger = _wanted(study, settings, store, roots, name, extend)
+    wanted, ledger = _wanted(study, settings, store, roots, name, experiments, extend)
     finished = run_session(wanted, ledger, Resources(cpus, gpus), address=address)
     _finish(wanted, ledger, finished, report)
 
@@ -110,15 +113,16 @@ def retry(study, store, cpus, gpus, address):
 @store_option
 @data_option
 @name_option
+@experiment_option
 @_placement_options
 @json_option
-def plan(study, settings, store, roots, name, cpus, gpus, as_json):
+def plan(study, settings, store, roots, name, experiments, cpus, gpus, as_json):
     """What `run` would do: the missing trials, what each costs, how many run side by side, about how long."""
     from studies.plan import plan as make
     from studies.plan import table
     from studies.session import Resources
 
-    wanted, ledger = _wanted(study, settings, store, roots, name, extend=True)
+    wanted, ledger = _wanted(study, settings, store, roots, name, experiments, extend=True)
     found = make(wanted, ledger, Resources(cpus, gpus))
     _show(found, as_json, table)
 
@@ -200,7 +204,7 @@ def check(name, root, settings, as_json):
     sys.exit(1 if found.problems else 0)
 
 
-def _wanted(source: str, settings, store: str, roots: dict, name: str | None, extend: bool):
+def _wanted(source: str, settings, store: str, roots: dict, name: str | None, experiments: tuple[str, ...], extend: bool):
     """The study asked for, checked against the one of that name in the store, and its ledger."""
     from studies.ledger import Ledger
     from studies.study import against_stored, is_source, read
@@ -209,13 +213,13 @@ def _wanted(source: str, settings, store: str, roots: dict, name: str | None, ex
     command = shlex.join(["diffseg", *sys.argv[1:]])
     if not is_source(source):
         stored, ledger = _stored(source, store)
-        if leaves or roots or name:
-            raise UserError(f"{source} is a study in the store and goes on as it is: leave out settings, or give its TOML file")
+        if leaves or roots or name or experiments:
+            raise UserError(f"{source} is a study in the store and goes on as it is: leave out --data, --name, --experiment and settings, or give its TOML file")
         return stored, ledger
     ledger = Ledger(store, name or Path(source).stem)
     definition = ledger.definition()
     roots = ((definition or {}).get("roots", {})) | roots
-    return against_stored(read(source, roots, leaves, name, command), definition, extend), ledger
+    return against_stored(read(source, roots, leaves, name, command, experiments), definition, extend), ledger
 
 
 def _stored(study: str, store: str):

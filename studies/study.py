@@ -8,11 +8,14 @@
     network.width = 32
     [data.synthetic-large]
     data.kind = "large"
-    [experiment.e2]
+    [experiment.e1]
+    training.optimiser = "adam"
+    [variant.x0]             # if there are any, a trial is made for every one
     diffusion.target = "x0"
 
-A trial is made for every network, data set, experiment and seed; later tables win over earlier ones in the order all,
-network, data, experiment, and what the command line sets wins over all of them.
+A trial is made for every network, data set, experiment, variant and seed; later tables win over earlier ones in the
+order all, network, data, experiment, variant, and what the command line sets wins over all of them. Trials that differ
+only in settings that their experiment does not use are one trial.
 """
 
 import tomllib
@@ -62,8 +65,9 @@ def data_settings(name: str) -> dict[str, Any]:
     return _flat({"data": tables.get(name, {}).get("data", {"layout": "folder"})})
 
 
-def read(source: str, roots: dict[str, str], settings: dict[str, Any], name: str | None = None, command: str = "") -> Study:
-    """The study of a shipped name or a TOML file. Raises UserError in one sentence if it cannot be read."""
+def read(source: str, roots: dict[str, str], settings: dict[str, Any], name: str | None = None, command: str = "",
+         experiments: tuple[str, ...] = ()) -> Study:  # fmt: skip
+    """The study of a shipped name or a TOML file, or only the given experiments of it. Raises UserError if it cannot be read."""
     path = Path(source) if source.endswith(".toml") else SHIPPED / f"{source}.toml"
     if not path.is_file():
         raise UserError(f"there is no study '{source}': give one of {', '.join(shipped())}, or a TOML file of your own")
@@ -71,9 +75,11 @@ def read(source: str, roots: dict[str, str], settings: dict[str, Any], name: str
         tree = tomllib.loads(path.read_text())
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path} is not TOML: {error}") from None
-    allowed = {"seeds", "experiments", "all", "network", "data", "experiment"}
+    allowed = {"seeds", "experiments", "all", "network", "data", "experiment", "variant"}
     if unknown := set(tree) - allowed:
         raise UserError(f"{path} has unknown tables {', '.join(sorted(unknown))}: allowed are {', '.join(sorted(allowed))}")
+    if experiments:
+        tree["experiments"] = list(experiments)
     sets = _data_sets(tree, roots)
     if not sets:
         wanted = " ".join(f"--data {data}=ROOT" for data in tree.get("data", {"NAME": {}}))
@@ -146,14 +152,15 @@ def _trials(tree: dict, sets: dict[str, dict], settings: dict[str, Any], path: P
         "network": list(tree.get("network", {"ensemdiff": {}})),
         "data": list(sets),
         "experiment": tree.get("experiments", ["e1", "e2", "e3", "e4"]),
+        "variant": list(tree.get("variant", {"": {}})),
         "seed": tree.get("seeds", [0]),
     }
     for choice in grid(axes):
-        network, data, experiment = choice["network"], choice["data"], choice["experiment"]
-        leaves = {"network.name": network, "data.name": data, "experiment": experiment, "seed": choice["seed"]}
-        tables = (tree.get("all", {}), tree.get("network", {}).get(network, {}), sets[data], tree.get("experiment", {}).get(experiment, {}))
-        for table in tables:
-            leaves |= _flat(table)
+        data, experiment = choice["data"], choice["experiment"]
+        leaves = {"network.name": choice["network"], "data.name": data, "experiment": experiment, "seed": choice["seed"]}
+        leaves |= _flat(tree.get("all", {}))
+        for axis in ("network", "data", "experiment", "variant"):
+            leaves |= _flat(sets[data] if axis == "data" else tree.get(axis, {}).get(choice[axis], {}))
         try:
             config = Config().with_leaves(leaves | settings).resolved()
         except ConfigError as error:

@@ -22,7 +22,7 @@ def target(x0: torch.Tensor, noise: torch.Tensor, diffusion: Diffusion) -> torch
 
 def activated(output: torch.Tensor, diffusion: Diffusion) -> torch.Tensor:
     """The output after its configured activation: tanh is mapped onto the range of the mask coding."""
-    if diffusion.activation == "identity":
+    if diffusion.activation == "identity" or diffusion.target != "x0":
         return output
     low, high = RANGES[diffusion.coding]
     return low + (high - low) * (output.tanh() + 1) / 2
