@@ -1,0 +1,1 @@
+"""What is learnt: tables, charts and the report, from the ledger alone."""

@@ -1,0 +1,140 @@
+"""Data frames from ledgers, and the numbers that the report states."""
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from diffseg.errors import UserError
+from studies.ledger import Ledger
+
+NAMES = {"e1": "E1 feed-forward", "e2": "E2 diffusion", "e3": "E3 mask prediction", "e4": "E4 image generation"}
+NOT_A_CHOICE = ("config_seed", "config_experiment", "config_data_", "config_network_name", "config_inference_")
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The last attempts of all trials of some studies; every frame but `failed` holds complete ones only.
+
+    All have the columns trial, study, experiment, dataset, network, seed and `variant`: in words, the settings in which
+    trials of one experiment, data set and network differ ("" if they do not).
+    """
+
+    trials: pd.DataFrame
+    failed: pd.DataFrame
+    curves: pd.DataFrame
+    timesteps: pd.DataFrame  # with `share`, the step as a share of the trial's steps
+    calibration: pd.DataFrame
+    examples: pd.DataFrame
+
+
+def load(ledgers: list[Ledger]) -> Tables:
+    """Raises UserError if no trial of the studies has ended."""
+    last = [pd.DataFrame(ledger.last()) for ledger in ledgers]
+    last = [frame for frame in last if len(frame)]
+    if not last:
+        names = ", ".join(ledger.study for ledger in ledgers)
+        raise UserError(f"no trial of {names} has ended yet, so there is nothing to report: `diffseg status {names}` tells how far it is")
+    every = pd.concat(last, ignore_index=True)
+    trials = every[every["status"] == "complete"].copy()
+    trials["variant"] = _variants(trials)
+    key = ["trial", "attempt", "study", "experiment", "dataset", "network", "seed", "variant"]
+    steps = trials.set_index("trial")["config"].map(lambda config: json.loads(config)["training"]["steps"])
+
+    def joined(table: str) -> pd.DataFrame:
+        rows = pd.concat([ledger.read(table).to_pandas() for ledger in ledgers], ignore_index=True)
+        return rows.merge(trials[key], on=["trial", "attempt"])
+
+    timesteps = joined("timesteps")
+    timesteps["share"] = timesteps["step"] / timesteps["trial"].map(steps)
+    return Tables(trials, every[every["status"] == "failed"], joined("curves"), timesteps, joined("calibration"), joined("examples"))
+
+
+def table1(tables: Tables) -> pd.DataFrame:
+    """IoU (%) and ECE of E1 and E2 and their differences, a row for every data set, network and variant of E2.
+
+    Columns: dataset, network, variant, images, then for each of e1 and e2 `iou`, `iou_sd`, `ece`, `ece_sd`, `seeds`, and
+    `iou_difference`, `ece_difference` (E2 − E1). Means and sample standard deviations are over seeds.
+    """
+    segmented = tables.trials[tables.trials["experiment"].isin(["e1", "e2"])]
+    if segmented.empty:
+        return pd.DataFrame()
+    group = segmented.assign(iou=100 * segmented["iou"]).groupby(["experiment", "dataset", "network", "variant"], sort=False)
+    means = group.agg(iou=("iou", "mean"), iou_sd=("iou", "std"), ece=("ece", "mean"), ece_sd=("ece", "std"),
+                      seeds=("seed", "nunique"), images=("test_images", "max")).reset_index()  # fmt: skip
+    e1, e2 = (means[means["experiment"] == name].drop(columns="experiment") for name in ("e1", "e2"))
+    rows = e1.merge(e2, on=["dataset", "network"], how="outer", suffixes=("_e1", "_e2"))
+    rows["images"] = rows["images_e1"].fillna(rows["images_e2"]).astype(int)
+    rows["iou_difference"], rows["ece_difference"] = rows["iou_e2"] - rows["iou_e1"], rows["ece_e2"] - rows["ece_e1"]
+    return rows.drop(columns=["images_e1", "images_e2"])
+
+
+def errors(tables: Tables, experiments: list[str], value: str, snapshot: str = "last") -> pd.DataFrame:
+    """Mean, least and greatest `value` (mask_error or loss) over seeds at every t, of the "first" or the "last" snapshot.
+
+    With a column `series` that names experiment and variant.
+    """
+    rows = tables.timesteps[tables.timesteps["experiment"].isin(experiments)].dropna(subset=[value])
+    if rows.empty:
+        return rows
+    chosen = rows.groupby("trial")["step"].transform("min" if snapshot == "first" else "max")
+    rows = rows[rows["step"] == chosen]
+    group = rows.groupby(["dataset", "network", "experiment", "variant", "t"], sort=False)
+    found = group.agg(mean=(value, "mean"), low=(value, "min"), high=(value, "max"), log_snr=("log_snr", "mean"),
+                      seeds=("seed", "nunique"), share=("share", "max")).reset_index()  # fmt: skip
+    return found.assign(series=_series(found))
+
+
+def half_maxima(curves: pd.DataFrame) -> pd.DataFrame:
+    """Where each data set's mask error reaches half its greatest value: columns dataset, series, t, mean."""
+    rows = []
+    for (dataset, series), curve in curves.groupby(["dataset", "series"], sort=False):
+        curve = curve.sort_values("t")
+        half = curve["mean"].max() / 2
+        above = int((curve["mean"].to_numpy() >= half).argmax())
+        t = np.interp(half, curve["mean"].to_numpy()[max(0, above - 1) : above + 1], curve["t"].to_numpy()[max(0, above - 1) : above + 1])
+        rows.append({"dataset": dataset, "series": series, "t": float(t), "mean": half})
+    return pd.DataFrame(rows)
+
+
+def agreements(curves: pd.DataFrame, tolerance: float = 0.1) -> pd.DataFrame:
+    """Up to which t the mask errors of E2 and E3 differ by less than the tolerance: columns dataset, series, t, and the
+    two errors at t = 1 (e2_end, e3_end). t is NaN where they differ from the start."""
+    rows = []
+    for dataset, curve in curves.groupby("dataset", sort=False):
+        e3 = curve[curve["experiment"] == "e3"].groupby("t")["mean"].mean()
+        for series, e2 in curve[curve["experiment"] == "e2"].groupby("series", sort=False):
+            e2 = e2.set_index("t")["mean"]
+            both = e3.index.intersection(e2.index).sort_values()
+            if both.empty:
+                continue
+            near = ((e2[both] - e3[both]).abs() < tolerance * e3[both]).to_numpy()
+            last = len(near) if near.all() else int(near.argmin())
+            rows.append({"dataset": dataset, "series": series, "t": both[last - 1] if last else np.nan,
+                         "e2_end": e2[both[-1]], "e3_end": e3[both[-1]]})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _series(frame: pd.DataFrame) -> pd.Series:
+    several = frame["network"].nunique() > 1
+    network = ", " + frame["network"] if several else ""
+    variant = frame["variant"].map(lambda text: f", {text}" if text else "")
+    return frame["experiment"].map(NAMES) + network + variant
+
+
+def _variants(trials: pd.DataFrame) -> pd.Series:
+    """The varying settings of each trial among those of its experiment, data set and network, as words."""
+    labels = pd.Series("", index=trials.index)
+    columns = [c for c in trials.columns if c.startswith("config_") and not c.startswith(NOT_A_CHOICE)]
+    for _, group in trials.groupby(["experiment", "dataset", "network"]):
+        varying = [c for c in columns if group[c].astype(str).nunique() > 1]
+        for index, row in group.iterrows():
+            labels[index] = ", ".join(_value(column, row[column]) for column in varying)
+    return labels
+
+
+def _value(column: str, value) -> str:
+    if column == "config_diffusion_target":
+        return {"epsilon": "ε"}.get(value, value)
+    return f"{column.removeprefix('config_').partition('_')[2]} {value:g}" if isinstance(value, float) else str(value)
