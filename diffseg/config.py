@@ -180,7 +180,7 @@ def _flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
 def _unknown(path: str, known) -> str:
     import difflib
 
-    near = difflib.get_close_matches(path, known, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(path, known, n=3, cutoff=0.65)
     hint = f"did you mean {' or '.join(near)}?" if near else "allowed are " + ", ".join(known)
     return f"unknown configuration key '{path}': {hint}"
 

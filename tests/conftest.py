@@ -1,0 +1,42 @@
+"""Small things that many tests need. Nothing here is slow: 16 px, a network of a few thousand weights."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffseg.config import Config
+
+torch.set_num_threads(1)  # so that numbers do not depend on the machine's processors
+
+TINY = {
+    "data.size": 16, "data.train_images": 12, "data.test_images": 4,
+    "network.width": 32, "network.multipliers": [1, 1], "network.blocks": 1, "network.attention": [2],
+    "diffusion.target": "x0", "diffusion.activation": "tanh",
+    "training.steps": 6, "training.batch": 4, "training.learning_rate": 1e-3, "training.log_every": 2, "training.checkpoint_every": 3,
+    "inference.steps": 2, "inference.ensemble": 2, "inference.timesteps": 4, "inference.timestep_images": 4, "inference.examples": 1,
+}  # fmt: skip
+
+
+@pytest.fixture
+def tiny():
+    """A function from settings to a resolved configuration that trains in well under a second."""
+    return lambda **leaves: Config().with_leaves(TINY | {key.replace("__", "."): value for key, value in leaves.items()}).resolved()
+
+
+def folder_of(variable: str) -> Path:
+    """The folder that an environment variable names; the test is skipped without it."""
+    if not os.environ.get(variable):
+        pytest.skip(f"{variable} is not set")
+    return Path(os.environ[variable])
+
+
+@pytest.fixture
+def reference() -> Path:
+    return folder_of("DIFFSEG_REFERENCE")
+
+
+@pytest.fixture
+def real_data() -> Path:
+    return folder_of("DIFFSEG_DATA")

@@ -1,0 +1,81 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffseg.config import Config, load, parse_leaf
+from diffseg.errors import ConfigError
+
+
+def test_digest_survives_a_round_trip_and_changes_with_any_leaf():
+    config = Config()
+    assert load(config.canonical()) == config
+    assert load(config.canonical()).digest == config.digest
+    changed = {"seed": 1, "training.steps": 7, "network.attention": [8], "data.name": "other", "inference.merge": "vote"}
+    digests = {config.with_leaves({key: value}).digest for key, value in changed.items()}
+    assert len(digests | {config.digest}) == len(changed) + 1
+
+
+@given(st.floats(1e-6, 1.0), st.integers(1, 10_000))
+def test_leaves_set_are_leaves_read(rate, steps):
+    leaves = {"training.learning_rate": rate, "training.steps": steps}
+    assert leaves.items() <= Config().with_leaves(leaves).leaves().items()
+
+
+@pytest.mark.parametrize(
+    ("leaves", "words"),
+    [
+        ({"training.step": 7}, ["training.step'", "training.steps"]),
+        ({"nothing.like.it": 7}, ["nothing.like.it", "allowed"]),
+        ({"training": 7}, ["training'"]),
+        ({"training.steps": "many"}, ["training.steps", '"many"', "integer"]),
+        ({"training.steps": 1.5}, ["training.steps", "1.5"]),
+        ({"training.steps": True}, ["training.steps", "true"]),
+        ({"training.steps": 0}, ["training.steps", "0", "greater"]),
+        ({"diffusion.target": "v"}, ["diffusion.target", '"v"', "epsilon", "x0"]),
+        ({"network.width": 33}, ["33", "multiple of 32"]),
+        ({"diffusion.steps": 10}, ["10", "25"]),
+        ({"data.name": "../up"}, ["data.name"]),
+        ({"training.snapshots": [2.0]}, ["training.snapshots"]),
+    ],
+)
+def test_bad_settings_are_one_sentence_that_names_them(leaves, words):
+    with pytest.raises(ConfigError) as error:
+        Config().with_leaves(leaves)
+    assert "\n" not in str(error.value)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_settings_are_read_as_json_or_text():
+    assert parse_leaf("training.steps=100") == ("training.steps", 100)
+    assert parse_leaf("network.multipliers=[1, 2]") == ("network.multipliers", [1, 2])
+    assert parse_leaf("diffusion.target=x0") == ("diffusion.target", "x0")
+    assert parse_leaf("training.clip=null") == ("training.clip", None)
+    with pytest.raises(ConfigError, match="key=value"):
+        parse_leaf("training.steps")
+
+
+def test_what_an_experiment_does_not_use_does_not_make_another_trial():
+    def digests(experiment, **leaves):
+        base = Config().with_leaves({"experiment": experiment})
+        return base.resolved().digest == base.with_leaves({k.replace("__", "."): v for k, v in leaves.items()}).resolved().digest
+
+    assert digests("e1", diffusion__target="x0", inference__sampler="ddim", inference__steps=3)
+    assert not digests("e1", inference__ensemble=9)
+    assert not digests("e2", diffusion__target="x0")
+    assert not digests("e2", inference__sampler="ddim")
+    assert digests("e2", diffusion__activation="tanh")  # bounds an x0 output, and the target is ε
+    assert digests("e3", diffusion__target="epsilon", inference__ensemble=9)
+    assert not digests("e3", diffusion__activation="tanh")
+    assert digests("e4", diffusion__target="x0", diffusion__activation="tanh", inference__steps=3)
+
+
+def test_resolving_twice_changes_nothing(tiny):
+    for experiment in ("e1", "e2", "e3", "e4"):
+        config = tiny(experiment=experiment)
+        assert config.resolved() == config
+
+
+def test_e3_and_e4_get_the_targets_of_the_paper():
+    assert Config().with_leaves({"experiment": "e3"}).resolved().diffusion.target == "x0"
+    assert Config().with_leaves({"experiment": "e4", "diffusion.target": "x0"}).resolved().diffusion.target == "epsilon"

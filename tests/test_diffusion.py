@@ -1,0 +1,146 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffseg.config import Diffusion
+from diffseg.diffusion.densities import DENSITIES
+from diffseg.diffusion.samplers import SAMPLERS, times
+from diffseg.diffusion.schedules import LOG_SNR_LIMIT, SCHEDULES, alpha_sigma, log_snr
+from diffseg.diffusion.targets import RANGES, activated, coded, decoded, noised, target, to_epsilon, to_x0
+from diffseg.randomness import generator
+
+
+@pytest.mark.parametrize("steps", [25, 100, 1000, 4000])
+def test_linear_schedule_meets_the_discrete_one_at_its_points(steps):
+    betas = np.linspace(0.1 / steps, 20 / steps, steps)
+    published = np.cumprod(1 - betas)
+    t = torch.arange(1, steps + 1, dtype=torch.float64) / steps
+    ours = torch.sigmoid(SCHEDULES["linear"](t, steps)).numpy()
+    assert np.abs(ours - published).max() < 1e-6
+    if steps in (100, 1000):  # facts of the published chains
+        assert ours[-1] == pytest.approx({1000: 4.036e-5, 100: 2.04e-5}[steps], rel=2e-3)
+
+
+def test_cosine_schedule_is_its_closed_form():
+    t = torch.linspace(0.01, 0.99, 50, dtype=torch.float64)
+    assert torch.allclose(torch.sigmoid(SCHEDULES["cosine"](t, 1000)), torch.cos(math.pi * t / 2) ** 2, atol=1e-12)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_schedules_fall_and_stay_within_the_limit(schedule):
+    grid = torch.cat([torch.logspace(-12, -5, 40, dtype=torch.float64), torch.linspace(0, 1, 2001, dtype=torch.float64)]).sort().values
+    levels = log_snr(grid, Diffusion(schedule=schedule))
+    assert torch.isfinite(levels).all()
+    assert levels.abs().max() <= LOG_SNR_LIMIT
+    inside = levels[(levels < LOG_SNR_LIMIT) & (levels > -LOG_SNR_LIMIT) & (grid >= 1e-4)]
+    assert (inside.diff() < 0).all()
+    assert levels[0] == LOG_SNR_LIMIT
+
+
+@given(st.floats(-12, 12), st.floats(-1, 1), st.floats(-3, 3))
+def test_conversions_invert_each_other(level, x0, noise):
+    x0, noise = (torch.full((1, 1, 1, 1), value, dtype=torch.float64) for value in (x0, noise))
+    alpha, sigma = alpha_sigma(torch.tensor([level]), x0)
+    assert float(alpha**2 + sigma**2) == pytest.approx(1)
+    x_t = noised(x0, noise, alpha, sigma)
+    for name in ("epsilon", "x0"):
+        diffusion = Diffusion(target=name)
+        recovered = to_x0(target(x0, noise, diffusion), x_t, alpha, sigma, diffusion)
+        assert torch.allclose(recovered, x0, atol=1e-9 * math.exp(6))
+    assert torch.allclose(to_epsilon(x0, x_t, alpha, sigma), noise, atol=1e-9 * math.exp(6))
+
+
+def test_noised_has_the_moments_of_q():
+    draw = generator("cpu", 0, "moments")
+    x0, level = torch.full((200_000, 1, 1, 1), 0.7), torch.tensor([-0.8])
+    alpha, sigma = alpha_sigma(level, x0)
+    x_t = noised(x0, torch.randn(x0.shape, generator=draw), alpha, sigma)
+    assert float(x_t.mean()) == pytest.approx(float(alpha) * 0.7, abs=4 * float(sigma) / 200_000**0.5)
+    assert float(x_t.var()) == pytest.approx(float(sigma) ** 2, rel=0.02)
+
+
+@pytest.mark.parametrize("coding", RANGES)
+def test_codings_decode_to_the_mask_and_activation_stays_within(coding):
+    mask = torch.tensor([0.0, 1.0]).view(1, 1, 1, 2)
+    assert torch.equal(decoded(coded(mask, coding), coding), mask)
+    low, high = RANGES[coding]
+    outputs = activated(torch.linspace(-50, 50, 101), Diffusion(target="x0", activation="tanh", coding=coding))
+    assert float(outputs.min()) == pytest.approx(low)
+    assert float(outputs.max()) == pytest.approx(high)
+    assert float(outputs[50]) == pytest.approx((low + high) / 2)
+
+
+@pytest.mark.parametrize("density", DENSITIES)
+@settings(max_examples=20)
+@given(count=st.integers(1, 64), seed=st.integers(0, 2**31 - 1))
+def test_timesteps_are_one_in_each_equal_interval(density, count, seed):
+    t = DENSITIES[density](count, generator("cpu", seed))
+    assert t.shape == (count,)
+    assert ((t >= 0) & (t <= 1)).all()
+    assert sorted((t * count).long().clamp(max=count - 1).tolist()) == list(range(count))
+
+
+def sampled(name, steps, predict_x0, start, diffusion, **settings):
+    draw = generator("cpu", 1, "noise")
+    return SAMPLERS[name](predict_x0, start, steps, lambda t: log_snr(t, diffusion),
+                          lambda: torch.randn(start.shape, generator=draw, dtype=start.dtype), **settings)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("steps", [1, 10, 100])
+def test_a_perfect_epsilon_oracle_leads_to_x0(name, schedule, steps):
+    diffusion = Diffusion(schedule=schedule, target="epsilon", steps=100)
+    draw = generator("cpu", 0, "oracle")
+    x0 = torch.where(torch.rand(2, 1, 8, 8, generator=draw) < 0.5, -1.0, 1.0).double()
+
+    def oracle(x_t, t):
+        scales = alpha_sigma(log_snr(t, diffusion), x_t)
+        return to_x0(to_epsilon(x0, x_t, *scales), x_t, *scales, diffusion)
+
+    start = torch.randn(x0.shape, generator=draw, dtype=torch.float64)
+    assert torch.allclose(sampled(name, steps, oracle, start, diffusion), x0, atol=1e-6)
+
+
+def test_ddim_gives_one_answer_with_few_and_with_all_steps_for_a_linear_denoiser():
+    """For Gaussian data x0 ~ N(0, 1) the ideal denoiser is x̂0 = α x_t, and the flow's exact solution keeps x."""
+    diffusion = Diffusion(steps=1000)
+
+    def ideal(x_t, t):
+        return alpha_sigma(log_snr(t, diffusion), x_t)[0] * x_t
+
+    start = torch.randn(1, 1, 8, 8, generator=generator("cpu", 3), dtype=torch.float64)
+    full, few = (sampled("ddim", steps, ideal, start, diffusion) for steps in (1000, 250))
+    assert torch.allclose(full, start, atol=0.02 * float(start.abs().max()))
+    assert torch.allclose(full, few, atol=0.06 * float(start.abs().max()))
+
+
+@pytest.mark.parametrize("variance", ["small", "large"])
+def test_ancestral_with_all_steps_is_the_published_chain(variance):
+    """One step against Ho et al.'s posterior in the discrete β's, at several places of the chain."""
+    steps = 100
+    betas = np.linspace(0.1 / steps, 20 / steps, steps)
+    bars = np.concatenate([[1.0], np.cumprod(1 - betas)])
+    diffusion = Diffusion(steps=steps)
+    x_t, x0, z = (torch.randn(1, 1, 4, 4, generator=generator("cpu", k), dtype=torch.float64) for k in range(3))
+    states = []
+
+    def denoise(x, t):
+        states.append(x)
+        return x0
+
+    SAMPLERS["ancestral"](denoise, x_t, steps, lambda t: log_snr(t, diffusion), lambda: z, variance)
+    for i in (steps, steps - 1, 50, 2):  # from state i to i − 1
+        now, following = states[steps - i], states[steps - i + 1]
+        beta, bar, before = betas[i - 1], bars[i], bars[i - 1]
+        mean = math.sqrt(before) * beta / (1 - bar) * x0 + math.sqrt(1 - beta) * (1 - before) / (1 - bar) * now
+        sigma = math.sqrt(beta if variance == "large" else beta * (1 - before) / (1 - bar))
+        assert torch.allclose(following, mean + sigma * z, atol=1e-6)
+
+
+def test_times_run_from_noise_to_clean():
+    assert times(4, "cpu").tolist() == [1.0, 0.75, 0.5, 0.25, 0.0]
