@@ -85,7 +85,12 @@ def train(config: Config, split: Split, state: State, folder: Path, snapshot: Ca
     losses = torch.zeros(training.log_every, device=device)  # read only when logged: no host sync inside the step
     logged, clock = state.step, time.perf_counter()
     state.network.train()
-    while state.step < training.steps:
+    while True:
+        if state.step in due and not any(row["step"] == state.step for row in state.snapshots):
+            _take_snapshot(state, snapshot, folder)
+            clock = time.perf_counter()
+        if state.step == training.steps:
+            return
         step = state.step
         rate = _set_learning_rate(state.optimiser, training, step)
         images, masks = batches(step)
@@ -101,18 +106,25 @@ def train(config: Config, split: Split, state: State, folder: Path, snapshot: Ca
 
         stopping = hooks.should_stop()
         checkpointing = stopping or state.step % training.checkpoint_every == 0 or state.step == training.steps
-        if checkpointing or state.step in due or state.step % training.log_every == 0:
+        if checkpointing or state.step % training.log_every == 0:
             metrics = _log(state, losses[: state.step - logged], logged, rate, norm)
             state.seconds += time.perf_counter() - clock
             logged, clock = state.step, time.perf_counter()
             hooks.on_log(state.step, metrics)
-        if state.step in due:
-            state.snapshots += [{"step": state.step, **row} for row in snapshot(state)]
-            clock = time.perf_counter()
         if checkpointing:
             state.save(folder)
         if stopping:
             raise Stopped(f"stopped at step {state.step} of {training.steps}")
+
+
+def _take_snapshot(state: State, snapshot: Callable, folder: Path) -> None:
+    """Measure the errors over t; when stopped meanwhile, leave a checkpoint from which they are measured again."""
+    try:
+        rows = snapshot(state)
+    except Stopped:
+        state.save(folder)
+        raise
+    state.snapshots += [{"step": state.step, **row} for row in rows]
 
 
 def _set_learning_rate(optimiser, training: Training, step: int) -> float:

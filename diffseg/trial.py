@@ -50,7 +50,7 @@ def run(config: Config, root: Path | None, folder: Path, cache: Path | None = No
 
     def on_batch():
         if hooks.should_stop():
-            raise Stopped("stopped while evaluating; the trained weights are kept")
+            raise Stopped("stopped while evaluating")
 
     def snapshot(state: State) -> list[dict]:
         return errors_over_t(state.average, test, config, on_batch) if task(config).denoises else []

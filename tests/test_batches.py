@@ -1,0 +1,58 @@
+import torch
+
+from diffseg.batches import Batches, flipped, random_corners, windows
+from diffseg.data import Split
+from diffseg.randomness import generator
+
+
+def split(count=7, height=20, width=30):
+    """Every pixel names its image and place, so that a window can be told from any other."""
+    pixels = torch.arange(count * height * width).view(count, 1, height, width) % 251
+    sizes = torch.tensor([[height - k, width - 2 * k] for k in range(count)])
+    return Split(tuple(map(str, range(count))), pixels.repeat(1, 3, 1, 1).byte(), (pixels % 2).byte(), sizes)
+
+
+def test_windows_are_slices():
+    data, corners, which = split(), torch.tensor([[0, 0], [3, 5], [4, 14]]), torch.tensor([2, 0, 0])
+    images, masks = windows(data, which, corners, 8)
+    for k, (index, (top, left)) in enumerate(zip(which.tolist(), corners.tolist(), strict=True)):
+        assert torch.equal(images[k], data.images[index, :, top : top + 8, left : left + 8])
+        assert torch.equal(masks[k], data.masks[index, :, top : top + 8, left : left + 8])
+
+
+def test_random_corners_keep_to_the_image_and_reach_its_ends():
+    sizes = torch.tensor([[10, 12]]).repeat(4000, 1)
+    corners = random_corners(sizes, 8, generator("cpu", 0))
+    assert corners.min(0).values.tolist() == [0, 0]
+    assert corners.max(0).values.tolist() == [2, 4]
+
+
+def test_batches_depend_on_the_step_alone_and_cover_every_epoch(tiny):
+    config = tiny(data__size=14, data__fit="crop", training__batch=3)
+    batches = Batches(split(), config)
+    first = [batches._indices(step) for step in range(7)]  # three epochs of seven images
+    assert [x.tolist() for x in first] == [Batches(split(), config)._indices(step).tolist() for step in range(7)]
+    epochs = torch.cat(first).view(3, 7)
+    assert all(sorted(epoch.tolist()) == list(range(7)) for epoch in epochs)
+    assert len({tuple(epoch.tolist()) for epoch in epochs}) == 3
+    a, b = batches(5), Batches(split(), config)(5)
+    assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+    assert a[0].shape == (3, 3, 14, 14)
+    assert a[1].shape == (3, 1, 14, 14)
+    assert a[0].abs().max() <= 1
+
+
+def test_a_batch_larger_than_the_data_goes_round(tiny):
+    indices = Batches(split(count=3), tiny(training__batch=8))._indices(1)
+    assert len(indices) == 8
+    assert set(indices.tolist()) == {0, 1, 2}
+
+
+def test_flips_turn_images_and_masks_alike_in_eight_ways():
+    square = torch.arange(9.0).view(1, 1, 3, 3).repeat(400, 1, 1, 1)
+    images, masks = flipped((square, square + 100), generator("cpu", 0))
+    assert torch.equal(images + 100, masks)
+    found = {tuple(image.flatten().tolist()) for image in images}
+    expected = {tuple(turned.flip(-1).flatten().tolist()) for k in range(4)
+                for turned in (torch.rot90(square[0], k, (1, 2)), torch.rot90(square[0], k, (1, 2)).flip(-1))}  # fmt: skip
+    assert found == expected

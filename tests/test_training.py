@@ -1,0 +1,149 @@
+"""The training loop: learning, exact resume, stopping, divergence, checkpoints."""
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffseg import checkpoints, data, trial
+from diffseg.errors import Diverged, Stopped
+from diffseg.training import Hooks, start, train
+
+GOLDEN = json.loads((Path(__file__).parent / "golden_runs.json").read_text())
+EXPERIMENTS = ("e1", "e2", "e3", "e4")
+
+
+def stop_at(call):
+    """Hooks that ask to stop when they are asked for the so many-th time, which is at every step and evaluated batch."""
+    calls = itertools.count(1)
+    return Hooks(should_stop=lambda: next(calls) >= call)
+
+
+def weights(config, folder):
+    return start(config, folder, torch.device("cpu")).average.state_dict()
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.parametrize("call", [2, 4, 6, 10])  # in training, at the snapshot, after it, in the last evaluation
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_a_stopped_and_resumed_run_ends_bit_for_bit_as_one_that_was_not(experiment, call, tiny, tmp_path):
+    config = tiny(experiment=experiment, data__augment="flips", training__warmup=2, training__decay="cosine")
+    if experiment == "e1" and call > 6:
+        pytest.skip("E1 is asked six times and once for its only batch")
+    whole = trial.run(config, None, tmp_path / "whole", device="cpu")
+    with pytest.raises(Stopped, match="stopped"):
+        trial.run(config, None, tmp_path / "parts", device="cpu", hooks=stop_at(call))
+    assert start(config, tmp_path / "parts", torch.device("cpu")).step >= min(call, 4)
+    parts = trial.run(config, None, tmp_path / "parts", device="cpu")
+    assert equal(weights(config, tmp_path / "whole"), weights(config, tmp_path / "parts"))
+    assert str(parts.timesteps) == str(whole.timesteps)  # as text, since E4's mask error is NaN
+    assert parts.images == whole.images
+    assert parts.examples == whole.examples
+
+
+def test_a_run_killed_after_a_checkpoint_ends_bit_for_bit_as_one_that_was_not(tiny, tmp_path):
+    config = tiny(training__steps=7)
+
+    def die(step, metrics):
+        if step == 4:
+            raise SystemExit  # nothing is saved on the way out: the checkpoint of step 3 is the last
+
+    trial.run(config, None, tmp_path / "whole", device="cpu")
+    with pytest.raises(SystemExit):
+        trial.run(config, None, tmp_path / "killed", device="cpu", hooks=Hooks(on_log=die))
+    assert start(config, tmp_path / "killed", torch.device("cpu")).step == 3
+    trial.run(config, None, tmp_path / "killed", device="cpu")
+    assert equal(weights(config, tmp_path / "whole"), weights(config, tmp_path / "killed"))
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tiny, tmp_path, caplog):
+    config = tiny()
+    trial.run(config, None, tmp_path, device="cpu")
+    expected = weights(config, tmp_path)
+    newest = sorted(tmp_path.glob("step-*.pt"))[-1]
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    newest.write_bytes(content)
+    assert start(config, tmp_path, torch.device("cpu")).step == 3
+    assert "damaged" in caplog.text
+    trial.run(config, None, tmp_path, device="cpu")
+    assert equal(weights(config, tmp_path), expected)
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a checkpoint"])
+def test_with_no_sound_checkpoint_training_starts_anew(tiny, tmp_path, damage):
+    config = tiny()
+    trial.run(config, None, tmp_path, device="cpu")
+    for path in tmp_path.glob("step-*.pt"):
+        path.write_bytes(damage)
+    assert start(config, tmp_path, torch.device("cpu")).step == 0
+
+
+def test_only_the_two_newest_checkpoints_are_kept(tmp_path):
+    for step in range(5):
+        checkpoints.save(tmp_path, step, {"step": step, "x": torch.ones(2)})
+    assert [path.name[:13] for path in sorted(tmp_path.iterdir())] == ["step-00000003", "step-00000004"]
+    assert checkpoints.load(tmp_path, "cpu")["step"] == 4
+
+
+def test_a_loss_that_is_not_finite_names_its_step(tiny, tmp_path):
+    config = tiny(training__steps=20, training__log_every=5)
+    dataset = data.load(config.data, None)
+    state = start(config, tmp_path, torch.device("cpu"))
+    steps = iter(range(100))
+    state.network.register_forward_hook(lambda *call: call[-1] * (float("nan") if next(steps) == 7 else 1.0))
+    with pytest.raises(Diverged, match=r"nan at step 8\b.*learning_rate"):
+        train(config, dataset.train, state, tmp_path, lambda state: [])
+
+
+@pytest.mark.parametrize(("ema", "near"), [(0.0, True), (0.9, False)])
+def test_the_average_follows_the_weights(ema, near, tiny, tmp_path):
+    config = tiny(training__ema=ema, training__steps=30)
+    trial.run(config, None, tmp_path, device="cpu")
+    state = start(config, tmp_path, torch.device("cpu"))
+    assert equal(state.network.state_dict(), state.average.state_dict()) == near
+
+
+def test_learning_rate_rises_and_falls(tiny, tmp_path):
+    config = tiny(training__steps=8, training__warmup=4, training__decay="cosine", training__log_every=1)
+    curves = trial.run(config, None, tmp_path, device="cpu").curves
+    rates = [row["value"] for row in curves if row["metric"] == "learning_rate"]
+    assert rates[:4] == pytest.approx([2.5e-4, 5e-4, 7.5e-4, 1e-3])
+    assert rates[4] == pytest.approx(1e-3)
+    assert all(a > b for a, b in zip(rates[4:], rates[5:], strict=False))
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_golden_runs(experiment, tiny, tmp_path):
+    """Losses and errors of tiny runs, recorded: a change of numbers is noticed, and a deliberate one says so.
+
+    The tolerance is that of float32 summed in another order on another processor.
+    """
+    outcome = trial.run(tiny(experiment=experiment), None, tmp_path, device="cpu")
+    losses = [row["value"] for row in outcome.curves if row["metric"] == "loss"]
+    assert losses == pytest.approx(GOLDEN[experiment]["losses"], rel=2e-3)
+    assert [row["loss"] for row in outcome.timesteps] == pytest.approx(GOLDEN[experiment]["timesteps"], rel=1e-2)
+    if "brier" in GOLDEN[experiment]:
+        assert outcome.trial["brier"] == pytest.approx(GOLDEN[experiment]["brier"], rel=1e-2)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_learns(experiment, tiny, tmp_path):
+    config = tiny(experiment=experiment, training__steps=60, training__batch=8, training__log_every=10)
+    outcome = trial.run(config, None, tmp_path, device="cpu")
+    losses = [row["value"] for row in outcome.curves if row["metric"] == "loss"]
+    assert losses[-1] < 0.6 * losses[0]
+    if experiment in ("e1", "e2"):
+        assert outcome.trial["iou"] > 0.3
+        assert len(outcome.images) == 4 * 4
+        assert len(outcome.calibration) == 10
+        assert {row["kind"] for row in outcome.examples} == {"image", "truth", "mean", "sd"}
+    else:
+        assert "iou" not in outcome.trial
+    steps = {row["step"] for row in outcome.timesteps}
+    assert steps == (set() if experiment == "e1" else {45, 60})
