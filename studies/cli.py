@@ -13,20 +13,19 @@ from diffseg.errors import UserError
 
 
 class Program(click.Group):
-    """Shows a user's mistake as one sentence with exit status 2, and leaves other errors their traceback."""
-
-    def invoke(self, ctx: click.Context):
-        try:
-            return super().invoke(ctx)
-        except UserError as error:
-            raise click.exceptions.UsageError(str(error)) from None
+    """Shows a user's mistake as one sentence, with exit status 2, and leaves other errors their traceback."""
 
     def main(self, *args, **kwargs):
         try:
-            return super().main(*args, **kwargs)
-        except click.exceptions.UsageError as error:
-            click.echo(f"diffseg: {error.format_message()}", err=True)
-            sys.exit(2)
+            sys.exit(super().main(*args, **{**kwargs, "standalone_mode": False}))
+        except UserError as error:
+            message = str(error)
+        except click.ClickException as error:
+            message = error.format_message()
+        except (click.Abort, KeyboardInterrupt):
+            sys.exit(130)
+        click.echo(f"diffseg: {message}", err=True)
+        sys.exit(2)
 
 
 def _roots(_ctx, _param, values: tuple[str, ...]) -> dict[str, str]:

@@ -117,7 +117,7 @@ class Ledger:
         try:
             with self.filesystem.open_input_stream(f"{self.root}/study.json") as file:
                 return json.loads(file.read())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     def define(self, definition: dict) -> None:

@@ -50,6 +50,7 @@ def run(study: Study, ledger: Ledger, resources: Resources = Resources(), retry:
     """
     if "://" in ledger.store:
         raise UserError(f"the store {ledger.store} can be read, but running needs a folder that all nodes share: give --store DIR")
+    weights = {trial.name: cost(trial.config).flops for trial in study.trials}  # also finds sizes that a network cannot take
     ledger.define(study.definition())
     folder = Path(ledger.root)
     lock, stop_file = Lock(folder), folder / "stop"
@@ -61,9 +62,7 @@ def run(study: Study, ledger: Ledger, resources: Resources = Resources(), retry:
             print(f"warning: {path} was damaged and is set aside in {folder / 'damaged'}; its trial runs again", flush=True)
         trials = missing(study, ledger, retry)
         if trials:
-            weights = {trial.name: cost(trial.config).flops for trial in study.trials}
-            with Display(study, ledger, weights, quiet):
-                _run_missing(study, ledger, trials, resources, address, scratch, stop_file)
+            _run_missing(study, ledger, trials, resources, address, scratch, stop_file, Display(study, ledger, weights, quiet))
         return not missing(study, ledger, retry=False)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -76,7 +75,7 @@ def missing(study: Study, ledger: Ledger, retry: bool) -> list[Trial]:
     return [trial for trial in study.trials if trial.name not in ended or (retry and ended[trial.name] == "failed")]
 
 
-def _run_missing(study, ledger, trials, resources, address, scratch, stop_file) -> None:
+def _run_missing(study, ledger, trials, resources, address, scratch, stop_file, display) -> None:
     os.environ |= ENVIRONMENT
     import ray
     from ray import tune
@@ -85,6 +84,8 @@ def _run_missing(study, ledger, trials, resources, address, scratch, stop_file) 
     from studies.searcher import Missing
 
     with _ray(address), _stopping(stop_file):
+        if DRIVER not in ray.cluster_resources():
+            raise UserError(f"the Ray cluster has no resource '{DRIVER}': start its head with --resources='{{\"{DRIVER}\": 1000}}'")
         share, concurrent = place(resources, [node["Resources"] for node in ray.nodes() if node["Alive"]])
         orders = _orders(study, ledger, trials, share, scratch, stop_file)
         tuner = tune.Tuner(
@@ -94,7 +95,8 @@ def _run_missing(study, ledger, trials, resources, address, scratch, stop_file) 
             ),
             run_config=tune.RunConfig(name="tune", storage_path=str(scratch), verbose=0),
         )
-        tuner.fit()
+        with display:
+            tuner.fit()
 
 
 def place(resources: Resources, nodes: list[dict[str, float]]) -> tuple[Resources, int]:
@@ -128,9 +130,12 @@ def _orders(study, ledger, trials, share, scratch, stop_file) -> list[Order]:
 
 @contextlib.contextmanager
 def _ray(address: str | None):
-    """A Ray of our own on this machine, or the cluster at the address."""
+    """A Ray of our own on this machine, the cluster at the address, or the one that this process has joined already."""
     import ray
 
+    if ray.is_initialized():
+        yield
+        return
     address = address or os.environ.get("RAY_ADDRESS")
     own = {} if address else {"resources": {DRIVER: 10_000}, "include_dashboard": True}
     ray.init(address=address, logging_level="error", log_to_driver=False, **own)

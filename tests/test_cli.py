@@ -1,0 +1,149 @@
+"""The program as a user meets it, in processes of their own where its speed or its silence matters."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+from click.testing import CliRunner
+
+from studies.cli import main
+from studies.ledger import Ledger
+from studies.study import read
+
+
+def diffseg(*arguments, **options):
+    return subprocess.run([sys.executable, "-m", "studies.cli", *arguments], capture_output=True, text=True, **options)
+
+
+def call(*arguments):
+    return CliRunner().invoke(main, arguments)
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A store with a half-done quickstart: one trial complete, one failed."""
+    ledger, study = Ledger(str(tmp_path), "quickstart"), read("quickstart", {}, {})
+    ledger.define(study.definition())
+    e1, e2, e3 = study.trials[:3]
+    numbers = {"iou": 0.8, "dice": 0.9, "ece": 0.01, "brier": 0.05, "nll": 0.2}
+    for trial, more in ((e1, numbers), (e2, numbers | {"iou": 0.85, "ece": 0.02})):
+        row = {"study": "quickstart", "status": "complete", "experiment": trial.config.experiment, "dataset": trial.config.data.name,
+               "network": "ensemdiff", "seed": 0, **more}  # fmt: skip
+        ledger.write(trial.name, 1, {"trials": [row]})
+    ledger.write(e3.name, 1, {"trials": [{"study": "quickstart", "status": "failed", "error": "the loss is nan at step 3"}]})
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("status", "quickstart")])
+def test_help_and_status_are_quick_and_import_neither_torch_nor_ray(arguments, store):
+    code = f"""
+import sys
+from studies.cli import main
+try:
+    main({[*arguments, *(["--store", store] if arguments[0] == "status" else [])]!r})
+except SystemExit as end:
+    assert not end.code, end.code
+loaded = {{"torch", "ray"}} & set(sys.modules)
+assert not loaded, loaded
+"""
+    best = float("inf")
+    for _ in range(3):
+        clock = time.perf_counter()
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        best = min(best, time.perf_counter() - clock)
+        assert result.returncode == 0, result.stderr
+    assert best < 1.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "nothing"], "no study 'nothing'"),
+        (["status", "nothing"], "no study 'nothing' in the store"),
+        (["run", "quickstart", "training.step=1"], "training.steps"),
+        (["run", "quickstart", "training.steps=0"], "training.steps: got 0"),
+        (["run", "quickstart", "training.steps"], "key=value"),
+        (["run", "paper"], "--data isic16=ROOT"),
+        (["run", "paper", "--data", "isic16"], "NAME=ROOT"),
+        (["report", "nothing"], "no study 'nothing'"),
+        (["run", "quickstart", "--cpus", "9999"], "no node has them"),
+        (["plan", "quickstart", "--cpus", "9999"], "no node has them"),
+        (["run", "quickstart", "network.multipliers=[1,1,1,1,1,1,1]"], "multiple of 64"),
+        (["data", "check", "isic16", "/nowhere"], "not a folder"),
+        (["frobnicate"], "No such command"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_exit_status_two(arguments, words, tmp_path):
+    if "check" not in arguments and arguments[0] != "frobnicate":
+        arguments = [*arguments, "--store", str(tmp_path)]
+    result = diffseg(*arguments)
+    assert result.returncode == 2, result.stderr
+    assert words in result.stderr
+    assert result.stderr.startswith("diffseg: ")
+    assert result.stderr.count("\n") == 1
+    assert "Traceback" not in result.stderr
+
+
+def test_an_unwritable_store_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    result = call("run", "quickstart", "--store", str(tmp_path / "file"))
+    assert result.exit_code == 2
+    assert "cannot be written" in result.output
+
+
+def test_a_study_with_another_definition_is_not_touched(store):
+    result = call("run", "quickstart", "training.steps=5", "--store", store)
+    assert result.exit_code == 2
+    assert "→ 5" in result.output
+    assert "--extend" in result.output
+
+
+def test_status_counts(store):
+    rows = json.loads(call("status", "quickstart", "--store", store, "--json").output)
+    assert [row["status"] for row in rows] == ["complete", "complete", "failed", *["waiting"] * 9]
+    text = call("status", "quickstart", "--store", store).output
+    assert "2 complete, 1 failed, 9 waiting" in text
+    assert "the loss is nan" in text
+
+
+def test_best_sorts_and_keeps_the_front(store):
+    names = [trial.name for trial in read("quickstart", {}, {}).trials]
+    rows = json.loads(call("best", "quickstart", "--store", store, "--json").output)
+    assert [row["trial"] for row in rows] == [names[1], names[0]]
+    rows = json.loads(call("best", "quickstart", "--metric", "ece", "--store", store, "--json").output)
+    assert [row["trial"] for row in rows] == [names[0], names[1]]
+    assert len(json.loads(call("best", "quickstart", "--pareto", "--store", store, "--json").output)) == 2
+    assert names[0][:20] in call("best", "quickstart", "--store", store).output
+
+
+def test_show_tells_all_of_one_trial(store):
+    names = [trial.name for trial in read("quickstart", {}, {}).trials]
+    found = json.loads(call("show", "quickstart", names[2][-8:], "--store", store, "--json").output)
+    assert found["trial"] == names[2]
+    assert found["error"] == "the loss is nan at step 3"
+    assert found["config"]["experiment"] == "e3"
+    assert "the loss is nan" in call("show", "quickstart", names[2], "--store", store).output
+    result = call("show", "quickstart", "e1", "--store", store)
+    assert result.exit_code == 2
+    assert "fits 3 trials" in result.output
+
+
+def test_plan_tells_what_is_missing(store):
+    found = json.loads(call("plan", "quickstart", "--store", store, "--json").output)
+    assert found["missing"] == 9
+    assert [row["missing"] for row in found["trials"]] == [False] * 3 + [True] * 9
+    assert found["seconds"] > 0
+    assert "9 of 12 trials to do" in call("plan", "quickstart", "--store", store).output
+
+
+def test_data_check_exits_with_one_if_there_are_problems(tmp_path):
+    from test_data import folder
+
+    folder(tmp_path)
+    assert call("data", "check", "mine", str(tmp_path)).exit_code == 0
+    (tmp_path / "train/masks/train0.png").unlink()
+    result = call("data", "check", "mine", str(tmp_path), "--json")
+    assert result.exit_code == 1
+    assert len(json.loads(result.output)["problems"]) == 1

@@ -1,0 +1,315 @@
+"""Layouts on small files that the tests write, every kind of bad file, the cache, and the real data where they are."""
+
+import multiprocessing
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffseg import data
+from diffseg.config import Data
+from diffseg.data import monuseg
+from diffseg.errors import DataError
+
+RNG = np.random.default_rng(0)
+
+
+def write_image(path, size=(20, 24)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(RNG.integers(0, 255, (*size, 3), dtype=np.uint8)).save(path)
+
+
+def write_mask(path, size=(20, 24), values=(0, 255)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mask = np.full(size, values[0], np.uint8)
+    mask[4:12, 6:18] = values[-1]
+    Image.fromarray(mask).save(path)
+
+
+def write_xml(path, polygons=(((6, 4), (17, 4), (17, 11), (6, 11)),)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    vertices = ["".join(f'<Vertex X="{x}" Y="{y}"/>' for x, y in polygon) for polygon in polygons]
+    regions = "".join(f"<Region><Vertices>{inner}</Vertices></Region>" for inner in vertices)
+    path.write_text(f"<Annotations><Annotation><Regions>{regions}</Regions></Annotation></Annotations>")
+
+
+def isic16(root):
+    for split, count in (("Training", 3), ("Test", 2)):
+        for k in range(count):
+            write_image(root / f"ISBI2016_ISIC_Part1_{split}_Data" / f"ISIC_{split}{k}.jpg")
+            write_mask(root / f"ISBI2016_ISIC_Part1_{split}_GroundTruth" / f"ISIC_{split}{k}_Segmentation.png")
+
+
+def monuseg_tree(root):
+    for k in range(3):
+        write_image(root / "MoNuSeg 2018 Training Data/Tissue Images" / f"TCGA-{k}.tif")
+        write_xml(root / "MoNuSeg 2018 Training Data/Annotations" / f"TCGA-{k}.xml")
+    for k in range(2):
+        write_image(root / "MoNuSegTestData" / f"TCGA-T{k}.tif")
+        write_xml(root / "MoNuSegTestData" / f"TCGA-T{k}.xml")
+
+
+def folder(root):
+    for split, count in (("train", 3), ("test", 2)):
+        for k in range(count):
+            write_image(root / split / "images" / f"{split}{k}.png")
+            write_mask(root / split / "masks" / f"{split}{k}.png", values=(0, 1))
+
+
+TREES = {"isic16": isic16, "monuseg": monuseg_tree, "folder": folder}
+MASK = np.zeros((20, 24), bool)
+MASK[4:12, 6:18] = True
+
+
+def config(layout, **settings):
+    return Data(**{"name": "mine", "layout": layout, "size": 16, **settings})
+
+
+@pytest.fixture(params=TREES)
+def tree(request, tmp_path):
+    TREES[request.param](tmp_path / "root")
+    return request.param, tmp_path / "root"
+
+
+def first(root, pattern):
+    return sorted(root.rglob(pattern))[0]
+
+
+def test_layouts_load_alike(tree):
+    layout, root = tree
+    found = data.load(config(layout), root)
+    for split, count in ((found.train, 3), (found.test, 2)):
+        assert split.images.shape == (count, 3, 16, 16)
+        assert split.masks.shape == (count, 1, 16, 16)
+        assert split.images.dtype == split.masks.dtype == torch.uint8
+        assert sorted(set(split.masks.flatten().tolist())) == [0, 1]
+        assert split.sizes.tolist() == [[16, 16]] * count
+        assert list(split.names) == sorted(split.names)
+        assert float(split.masks.float().mean()) == pytest.approx(MASK.mean(), abs=0.03)
+
+
+def test_crops_keep_every_pixel(tree):
+    layout, root = tree
+    found = data.load(config(layout, fit="crop"), root)
+    assert found.train.sizes.tolist() == [[20, 24]] * 3
+    assert torch.equal(found.train.masks[0, 0].bool(), torch.from_numpy(MASK))
+    larger = data.load(config(layout, fit="crop", size=22), root)  # higher than the images: mirrored at the bottom
+    assert larger.test.sizes.tolist() == [[22, 24]] * 2
+    assert torch.equal(larger.test.images[..., 20, :], larger.test.images[..., 19, :])
+    half = data.load(config(layout, fit="crop", size=8, scale=0.5), root)
+    assert half.train.sizes.tolist() == [[10, 12]] * 3
+
+
+def test_limits_take_the_same_images_every_time(tree):
+    layout, root = tree
+    few = data.load(config(layout, train_images=2, test_images=1), root)
+    assert (len(few.train.names), len(few.test.names)) == (2, 1)
+    assert few.train.names == data.load(config(layout, train_images=2), root).train.names
+
+
+def test_check_finds_what_is_there(tree):
+    layout, root = tree
+    found = data.check(config(layout), root)
+    assert found.problems == ()
+    assert (found.splits["train"].images, found.splits["test"].images) == (3, 2)
+    assert found.splits["train"].smallest == found.splits["train"].largest == (20, 24)
+    assert found.splits["train"].foreground[1] == pytest.approx(MASK.mean())
+    assert found.splits["train"].objects == (1 if layout == "monuseg" else None)
+    assert "No problem found" in str(found)
+
+
+def bad_missing_mask(root, layout):
+    path = first(root, {"isic16": "*_Segmentation.png", "monuseg": "*.xml", "folder": "masks/*"}[layout])
+    path.unlink()
+    return "has no mask"
+
+
+def bad_missing_image(root, layout):
+    first(root, {"isic16": "*.jpg", "monuseg": "*.tif", "folder": "images/*"}[layout]).unlink()
+    return "has no image"
+
+
+def bad_zero_bytes(root, layout):
+    first(root, {"isic16": "*.jpg", "monuseg": "*.tif", "folder": "images/*"}[layout]).write_bytes(b"")
+    return "is empty"
+
+
+def bad_text(root, layout):
+    first(root, {"isic16": "*.jpg", "monuseg": "*.tif", "folder": "images/*"}[layout]).write_text("hello " * 50)
+    return "is not an image"
+
+
+def bad_truncated(root, layout):
+    path = first(root, {"isic16": "*.jpg", "monuseg": "*.tif", "folder": "images/*"}[layout])
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    return "cannot be decoded|is not an image"
+
+
+def bad_size(root, layout):
+    if layout == "monuseg":
+        pytest.skip("polygons have no size of their own")
+    write_mask(first(root, {"isic16": "*_Segmentation.png", "folder": "masks/*"}[layout]), (20, 25))
+    return "25 × 20 px, but its image is 24 × 20"
+
+
+def bad_values(root, layout):
+    if layout == "monuseg":
+        pytest.skip("polygons have no values")
+    write_mask(first(root, {"isic16": "*_Segmentation.png", "folder": "masks/*"}[layout]), values=(0, 7))
+    return "has the values 0, 7"
+
+
+def bad_no_region(root, layout):
+    if layout != "monuseg":
+        pytest.skip("has no XML")
+    write_xml(first(root, "*.xml"), polygons=())
+    return "has no region"
+
+
+def bad_xml(root, layout):
+    if layout != "monuseg":
+        pytest.skip("has no XML")
+    path = first(root, "*.xml")
+    path.write_text(path.read_text()[:40])
+    return "is not an annotation"
+
+
+def bad_folder(root, layout):
+    moved = {"isic16": "ISBI2016_ISIC_Part1_Test_GroundTruth", "monuseg": "MoNuSegTestData", "folder": "test/masks"}[layout]
+    (root / moved).rename(root / "elsewhere")
+    return "has no folder"
+
+
+BAD = [value for name, value in list(globals().items()) if name.startswith("bad_")]
+
+
+@pytest.mark.parametrize("spoil", BAD, ids=lambda spoil: spoil.__name__)
+def test_bad_files_are_one_sentence_that_names_them(tree, spoil, recwarn):
+    layout, root = tree
+    words = spoil(root, layout)
+    with pytest.raises(DataError, match=words) as error:
+        data.load(config(layout), root)
+    assert str(root) in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not list(recwarn)
+    if spoil is not bad_folder:
+        found = data.check(config(layout), root)
+        assert len(found.problems) == 1
+        assert found.problems[0] in str(error.value) or str(error.value) in found.problems[0]
+
+
+def test_a_missing_root_says_how_to_give_it(tmp_path):
+    with pytest.raises(DataError, match="--data mine=ROOT"):
+        data.load(config("folder"), None)
+    with pytest.raises(DataError, match="nowhere.*not a folder"):
+        data.load(config("folder"), tmp_path / "nowhere")
+
+
+def test_a_huge_image_is_refused(tree, monkeypatch):
+    layout, root = tree
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(DataError, match="more than 100 pixels"):
+        data.load(config(layout), root)
+
+
+def test_a_plain_folder_is_split_by_name(tmp_path):
+    for k in range(40):
+        write_image(tmp_path / "images" / f"{k}.png")
+        write_mask(tmp_path / "masks" / f"{k}.png")
+    found = data.load(config("folder"), tmp_path)
+    assert 2 <= len(found.test.names) <= 16
+    assert len(found.train.names) + len(found.test.names) == 40
+    test = set(found.test.names)
+    write_image(tmp_path / "images" / "new.png")
+    write_mask(tmp_path / "masks" / "new.png")
+    assert set(data.load(config("folder"), tmp_path).test.names) - {"new"} == test
+
+
+def test_two_images_of_one_name_are_refused(tmp_path):
+    folder(tmp_path)
+    write_image(tmp_path / "train/images/train0.jpg")
+    with pytest.raises(DataError, match=r"train0\.png and train0\.jpg|train0\.jpg and train0\.png|have one name"):
+        data.load(config("folder"), tmp_path)
+
+
+def test_nuclei_are_told_apart_and_degenerate_ones_left_out(tmp_path):
+    squares = [((2, 2), (5, 2), (5, 5), (2, 5)), ((10, 10), (14, 10), (14, 14), (10, 14)), ((1, 1), (2, 2)), ((-5, -5), (1, -5), (1, 1), (-5, 1))]
+    write_xml(tmp_path / "a.xml", squares)
+    found = monuseg.instances(tmp_path / "a.xml", (16, 20))
+    assert found.shape == (16, 20)
+    assert found.dtype == np.int32
+    assert {k: int((found == k).sum()) for k in (1, 2, 3)} == {1: 16, 2: 25, 3: 4}
+    assert np.array_equal(monuseg.foreground(tmp_path / "a.xml", (16, 20)), found > 0)
+
+
+def test_the_cache_equals_decoding_and_notices_changes(tree, tmp_path):
+    layout, root = tree
+    fresh = data.load(config(layout), root)
+    for _ in range(2):
+        cached = data.load(config(layout), root, tmp_path / "cache")
+        assert cached.digest == fresh.digest
+        assert torch.equal(cached.test.images, fresh.test.images)
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+    write_image(first(root, {"isic16": "*.jpg", "monuseg": "*.tif", "folder": "images/*"}[layout]))
+    assert data.load(config(layout), root, tmp_path / "cache").digest != fresh.digest
+
+
+@pytest.mark.parametrize("file", ["names.json", "train-images.npy"])
+def test_a_damaged_cache_is_built_anew(tmp_path, file):
+    folder(tmp_path / "root")
+    expected = data.load(config("folder"), tmp_path / "root", tmp_path / "cache").digest
+    (entry,) = (tmp_path / "cache").iterdir()
+    (entry / file).write_bytes(b"{")
+    assert data.load(config("folder"), tmp_path / "root", tmp_path / "cache").digest == expected
+    assert (entry / file).stat().st_size > 1
+
+
+def _load(arguments):
+    root, cache = arguments
+    return data.load(config("folder"), root, cache).digest
+
+
+def test_two_processes_may_build_the_cache_at_once(tmp_path):
+    folder(tmp_path / "root")
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        digests = pool.map(_load, [(tmp_path / "root", tmp_path / "cache")] * 2)
+    assert len(set(digests)) == 1
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+@pytest.mark.parametrize("kind", ["large", "many", "clusters"])
+def test_synthetic_data_are_a_function_of_their_settings(kind):
+    settings = Data(layout="synthetic", kind=kind, size=32, train_images=60, test_images=50)
+    found = data.load(settings, None)
+    assert found.digest == data.load(settings, None).digest
+    assert torch.equal(found.train.images[:20], data.load(settings.model_copy(update={"train_images": 20}), None).train.images)
+    assert not torch.equal(found.train.images[:20], found.test.images[:20])
+    masks = torch.cat([found.train.masks, found.test.masks]).float()
+    empty = float((masks.amax((1, 2, 3)) == 0).float().mean())
+    assert 0.02 < empty < 0.25 if kind == "clusters" else empty == 0
+    assert 0.05 < float(masks.mean()) < 0.3
+
+
+@pytest.mark.parametrize("kind", ["large", "many", "clusters"])
+def test_synthetic_data_are_not_told_by_colour_alone(kind):
+    """The best threshold on the best channel, chosen on the test images themselves, stays well below a perfect IoU."""
+    found = data.load(Data(layout="synthetic", kind=kind, size=32, train_images=1, test_images=40), None).test
+    mask = found.masks[:, 0].bool()
+    best = max(
+        float((cut & mask).sum() / (cut | mask).sum())
+        for channel in range(3)
+        for level in range(20, 250, 10)
+        for cut in (found.images[:, channel] < level, found.images[:, channel] > level)
+    )
+    assert 0.1 < best < 0.75
+
+
+@pytest.mark.parametrize(("name", "layout", "counts"), [("isic16", "isic16", (806, 339)), ("monuseg", "monuseg", (13, 14)), ("tumour_clusters", "folder", (67, 31))])
+def test_real_data(real_data, name, layout, counts):
+    found = data.find(config(layout), real_data / name)
+    assert found.problems == ()
+    assert tuple(sum(record.split == split for record in found.records) for split in ("train", "test")) == counts
+    image, mask = found.records[0].read()
+    assert image.shape[:2] == mask.shape
+    assert 0 < mask.mean() < 1

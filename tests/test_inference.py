@@ -1,0 +1,92 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffseg.data import Split
+from diffseg.experiments import build_network
+from diffseg.inference import corners, errors_over_t, predictions
+
+
+@given(st.integers(16, 90), st.integers(16, 90), st.integers(4, 16), st.floats(0, 0.9))
+def test_tiles_cover_the_image_and_overlap_as_asked(height, width, size, overlap):
+    places = corners(height, width, size, overlap)
+    covered = torch.zeros(height, width)
+    for top, left in places:
+        assert 0 <= top <= height - size
+        assert 0 <= left <= width - size
+        covered[top : top + size, left : left + size] += 1
+    assert (covered > 0).all()
+    starts = sorted({top for top, _ in places})
+    assert all(b - a <= round(size * (1 - overlap)) or b - a == 1 for a, b in zip(starts, starts[1:], strict=False))
+
+
+def split(count=3, height=20, width=27):
+    draw = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 255, (count, 3, height, width), generator=draw, dtype=torch.uint8)
+    return Split(tuple(map(str, range(count))), images, (images[:, :1] > 128).byte(), torch.tensor([[height, width], [16, 16], [18, width]][:count]))
+
+
+def trained(config):
+    torch.manual_seed(0)
+    network = build_network(config).eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    return network
+
+
+@pytest.mark.parametrize("experiment", ["e1", "e2"])
+@pytest.mark.parametrize("sampler", ["ancestral", "ddim"])
+def test_predictions_do_not_depend_on_the_batch_size(experiment, sampler, tiny):
+    found = []
+    for batch in (1, 5, 64):
+        config = tiny(experiment=experiment, data__fit="crop", inference__sampler=sampler, inference__batch=batch, inference__ensemble=3)
+        found.append(list(predictions(trained(config), split(), config)))
+    for others in zip(*found, strict=True):
+        assert len({p.index for p in others}) == 1
+        for p in others:
+            assert p.mean.shape == tuple(split().sizes[p.index].tolist())
+            assert torch.allclose(p.mean, others[0].mean, atol=1e-5)
+            assert torch.allclose(p.sd, others[0].sd, atol=1e-5)
+
+
+def test_members_differ_and_their_mean_and_deviation_are_those_of_the_ensemble(tiny):
+    config = tiny(inference__ensemble=4)
+    (one, *_) = predictions(trained(config), split(), config)
+    assert float(one.sd.max()) > 0.01
+    assert ((one.mean >= 0) & (one.mean <= 1)).all()
+    assert (one.sd <= 0.5 + 1e-6).all()
+    (alone, *_) = predictions(trained(config), split(), tiny(inference__ensemble=1))
+    assert float(alone.sd.max()) == 0
+
+
+def test_votes_are_shares_of_the_members(tiny):
+    config = tiny(inference__ensemble=4, inference__merge="vote")
+    (one, *_) = predictions(trained(config), split(), config)
+    assert set((one.mean * 4).unique().tolist()) <= {0, 1, 2, 3, 4}
+
+
+def test_a_perfect_network_of_tiles_gives_the_mask_without_seams(tiny):
+    """E1 with a network that reads the mask off the image's brightness: blending must not change it anywhere."""
+    config = tiny(experiment="e1", data__fit="crop")
+    (one, *_) = predictions(lambda x_t, t, image: 1e4 * (image[:, :1] - 129 / 127.5 + 1 + 1e-3), split(), config)
+    assert torch.equal(one.mean > 0.5, split().masks[0, 0].bool())
+    assert torch.allclose(one.mean, (one.mean > 0.5).float(), atol=1e-4)
+
+
+@pytest.mark.parametrize("experiment", ["e2", "e3", "e4"])
+@pytest.mark.parametrize("coding", ["pm1", "01"])
+def test_errors_over_t_of_an_oracle_and_of_a_constant(experiment, coding, tiny):
+    """The mean mask of a fair coin costs 1 in units of masks in ±1, whatever the coding; E4 has no mask error."""
+    config = tiny(experiment=experiment, diffusion__coding=coding, diffusion__activation="identity", inference__timesteps=5)
+    middle = 0.0 if coding == "pm1" or experiment == "e4" else 0.5
+    rows = errors_over_t(lambda x_t, t, image: torch.full_like(x_t, middle), split(1, 16, 16), config)
+    assert [row["t"] for row in rows] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert all(a["log_snr"] > b["log_snr"] for a, b in zip(rows, rows[1:], strict=False))
+    for row in rows:
+        if experiment == "e4":
+            assert row["mask_error"] != row["mask_error"]
+            assert row["loss"] == pytest.approx(1, abs=0.2)  # ε has unit variance
+        else:
+            assert row["mask_error"] == pytest.approx(1)
+            assert row["loss"] == pytest.approx(1 if coding == "pm1" else 0.25)

@@ -1,0 +1,66 @@
+import pytest
+
+from diffseg.errors import UserError
+from studies.ledger import SCHEMAS, Ledger
+
+
+@pytest.fixture(params=["path", "uri"])
+def ledger(request, tmp_path):
+    return Ledger(str(tmp_path) if request.param == "path" else f"file://{tmp_path}", "study")
+
+
+def attempt(status="complete", **more):
+    rows = [{"image": name, "metric": "iou", "value": value} for name, value in (("a", 0.5), ("b", 0.7))]
+    return {"trials": [{"study": "study", "status": status, "iou": 0.6, "config_training_steps": 5, **more}], "images": rows}
+
+
+def test_what_is_written_is_read(ledger):
+    assert ledger.attempts() == {}
+    assert ledger.read("images").num_rows == 0
+    ledger.write("e1-x-s0-abc", 1, attempt())
+    ledger.write("e2-x-s0-def", 1, attempt("failed", error="no", config_other="new leaf"))
+    ledger.write("e2-x-s0-def", 2, attempt(iou=0.9))
+    assert ledger.attempts() == {"e1-x-s0-abc": 1, "e2-x-s0-def": 2}
+    assert {(row["trial"], row["status"], row["iou"]) for row in ledger.last()} == {("e1-x-s0-abc", "complete", 0.6), ("e2-x-s0-def", "complete", 0.9)}
+    images = ledger.read("images", ["trial", "attempt", "value"]).to_pylist()
+    assert len(images) == 6
+    assert sorted({(row["trial"], row["attempt"]) for row in images}) == [("e1-x-s0-abc", 1), ("e2-x-s0-def", 1), ("e2-x-s0-def", 2)]
+
+
+@pytest.mark.parametrize("table", SCHEMAS)
+def test_schemas_hold(table, tmp_path):
+    ledger = Ledger(str(tmp_path), "study")
+    ledger.write("t", 1, {"trials": [{"status": "complete"}], table: [{"status": "complete"} if table == "trials" else {}]})
+    assert set(SCHEMAS[table].names) <= set(ledger.read(table).column_names)
+
+
+def test_an_attempt_without_its_row_did_not_happen(tmp_path):
+    ledger = Ledger(str(tmp_path), "study")
+    ledger.write("t", 1, {"images": attempt()["images"]})  # killed before the row was written
+    assert ledger.attempts() == {}
+    assert ledger.read("images").num_rows == 0
+
+
+@pytest.mark.parametrize("table", ["trials", "images"])
+@pytest.mark.parametrize("keep", [0, 30, -10])
+def test_a_truncated_file_is_set_aside_with_its_whole_attempt(table, keep, tmp_path):
+    ledger = Ledger(str(tmp_path), "study")
+    for trial in ("a", "b"):
+        ledger.write(trial, 1, attempt())
+    path = tmp_path / "study" / table / "a-1.parquet"
+    path.write_bytes(path.read_bytes()[:keep])
+    assert {row["trial"] for row in ledger.read(table).to_pylist()} == {"b"}
+    assert ledger.set_aside_damaged() == [str(path)]
+    assert ledger.attempts() == {"b": 1}
+    assert sorted(p.name for p in (tmp_path / "study" / "damaged").rglob("*.parquet")) == ["a-1.parquet", "a-1.parquet"]
+    assert ledger.set_aside_damaged() == []
+
+
+def test_definitions_are_kept_and_an_unwritable_store_is_named(tmp_path):
+    ledger = Ledger(str(tmp_path), "study")
+    assert ledger.definition() is None
+    ledger.define({"trials": {}})
+    assert ledger.definition() == {"trials": {}}
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot be written.*--store DIR"):
+        Ledger(str(tmp_path / "file" / "below"), "study").define({})

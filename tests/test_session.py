@@ -1,0 +1,244 @@
+"""Placing, running, stopping and resuming studies through Ray. The first tests share one small Ray; the slow ones kill theirs."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from diffseg.config import Config
+from diffseg.errors import UserError
+from studies.ledger import Ledger
+from studies.lock import Lock
+from studies.session import ENVIRONMENT, Resources, missing, place, run
+from studies.state import states
+from studies.study import Study, Trial, trial_name
+
+RESULTS = ("status", "iou", "dice", "ece", "brier", "nll")
+
+
+@pytest.fixture(scope="module")
+def ray():
+    """The address of a Ray of two CPUs that the tests of this file share."""
+    os.environ |= ENVIRONMENT
+    import ray
+
+    context = ray.init(num_cpus=2, resources={"driver": 100}, include_dashboard=False, log_to_driver=False, logging_level="error")
+    address = context.address_info["address"]
+    yield address
+    ray.shutdown()
+
+
+def study_of(configs, name="study", roots=None):
+    return Study(name, tuple(Trial(trial_name(config), config) for config in configs), roots or {})
+
+
+@pytest.mark.parametrize(
+    ("resources", "nodes", "share", "concurrent"),
+    [
+        (Resources(), [{"CPU": 2}], (1, 0), 2),
+        (Resources(2), [{"CPU": 3}, {"CPU": 8}], (2, 0), 5),
+        (Resources(), [{"CPU": 16, "GPU": 4}], (1, 1), 4),
+        (Resources(1, 0.25), [{"CPU": 16, "GPU": 2}], (1, 0.25), 8),
+        (Resources(1, 0), [{"CPU": 4, "GPU": 1}], (1, 0), 4),
+        (Resources(4), [{"CPU": 2}, {"CPU": 8, "GPU": 1}], (4, 1), 1),
+    ],
+)
+def test_trials_are_placed_by_what_they_ask(resources, nodes, share, concurrent):
+    assert place(resources, nodes) == (Resources(*share), concurrent)
+
+
+@pytest.mark.parametrize(("resources", "nodes"), [(Resources(4), [{"CPU": 3}] * 5), (Resources(1, 1), [{"CPU": 8}]), (Resources(1, 2), [{"CPU": 8, "GPU": 1}])])
+def test_what_fits_on_no_node_is_refused(resources, nodes):
+    with pytest.raises(UserError, match=r"no node has them.*--cpus or --gpus"):
+        place(resources, nodes)
+
+
+def test_only_one_session_runs_a_study(tmp_path):
+    one, other = Lock(tmp_path), Lock(tmp_path)
+    assert not one.held()
+    one.acquire()
+    assert other.held()
+    with pytest.raises(UserError, match=f"process {os.getpid()}"):
+        other.acquire()
+    one.release()
+    other.acquire()
+
+
+def folder_data(root):
+    from test_data import folder
+
+    folder(root)
+    return root
+
+
+def test_a_study_runs_through_ray_and_what_fails_stays_apart(ray, tiny, tmp_path, monkeypatch):
+    """E1 and E2 complete, a data set that is broken fails with its sentence, retry runs it again, and a second run does nothing."""
+    monkeypatch.chdir(tmp_path)
+    root = folder_data(tmp_path / "data")
+    broken = sorted((root / "train/masks").iterdir())[0]
+    content = broken.read_bytes()
+    broken.write_bytes(b"")
+    good, bad = tiny(experiment="e2"), tiny(experiment="e2", data__name="mine", data__layout="folder", data__train_images=None)
+    study, ledger = study_of([good, bad], roots={"mine": str(root)}), Ledger(str(tmp_path / "store"), "study")
+
+    assert run(study, ledger, quiet=True)
+    first = {state.trial: state for state in states(study, ledger)}
+    assert [first[trial.name].status for trial in study.trials] == ["complete", "failed"]
+    row = first[study.trials[1].name].row
+    assert str(broken) in row["error"]
+    assert "is empty" in row["error"]
+    assert Path(row["log"]).read_text().count("is empty") >= 1
+    complete = next(row for row in ledger.last() if row["status"] == "complete")
+    assert complete["digest"] == good.digest
+    assert complete["iou"] > 0
+    assert complete["seconds"] >= complete["train_seconds"] > 0
+    assert complete["config_training_steps"] == 6
+    assert json.loads(complete["versions"])["torch"]
+    assert ledger.read("images").num_rows == 16
+
+    assert missing(study, ledger, retry=False) == []
+    assert [trial.name for trial in missing(study, ledger, retry=True)] == [study.trials[1].name]
+    broken.write_bytes(content)
+    assert run(study, ledger, retry=True, quiet=True)
+    assert [(state.status, state.attempt) for state in states(study, ledger)] == [("complete", 1), ("complete", 2)]
+    files = sorted(path.name for path in (tmp_path / "store/study/trials").iterdir())
+    assert run(study, ledger, quiet=True)
+    assert sorted(path.name for path in (tmp_path / "store/study/trials").iterdir()) == files
+
+
+def test_a_diverging_trial_fails_alone(ray, tiny, tmp_path):
+    study = study_of([tiny(training__learning_rate=1e38, training__clip=None, diffusion__activation="identity"), tiny()])
+    ledger = Ledger(str(tmp_path), "study")
+    assert run(study, ledger, quiet=True)
+    failed, complete = states(study, ledger)
+    assert (failed.status, complete.status) == ("failed", "complete")
+    assert "at step" in failed.row["error"]
+
+
+def start(tmp_path, **options):
+    """A study of four trials by the program, in a process group of its own."""
+    (tmp_path / "small.toml").write_text("""
+        experiments = ["e1", "e2", "e3", "e4"]
+        [all]
+        data.size = 16
+        data.train_images = 40
+        data.test_images = 4
+        diffusion.target = "x0"
+        training.steps = 300
+        training.batch = 4
+        training.log_every = 10
+        training.checkpoint_every = 20
+        inference.steps = 2
+        inference.ensemble = 2
+        inference.timesteps = 4
+        inference.timestep_images = 4
+        [network.ensemdiff]
+        network.width = 32
+        network.multipliers = [1, 1]
+        network.blocks = 1
+        network.attention = [2]
+        [data.synthetic-large]
+        data.layout = "synthetic"
+    """)
+    command = [sys.executable, "-m", "studies.cli", "run", str(tmp_path / "small.toml"), "--store", str(tmp_path / "store"), "--no-report"]
+    return subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+
+
+def wait_for_steps(tmp_path, count, timeout=120):
+    """Until some trial has left a checkpoint beyond so many steps."""
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        if any(int(path.name[5:13]) >= count for path in tmp_path.rglob("work/*/step-*.pt")):
+            return
+        time.sleep(0.1)
+    raise AssertionError("no trial made a checkpoint in time")
+
+
+def results(store):
+    return {row["trial"]: tuple(row[key] for key in RESULTS) for row in Ledger(str(store), "small").last()}
+
+
+def kill_tree(process):
+    """SIGKILL to the whole process tree at once, as when a machine loses power."""
+    import psutil
+
+    tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for member in tree:
+        try:
+            member.send_signal(signal.SIGSTOP)  # so that nobody cleans up after the first to die
+        except psutil.NoSuchProcess:
+            continue
+    for member in tree:
+        try:
+            member.kill()
+        except psutil.NoSuchProcess:
+            continue
+    process.wait()
+
+
+@pytest.mark.slow
+def test_a_study_killed_twice_ends_as_one_that_was_not(tmp_path):
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "killed").mkdir()
+    whole = start(tmp_path / "whole")
+    assert whole.wait(300) == 0, whole.stdout.read()
+    for steps in (40, 120):
+        process = start(tmp_path / "killed")
+        wait_for_steps(tmp_path / "killed", steps)
+        kill_tree(process)
+    last = start(tmp_path / "killed")
+    assert last.wait(300) == 0, last.stdout.read()
+    found = results(tmp_path / "killed/store")
+    assert str(found) == str(results(tmp_path / "whole/store"))  # as text, since some are NaN
+    assert [values[0] for values in found.values()] == ["complete"] * 4
+    assert Ledger(str(tmp_path / "killed/store"), "small").attempts() == dict.fromkeys(found, 1)
+    logs = [path.read_text().count(" INFO root: attempt 1 ") for path in (tmp_path / "killed/store").rglob("log.txt")]
+    assert max(logs) >= 2  # some trial did go on
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_within_seconds_and_leaves_a_checkpoint(number, tmp_path):
+    process = start(tmp_path)
+    wait_for_steps(tmp_path, 20)
+    clock = time.monotonic()
+    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+    assert process.wait(30) == 130
+    assert time.monotonic() - clock < 15
+    output = process.stdout.read()
+    assert "the same command goes on" in output
+    assert "Traceback" not in output
+    stopped = [path for path in tmp_path.rglob("progress.json") if json.loads(path.read_text())["phase"] == "stopped"]
+    assert stopped
+    for path in stopped:
+        step = json.loads(path.read_text())["step"]
+        assert max(int(checkpoint.name[5:13]) for checkpoint in path.parent.glob("step-*.pt")) >= step
+    assert start(tmp_path).wait(300) == 0
+    assert {values[0] for values in results(tmp_path / "store").values()} == {"complete"}
+
+
+@pytest.mark.slow
+def test_a_dead_worker_and_a_dead_driver_are_replaced(tmp_path):
+    import psutil
+
+    process = start(tmp_path)
+    for steps, title in ((20, "ray::_RayTrainWorker"), (60, "ray::ImplicitFunc")):
+        wait_for_steps(tmp_path, steps)
+        tree = psutil.Process(process.pid).children(recursive=True)
+        victims = [member for member in tree if "".join(member.cmdline()).startswith(title[:14])]
+        assert victims, [member.cmdline() for member in tree]
+        victims[0].kill()
+    assert process.wait(300) == 0, process.stdout.read()
+    assert [values[0] for values in results(tmp_path / "store").values()] == ["complete"] * 4
+
+
+def test_a_configuration_of_another_study_is_not_mixed_in(tmp_path):
+    ledger = Ledger(str(tmp_path), "one")
+    ledger.write("x", 1, {"trials": [{"status": "complete"}]})
+    assert Ledger(str(tmp_path), "two").attempts() == {}
+    assert Config().resolved() == Config().resolved()

@@ -1,0 +1,113 @@
+import pytest
+
+from diffseg.errors import UserError
+from studies.study import against_stored, data_settings, read, shipped, trial_name
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(text):
+        (tmp_path / "mine.toml").write_text(text)
+        return str(tmp_path / "mine.toml")
+
+    return write
+
+
+def test_quickstart_is_three_kinds_and_four_experiments():
+    study = read("quickstart", {}, {})
+    assert len(study.trials) == 12
+    assert {(t.config.data.kind, t.config.experiment) for t in study.trials} == {
+        (kind, experiment) for kind in ("large", "many", "clusters") for experiment in ("e1", "e2", "e3", "e4")
+    }
+
+
+def test_paper_is_the_grid_of_the_data_sets_that_have_a_root():
+    roots = {"isic16": "/a", "monuseg": "/b", "her2": "/c"}
+    study = read("paper", roots, {})
+    assert len(study.trials) == 12
+    assert {t.config.data.name: t.config.inference.ensemble for t in study.trials if t.config.experiment == "e2"} == {"isic16": 10, "monuseg": 25, "her2": 5}
+    assert {t.config.training.learning_rate for t in study.trials if t.config.experiment == "e1"} == {1e-5}
+    one = read("paper", {"isic16": "/a"}, {}, experiments=("e1", "e2"))
+    assert [t.config.experiment for t in one.trials] == ["e1", "e2"]
+    assert one.left_out == ("monuseg", "her2")
+    own = read("paper", {"mine": "/d"}, {})
+    assert {(t.config.data.name, t.config.data.layout) for t in own.trials} == {("mine", "folder")}
+    with pytest.raises(UserError, match=r"--data isic16=ROOT --data monuseg=ROOT"):
+        read("paper", {}, {})
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_shipped_studies_resolve_to_distinct_trials(name):
+    study = read(name, {"isic16": "/a", "monuseg": "/b", "her2": "/c", "tumour_clusters": "/d"}, {})
+    assert len({t.name for t in study.trials}) == len({t.config.digest for t in study.trials}) == len(study.trials) > 0
+    assert all(t.config == t.config.resolved() for t in study.trials)
+
+
+def test_tables_win_in_their_order_and_the_command_line_over_all(file):
+    path = file("""
+        seeds = [1, 2]
+        experiments = ["e2", "e3"]
+        [all]
+        training.steps = 1
+        training.batch = 1
+        inference.ensemble = 1
+        [data.synthetic-a]
+        data.layout = "synthetic"
+        training.steps = 2
+        training.batch = 2
+        [experiment.e2]
+        training.steps = 3
+        [variant.x]
+        diffusion.target = "x0"
+        [variant.e]
+        diffusion.target = "epsilon"
+    """)
+    study = read(path, {}, {"training.learning_rate": 0.5})
+    e2 = [t.config for t in study.trials if t.config.experiment == "e2"]
+    e3 = [t.config for t in study.trials if t.config.experiment == "e3"]
+    assert [(c.training.steps, c.training.batch, c.training.learning_rate, c.inference.ensemble) for c in e2] == [(3, 2, 0.5, 1)] * 4
+    assert {(c.diffusion.target, c.seed) for c in e2} == {("x0", 1), ("x0", 2), ("epsilon", 1), ("epsilon", 2)}
+    assert [c.training.steps for c in e3] == [2, 2]  # the variants do not concern E3
+    assert study.name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[all", "not TOML"),
+        ("[other]\na = 1", "unknown tables other"),
+        ('[all]\ntraining.step = 1\n[data.a]\ndata.layout = "synthetic"', "training.steps"),
+        ('experiments = ["e9"]\n[data.a]\ndata.layout = "synthetic"', "e9"),
+    ],
+)
+def test_bad_study_files_are_one_sentence(file, text, words):
+    with pytest.raises(UserError, match=words) as error:
+        read(file(text), {}, {})
+    assert "\n" not in str(error.value) or "TOML" in str(error.value)
+
+
+def test_an_unknown_study_names_the_known_ones():
+    with pytest.raises(UserError, match="no study 'quikstart'.*quickstart"):
+        read("quikstart", {}, {})
+
+
+def test_another_definition_is_refused_with_its_difference_or_extends():
+    old = read("quickstart", {}, {})
+    new = read("quickstart", {}, {"training.steps": 7}, experiments=("e1",))
+    assert against_stored(new, None, extend=False) is new
+    assert against_stored(old, old.definition(), extend=False).trials == old.trials
+    with pytest.raises(UserError, match=r"training.steps: \d+ → 7.*--extend.*--name"):
+        against_stored(new, old.definition(), extend=False)
+    both = against_stored(new, old.definition(), extend=True)
+    assert len(both.trials) == 12 + 3
+    assert {t.name for t in both.trials} == {t.name for t in (*old.trials, *new.trials)}
+
+
+def test_a_trials_name_follows_from_its_configuration(tiny):
+    assert trial_name(tiny()) == trial_name(tiny())
+    assert trial_name(tiny()) != trial_name(tiny(training__steps=9))
+
+
+def test_data_sets_of_the_paper_have_their_settings():
+    assert data_settings("monuseg")["data.layout"] == "monuseg"
+    assert data_settings("anything") == {"data.layout": "folder"}
