@@ -19,7 +19,11 @@ def mask_errors(tables: Tables) -> alt.FacetChart | None:
 
 def losses(tables: Tables) -> alt.FacetChart | None:
     """Loss over t of E2 with the ε-target and of E4, at the first snapshot (Fig. 3 middle and right)."""
-    epsilon = set(tables.trials.loc[tables.trials["config_diffusion_target"] == "epsilon", "trial"]) if len(tables.trials) else set()
+    epsilon = (
+        set(tables.trials.loc[tables.trials["config_diffusion_target"] == "epsilon", "trial"])
+        if len(tables.trials)
+        else set()
+    )
     kept = tables.timesteps[tables.timesteps["trial"].isin(epsilon)]
     curves = t.errors(Tables(**{**vars(tables), "timesteps": kept}), ["e2", "e4"], "loss", snapshot="first")
     return _panels(curves, "ε-loss (log scale)", scale=alt.Scale(type="log"))
@@ -34,10 +38,21 @@ def fingerprints(tables: Tables) -> alt.LayerChart | None:
     dash = alt.StrokeDash("dataset:N", title=None)
     detail = ["network:N", "variant:N"]
     lines = _line(curves, "mean squared mask error").encode(color=colour, strokeDash=dash, detail=detail)
-    points = alt.Chart(t.half_maxima(curves)).mark_point(filled=True, size=90).encode(
-        x="t:Q", y="mean:Q", color=colour, shape=alt.Shape("dataset:N", title=None),
-        tooltip=["dataset", alt.Tooltip("t", format=".3f", title="t at half maximum"), alt.Tooltip("mean", format=".3f")],
-    )  # fmt: skip
+    points = (
+        alt.Chart(t.half_maxima(curves))
+        .mark_point(filled=True, size=90)
+        .encode(
+            x="t:Q",
+            y="mean:Q",
+            color=colour,
+            shape=alt.Shape("dataset:N", title=None),
+            tooltip=[
+                "dataset",
+                alt.Tooltip("t", format=".3f", title="t at half maximum"),
+                alt.Tooltip("mean", format=".3f"),
+            ],
+        )
+    )
     return (lines + points).properties(width=560, height=300)
 
 
@@ -46,15 +61,21 @@ def learning_curves(tables: Tables) -> alt.FacetChart | None:
     rows = tables.curves[tables.curves["metric"] == "loss"]
     if rows.empty:
         return None
-    rows = rows.groupby(["dataset", "experiment", "network", "variant", "step"], sort=False)["value"].mean().reset_index()
+    rows = (
+        rows.groupby(["dataset", "experiment", "network", "variant", "step"], sort=False)["value"].mean().reset_index()
+    )
     rows["series"] = t._series(rows)
-    chart = alt.Chart(rows).mark_line(strokeWidth=1.5).encode(
-        x=alt.X("step:Q", title="step"),
-        y=alt.Y("value:Q", title="training loss (log scale)", scale=alt.Scale(type="log")),
-        color=alt.Color("series:N", title=None, scale=_scale(rows["series"])),
-        strokeDash=alt.StrokeDash("series:N", title=None),
-        tooltip=["dataset", "series", "step", alt.Tooltip("value", format=".4g", title="loss")],
-    )  # fmt: skip
+    chart = (
+        alt.Chart(rows)
+        .mark_line(strokeWidth=1.5)
+        .encode(
+            x=alt.X("step:Q", title="step"),
+            y=alt.Y("value:Q", title="training loss (log scale)", scale=alt.Scale(type="log")),
+            color=alt.Color("series:N", title=None, scale=_scale(rows["series"])),
+            strokeDash=alt.StrokeDash("series:N", title=None),
+            tooltip=["dataset", "series", "step", alt.Tooltip("value", format=".4g", title="loss")],
+        )
+    )
     return _facets(chart.properties(width=260, height=200))
 
 
@@ -64,7 +85,11 @@ def reliability(tables: Tables) -> alt.FacetChart | None:
     if rows.empty:
         return None
     rows = rows.assign(p=rows["confidence"] * rows["count"], y=rows["accuracy"] * rows["count"])
-    rows = rows.groupby(["dataset", "experiment", "network", "variant", "bin"], sort=False)[["count", "p", "y"]].sum().reset_index()
+    rows = (
+        rows.groupby(["dataset", "experiment", "network", "variant", "bin"], sort=False)[["count", "p", "y"]]
+        .sum()
+        .reset_index()
+    )
     rows = rows[rows["count"] > 0]
     rows = rows.assign(series=t._series(rows), confidence=rows["p"] / rows["count"], accuracy=rows["y"] / rows["count"])
     colour = alt.Color("series:N", title=None, scale=_scale(rows["series"]))
@@ -77,10 +102,22 @@ def reliability(tables: Tables) -> alt.FacetChart | None:
     points = base.mark_point(filled=True).encode(
         size=alt.Size("count:Q", title="pixels", scale=alt.Scale(type="log", range=[10, 160])),
         shape=alt.Shape("series:N", title=None),
-        tooltip=["dataset", "series", "bin", alt.Tooltip("count", format=","), alt.Tooltip("confidence", format=".3f"), alt.Tooltip("accuracy", format=".3f")],
-    )  # fmt: skip
-    ideal = alt.Chart(rows).transform_aggregate(groupby=["dataset"]).transform_calculate(zero="0", one="1").mark_rule(
-        color="#888", strokeDash=[2, 2]).encode(x=alt.X("zero:Q"), x2="one:Q", y=alt.Y("zero:Q"), y2="one:Q")  # fmt: skip
+        tooltip=[
+            "dataset",
+            "series",
+            "bin",
+            alt.Tooltip("count", format=","),
+            alt.Tooltip("confidence", format=".3f"),
+            alt.Tooltip("accuracy", format=".3f"),
+        ],
+    )
+    ideal = (
+        alt.Chart(rows)
+        .transform_aggregate(groupby=["dataset"])
+        .transform_calculate(zero="0", one="1")
+        .mark_rule(color="#888", strokeDash=[2, 2])
+        .encode(x=alt.X("zero:Q"), x2="one:Q", y=alt.Y("zero:Q"), y2="one:Q")
+    )
     return _facets(alt.layer(ideal, lines, points).properties(width=240, height=240))
 
 
@@ -88,7 +125,8 @@ def _panels(curves: pd.DataFrame, title: str, scale: alt.Scale | None = None) ->
     if curves.empty:
         return None
     line = _line(curves, title, scale).encode(
-        color=alt.Color("series:N", title=None, scale=_scale(curves["series"])), strokeDash=alt.StrokeDash("series:N", title=None)
+        color=alt.Color("series:N", title=None, scale=_scale(curves["series"])),
+        strokeDash=alt.StrokeDash("series:N", title=None),
     )
     if curves["seeds"].max() == 1:
         return _facets(line.properties(width=260, height=220))
@@ -98,14 +136,26 @@ def _panels(curves: pd.DataFrame, title: str, scale: alt.Scale | None = None) ->
 
 def _line(curves: pd.DataFrame, title: str, scale: alt.Scale | None = None) -> alt.Chart:
     curves = curves.assign(step=(1000 * curves["t"]).round())
-    return alt.Chart(curves).mark_line().encode(
-        x=alt.X("t:Q", title=T_AXIS, scale=alt.Scale(domain=[0, 1])),
-        y=alt.Y("mean:Q", title=title, scale=scale or alt.Scale(zero=True)),
-        tooltip=["dataset", "series", alt.Tooltip("t", format=".3f"), alt.Tooltip("step", title="step of 1000"),
-                 alt.Tooltip("log_snr", format=".2f", title="log-SNR"), alt.Tooltip("mean", format=".4g", title=title),
-                 alt.Tooltip("low", format=".4g"), alt.Tooltip("high", format=".4g"), alt.Tooltip("seeds"),
-                 alt.Tooltip("share", format=".0%", title="of training")],
-    )  # fmt: skip
+    return (
+        alt.Chart(curves)
+        .mark_line()
+        .encode(
+            x=alt.X("t:Q", title=T_AXIS, scale=alt.Scale(domain=[0, 1])),
+            y=alt.Y("mean:Q", title=title, scale=scale or alt.Scale(zero=True)),
+            tooltip=[
+                "dataset",
+                "series",
+                alt.Tooltip("t", format=".3f"),
+                alt.Tooltip("step", title="step of 1000"),
+                alt.Tooltip("log_snr", format=".2f", title="log-SNR"),
+                alt.Tooltip("mean", format=".4g", title=title),
+                alt.Tooltip("low", format=".4g"),
+                alt.Tooltip("high", format=".4g"),
+                alt.Tooltip("seeds"),
+                alt.Tooltip("share", format=".0%", title="of training"),
+            ],
+        )
+    )
 
 
 def _facets(chart) -> alt.FacetChart:

@@ -20,7 +20,9 @@ PICTURES = {"image": "image", "truth": "truth", "mean": "mean", "sd": "standard 
 def write(ledgers: list[Ledger], path: Path) -> Path:
     """Write the report of one or more studies. Raises UserError if none of their trials has ended."""
     found = tables.load(ledgers)
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("analysis", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("analysis", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
     page = environment.get_template("report.html.j2").render(
         studies=[ledger.study for ledger in ledgers],
         summary=_summary(found, ledgers),
@@ -43,27 +45,45 @@ def write(ledgers: list[Ledger], path: Path) -> Path:
 
 def _figures(found: Tables) -> dict[str, str | None]:
     """Vega-Lite specifications by name, as JSON that cannot end the script element it stands in."""
-    made = {chart.__name__: chart(found) for chart in
-            (charts.mask_errors, charts.losses, charts.fingerprints, charts.learning_curves, charts.reliability)}  # fmt: skip
-    return {name: chart and json.dumps(_styled(chart).to_dict()).replace("<", "\\u003c") for name, chart in made.items()}
+    made = {
+        chart.__name__: chart(found)
+        for chart in (
+            charts.mask_errors,
+            charts.losses,
+            charts.fingerprints,
+            charts.learning_curves,
+            charts.reliability,
+        )
+    }
+    return {
+        name: chart and json.dumps(_styled(chart).to_dict()).replace("<", "\\u003c") for name, chart in made.items()
+    }
 
 
 def _styled(chart: alt.TopLevelMixin) -> alt.TopLevelMixin:
-    return chart.configure_view(stroke="#ccc").configure_axis(grid=True, gridColor="#eee", labelFontSize=11, titleFontSize=12) \
-        .configure_legend(orient="bottom", labelLimit=400, columns=2, symbolStrokeWidth=2).configure_line(strokeWidth=2)  # fmt: skip
+    return (
+        chart.configure_view(stroke="#ccc")
+        .configure_axis(grid=True, gridColor="#eee", labelFontSize=11, titleFontSize=12)
+        .configure_legend(orient="bottom", labelLimit=400, columns=2, symbolStrokeWidth=2)
+        .configure_line(strokeWidth=2)
+    )
 
 
 def _summary(found: Tables, ledgers: list[Ledger]) -> dict:
     definitions = [ledger.definition() or {} for ledger in ledgers]
     asked = sum(len(definition.get("trials", {})) for definition in definitions)
     return {
-        "asked": asked, "complete": len(found.trials), "failed": len(found.failed),
+        "asked": asked,
+        "complete": len(found.trials),
+        "failed": len(found.failed),
         "missing": max(0, asked - len(found.trials) - len(found.failed)),
         "experiments": [NAMES[name] for name in sorted(set(found.trials["experiment"]))],
-        "datasets": sorted(set(found.trials["dataset"])), "networks": sorted(set(found.trials["network"])),
-        "seeds": found.trials["seed"].nunique(), "hours": float(found.trials["seconds"].sum()) / 3600,
+        "datasets": sorted(set(found.trials["dataset"])),
+        "networks": sorted(set(found.trials["network"])),
+        "seeds": found.trials["seed"].nunique(),
+        "hours": float(found.trials["seconds"].sum()) / 3600,
         "devices": sorted(set(found.trials["device"])),
-    }  # fmt: skip
+    }
 
 
 def _examples(examples: pd.DataFrame) -> list[dict]:
@@ -79,8 +99,15 @@ def _examples(examples: pd.DataFrame) -> list[dict]:
         for image, of_image in rows.groupby("image", sort=True):
             pictures = {(row.series, row.kind): row.src for row in of_image.itertuples()}
             first = of_image["series"].iloc[0]
-            lines.append({"image": image, "given": [(kind, pictures.get((first, kind))) for kind in ("image", "truth")],
-                          "found": [(series, kind, pictures.get((series, kind))) for series in columns for kind in ("mean", "sd")]})  # fmt: skip
+            lines.append(
+                {
+                    "image": image,
+                    "given": [(kind, pictures.get((first, kind))) for kind in ("image", "truth")],
+                    "found": [
+                        (series, kind, pictures.get((series, kind))) for series in columns for kind in ("mean", "sd")
+                    ],
+                }
+            )
         grids.append({"dataset": dataset, "series": columns, "rows": lines})
     return grids
 
@@ -90,13 +117,22 @@ def _provenance(found: Tables, ledgers: list[Ledger]) -> dict:
     for text in found.trials["versions"]:
         for package, version in json.loads(text).items():
             versions.setdefault(package, set()).add(version)
-    commits = {f"{row.git_commit[:12]}{' (changed since)' if row.dirty else ''}" for row in found.trials.itertuples() if row.git_commit}
+    commits = {
+        f"{row.git_commit[:12]}{' (changed since)' if row.dirty else ''}"
+        for row in found.trials.itertuples()
+        if row.git_commit
+    }
     return {
         "commands": [command for ledger in ledgers if (command := (ledger.definition() or {}).get("command"))],
         "versions": {package: ", ".join(sorted(values)) for package, values in versions.items()},
-        "commits": sorted(commits), "hosts": sorted(set(found.trials["host"])),
-        "trials": _records(found.trials[["trial", "dataset", "data_digest", "train_images", "test_images", "parameters", "seconds", "device"]]),
-    }  # fmt: skip
+        "commits": sorted(commits),
+        "hosts": sorted(set(found.trials["host"])),
+        "trials": _records(
+            found.trials[
+                ["trial", "dataset", "data_digest", "train_images", "test_images", "parameters", "seconds", "device"]
+            ]
+        ),
+    }
 
 
 def _records(frame: pd.DataFrame) -> list[dict]:

@@ -35,7 +35,9 @@ def load(ledgers: list[Ledger]) -> Tables:
     last = [frame for frame in last if len(frame)]
     if not last:
         names = ", ".join(ledger.study for ledger in ledgers)
-        raise UserError(f"no trial of {names} has ended yet, so there is nothing to report: `diffseg status {names}` tells how far it is")
+        raise UserError(
+            f"no trial of {names} has ended yet, so there is nothing to report: `diffseg status {names}` tells how far it is"
+        )
     every = pd.concat(last, ignore_index=True)
     trials = every[every["status"] == "complete"].copy()
     trials["variant"] = _variants(trials)
@@ -48,7 +50,14 @@ def load(ledgers: list[Ledger]) -> Tables:
 
     timesteps = joined("timesteps")
     timesteps["share"] = timesteps["step"] / timesteps["trial"].map(steps)
-    return Tables(trials, every[every["status"] == "failed"], joined("curves"), timesteps, joined("calibration"), joined("examples"))
+    return Tables(
+        trials,
+        every[every["status"] == "failed"],
+        joined("curves"),
+        timesteps,
+        joined("calibration"),
+        joined("examples"),
+    )
 
 
 def table1(tables: Tables) -> pd.DataFrame:
@@ -60,9 +69,17 @@ def table1(tables: Tables) -> pd.DataFrame:
     segmented = tables.trials[tables.trials["experiment"].isin(["e1", "e2"])]
     if segmented.empty:
         return pd.DataFrame()
-    group = segmented.assign(iou=100 * segmented["iou"]).groupby(["experiment", "dataset", "network", "variant"], sort=False)
-    means = group.agg(iou=("iou", "mean"), iou_sd=("iou", "std"), ece=("ece", "mean"), ece_sd=("ece", "std"),
-                      seeds=("seed", "nunique"), images=("test_images", "max")).reset_index()  # fmt: skip
+    group = segmented.assign(iou=100 * segmented["iou"]).groupby(
+        ["experiment", "dataset", "network", "variant"], sort=False
+    )
+    means = group.agg(
+        iou=("iou", "mean"),
+        iou_sd=("iou", "std"),
+        ece=("ece", "mean"),
+        ece_sd=("ece", "std"),
+        seeds=("seed", "nunique"),
+        images=("test_images", "max"),
+    ).reset_index()
     e1, e2 = (means[means["experiment"] == name].drop(columns="experiment") for name in ("e1", "e2"))
     rows = e1.merge(e2, on=["dataset", "network"], how="outer", suffixes=("_e1", "_e2"))
     rows["images"] = rows["images_e1"].fillna(rows["images_e2"]).astype(int)
@@ -81,8 +98,14 @@ def errors(tables: Tables, experiments: list[str], value: str, snapshot: str = "
     chosen = rows.groupby("trial")["step"].transform("min" if snapshot == "first" else "max")
     rows = rows[rows["step"] == chosen]
     group = rows.groupby(["dataset", "network", "experiment", "variant", "t"], sort=False)
-    found = group.agg(mean=(value, "mean"), low=(value, "min"), high=(value, "max"), log_snr=("log_snr", "mean"),
-                      seeds=("seed", "nunique"), share=("share", "max")).reset_index()  # fmt: skip
+    found = group.agg(
+        mean=(value, "mean"),
+        low=(value, "min"),
+        high=(value, "max"),
+        log_snr=("log_snr", "mean"),
+        seeds=("seed", "nunique"),
+        share=("share", "max"),
+    ).reset_index()
     return found.assign(series=_series(found))
 
 
@@ -93,7 +116,11 @@ def half_maxima(curves: pd.DataFrame) -> pd.DataFrame:
         curve = curve.sort_values("t")
         half = curve["mean"].max() / 2
         above = int((curve["mean"].to_numpy() >= half).argmax())
-        t = np.interp(half, curve["mean"].to_numpy()[max(0, above - 1) : above + 1], curve["t"].to_numpy()[max(0, above - 1) : above + 1])
+        t = np.interp(
+            half,
+            curve["mean"].to_numpy()[max(0, above - 1) : above + 1],
+            curve["t"].to_numpy()[max(0, above - 1) : above + 1],
+        )
         rows.append({"dataset": dataset, "series": series, "t": float(t), "mean": half})
     return pd.DataFrame(rows)
 
@@ -111,8 +138,15 @@ def agreements(curves: pd.DataFrame, tolerance: float = 0.1) -> pd.DataFrame:
                 continue
             near = ((e2[both] - e3[both]).abs() < tolerance * e3[both]).to_numpy()
             last = len(near) if near.all() else int(near.argmin())
-            rows.append({"dataset": dataset, "series": series, "t": both[last - 1] if last else np.nan,
-                         "e2_end": e2[both[-1]], "e3_end": e3[both[-1]]})  # fmt: skip
+            rows.append(
+                {
+                    "dataset": dataset,
+                    "series": series,
+                    "t": both[last - 1] if last else np.nan,
+                    "e2_end": e2[both[-1]],
+                    "e3_end": e3[both[-1]],
+                }
+            )
     return pd.DataFrame(rows)
 
 

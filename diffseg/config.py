@@ -25,6 +25,7 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+# fmt: off
 class Data(Section):
     name: str = Field("synthetic-large", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")  # the root is given as `--data NAME=ROOT`
     layout: Literal[LAYOUTS] = "synthetic"
@@ -98,6 +99,7 @@ class Inference(Section):
     examples: Annotated[int, Field(ge=0)] = 4             # test images whose maps are kept for the report
 
 
+# fmt: on
 class Config(Section):
     experiment: Experiment = "e2"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0

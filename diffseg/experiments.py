@@ -83,8 +83,9 @@ class Denoising:
         t = DENSITIES[self.config.diffusion.density](len(images), draw)
         return self._error(network, images, masks, t, draw)[0].mean()
 
-    def errors(self, network: Callable, images: torch.Tensor, masks: torch.Tensor, t: torch.Tensor,
-               draw: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    def errors(
+        self, network: Callable, images: torch.Tensor, masks: torch.Tensor, t: torch.Tensor, draw: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """(mask error, loss), each [B], at noise levels t [B].
 
         The mask error is the mean squared error of x̂0, clipped to the coding's range as in sampling, in units of masks
@@ -108,8 +109,14 @@ class Denoising:
             return to_x0(output, x_t, *scales, diffusion).clamp(low, high)
 
         draws = iter(range(1, inference.steps + 1))
-        x0 = SAMPLERS[inference.sampler](denoise, noise(0), inference.steps, lambda t: log_snr(t, diffusion),
-                                         lambda: noise(next(draws)), inference.variance)  # fmt: skip
+        x0 = SAMPLERS[inference.sampler](
+            denoise,
+            noise(0),
+            inference.steps,
+            lambda t: log_snr(t, diffusion),
+            lambda: noise(next(draws)),
+            inference.variance,
+        )
         return decoded(x0, diffusion.coding)
 
     def _error(self, network, images, masks, t, draw):

@@ -18,9 +18,9 @@ from diffseg.randomness import generator
 class Prediction:
     """The ensemble's answer for one image."""
 
-    index: int          # of the image in its split
+    index: int  # of the image in its split
     mean: torch.Tensor  # merged foreground probability, float32 [H, W]
-    sd: torch.Tensor    # standard deviation of the members' maps, float32 [H, W], 0 to 0.5
+    sd: torch.Tensor  # standard deviation of the members' maps, float32 [H, W], 0 to 0.5
 
 
 @dataclass
@@ -28,13 +28,14 @@ class _Canvas:
     """Where the tiles of one image and all members come together, weighted towards each tile's middle."""
 
     index: int
-    sums: torch.Tensor     # [members, H, W]
+    sums: torch.Tensor  # [members, H, W]
     weights: torch.Tensor  # [members, H, W]
     tiles: list[tuple[int, int]] = field(default_factory=list)
 
 
-def predictions(network: nn.Module, split: Split, config: Config,
-                on_batch: Callable[[], None] = lambda: None) -> Iterator[Prediction]:  # fmt: skip
+def predictions(
+    network: nn.Module, split: Split, config: Config, on_batch: Callable[[], None] = lambda: None
+) -> Iterator[Prediction]:
     """The ensemble's prediction of every image of a split, at the size that the split holds.
 
     on_batch is called between batches and may raise to stop. Every member's noise is drawn for the whole image from
@@ -63,8 +64,9 @@ def corners(height: int, width: int, size: int, overlap: float) -> list[tuple[in
 
 
 @torch.inference_mode()
-def errors_over_t(network: nn.Module, split: Split, config: Config,
-                  on_batch: Callable[[], None] = lambda: None) -> list[dict]:  # fmt: skip
+def errors_over_t(
+    network: nn.Module, split: Split, config: Config, on_batch: Callable[[], None] = lambda: None
+) -> list[dict]:
     """Mask error and loss at `inference.timesteps` equally spaced noise levels: rows of t, log_snr, mask_error, loss.
 
     Means over the first `inference.timestep_images` images of the split, one noise draw each (E2, E3, E4).
@@ -76,7 +78,9 @@ def errors_over_t(network: nn.Module, split: Split, config: Config,
     places = random_corners(split.sizes[which], config.data.size, generator(device, config.seed, "windows"))
     images, masks = windows(split, which, places, config.data.size)
     images, masks = scaled(images), masks.float()
-    grid = torch.arange(1, config.inference.timesteps + 1, dtype=torch.float64, device=device) / config.inference.timesteps
+    grid = (
+        torch.arange(1, config.inference.timesteps + 1, dtype=torch.float64, device=device) / config.inference.timesteps
+    )
     sums = torch.zeros(len(grid), 2, dtype=torch.float64, device=device)
     for k, t in enumerate(grid):
         draw = generator(device, config.seed, "timesteps", k)
@@ -85,7 +89,9 @@ def errors_over_t(network: nn.Module, split: Split, config: Config,
             part = slice(first, first + config.inference.batch)
             times = t.expand(len(images[part]))
             with autocast(config, device):
-                sums[k] += torch.stack(experiment.errors(network, images[part], masks[part], times, draw)).double().sum(1)
+                sums[k] += (
+                    torch.stack(experiment.errors(network, images[part], masks[part], times, draw)).double().sum(1)
+                )
     levels = log_snr(grid, config.diffusion)
     columns = torch.stack([grid, levels, *(sums / count).unbind(1)], dim=1)
     return [dict(zip(("t", "log_snr", "mask_error", "loss"), row, strict=True)) for row in columns.tolist()]
@@ -93,7 +99,9 @@ def errors_over_t(network: nn.Module, split: Split, config: Config,
 
 def autocast(config: Config, device: torch.device) -> torch.autocast:
     """bf16 where the configuration asks for it and the device is CUDA; float32 elsewhere."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=config.training.precision == "bf16" and device.type == "cuda")
+    return torch.autocast(
+        device.type, torch.bfloat16, enabled=config.training.precision == "bf16" and device.type == "cuda"
+    )
 
 
 @torch.inference_mode()
@@ -101,7 +109,12 @@ def _fill(network, split: Split, config: Config, canvases: list[_Canvas], on_bat
     """Predict every tile of every member of the canvases' images."""
     size, device = config.data.size, split.images.device
     window = _window(size, device)
-    units = [(canvas, member, tile) for canvas in canvases for member in range(config.inference.ensemble) for tile in canvas.tiles]
+    units = [
+        (canvas, member, tile)
+        for canvas in canvases
+        for member in range(config.inference.ensemble)
+        for tile in canvas.tiles
+    ]
     for first in range(0, len(units), config.inference.batch):
         on_batch()
         chunk = units[first : first + config.inference.batch]
@@ -129,10 +142,12 @@ class _Noise:
                 draw = generator(device, self.config.seed, "sample", self.split.names[canvas.index], member, k)
                 shape = canvas.sums.shape[1:]
                 maps[canvas.index, member] = torch.randn(shape, generator=draw, device=device)
-        return torch.stack([
-            maps[canvas.index, member][None, top : top + size, left : left + size]
-            for canvas, member, (top, left) in self.chunk
-        ])  # fmt: skip
+        return torch.stack(
+            [
+                maps[canvas.index, member][None, top : top + size, left : left + size]
+                for canvas, member, (top, left) in self.chunk
+            ]
+        )
 
 
 def _window(size: int, device: torch.device) -> torch.Tensor:

@@ -39,7 +39,7 @@ class State:
     optimiser: torch.optim.Optimizer
     step: int = 0
     seconds: float = 0.0
-    curves: list[dict] = field(default_factory=list)     # rows of step, metric, value
+    curves: list[dict] = field(default_factory=list)  # rows of step, metric, value
     snapshots: list[dict] = field(default_factory=list)  # rows of errors over t, with their step
 
     def save(self, folder: Path) -> None:
@@ -65,15 +65,22 @@ def start(config: Config, folder: Path, device: torch.device) -> State:
     network = network.to(device, memory_format=layout).train()
     average = copy.deepcopy(network).requires_grad_(False).eval()
     training = config.training
-    optimiser = OPTIMISERS[training.optimiser](network.parameters(), lr=training.learning_rate,
-                                               weight_decay=training.weight_decay, fused=True)  # fmt: skip
+    optimiser = OPTIMISERS[training.optimiser](
+        network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, fused=True
+    )
     state = State(network, average, optimiser)
     state.restore(folder, device)
     return state
 
 
-def train(config: Config, split: Split, state: State, folder: Path, snapshot: Callable[[State], list[dict]],
-          hooks: Hooks = Hooks()) -> None:  # fmt: skip  # noqa: B008
+def train(
+    config: Config,
+    split: Split,
+    state: State,
+    folder: Path,
+    snapshot: Callable[[State], list[dict]],
+    hooks: Hooks = Hooks(),
+) -> None:
     """Train from `state.step` to the end, leaving checkpoints in the folder.
 
     snapshot(state) measures the errors over t at the configured shares of the steps.

@@ -32,8 +32,14 @@ class Outcome:
     examples: list[dict]
 
 
-def run(config: Config, root: Path | None, folder: Path, cache: Path | None = None, device: torch.device | str | None = None,
-        hooks: Hooks = Hooks()) -> Outcome:  # fmt: skip  # noqa: B008
+def run(
+    config: Config,
+    root: Path | None,
+    folder: Path,
+    cache: Path | None = None,
+    device: torch.device | str | None = None,
+    hooks: Hooks = Hooks(),
+) -> Outcome:
     """Train and evaluate a configuration; checkpoints in `folder` are gone on from.
 
     root: where the data set lies (None for synthetic data). cache: folder of decoded data sets.
@@ -72,7 +78,9 @@ def _evaluate(state: State, test: Split, config: Config, on_batch) -> dict:
         height, width = test.sizes[prediction.index].tolist()
         mask = test.masks[prediction.index, 0, :height, :width]
         iou, dice = overlap(prediction.mean > config.inference.threshold, mask.bool())
-        values.append(torch.stack([iou, dice, brier(prediction.mean, mask).double(), nll(prediction.mean, mask, members)]))
+        values.append(
+            torch.stack([iou, dice, brier(prediction.mean, mask).double(), nll(prediction.mean, mask, members)])
+        )
         names.append(test.names[prediction.index])
         calibration.add(prediction.mean, mask)
         if len(names) <= config.inference.examples:
@@ -80,10 +88,17 @@ def _evaluate(state: State, test: Split, config: Config, on_batch) -> dict:
     values = torch.stack(values)
     metrics = ("iou", "dice", "brier", "nll")
     means = dict(zip(metrics, values.mean(0).tolist(), strict=True))
-    images = [{"image": name, "metric": metric, "value": value}
-              for name, row in zip(names, values.tolist(), strict=True)
-              for metric, value in zip(metrics, row, strict=True)]  # fmt: skip
-    return {"trial": means | {"ece": calibration.ece()}, "images": images, "calibration": calibration.rows(), "examples": examples}
+    images = [
+        {"image": name, "metric": metric, "value": value}
+        for name, row in zip(names, values.tolist(), strict=True)
+        for metric, value in zip(metrics, row, strict=True)
+    ]
+    return {
+        "trial": means | {"ece": calibration.ece()},
+        "images": images,
+        "calibration": calibration.rows(),
+        "examples": examples,
+    }
 
 
 def _example(prediction: Prediction, test: Split, height: int, width: int) -> list[dict]:
@@ -91,7 +106,9 @@ def _example(prediction: Prediction, test: Split, height: int, width: int) -> li
     image = test.images[prediction.index, :, :height, :width].permute(1, 2, 0)
     truth = test.masks[prediction.index, 0, :height, :width] * 255
     pictures = {"image": image, "truth": truth, "mean": prediction.mean * 255, "sd": prediction.sd * 2 * 255}
-    return [{"image": test.names[prediction.index], "kind": kind, "png": _png(pixels)} for kind, pixels in pictures.items()]
+    return [
+        {"image": test.names[prediction.index], "kind": kind, "png": _png(pixels)} for kind, pixels in pictures.items()
+    ]
 
 
 def _png(pixels: torch.Tensor) -> bytes:
@@ -110,7 +127,9 @@ def _outcome(state: State, dataset: Dataset, device: torch.device, rows: dict, c
         "train_seconds": state.seconds,
         **costs,
         "peak_memory_bytes": peak,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"cpu, {torch.get_num_threads()} threads",
     }
     return Outcome(
         trial=trial | rows.get("trial", {}),

@@ -38,20 +38,37 @@ def _roots(_ctx, _param, values: tuple[str, ...]) -> dict[str, str]:
     return roots
 
 
-store_option = click.option("--store", default=lambda: os.environ.get("DIFFSEG_STORE", "results"), metavar="DIR",
-                            help="Where studies are kept: a folder or a URI.  [default: results]")  # fmt: skip
-data_option = click.option("--data", "roots", multiple=True, callback=_roots, metavar="NAME=ROOT", help="Where a data set lies; repeatable.")
+store_option = click.option(
+    "--store",
+    default=lambda: os.environ.get("DIFFSEG_STORE", "results"),
+    metavar="DIR",
+    help="Where studies are kept: a folder or a URI.  [default: results]",
+)
+data_option = click.option(
+    "--data", "roots", multiple=True, callback=_roots, metavar="NAME=ROOT", help="Where a data set lies; repeatable."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 name_option = click.option("--name", help="Name of the study in the store.  [default: STUDY]")
-experiment_option = click.option("--experiment", "experiments", multiple=True, type=click.Choice(["e1", "e2", "e3", "e4"]),
-                                 help="Only this experiment of the study; repeatable.")  # fmt: skip
+experiment_option = click.option(
+    "--experiment",
+    "experiments",
+    multiple=True,
+    type=click.Choice(["e1", "e2", "e3", "e4"]),
+    help="Only this experiment of the study; repeatable.",
+)
 settings_argument = click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
 
 
 def _placement_options(command):
     for option in (
-        click.option("--gpus", type=click.FloatRange(min=0), help="GPUs a trial, or a fraction of one.  [default: 1 if there are any]"),
-        click.option("--cpus", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True, help="CPUs a trial."),
+        click.option(
+            "--gpus",
+            type=click.FloatRange(min=0),
+            help="GPUs a trial, or a fraction of one.  [default: 1 if there are any]",
+        ),
+        click.option(
+            "--cpus", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True, help="CPUs a trial."
+        ),
     ):
         command = option(command)
     return command
@@ -172,7 +189,9 @@ def best(study, store, metric, pareto, as_json):
 @main.command()
 @click.argument("studies", nargs=-1, required=True, metavar="STUDY...")
 @store_option
-@click.option("--output", type=click.Path(dir_okay=False), help="The file to write.  [default: STORE/STUDY/report.html]")
+@click.option(
+    "--output", type=click.Path(dir_okay=False), help="The file to write.  [default: STORE/STUDY/report.html]"
+)
 def report(studies, store, output):
     """Write one HTML file with the tables and charts of one or more studies; it opens offline."""
     from analysis.report import write
@@ -203,7 +222,9 @@ def check(name, root, settings, as_json):
     sys.exit(1 if found.problems else 0)
 
 
-def _wanted(source: str, settings, store: str, roots: dict, name: str | None, experiments: tuple[str, ...], extend: bool):
+def _wanted(
+    source: str, settings, store: str, roots: dict, name: str | None, experiments: tuple[str, ...], extend: bool
+):
     """The study asked for, checked against the one of that name in the store, and its ledger."""
     from studies.ledger import Ledger
     from studies.study import against_stored, is_source, read
@@ -213,7 +234,10 @@ def _wanted(source: str, settings, store: str, roots: dict, name: str | None, ex
     if not is_source(source):
         stored, ledger = _stored(source, store)
         if leaves or roots or name or experiments:
-            raise UserError(f"{source} is a study in the store and goes on as it is: leave out --data, --name, --experiment and settings, or give its TOML file")
+            raise UserError(
+                f"{source} is a study in the store and goes on as it is: "
+                "leave out --data, --name, --experiment and settings, or give its TOML file"
+            )
         return stored, ledger
     ledger = Ledger(store, name or Path(source).stem)
     definition = ledger.definition()
@@ -228,7 +252,9 @@ def _stored(study: str, store: str):
     ledger = Ledger(store, study)
     definition = ledger.definition()
     if definition is None:
-        raise UserError(f"there is no study '{study}' in the store {store}: `diffseg run {study}` starts one, --store DIR names another store")
+        raise UserError(
+            f"there is no study '{study}' in the store {store}: `diffseg run {study}` starts one, --store DIR names another store"
+        )
     return stored(study, definition), ledger
 
 
@@ -244,8 +270,11 @@ def _finish(study, ledger, finished: bool, with_report: bool) -> None:
         click.echo(write([ledger], Path(ledger.root) / "report.html"))
     failed = counts(states(study, ledger))["failed"]
     if failed:
-        click.echo(f"{failed} of {len(study.trials)} trials failed: `diffseg status {study.name}` names them, "
-                   f"`diffseg retry {study.name}` runs them again", err=True)  # fmt: skip
+        click.echo(
+            f"{failed} of {len(study.trials)} trials failed: `diffseg status {study.name}` names them, "
+            f"`diffseg retry {study.name}` runs them again",
+            err=True,
+        )
         sys.exit(1)
 
 

@@ -47,11 +47,15 @@ class Display:
         for state in found:
             if state.status == "failed" and (state.trial, state.attempt) not in self.told:
                 self.told.add((state.trial, state.attempt))
-                self.console.print(f"failed: {state.trial}: {state.row['error']} (log: {state.row['log']})", markup=False)
+                self.console.print(
+                    f"failed: {state.trial}: {state.row['error']} (log: {state.row['log']})", markup=False
+                )
         number = counts(found)
         parts = [f"{self.study.name}: {number['complete']} of {len(found)} trials done", f"{number['running']} running"]
         parts.append(f"{number['failed']} failed")
-        rate = sum(state.progress.rate for state in found if state.status == "running" and state.progress.phase == "training")
+        rate = sum(
+            state.progress.rate for state in found if state.status == "running" and state.progress.phase == "training"
+        )
         if rate:
             parts.append(f"{rate:.1f} steps/s")
         return " · ".join([*parts, self._left(found)])

@@ -23,6 +23,7 @@ from diffseg.errors import UserError
 METRICS = ("iou", "dice", "ece", "brier", "nll")
 
 _KEY = [("trial", pa.string()), ("attempt", pa.int32())]
+# fmt: off
 SCHEMAS = {
     # An attempt. `config_*` columns, one for every leaf of the configuration, follow these.
     "trials": pa.schema([
@@ -51,7 +52,8 @@ SCHEMAS = {
                               ("accuracy", pa.float64())]),
     # Small pictures of a few test images: kind is image, truth, mean or sd (of the ensemble; sd 0.5 is white).
     "examples": pa.schema([*_KEY, ("image", pa.string()), ("kind", pa.string()), ("png", pa.binary())]),
-}  # fmt: skip
+}
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,12 @@ class Ledger:
 
         The attempt then counts as never made, so its trial runs again.
         """
-        damaged = [f"{table}/{file}" for table in SCHEMAS for file in self._files(table)
-                   if not self._sound(f"{self.root}/{table}/{file}")]  # fmt: skip
+        damaged = [
+            f"{table}/{file}"
+            for table in SCHEMAS
+            for file in self._files(table)
+            if not self._sound(f"{self.root}/{table}/{file}")
+        ]
         for file in {path.split("/")[1] for path in damaged}:
             for table in SCHEMAS:  # `trials` first: without its row the rest no longer counts
                 self._move(f"{self.root}/{table}/{file}", f"{self.root}/damaged/{table}/{file}")
@@ -125,7 +131,9 @@ class Ledger:
         try:
             self._replace("study.json", json.dumps(definition, indent=1).encode())
         except OSError as error:
-            raise UserError(f"the store {self.store} cannot be written ({error}): give another with --store DIR") from None
+            raise UserError(
+                f"the store {self.store} cannot be written ({error}): give another with --store DIR"
+            ) from None
 
     def _write(self, path: str, table: pa.Table) -> None:
         sink = pa.BufferOutputStream()

@@ -19,9 +19,15 @@ def plan(study: Study, ledger: Ledger, resources: Resources) -> dict:
     trials = [_row(trial.name, trial.config, trial.name in left, speed) for trial in study.trials]
     seconds = sum(row["seconds"] for row in trials if row["missing"]) / min(concurrent, max(1, len(left)))
     return {
-        "study": study.name, "left_out": list(study.left_out), "trials": trials, "missing": len(left),
-        "side_by_side": concurrent, "cpus": share.cpus, "gpus": share.gpus, "seconds": seconds,
-    }  # fmt: skip
+        "study": study.name,
+        "left_out": list(study.left_out),
+        "trials": trials,
+        "missing": len(left),
+        "side_by_side": concurrent,
+        "cpus": share.cpus,
+        "gpus": share.gpus,
+        "seconds": seconds,
+    }
 
 
 def table(found: dict):
@@ -30,9 +36,13 @@ def table(found: dict):
 
     rows = Table("trial", "to do", "parameters", "about", box=None, pad_edge=False)
     for row in found["trials"]:
-        rows.add_row(row["trial"], "yes" if row["missing"] else "done", f"{row['parameters']:,}", _duration(row["seconds"]))
+        rows.add_row(
+            row["trial"], "yes" if row["missing"] else "done", f"{row['parameters']:,}", _duration(row["seconds"])
+        )
     place = f"{found['side_by_side']} side by side on this machine, each with {found['cpus']:g} CPUs and {found['gpus']:g} GPUs"
-    lines = [f"{found['missing']} of {len(found['trials'])} trials to do, {place}: about {_duration(found['seconds'])} of computing."]
+    lines = [
+        f"{found['missing']} of {len(found['trials'])} trials to do, {place}: about {_duration(found['seconds'])} of computing."
+    ]
     if found["left_out"]:
         wanted = " ".join(f"--data {name}=ROOT" for name in found["left_out"])
         lines.append(f"Left out, since no root was given: {', '.join(found['left_out'])} (add {wanted}).")

@@ -13,7 +13,7 @@ class Progress:
     step: int
     steps: int
     rate: float  # training steps per second of late
-    phase: str   # starting, training, evaluating or stopped
+    phase: str  # starting, training, evaluating or stopped
 
     @property
     def share(self) -> float:

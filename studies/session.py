@@ -22,16 +22,16 @@ from studies.worker import Order
 
 DRIVER = "driver"  # the resource that drivers hold, so that CPUs stay whole for workers
 ENVIRONMENT = {
-    "RAY_AUTH_MODE": "disabled",                     # a cluster of one machine, open to this process alone
-    "RAY_AIR_NEW_OUTPUT": "0",                       # with verbose=0, Tune prints nothing
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",                   # relative paths mean what they meant to the user
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",      # how soon the end of a worker is noticed
+    "RAY_AUTH_MODE": "disabled",  # a cluster of one machine, open to this process alone
+    "RAY_AIR_NEW_OUTPUT": "0",  # with verbose=0, Tune prints nothing
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths mean what they meant to the user
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # how soon the end of a worker is noticed
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",       # the ledger is the record
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",              # our own stops trials at a checkpoint
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the ledger is the record
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # our own stops trials at a checkpoint
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -42,15 +42,25 @@ class Resources:
     gpus: float | None = None  # None: one where the cluster has any
 
 
-def run(study: Study, ledger: Ledger, resources: Resources = Resources(), retry: bool = False,
-        address: str | None = None, quiet: bool = False) -> bool:  # fmt: skip  # noqa: B008
+def run(
+    study: Study,
+    ledger: Ledger,
+    resources: Resources = Resources(),
+    retry: bool = False,
+    address: str | None = None,
+    quiet: bool = False,
+) -> bool:
     """Run the trials that the ledger lacks; with retry, also those that failed. False if it was stopped before the end.
 
     Raises UserError if the store cannot be used, the study is being run already, or its trials fit on no node.
     """
     if "://" in ledger.store:
-        raise UserError(f"the store {ledger.store} can be read, but running needs a folder that all nodes share: give --store DIR")
-    weights = {trial.name: cost(trial.config).flops for trial in study.trials}  # also finds sizes that a network cannot take
+        raise UserError(
+            f"the store {ledger.store} can be read, but running needs a folder that all nodes share: give --store DIR"
+        )
+    weights = {
+        trial.name: cost(trial.config).flops for trial in study.trials
+    }  # also finds sizes that a network cannot take
     ledger.define(study.definition())
     folder = Path(ledger.root)
     lock, stop_file = Lock(folder), folder / "stop"
@@ -59,10 +69,15 @@ def run(study: Study, ledger: Ledger, resources: Resources = Resources(), retry:
     try:
         stop_file.unlink(missing_ok=True)
         for path in ledger.set_aside_damaged():
-            print(f"warning: {path} was damaged and is set aside in {folder / 'damaged'}; its trial runs again", flush=True)
+            print(
+                f"warning: {path} was damaged and is set aside in {folder / 'damaged'}; its trial runs again",
+                flush=True,
+            )
         trials = missing(study, ledger, retry)
         if trials:
-            _run_missing(study, ledger, trials, resources, address, scratch, stop_file, Display(study, ledger, weights, quiet))
+            _run_missing(
+                study, ledger, trials, resources, address, scratch, stop_file, Display(study, ledger, weights, quiet)
+            )
         return not missing(study, ledger, retry=False)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -85,13 +100,18 @@ def _run_missing(study, ledger, trials, resources, address, scratch, stop_file, 
 
     with _ray(address), _stopping(stop_file):
         if DRIVER not in ray.cluster_resources():
-            raise UserError(f"the Ray cluster has no resource '{DRIVER}': start its head with --resources='{{\"{DRIVER}\": 1000}}'")
+            raise UserError(
+                f"the Ray cluster has no resource '{DRIVER}': start its head with --resources='{{\"{DRIVER}\": 1000}}'"
+            )
         share, concurrent = place(resources, [node["Resources"] for node in ray.nodes() if node["Alive"]])
         orders = _orders(study, ledger, trials, share, scratch, stop_file)
         tuner = tune.Tuner(
             tune.with_resources(drive, {DRIVER: 1}),
             tune_config=tune.TuneConfig(
-                search_alg=Missing(orders, stop_file), num_samples=-1, max_concurrent_trials=concurrent, reuse_actors=True
+                search_alg=Missing(orders, stop_file),
+                num_samples=-1,
+                max_concurrent_trials=concurrent,
+                reuse_actors=True,
             ),
             run_config=tune.RunConfig(name="tune", storage_path=str(scratch), verbose=0),
         )
@@ -120,12 +140,21 @@ def _orders(study, ledger, trials, share, scratch, stop_file) -> list[Order]:
     attempts, (commit, dirty) = ledger.attempts(), _commit()
     return [
         Order(
-            store=str(Path(ledger.store).absolute()), study=study.name, trial=trial.name,
-            attempt=attempts.get(trial.name, 0) + 1, config=trial.config.canonical(), root=study.roots.get(trial.config.data.name),
-            cpus=share.cpus, gpus=share.gpus, stop_file=str(stop_file), scratch=str(scratch), commit=commit, dirty=dirty,
+            store=str(Path(ledger.store).absolute()),
+            study=study.name,
+            trial=trial.name,
+            attempt=attempts.get(trial.name, 0) + 1,
+            config=trial.config.canonical(),
+            root=study.roots.get(trial.config.data.name),
+            cpus=share.cpus,
+            gpus=share.gpus,
+            stop_file=str(stop_file),
+            scratch=str(scratch),
+            commit=commit,
+            dirty=dirty,
         )
         for trial in trials
-    ]  # fmt: skip
+    ]
 
 
 @contextlib.contextmanager

@@ -17,10 +17,10 @@ STATUSES = ("complete", "running", "failed", "pruned", "interrupted", "waiting")
 @dataclass(frozen=True)
 class TrialState:
     trial: str
-    status: str                # one of STATUSES
-    attempt: int               # the one that runs or ran last
+    status: str  # one of STATUSES
+    attempt: int  # the one that runs or ran last
     progress: Progress | None  # of an attempt that has not ended
-    row: dict                  # of the last attempt in the ledger; empty if there is none
+    row: dict  # of the last attempt in the ledger; empty if there is none
 
     @property
     def share(self) -> float:
@@ -47,7 +47,9 @@ def counts(found: list[TrialState]) -> dict[str, int]:
 def _state(trial: str, ledger: Ledger, row: dict, held: bool) -> TrialState:
     progress, attempt = read(Path(ledger.root) / "work" / trial), row.get("attempt", 0)
     if progress is not None:  # its attempt has not ended
-        return TrialState(trial, "running" if held and progress.phase != "stopped" else "interrupted", attempt + 1, progress, row)
+        return TrialState(
+            trial, "running" if held and progress.phase != "stopped" else "interrupted", attempt + 1, progress, row
+        )
     return TrialState(trial, row.get("status", "waiting"), attempt, None, row)
 
 
@@ -56,7 +58,9 @@ def status_table(study: Study, found: list[TrialState]):
 
     table = Table("trial", "status", "done", "IoU", "ECE", "seconds", "error", box=None, pad_edge=False)
     for state in found:
-        numbers = [_number(state.row.get(key), form) for key, form in (("iou", ".3f"), ("ece", ".3f"), ("seconds", ".0f"))]
+        numbers = [
+            _number(state.row.get(key), form) for key, form in (("iou", ".3f"), ("ece", ".3f"), ("seconds", ".0f"))
+        ]
         table.add_row(state.trial, state.status, f"{state.share:.0%}", *numbers, (state.row.get("error") or ""))
     table.caption = ", ".join(f"{number} {status}" for status, number in counts(found).items() if number)
     return table
@@ -65,9 +69,13 @@ def status_table(study: Study, found: list[TrialState]):
 def trial_details(study: Study, ledger: Ledger, name: str) -> dict:
     """One trial's configuration, last attempt and the end of its log. Raises UserError unless the name fits just one."""
     names = [trial.name for trial in study.trials]
-    fitting = [full for full in names if full == name] or [full for full in names if full.startswith(name) or full.endswith(name)]
+    fitting = [full for full in names if full == name] or [
+        full for full in names if full.startswith(name) or full.endswith(name)
+    ]
     if len(fitting) != 1:
-        raise UserError(f"'{name}' fits {len(fitting)} trials of {study.name}: give one of {', '.join(fitting or names)}")
+        raise UserError(
+            f"'{name}' fits {len(fitting)} trials of {study.name}: give one of {', '.join(fitting or names)}"
+        )
     (trial,) = (trial for trial in study.trials if trial.name == fitting[0])
     (state,) = (state for state in states(study, ledger) if state.trial == trial.name)
     log = Path(ledger.root) / "work" / trial.name / "log.txt"
@@ -82,8 +90,15 @@ def trial_text(details: dict) -> str:
 
     rest = {key: value for key, value in details.items() if key not in ("config", "log_tail", "versions")}
     lines = [f"[bold]{key}[/]: {escape(str(value))}" for key, value in rest.items() if value is not None]
-    return "\n".join([*lines, "[bold]config[/]:", escape(json.dumps(details["config"], indent=1)), "[bold]log[/]:",
-                      *map(escape, details["log_tail"])])  # fmt: skip
+    return "\n".join(
+        [
+            *lines,
+            "[bold]config[/]:",
+            escape(json.dumps(details["config"], indent=1)),
+            "[bold]log[/]:",
+            *map(escape, details["log_tail"]),
+        ]
+    )
 
 
 def best_trials(ledger: Ledger, metric: str, pareto: bool) -> list[dict]:
@@ -91,7 +106,9 @@ def best_trials(ledger: Ledger, metric: str, pareto: bool) -> list[dict]:
     columns = ["status", "dataset", "experiment", "network", "seed", *METRICS]
     rows = [row for row in ledger.last(columns) if row["status"] == "complete" and row["iou"] is not None]
     if not rows:
-        raise UserError(f"no trial of {ledger.study} has measured a segmentation yet: `diffseg status {ledger.study}` tells how far it is")
+        raise UserError(
+            f"no trial of {ledger.study} has measured a segmentation yet: `diffseg status {ledger.study}` tells how far it is"
+        )
     if pareto:
         rows = [row for row in rows if not any(_beats(other, row) for other in rows)]
     sign = -1 if metric in ("iou", "dice") else 1

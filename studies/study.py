@@ -41,9 +41,9 @@ class Trial:
 class Study:
     name: str
     trials: tuple[Trial, ...]
-    roots: dict[str, str]             # of data sets, by name
-    left_out: tuple[str, ...] = ()    # data sets of the file for which no root was given
-    command: str = ""                 # that made it, for the record
+    roots: dict[str, str]  # of data sets, by name
+    left_out: tuple[str, ...] = ()  # data sets of the file for which no root was given
+    command: str = ""  # that made it, for the record
 
     def definition(self) -> dict:
         trials = {trial.name: trial.config.model_dump(mode="json") for trial in self.trials}
@@ -65,8 +65,14 @@ def data_settings(name: str) -> dict[str, Any]:
     return _flat({"data": tables.get(name, {}).get("data", {"layout": "folder"})})
 
 
-def read(source: str, roots: dict[str, str], settings: dict[str, Any], name: str | None = None, command: str = "",
-         experiments: tuple[str, ...] = ()) -> Study:  # fmt: skip
+def read(
+    source: str,
+    roots: dict[str, str],
+    settings: dict[str, Any],
+    name: str | None = None,
+    command: str = "",
+    experiments: tuple[str, ...] = (),
+) -> Study:
     """The study of a shipped name or a TOML file, or only the given experiments of it. Raises UserError if it cannot be read."""
     path = Path(source) if source.endswith(".toml") else SHIPPED / f"{source}.toml"
     if not path.is_file():
@@ -77,7 +83,9 @@ def read(source: str, roots: dict[str, str], settings: dict[str, Any], name: str
         raise UserError(f"{path} is not TOML: {error}") from None
     allowed = {"seeds", "experiments", "all", "network", "data", "experiment", "variant"}
     if unknown := set(tree) - allowed:
-        raise UserError(f"{path} has unknown tables {', '.join(sorted(unknown))}: allowed are {', '.join(sorted(allowed))}")
+        raise UserError(
+            f"{path} has unknown tables {', '.join(sorted(unknown))}: allowed are {', '.join(sorted(allowed))}"
+        )
     if experiments:
         tree["experiments"] = list(experiments)
     sets = _data_sets(tree, roots)
@@ -157,7 +165,12 @@ def _trials(tree: dict, sets: dict[str, dict], settings: dict[str, Any], path: P
     }
     for choice in grid(axes):
         data, experiment = choice["data"], choice["experiment"]
-        leaves = {"network.name": choice["network"], "data.name": data, "experiment": experiment, "seed": choice["seed"]}
+        leaves = {
+            "network.name": choice["network"],
+            "data.name": data,
+            "experiment": experiment,
+            "seed": choice["seed"],
+        }
         leaves |= _flat(tree.get("all", {}))
         for axis in ("network", "data", "experiment", "variant"):
             leaves |= _flat(sets[data] if axis == "data" else tree.get(axis, {}).get(choice[axis], {}))

@@ -31,12 +31,12 @@ class Order:
     study: str
     trial: str
     attempt: int
-    config: str              # canonical JSON
-    root: str | None         # of the data set
+    config: str  # canonical JSON
+    root: str | None  # of the data set
     cpus: float
     gpus: float
-    stop_file: str           # the worker stops at a checkpoint once this file exists
-    scratch: str             # folder for Ray Train's own files, which nobody needs afterwards
+    stop_file: str  # the worker stops at a checkpoint once this file exists
+    scratch: str  # folder for Ray Train's own files, which nobody needs afterwards
     commit: str | None
     dirty: bool
 
@@ -122,14 +122,28 @@ class _Stop:
 def _row(order: Order, status: str, error: str | None, started: datetime.datetime) -> dict:
     config = configuration.load(order.config)
     return {
-        "study": order.study, "digest": config.digest, "status": status, "experiment": config.experiment,
-        "dataset": config.data.name, "network": config.network.name, "seed": config.seed, "config": order.config,
-        "host": socket.gethostname(), "git_commit": order.commit, "dirty": order.dirty, "versions": json.dumps(_versions()),
-        "started": started, "finished": datetime.datetime.now(datetime.UTC), "error": error,
+        "study": order.study,
+        "digest": config.digest,
+        "status": status,
+        "experiment": config.experiment,
+        "dataset": config.data.name,
+        "network": config.network.name,
+        "seed": config.seed,
+        "config": order.config,
+        "host": socket.gethostname(),
+        "git_commit": order.commit,
+        "dirty": order.dirty,
+        "versions": json.dumps(_versions()),
+        "started": started,
+        "finished": datetime.datetime.now(datetime.UTC),
+        "error": error,
         "log": str(order.folder / "log.txt"),
-        **{"config_" + path.replace(".", "_"): json.dumps(value) if isinstance(value, list) else value
-           for path, value in config.leaves().items() if value is not None},
-    }  # fmt: skip
+        **{
+            "config_" + path.replace(".", "_"): json.dumps(value) if isinstance(value, list) else value
+            for path, value in config.leaves().items()
+            if value is not None
+        },
+    }
 
 
 def _versions() -> dict[str, str]:

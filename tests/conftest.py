@@ -11,18 +11,34 @@ from diffseg.config import Config
 torch.set_num_threads(1)  # so that numbers do not depend on the machine's processors
 
 TINY = {
-    "data.size": 16, "data.train_images": 12, "data.test_images": 4,
-    "network.width": 32, "network.multipliers": [1, 1], "network.blocks": 1, "network.attention": [2],
-    "diffusion.target": "x0", "diffusion.activation": "tanh",
-    "training.steps": 6, "training.batch": 4, "training.learning_rate": 1e-3, "training.log_every": 2, "training.checkpoint_every": 3,
-    "inference.steps": 2, "inference.ensemble": 2, "inference.timesteps": 4, "inference.timestep_images": 4, "inference.examples": 1,
-}  # fmt: skip
+    "data.size": 16,
+    "data.train_images": 12,
+    "data.test_images": 4,
+    "network.width": 32,
+    "network.multipliers": [1, 1],
+    "network.blocks": 1,
+    "network.attention": [2],
+    "diffusion.target": "x0",
+    "diffusion.activation": "tanh",
+    "training.steps": 6,
+    "training.batch": 4,
+    "training.learning_rate": 1e-3,
+    "training.log_every": 2,
+    "training.checkpoint_every": 3,
+    "inference.steps": 2,
+    "inference.ensemble": 2,
+    "inference.timesteps": 4,
+    "inference.timestep_images": 4,
+    "inference.examples": 1,
+}
 
 
 @pytest.fixture
 def tiny():
     """A function from settings to a resolved configuration that trains in well under a second."""
-    return lambda **leaves: Config().with_leaves(TINY | {key.replace("__", "."): value for key, value in leaves.items()}).resolved()
+    return lambda **leaves: (
+        Config().with_leaves(TINY | {key.replace("__", "."): value for key, value in leaves.items()}).resolved()
+    )
 
 
 def folder_of(variable: str) -> Path:

@@ -53,6 +53,9 @@ def test_flips_turn_images_and_masks_alike_in_eight_ways():
     images, masks = flipped((square, square + 100), generator("cpu", 0))
     assert torch.equal(images + 100, masks)
     found = {tuple(image.flatten().tolist()) for image in images}
-    expected = {tuple(turned.flip(-1).flatten().tolist()) for k in range(4)
-                for turned in (torch.rot90(square[0], k, (1, 2)), torch.rot90(square[0], k, (1, 2)).flip(-1))}  # fmt: skip
+    expected = {
+        tuple(turned.flip(-1).flatten().tolist())
+        for k in range(4)
+        for turned in (torch.rot90(square[0], k, (1, 2)), torch.rot90(square[0], k, (1, 2)).flip(-1))
+    }
     assert found == expected

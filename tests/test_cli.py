@@ -29,10 +29,19 @@ def store(tmp_path):
     e1, e2, e3 = study.trials[:3]
     numbers = {"iou": 0.8, "dice": 0.9, "ece": 0.01, "brier": 0.05, "nll": 0.2}
     for trial, more in ((e1, numbers), (e2, numbers | {"iou": 0.85, "ece": 0.02})):
-        row = {"study": "quickstart", "status": "complete", "experiment": trial.config.experiment, "dataset": trial.config.data.name,
-               "network": "ensemdiff", "seed": 0, **more}  # fmt: skip
+        row = {
+            "study": "quickstart",
+            "status": "complete",
+            "experiment": trial.config.experiment,
+            "dataset": trial.config.data.name,
+            "network": "ensemdiff",
+            "seed": 0,
+            **more,
+        }
         ledger.write(trial.name, 1, {"trials": [row]})
-    ledger.write(e3.name, 1, {"trials": [{"study": "quickstart", "status": "failed", "error": "the loss is nan at step 3"}]})
+    ledger.write(
+        e3.name, 1, {"trials": [{"study": "quickstart", "status": "failed", "error": "the loss is nan at step 3"}]}
+    )
     return str(tmp_path)
 
 

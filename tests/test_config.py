@@ -10,7 +10,13 @@ def test_digest_survives_a_round_trip_and_changes_with_any_leaf():
     config = Config()
     assert load(config.canonical()) == config
     assert load(config.canonical()).digest == config.digest
-    changed = {"seed": 1, "training.steps": 7, "network.attention": [8], "data.name": "other", "inference.merge": "vote"}
+    changed = {
+        "seed": 1,
+        "training.steps": 7,
+        "network.attention": [8],
+        "data.name": "other",
+        "inference.merge": "vote",
+    }
     digests = {config.with_leaves({key: value}).digest for key, value in changed.items()}
     assert len(digests | {config.digest}) == len(changed) + 1
 
@@ -58,7 +64,10 @@ def test_settings_are_read_as_json_or_text():
 def test_what_an_experiment_does_not_use_does_not_make_another_trial():
     def digests(experiment, **leaves):
         base = Config().with_leaves({"experiment": experiment})
-        return base.resolved().digest == base.with_leaves({k.replace("__", "."): v for k, v in leaves.items()}).resolved().digest
+        return (
+            base.resolved().digest
+            == base.with_leaves({k.replace("__", "."): v for k, v in leaves.items()}).resolved().digest
+        )
 
     assert digests("e1", diffusion__target="x0", inference__sampler="ddim", inference__steps=3)
     assert not digests("e1", inference__ensemble=9)

@@ -176,7 +176,9 @@ def bad_xml(root, layout):
 
 
 def bad_folder(root, layout):
-    moved = {"isic16": "ISBI2016_ISIC_Part1_Test_GroundTruth", "monuseg": "MoNuSegTestData", "folder": "test/masks"}[layout]
+    moved = {"isic16": "ISBI2016_ISIC_Part1_Test_GroundTruth", "monuseg": "MoNuSegTestData", "folder": "test/masks"}[
+        layout
+    ]
     (root / moved).rename(root / "elsewhere")
     return "has no folder"
 
@@ -202,7 +204,7 @@ def test_bad_files_are_one_sentence_that_names_them(tree, spoil, recwarn):
 def test_a_missing_root_says_how_to_give_it(tmp_path):
     with pytest.raises(DataError, match="--data mine=ROOT"):
         data.load(config("folder"), None)
-    with pytest.raises(DataError, match="nowhere.*not a folder"):
+    with pytest.raises(DataError, match=r"nowhere.*not a folder"):
         data.load(config("folder"), tmp_path / "nowhere")
 
 
@@ -234,7 +236,12 @@ def test_two_images_of_one_name_are_refused(tmp_path):
 
 
 def test_nuclei_are_told_apart_and_degenerate_ones_left_out(tmp_path):
-    squares = [((2, 2), (5, 2), (5, 5), (2, 5)), ((10, 10), (14, 10), (14, 14), (10, 14)), ((1, 1), (2, 2)), ((-5, -5), (1, -5), (1, 1), (-5, 1))]
+    squares = [
+        ((2, 2), (5, 2), (5, 5), (2, 5)),
+        ((10, 10), (14, 10), (14, 14), (10, 14)),
+        ((1, 1), (2, 2)),
+        ((-5, -5), (1, -5), (1, 1), (-5, 1)),
+    ]
     write_xml(tmp_path / "a.xml", squares)
     found = monuseg.instances(tmp_path / "a.xml", (16, 20))
     assert found.shape == (16, 20)
@@ -283,7 +290,9 @@ def test_synthetic_data_are_a_function_of_their_settings(kind):
     settings = Data(layout="synthetic", kind=kind, size=32, train_images=60, test_images=50)
     found = data.load(settings, None)
     assert found.digest == data.load(settings, None).digest
-    assert torch.equal(found.train.images[:20], data.load(settings.model_copy(update={"train_images": 20}), None).train.images)
+    assert torch.equal(
+        found.train.images[:20], data.load(settings.model_copy(update={"train_images": 20}), None).train.images
+    )
     assert not torch.equal(found.train.images[:20], found.test.images[:20])
     masks = torch.cat([found.train.masks, found.test.masks]).float()
     empty = float((masks.amax((1, 2, 3)) == 0).float().mean())
@@ -305,7 +314,10 @@ def test_synthetic_data_are_not_told_by_colour_alone(kind):
     assert 0.1 < best < 0.75
 
 
-@pytest.mark.parametrize(("name", "layout", "counts"), [("isic16", "isic16", (806, 339)), ("monuseg", "monuseg", (13, 14)), ("tumour_clusters", "folder", (67, 31))])
+@pytest.mark.parametrize(
+    ("name", "layout", "counts"),
+    [("isic16", "isic16", (806, 339)), ("monuseg", "monuseg", (13, 14)), ("tumour_clusters", "folder", (67, 31))],
+)
 def test_real_data(real_data, name, layout, counts):
     found = data.find(config(layout), real_data / name)
     assert found.problems == ()

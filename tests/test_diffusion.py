@@ -32,7 +32,11 @@ def test_cosine_schedule_is_its_closed_form():
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_schedules_fall_and_stay_within_the_limit(schedule):
-    grid = torch.cat([torch.logspace(-12, -5, 40, dtype=torch.float64), torch.linspace(0, 1, 2001, dtype=torch.float64)]).sort().values
+    grid = (
+        torch.cat([torch.logspace(-12, -5, 40, dtype=torch.float64), torch.linspace(0, 1, 2001, dtype=torch.float64)])
+        .sort()
+        .values
+    )
     levels = log_snr(grid, Diffusion(schedule=schedule))
     assert torch.isfinite(levels).all()
     assert levels.abs().max() <= LOG_SNR_LIMIT
@@ -86,8 +90,14 @@ def test_timesteps_are_one_in_each_equal_interval(density, count, seed):
 
 def sampled(name, steps, predict_x0, start, diffusion, **settings):
     draw = generator("cpu", 1, "noise")
-    return SAMPLERS[name](predict_x0, start, steps, lambda t: log_snr(t, diffusion),
-                          lambda: torch.randn(start.shape, generator=draw, dtype=start.dtype), **settings)  # fmt: skip
+    return SAMPLERS[name](
+        predict_x0,
+        start,
+        steps,
+        lambda t: log_snr(t, diffusion),
+        lambda: torch.randn(start.shape, generator=draw, dtype=start.dtype),
+        **settings,
+    )
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

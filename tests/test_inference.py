@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from hypothesis import given
@@ -18,13 +20,18 @@ def test_tiles_cover_the_image_and_overlap_as_asked(height, width, size, overlap
         covered[top : top + size, left : left + size] += 1
     assert (covered > 0).all()
     starts = sorted({top for top, _ in places})
-    assert all(b - a <= round(size * (1 - overlap)) or b - a == 1 for a, b in zip(starts, starts[1:], strict=False))
+    assert all(b - a <= round(size * (1 - overlap)) or b - a == 1 for a, b in itertools.pairwise(starts))
 
 
 def split(count=3, height=20, width=27):
     draw = torch.Generator().manual_seed(0)
     images = torch.randint(0, 255, (count, 3, height, width), generator=draw, dtype=torch.uint8)
-    return Split(tuple(map(str, range(count))), images, (images[:, :1] > 128).byte(), torch.tensor([[height, width], [16, 16], [18, width]][:count]))
+    return Split(
+        tuple(map(str, range(count))),
+        images,
+        (images[:, :1] > 128).byte(),
+        torch.tensor([[height, width], [16, 16], [18, width]][:count]),
+    )
 
 
 def trained(config):
@@ -40,7 +47,13 @@ def trained(config):
 def test_predictions_do_not_depend_on_the_batch_size(experiment, sampler, tiny):
     found = []
     for batch in (1, 5, 64):
-        config = tiny(experiment=experiment, data__fit="crop", inference__sampler=sampler, inference__batch=batch, inference__ensemble=3)
+        config = tiny(
+            experiment=experiment,
+            data__fit="crop",
+            inference__sampler=sampler,
+            inference__batch=batch,
+            inference__ensemble=3,
+        )
         found.append(list(predictions(trained(config), split(), config)))
     for others in zip(*found, strict=True):
         assert len({p.index for p in others}) == 1
@@ -78,11 +91,13 @@ def test_a_perfect_network_of_tiles_gives_the_mask_without_seams(tiny):
 @pytest.mark.parametrize("coding", ["pm1", "01"])
 def test_errors_over_t_of_an_oracle_and_of_a_constant(experiment, coding, tiny):
     """The mean mask of a fair coin costs 1 in units of masks in ±1, whatever the coding; E4 has no mask error."""
-    config = tiny(experiment=experiment, diffusion__coding=coding, diffusion__activation="identity", inference__timesteps=5)
+    config = tiny(
+        experiment=experiment, diffusion__coding=coding, diffusion__activation="identity", inference__timesteps=5
+    )
     middle = 0.0 if coding == "pm1" or experiment == "e4" else 0.5
     rows = errors_over_t(lambda x_t, t, image: torch.full_like(x_t, middle), split(1, 16, 16), config)
     assert [row["t"] for row in rows] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
-    assert all(a["log_snr"] > b["log_snr"] for a, b in zip(rows, rows[1:], strict=False))
+    assert all(a["log_snr"] > b["log_snr"] for a, b in itertools.pairwise(rows))
     for row in rows:
         if experiment == "e4":
             assert row["mask_error"] != row["mask_error"]

@@ -11,7 +11,10 @@ def ledger(request, tmp_path):
 
 def attempt(status="complete", **more):
     rows = [{"image": name, "metric": "iou", "value": value} for name, value in (("a", 0.5), ("b", 0.7))]
-    return {"trials": [{"study": "study", "status": status, "iou": 0.6, "config_training_steps": 5, **more}], "images": rows}
+    return {
+        "trials": [{"study": "study", "status": status, "iou": 0.6, "config_training_steps": 5, **more}],
+        "images": rows,
+    }
 
 
 def test_what_is_written_is_read(ledger):
@@ -21,16 +24,25 @@ def test_what_is_written_is_read(ledger):
     ledger.write("e2-x-s0-def", 1, attempt("failed", error="no", config_other="new leaf"))
     ledger.write("e2-x-s0-def", 2, attempt(iou=0.9))
     assert ledger.attempts() == {"e1-x-s0-abc": 1, "e2-x-s0-def": 2}
-    assert {(row["trial"], row["status"], row["iou"]) for row in ledger.last()} == {("e1-x-s0-abc", "complete", 0.6), ("e2-x-s0-def", "complete", 0.9)}
+    assert {(row["trial"], row["status"], row["iou"]) for row in ledger.last()} == {
+        ("e1-x-s0-abc", "complete", 0.6),
+        ("e2-x-s0-def", "complete", 0.9),
+    }
     images = ledger.read("images", ["trial", "attempt", "value"]).to_pylist()
     assert len(images) == 6
-    assert sorted({(row["trial"], row["attempt"]) for row in images}) == [("e1-x-s0-abc", 1), ("e2-x-s0-def", 1), ("e2-x-s0-def", 2)]
+    assert sorted({(row["trial"], row["attempt"]) for row in images}) == [
+        ("e1-x-s0-abc", 1),
+        ("e2-x-s0-def", 1),
+        ("e2-x-s0-def", 2),
+    ]
 
 
 @pytest.mark.parametrize("table", SCHEMAS)
 def test_schemas_hold(table, tmp_path):
     ledger = Ledger(str(tmp_path), "study")
-    ledger.write("t", 1, {"trials": [{"status": "complete"}], table: [{"status": "complete"} if table == "trials" else {}]})
+    ledger.write(
+        "t", 1, {"trials": [{"status": "complete"}], table: [{"status": "complete"} if table == "trials" else {}]}
+    )
     assert set(SCHEMAS[table].names) <= set(ledger.read(table).column_names)
 
 

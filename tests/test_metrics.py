@@ -54,7 +54,9 @@ def test_ece_is_torchmetrics_pooled(seed):
     for probability, mask in maps:
         calibration.add(probability, mask)
     pooled = [torch.cat([m[i].flatten() for m in maps]) for i in range(2)]
-    assert calibration.ece() == pytest.approx(float(binary_calibration_error(pooled[0], pooled[1].int(), n_bins=10)), abs=1e-6)
+    assert calibration.ece() == pytest.approx(
+        float(binary_calibration_error(pooled[0], pooled[1].int(), n_bins=10)), abs=1e-6
+    )
     rows = calibration.rows()
     assert sum(row["count"] for row in rows) == len(pooled[0])
     assert all(row["bin"] / 10 <= row["confidence"] <= (row["bin"] + 1) / 10 for row in rows)

@@ -9,14 +9,25 @@ from diffseg.errors import ConfigError
 from diffseg.networks import NETWORKS, build, check_size, load_published
 
 GOLDEN = {  # settings of the small published instances
-    "ensemdiff": {"channels": 1, "image_channels": 3, "out_channels": 2, "width": 32, "multipliers": (1, 2, 2), "attention": (2,)},
+    "ensemdiff": {
+        "channels": 1,
+        "image_channels": 3,
+        "out_channels": 2,
+        "width": 32,
+        "multipliers": (1, 2, 2),
+        "attention": (2,),
+    },
 }
 PUBLISHED = {"ensemdiff": ("ensemdiff", {"image_channels": 3}), "ensemdiff_brats": ("ensemdiff", {"image_channels": 4})}
 
 
 def golden(reference, name):
     stored = np.load(reference / f"{name}.npz", allow_pickle=False)
-    state = {key.removeprefix("state/"): torch.from_numpy(stored[key]).float() for key in stored.files if key.startswith("state/")}
+    state = {
+        key.removeprefix("state/"): torch.from_numpy(stored[key]).float()
+        for key in stored.files
+        if key.startswith("state/")
+    }
     return state, {key: torch.from_numpy(stored[key]) for key in ("x_t", "t", "image", "output")}
 
 
@@ -52,7 +63,9 @@ def test_a_foreign_state_dict_is_refused_key_by_key():
     assert all(torch.equal(a, b) for a, b in zip(published_state(loaded).values(), state.values(), strict=True))
     state["out.2.bias"] = torch.zeros(7)
     state["extra.weight"] = state.pop("time_embed.0.bias")
-    with pytest.raises(ConfigError, match=r"missing time_embed\.0\.bias.*unexpected extra\.weight.*out\.2\.bias is \[7\], not \[2\]"):
+    with pytest.raises(
+        ConfigError, match=r"missing time_embed\.0\.bias.*unexpected extra\.weight.*out\.2\.bias is \[7\], not \[2\]"
+    ):
         load_published("ensemdiff", state, **settings)
 
 
@@ -62,7 +75,12 @@ def test_a_foreign_state_dict_is_refused_key_by_key():
 def test_contract(name, channels, image_channels, size):
     """Every network: shapes, a zero start, gradients everywhere, dependence on all inputs, samples independent in a batch."""
     torch.manual_seed(0)
-    network = build(Network(name=name, width=32, multipliers=(1, 2), blocks=1, attention=(2,), heads=2), channels, image_channels, channels)
+    network = build(
+        Network(name=name, width=32, multipliers=(1, 2), blocks=1, attention=(2,), heads=2),
+        channels,
+        image_channels,
+        channels,
+    )
     x_t, t = torch.randn(2, channels, size, size), torch.tensor([3.0, 700.0])
     image = torch.randn(2, image_channels, size, size) if image_channels else None
     assert torch.equal(network(x_t, t, image), torch.zeros(2, channels, size, size))  # zero-initialised head

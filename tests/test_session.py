@@ -27,7 +27,9 @@ def ray():
     os.environ |= ENVIRONMENT
     import ray
 
-    context = ray.init(num_cpus=2, resources={"driver": 100}, include_dashboard=False, log_to_driver=False, logging_level="error")
+    context = ray.init(
+        num_cpus=2, resources={"driver": 100}, include_dashboard=False, log_to_driver=False, logging_level="error"
+    )
     address = context.address_info["address"]
     yield address
     ray.shutdown()
@@ -52,7 +54,10 @@ def test_trials_are_placed_by_what_they_ask(resources, nodes, share, concurrent)
     assert place(resources, nodes) == (Resources(*share), concurrent)
 
 
-@pytest.mark.parametrize(("resources", "nodes"), [(Resources(4), [{"CPU": 3}] * 5), (Resources(1, 1), [{"CPU": 8}]), (Resources(1, 2), [{"CPU": 8, "GPU": 1}])])
+@pytest.mark.parametrize(
+    ("resources", "nodes"),
+    [(Resources(4), [{"CPU": 3}] * 5), (Resources(1, 1), [{"CPU": 8}]), (Resources(1, 2), [{"CPU": 8, "GPU": 1}])],
+)
 def test_what_fits_on_no_node_is_refused(resources, nodes):
     with pytest.raises(UserError, match=r"no node has them.*--cpus or --gpus"):
         place(resources, nodes)
@@ -83,7 +88,10 @@ def test_a_study_runs_through_ray_and_what_fails_stays_apart(ray, tiny, tmp_path
     broken = sorted((root / "train/masks").iterdir())[0]
     content = broken.read_bytes()
     broken.write_bytes(b"")
-    good, bad = tiny(experiment="e2"), tiny(experiment="e2", data__name="mine", data__layout="folder", data__train_images=None)
+    good, bad = (
+        tiny(experiment="e2"),
+        tiny(experiment="e2", data__name="mine", data__layout="folder", data__train_images=None),
+    )
     study, ledger = study_of([good, bad], roots={"mine": str(root)}), Ledger(str(tmp_path / "store"), "study")
 
     assert run(study, ledger, quiet=True)
@@ -112,7 +120,9 @@ def test_a_study_runs_through_ray_and_what_fails_stays_apart(ray, tiny, tmp_path
 
 
 def test_a_diverging_trial_fails_alone(ray, tiny, tmp_path):
-    study = study_of([tiny(training__learning_rate=1e38, training__clip=None, diffusion__activation="identity"), tiny()])
+    study = study_of(
+        [tiny(training__learning_rate=1e38, training__clip=None, diffusion__activation="identity"), tiny()]
+    )
     ledger = Ledger(str(tmp_path), "study")
     assert run(study, ledger, quiet=True)
     failed, complete = states(study, ledger)
@@ -145,8 +155,19 @@ def start(tmp_path, **options):
         [data.synthetic-large]
         data.layout = "synthetic"
     """)
-    command = [sys.executable, "-m", "studies.cli", "run", str(tmp_path / "small.toml"), "--store", str(tmp_path / "store"), "--no-report"]
-    return subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+    command = [
+        sys.executable,
+        "-m",
+        "studies.cli",
+        "run",
+        str(tmp_path / "small.toml"),
+        "--store",
+        str(tmp_path / "store"),
+        "--no-report",
+    ]
+    return subprocess.Popen(
+        command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
+    )
 
 
 def wait_for_steps(tmp_path, count, timeout=120):

@@ -25,7 +25,11 @@ def test_paper_is_the_grid_of_the_data_sets_that_have_a_root():
     roots = {"isic16": "/a", "monuseg": "/b", "her2": "/c"}
     study = read("paper", roots, {})
     assert len(study.trials) == 12
-    assert {t.config.data.name: t.config.inference.ensemble for t in study.trials if t.config.experiment == "e2"} == {"isic16": 10, "monuseg": 25, "her2": 5}
+    assert {t.config.data.name: t.config.inference.ensemble for t in study.trials if t.config.experiment == "e2"} == {
+        "isic16": 10,
+        "monuseg": 25,
+        "her2": 5,
+    }
     assert {t.config.training.learning_rate for t in study.trials if t.config.experiment == "e1"} == {1e-5}
     one = read("paper", {"isic16": "/a"}, {}, experiments=("e1", "e2"))
     assert [t.config.experiment for t in one.trials] == ["e1", "e2"]
@@ -65,7 +69,9 @@ def test_tables_win_in_their_order_and_the_command_line_over_all(file):
     study = read(path, {}, {"training.learning_rate": 0.5})
     e2 = [t.config for t in study.trials if t.config.experiment == "e2"]
     e3 = [t.config for t in study.trials if t.config.experiment == "e3"]
-    assert [(c.training.steps, c.training.batch, c.training.learning_rate, c.inference.ensemble) for c in e2] == [(3, 2, 0.5, 1)] * 4
+    assert [(c.training.steps, c.training.batch, c.training.learning_rate, c.inference.ensemble) for c in e2] == [
+        (3, 2, 0.5, 1)
+    ] * 4
     assert {(c.diffusion.target, c.seed) for c in e2} == {("x0", 1), ("x0", 2), ("epsilon", 1), ("epsilon", 2)}
     assert [c.training.steps for c in e3] == [2, 2]  # the variants do not concern E3
     assert study.name == "mine"
@@ -87,7 +93,7 @@ def test_bad_study_files_are_one_sentence(file, text, words):
 
 
 def test_an_unknown_study_names_the_known_ones():
-    with pytest.raises(UserError, match="no study 'quikstart'.*quickstart"):
+    with pytest.raises(UserError, match=r"no study 'quikstart'.*quickstart"):
         read("quikstart", {}, {})
 
 

@@ -22,8 +22,8 @@ class Split:
 
     names: tuple[str, ...]
     images: torch.Tensor  # uint8 [N, 3, H, W]; where sizes differ padded at bottom and right
-    masks: torch.Tensor   # uint8 [N, 1, H, W], 0 or 1, padded likewise
-    sizes: torch.Tensor   # int64 [N, 2]: height and width of each image without that padding
+    masks: torch.Tensor  # uint8 [N, 1, H, W], 0 or 1, padded likewise
+    sizes: torch.Tensor  # int64 [N, 2]: height and width of each image without that padding
 
     def to(self, device: torch.device | str) -> "Split":
         return Split(self.names, self.images.to(device), self.masks.to(device), self.sizes.to(device))
@@ -46,7 +46,11 @@ def load(config: Data, root: Path | None, cached: Path | None = None) -> Dataset
         return _dataset(config, arrays.synthetic(config))
     found = find(config, root)
     if found.problems:
-        more = f" (and {len(found.problems) - 1} more: `diffseg data check {config.name} {root}` lists them)" if found.problems[1:] else ""
+        more = (
+            f" (and {len(found.problems) - 1} more: `diffseg data check {config.name} {root}` lists them)"
+            if found.problems[1:]
+            else ""
+        )
         raise DataError(found.problems[0] + more)
     records = {split: _subset(found.records, split, limit) for split, limit in _limits(config).items()}
     for split, chosen in records.items():
@@ -60,7 +64,9 @@ def find(config: Data, root: Path | None) -> Found:
     if root is None:
         raise DataError(f"data set {config.name} has no root: give --data {config.name}=ROOT")
     if not root.is_dir():
-        raise DataError(f"the root of data set {config.name} is {root}, which is not a folder: give --data {config.name}=ROOT anew")
+        raise DataError(
+            f"the root of data set {config.name} is {root}, which is not a folder: give --data {config.name}=ROOT anew"
+        )
     return LAYOUTS[config.layout].find(root)
 
 
@@ -81,5 +87,8 @@ def _subset(records: tuple[Record, ...], split: str, limit: int | None) -> list[
 
 
 def _dataset(config: Data, content: "arrays.Content") -> Dataset:
-    splits = {split: Split(part.names, *map(torch.from_numpy, (part.images, part.masks, part.sizes))) for split, part in content.items()}
+    splits = {
+        split: Split(part.names, *map(torch.from_numpy, (part.images, part.masks, part.sizes)))
+        for split, part in content.items()
+    }
     return Dataset(config.name, arrays.digest(content), **splits)

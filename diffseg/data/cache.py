@@ -22,7 +22,9 @@ log = logging.getLogger(__name__)
 VERSION = 1  # of the arrays' meaning; raise it when preparing changes
 
 
-def through(cached: Path | None, config: Data, records: dict[str, list[Record]], build: Callable[[], Content]) -> Content:
+def through(
+    cached: Path | None, config: Data, records: dict[str, list[Record]], build: Callable[[], Content]
+) -> Content:
     """The content from the cache, or built and put there. A damaged entry is built anew; without a folder, just built."""
     if cached is None:
         return build()
@@ -41,15 +43,23 @@ def through(cached: Path | None, config: Data, records: dict[str, list[Record]],
 def _key(config: Data, records: dict[str, list[Record]]) -> str:
     """A name for what the arrays depend on: settings, and every file's path, size and time of change."""
     settings = config.model_dump(include={"layout", "size", "fit", "scale"})
-    files = [(split, record.name, str(file), file.stat().st_size, file.stat().st_mtime_ns)
-             for split, chosen in records.items() for record in chosen for file in record.files]  # fmt: skip
+    files = [
+        (split, record.name, str(file), file.stat().st_size, file.stat().st_mtime_ns)
+        for split, chosen in records.items()
+        for record in chosen
+        for file in record.files
+    ]
     return hashlib.sha256(json.dumps([VERSION, settings, files]).encode()).hexdigest()[:20]
 
 
 def _read(entry: Path) -> Content:
     names = json.loads((entry / "names.json").read_text())
-    return {split: Part(tuple(names[split]), *(np.load(entry / f"{split}-{kind}.npy") for kind in ("images", "masks", "sizes")))
-            for split in names}  # fmt: skip
+    return {
+        split: Part(
+            tuple(names[split]), *(np.load(entry / f"{split}-{kind}.npy") for kind in ("images", "masks", "sizes"))
+        )
+        for split in names
+    }
 
 
 def _write(entry: Path, content: Content) -> None:

@@ -11,26 +11,30 @@ from diffseg.errors import DataError
 
 @dataclass(frozen=True)
 class SplitFindings:
-    images: int                                   # that can be read
-    smallest: tuple[int, int] | None              # height and width, px
+    images: int  # that can be read
+    smallest: tuple[int, int] | None  # height and width, px
     largest: tuple[int, int] | None
-    foreground: tuple[float, float, float] | None # least, mean and greatest share of the pixels
+    foreground: tuple[float, float, float] | None  # least, mean and greatest share of the pixels
     empty_masks: int
-    objects: float | None                         # mean number an image, where annotations tell
+    objects: float | None  # mean number an image, where annotations tell
 
 
 @dataclass(frozen=True)
 class Findings:
     name: str
     splits: dict[str, SplitFindings]
-    problems: tuple[str, ...]                     # one sentence each
+    problems: tuple[str, ...]  # one sentence each
 
     def to_dict(self) -> dict:
         return asdict(self)
 
     def __str__(self) -> str:
         lines = [f"{self.name}: {_line(split, part)}" for split, part in self.splits.items()]
-        return "\n".join([*lines, *(f"problem: {problem}" for problem in self.problems)] if self.problems else [*lines, "No problem found."])
+        return "\n".join(
+            [*lines, *(f"problem: {problem}" for problem in self.problems)]
+            if self.problems
+            else [*lines, "No problem found."]
+        )
 
 
 def findings(name: str, found: Found) -> Findings:
@@ -40,7 +44,11 @@ def findings(name: str, found: Found) -> Findings:
     problems = [*found.problems, *(row for row in rows if isinstance(row, str))]
     splits = {}
     for split in ("train", "test"):
-        read = [row for record, row in zip(found.records, rows, strict=True) if record.split == split and not isinstance(row, str)]
+        read = [
+            row
+            for record, row in zip(found.records, rows, strict=True)
+            if record.split == split and not isinstance(row, str)
+        ]
         splits[split] = _summary(read)
         if not read:
             problems.append(f"{name} has no {split} images that can be read")
@@ -79,5 +87,7 @@ def _line(split: str, part: SplitFindings) -> str:
     sizes = " × ".join(map(str, part.smallest[::-1]))
     if part.largest != part.smallest:
         sizes += " to " + " × ".join(map(str, part.largest[::-1]))
-    return (f"{split}: {part.images} images of {sizes} px, foreground {mean:.1%} ({low:.1%} to {high:.1%}), "
-            f"{part.empty_masks} empty masks{objects}")  # fmt: skip
+    return (
+        f"{split}: {part.images} images of {sizes} px, foreground {mean:.1%} ({low:.1%} to {high:.1%}), "
+        f"{part.empty_masks} empty masks{objects}"
+    )

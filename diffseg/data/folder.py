@@ -19,14 +19,18 @@ def find(root: Path) -> Found:
         parts = [_pairs(root / split, split) for split in ("train", "test")]
         return joined(parts)
     whole = _pairs(root, "train")
-    records = tuple(dataclasses.replace(record, split="test" if _drawn(record.name) else "train") for record in whole.records)
+    records = tuple(
+        dataclasses.replace(record, split="test" if _drawn(record.name) else "train") for record in whole.records
+    )
     return Found(records, whole.problems)
 
 
 def _pairs(folder: Path, split: str) -> Found:
     for kind in ("images", "masks"):
         if not (folder / kind).is_dir():
-            raise DataError(f"{folder} has no folder {kind}: a data set is images/ and masks/, or these two in train/ and in test/")
+            raise DataError(
+                f"{folder} has no folder {kind}: a data set is images/ and masks/, or these two in train/ and in test/"
+            )
     return pairs(split, images_in(folder / "images"), images_in(folder / "masks"))
 
 

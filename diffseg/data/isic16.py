@@ -16,7 +16,9 @@ def find(root: Path) -> Found:
         folders = [root / f"{prefix}_{kind}" for kind in ("Data", "GroundTruth")]
         for folder in folders:
             if not folder.is_dir():
-                raise DataError(f"{root} has no folder {folder.name}: ISIC16 is expected as unpacked from the challenge's Part 1")
+                raise DataError(
+                    f"{root} has no folder {folder.name}: ISIC16 is expected as unpacked from the challenge's Part 1"
+                )
         masks = {stem.removesuffix(SUFFIX): path for stem, path in images_in(folders[1]).items()}
         parts.append(pairs(split, images_in(folders[0]), masks))
     return joined(parts)

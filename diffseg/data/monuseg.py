@@ -22,9 +22,13 @@ def find(root: Path) -> Found:
     for split, folders in FOLDERS.items():
         for folder in folders:
             if not (root / folder).is_dir():
-                raise DataError(f"{root} has no folder {folder}: MoNuSeg is expected as unpacked from the challenge's two archives")
+                raise DataError(
+                    f"{root} has no folder {folder}: MoNuSeg is expected as unpacked from the challenge's two archives"
+                )
         images, annotations = (root / folder for folder in folders)
-        parts.append(pairs(split, images_in(images), {path.stem: path for path in annotations.glob("*.xml")}, foreground))
+        parts.append(
+            pairs(split, images_in(images), {path.stem: path for path in annotations.glob("*.xml")}, foreground)
+        )
     return joined(parts)
 
 

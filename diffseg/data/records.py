@@ -18,10 +18,12 @@ class Record:
     """One image of a data set and where its mask comes from."""
 
     name: str
-    split: str                 # train or test
+    split: str  # train or test
     image: Path
-    annotation: Path           # mask image, or XML
-    read_mask: Callable[[Path, tuple[int, int]], np.ndarray] = field(repr=False)  # (file, (height, width)) → bool [H, W]
+    annotation: Path  # mask image, or XML
+    read_mask: Callable[[Path, tuple[int, int]], np.ndarray] = field(
+        repr=False
+    )  # (file, (height, width)) → bool [H, W]
 
     @property
     def files(self) -> tuple[Path, Path]:
@@ -61,7 +63,9 @@ def read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
     values = np.unique(pixels)
     if not (set(values.tolist()) <= {0, 255} or set(values.tolist()) <= {0, 1}):
         shown = ", ".join(map(str, values[:6])) + (", …" if len(values) > 6 else "")
-        raise DataError(f"{path} has the values {shown}: a mask holds 0 for background and 255 (or 1) for foreground, nothing else")
+        raise DataError(
+            f"{path} has the values {shown}: a mask holds 0 for background and 255 (or 1) for foreground, nothing else"
+        )
     return pixels > 0
 
 
@@ -78,9 +82,18 @@ def images_in(folder: Path) -> dict[str, Path]:
 
 def pairs(split: str, images: dict[str, Path], annotations: dict[str, Path], reader: Callable = read_mask) -> Found:
     """Records of the names in both, problems for those in one only."""
-    records = tuple(Record(name, split, images[name], annotations[name], reader) for name in sorted(images.keys() & annotations.keys()))
-    problems = [f"{images[name]} has no mask: add it, or remove the image" for name in sorted(images.keys() - annotations.keys())]
-    problems += [f"{annotations[name]} has no image: add it, or remove the mask" for name in sorted(annotations.keys() - images.keys())]
+    records = tuple(
+        Record(name, split, images[name], annotations[name], reader)
+        for name in sorted(images.keys() & annotations.keys())
+    )
+    problems = [
+        f"{images[name]} has no mask: add it, or remove the image"
+        for name in sorted(images.keys() - annotations.keys())
+    ]
+    problems += [
+        f"{annotations[name]} has no image: add it, or remove the mask"
+        for name in sorted(annotations.keys() - images.keys())
+    ]
     return Found(records, tuple(problems))
 
 

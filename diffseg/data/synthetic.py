@@ -86,7 +86,9 @@ def _blob(rng, n: int, centre, radius: float, rough: float) -> np.ndarray:
     turn, stretch = rng.uniform(0, np.pi), rng.uniform(0.65, 1)
     u, v = x * np.cos(turn) + y * np.sin(turn), (y * np.cos(turn) - x * np.sin(turn)) / stretch
     angle, waves = np.arctan2(v, u), np.arange(2, 7)
-    ripples = rng.normal(0, rough / waves, 5)[:, None, None] * np.cos(waves[:, None, None] * angle + rng.uniform(0, 2 * np.pi, (5, 1, 1)))
+    ripples = rng.normal(0, rough / waves, 5)[:, None, None] * np.cos(
+        waves[:, None, None] * angle + rng.uniform(0, 2 * np.pi, (5, 1, 1))
+    )
     return radius * (1 + ripples.sum(0)) - np.hypot(u, v)
 
 

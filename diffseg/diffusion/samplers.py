@@ -9,6 +9,7 @@ With n = T steps on a published schedule of T steps these are the published samp
 is that of the longer step, not that of one of the T.
 """
 
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -22,14 +23,15 @@ def times(steps: int, device: torch.device | str) -> torch.Tensor:
     return torch.linspace(1, 0, steps + 1, dtype=torch.float64, device=device)
 
 
-def ancestral(denoise: Callable, x: torch.Tensor, steps: int, log_snr: Callable, noise: Callable,
-              variance: str = "small") -> torch.Tensor:  # fmt: skip
+def ancestral(
+    denoise: Callable, x: torch.Tensor, steps: int, log_snr: Callable, noise: Callable, variance: str = "small"
+) -> torch.Tensor:
     """DDPM sampling from q(x_s | x_t, x̂0) (Ho et al., 2020, Eq. 6–7; Kingma et al., 2021, Eq. 29–32).
 
     variance: "small" is the posterior's, β̃_t; "large" is β_t. The last step returns x̂0.
     """
     grid = times(steps, x.device)
-    for t, s in zip(grid[:-1], grid[1:], strict=True):
+    for t, s in itertools.pairwise(grid):
         x0 = denoise(x, t)
         if s == 0:
             return x0
@@ -41,11 +43,12 @@ def ancestral(denoise: Callable, x: torch.Tensor, steps: int, log_snr: Callable,
     raise ValueError("sampling needs at least one step")
 
 
-def ddim(denoise: Callable, x: torch.Tensor, steps: int, log_snr: Callable, noise: Callable,
-         variance: str = "small") -> torch.Tensor:  # fmt: skip
+def ddim(
+    denoise: Callable, x: torch.Tensor, steps: int, log_snr: Callable, noise: Callable, variance: str = "small"
+) -> torch.Tensor:
     """Deterministic sampling (Song et al., 2021, Eq. 12 with σ = 0); ε̂ is derived anew from the clipped x̂0."""
     grid = times(steps, x.device)
-    for t, s in zip(grid[:-1], grid[1:], strict=True):
+    for t, s in itertools.pairwise(grid):
         x0 = denoise(x, t)
         if s == 0:
             return x0

@@ -28,8 +28,9 @@ def activated(output: torch.Tensor, diffusion: Diffusion) -> torch.Tensor:
     return low + (high - low) * (output.tanh() + 1) / 2
 
 
-def to_x0(prediction: torch.Tensor, x_t: torch.Tensor, alpha: torch.Tensor, sigma: torch.Tensor,
-          diffusion: Diffusion) -> torch.Tensor:  # fmt: skip
+def to_x0(
+    prediction: torch.Tensor, x_t: torch.Tensor, alpha: torch.Tensor, sigma: torch.Tensor, diffusion: Diffusion
+) -> torch.Tensor:
     """x̂0 from the (activated) prediction."""
     if diffusion.target == "x0":
         return prediction

@@ -16,7 +16,9 @@ def build(network: Network, channels: int, image_channels: int, out_channels: in
     channels: of x_t. image_channels: of the conditioning image; 0 for none, and `image` is then None.
     """
     settings = network.model_dump(exclude={"name"})
-    return NETWORKS[network.name](channels=channels, image_channels=image_channels, out_channels=out_channels, **settings)
+    return NETWORKS[network.name](
+        channels=channels, image_channels=image_channels, out_channels=out_channels, **settings
+    )
 
 
 def check_size(network: Network, size: int) -> None:

@@ -32,8 +32,14 @@ def zero_init(module: nn.Module) -> nn.Module:
 class ResBlock(nn.Module):
     """Two normalised 3 × 3 convolutions with the time embedding added in between, and a skip. [B, C, H, W]."""
 
-    PUBLISHED = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time": "emb_layers.1",
-                 "norm2": "out_layers.0", "conv2": "out_layers.3", "skip": "skip_connection"}  # fmt: skip
+    PUBLISHED = {
+        "norm1": "in_layers.0",
+        "conv1": "in_layers.2",
+        "time": "emb_layers.1",
+        "norm2": "out_layers.0",
+        "conv2": "out_layers.3",
+        "skip": "skip_connection",
+    }
 
     def __init__(self, in_channels: int, out_channels: int, time_channels: int, dropout: float):
         super().__init__()

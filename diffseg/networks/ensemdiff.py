@@ -4,7 +4,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from diffseg.networks.blocks import Attention, Downsample, ResBlock, Stage, Upsample, norm, timestep_embedding, zero_init
+from diffseg.networks.blocks import (
+    Attention,
+    Downsample,
+    ResBlock,
+    Stage,
+    Upsample,
+    norm,
+    timestep_embedding,
+    zero_init,
+)
 
 
 class EnsemDiff(nn.Module):
@@ -16,8 +25,18 @@ class EnsemDiff(nn.Module):
     In E3 and E4 there is no conditioning branch to remove: the first convolution just has fewer input channels.
     """
 
-    def __init__(self, channels=1, image_channels=3, out_channels=2, width=128, multipliers=(1, 1, 2, 2, 4, 4), blocks=2,
-                 attention=(16,), heads=1, dropout=0.0):  # fmt: skip
+    def __init__(
+        self,
+        channels=1,
+        image_channels=3,
+        out_channels=2,
+        width=128,
+        multipliers=(1, 1, 2, 2, 4, 4),
+        blocks=2,
+        attention=(16,),
+        heads=1,
+        dropout=0.0,
+    ):
         super().__init__()
         self.width = width
         embedded = 4 * width
@@ -67,7 +86,13 @@ class EnsemDiff(nn.Module):
     def published_names(self) -> dict[str, str]:
         """The published state dict's key of each own key."""
         names = {}
-        prefixes = {"time": "time_embed", "stem": "input_blocks.0.0", "middle": "middle_block", "norm": "out.0", "head": "out.2"}
+        prefixes = {
+            "time": "time_embed",
+            "stem": "input_blocks.0.0",
+            "middle": "middle_block",
+            "norm": "out.0",
+            "head": "out.2",
+        }
         for key in self.state_dict():
             first, *rest = key.split(".")
             if first in ("encoder", "decoder"):
