@@ -135,7 +135,6 @@ def _panels(curves: pd.DataFrame, title: str, scale: alt.Scale | None = None) ->
 
 
 def _line(curves: pd.DataFrame, title: str, scale: alt.Scale | None = None) -> alt.Chart:
-    curves = curves.assign(step=(1000 * curves["t"]).round())
     return (
         alt.Chart(curves)
         .mark_line()
@@ -146,7 +145,7 @@ def _line(curves: pd.DataFrame, title: str, scale: alt.Scale | None = None) -> a
                 "dataset",
                 "series",
                 alt.Tooltip("t", format=".3f"),
-                alt.Tooltip("step", title="step of 1000"),
+                alt.Tooltip("step:Q", title="step of 1000"),
                 alt.Tooltip("log_snr", format=".2f", title="log-SNR"),
                 alt.Tooltip("mean", format=".4g", title=title),
                 alt.Tooltip("low", format=".4g"),

@@ -1,6 +1,5 @@
 """Data frames from ledgers, and the numbers that the report states."""
 
-import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,15 +40,13 @@ def load(ledgers: list[Ledger]) -> Tables:
     every = pd.concat(last, ignore_index=True)
     trials = every[every["status"] == "complete"].copy()
     trials["variant"] = _variants(trials)
-    key = ["trial", "attempt", "study", "experiment", "dataset", "network", "seed", "variant"]
-    steps = trials.set_index("trial")["config"].map(lambda config: json.loads(config)["training"]["steps"])
-
+    key = ["trial", "attempt", "study", "experiment", "dataset", "network", "seed", "variant", "config_training_steps"]
     def joined(table: str) -> pd.DataFrame:
         rows = pd.concat([ledger.read(table).to_pandas() for ledger in ledgers], ignore_index=True)
         return rows.merge(trials[key], on=["trial", "attempt"])
 
     timesteps = joined("timesteps")
-    timesteps["share"] = timesteps["step"] / timesteps["trial"].map(steps)
+    timesteps["share"] = timesteps["step"] / timesteps["config_training_steps"]
     return Tables(
         trials,
         every[every["status"] == "failed"],
@@ -90,11 +87,9 @@ def table1(tables: Tables) -> pd.DataFrame:
 def errors(tables: Tables, experiments: list[str], value: str, snapshot: str = "last") -> pd.DataFrame:
     """Mean, least and greatest `value` (mask_error or loss) over seeds at every t, of the "first" or the "last" snapshot.
 
-    With a column `series` that names experiment and variant.
+    With columns `series`, which names experiment and variant, and `step`, t in steps of 1000.
     """
     rows = tables.timesteps[tables.timesteps["experiment"].isin(experiments)].dropna(subset=[value])
-    if rows.empty:
-        return rows
     chosen = rows.groupby("trial")["step"].transform("min" if snapshot == "first" else "max")
     rows = rows[rows["step"] == chosen]
     group = rows.groupby(["dataset", "network", "experiment", "variant", "t"], sort=False)
@@ -106,7 +101,7 @@ def errors(tables: Tables, experiments: list[str], value: str, snapshot: str = "
         seeds=("seed", "nunique"),
         share=("share", "max"),
     ).reset_index()
-    return found.assign(series=_series(found))
+    return found.assign(series=_series(found), step=(1000 * found["t"]).round())
 
 
 def half_maxima(curves: pd.DataFrame) -> pd.DataFrame:

@@ -51,6 +51,8 @@ class Network(Section):
     def _divisible(self):
         if self.width % 32:
             raise ValueError(f"width is {self.width}, but group normalisation needs a multiple of 32")
+        if self.width % self.heads:
+            raise ValueError(f"heads is {self.heads}, which does not divide the width {self.width}")
         return self
 
 

@@ -1,0 +1,50 @@
+"""The README's commands are those that the program has. CI runs the quick start and the reading commands for real."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from studies.cli import main
+from test_data import isic16, monuseg_tree
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+LINES = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+COMMANDS = [line for line in LINES if line.startswith("diffseg ")]
+
+
+def test_the_quick_start_is_two_lines():
+    section = README.split("## Quick start")[1].split("\n## ")[0]
+    lines = [line for block in re.findall(r"```sh\n(.*?)```", section, re.DOTALL) for line in block.splitlines()]
+    assert len(lines) == 2
+    assert lines[0].endswith("diffseg run quickstart")
+    assert lines[1].endswith("pytest")
+    assert all(line.startswith("python3 -m venv .venv && .venv/bin/pip install") for line in lines)
+
+
+@pytest.mark.parametrize("command", [line for line in COMMANDS if "run" in line or "plan" in line or "check" in line])
+def test_commands_on_data_are_understood(command, tmp_path):
+    """`run` is planned instead, on small data in the official layouts."""
+    isic16(tmp_path / "isic16")
+    monuseg_tree(tmp_path / "monuseg")
+    words = shlex.split(command.replace("/data/", f"{tmp_path}/"))[1:]
+    if words[0] in ("run", "plan"):
+        words = ["plan", *words[1:], "--store", str(tmp_path / "store"), "--json"]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 0, result.output
+
+
+def test_every_other_command_reads_a_study():
+    others = [shlex.split(line)[1] for line in COMMANDS if shlex.split(line)[1] not in ("run", "plan", "data")]
+    assert others == ["status", "best", "show", "report"]
+    assert all(name in main.commands for name in others)
+
+
+def test_the_python_example_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    examples = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (example,) = (text for text in examples if "trial.run" in text)
+    exec(compile(example.replace('"training.steps": 100', '"training.steps": 3, "inference.ensemble": 1'), "README.md", "exec"), {})
+    assert (tmp_path / "one-trial").is_dir()
