@@ -1,4 +1,4 @@
-"""The study's exhibits as Altair charts, with the axes of the paper's figures. Each takes Tables and returns a chart or None."""
+"""The study's exhibits as Altair charts, with the axes of the paper's figures. Each takes Tables; None if it has no data."""
 
 import altair as alt
 import pandas as pd
@@ -6,27 +6,28 @@ import pandas as pd
 from analysis import tables as t
 from analysis.tables import Tables
 
-# Okabe & Ito's palette, which colour-blind readers can tell apart; black and yellow are left out for both themes' sake
-COLOURS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"]
+# Okabe & Ito's palette, which colour-blind readers can tell apart, without black and yellow
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
+DASHES = [[1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [4, 1], [1, 1]]
+SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"]
 T_AXIS = "t (0 clean, 1 noise)"
 alt.data_transformers.disable_max_rows()
 
 
 def mask_errors(tables: Tables) -> alt.FacetChart | None:
     """Mask error over t, E2 against E3, a panel for each data set (Fig. 3 left)."""
-    return _panels(t.errors(tables, ["e2", "e3"], "mask_error"), "mean squared mask error")
+    return _panels(
+        tables, t.errors(tables, ["e2", "e3"], "mask_error"), "mean squared mask error", alt.Scale(zero=True)
+    )
 
 
 def losses(tables: Tables) -> alt.FacetChart | None:
     """Loss over t of E2 with the ε-target and of E4, at the first snapshot (Fig. 3 middle and right)."""
-    epsilon = (
-        set(tables.trials.loc[tables.trials["config_diffusion_target"] == "epsilon", "trial"])
-        if len(tables.trials)
-        else set()
-    )
+    trials = tables.trials
+    epsilon = set(trials.loc[trials["config_diffusion_target"] == "epsilon", "trial"])
     kept = tables.timesteps[tables.timesteps["trial"].isin(epsilon)]
     curves = t.errors(Tables(**{**vars(tables), "timesteps": kept}), ["e2", "e4"], "loss", snapshot="first")
-    return _panels(curves, "ε-loss (log scale)", scale=alt.Scale(type="log"))
+    return _panels(tables, curves, "ε-loss (log scale)", alt.Scale(type="log"))
 
 
 def fingerprints(tables: Tables) -> alt.LayerChart | None:
@@ -34,25 +35,13 @@ def fingerprints(tables: Tables) -> alt.LayerChart | None:
     curves = t.errors(tables, ["e3"], "mask_error")
     if curves.empty:
         return None
-    colour = alt.Color("dataset:N", title=None, scale=_scale(curves["dataset"]))
-    dash = alt.StrokeDash("dataset:N", title=None)
-    detail = ["network:N", "variant:N"]
-    lines = _line(curves, "mean squared mask error").encode(color=colour, strokeDash=dash, detail=detail)
-    points = (
-        alt.Chart(t.half_maxima(curves))
-        .mark_point(filled=True, size=90)
-        .encode(
-            x="t:Q",
-            y="mean:Q",
-            color=colour,
-            shape=alt.Shape("dataset:N", title=None),
-            tooltip=[
-                "dataset",
-                alt.Tooltip("t", format=".3f", title="t at half maximum"),
-                alt.Tooltip("mean", format=".3f"),
-            ],
-        )
+    look = _look(curves["dataset"], curves["dataset"], "dataset")
+    lines = _line(curves, "mean squared mask error", alt.Scale(zero=True)).encode(
+        color=look["color"], strokeDash=look["strokeDash"], detail=["network:N", "variant:N"]
     )
+    tooltip = ["dataset", alt.Tooltip("t", format=".3f", title="t at half maximum"), alt.Tooltip("mean", format=".3f")]
+    points = alt.Chart(t.half_maxima(curves)).mark_point(filled=True, size=110, opacity=1)
+    points = points.encode(x="t:Q", y="mean:Q", color=look["color"], shape=look["shape"], tooltip=tooltip)
     return (lines + points).properties(width=560, height=300)
 
 
@@ -61,22 +50,17 @@ def learning_curves(tables: Tables) -> alt.FacetChart | None:
     rows = tables.curves[tables.curves["metric"] == "loss"]
     if rows.empty:
         return None
-    rows = (
-        rows.groupby(["dataset", "experiment", "network", "variant", "step"], sort=False)["value"].mean().reset_index()
+    rows = rows.groupby([*t.GROUP, "step"], sort=False)["value"].mean().reset_index()
+    look = _look(tables.trials["series"], rows["series"], "series")
+    lines = alt.Chart(rows).mark_line(strokeWidth=1.5)
+    lines = lines.encode(
+        x=alt.X("step:Q", title="step"),
+        y=alt.Y("value:Q", title="training loss (log scale)", scale=alt.Scale(type="log")),
+        color=look["color"],
+        strokeDash=look["strokeDash"],
+        tooltip=["dataset", "series", "step", alt.Tooltip("value", format=".4g", title="loss")],
     )
-    rows["series"] = t._series(rows)
-    chart = (
-        alt.Chart(rows)
-        .mark_line(strokeWidth=1.5)
-        .encode(
-            x=alt.X("step:Q", title="step"),
-            y=alt.Y("value:Q", title="training loss (log scale)", scale=alt.Scale(type="log")),
-            color=alt.Color("series:N", title=None, scale=_scale(rows["series"])),
-            strokeDash=alt.StrokeDash("series:N", title=None),
-            tooltip=["dataset", "series", "step", alt.Tooltip("value", format=".4g", title="loss")],
-        )
-    )
-    return _facets(chart.properties(width=260, height=200))
+    return _facets(lines.properties(width=260, height=200))
 
 
 def reliability(tables: Tables) -> alt.FacetChart | None:
@@ -85,83 +69,72 @@ def reliability(tables: Tables) -> alt.FacetChart | None:
     if rows.empty:
         return None
     rows = rows.assign(p=rows["confidence"] * rows["count"], y=rows["accuracy"] * rows["count"])
-    rows = (
-        rows.groupby(["dataset", "experiment", "network", "variant", "bin"], sort=False)[["count", "p", "y"]]
-        .sum()
-        .reset_index()
-    )
+    rows = rows.groupby([*t.GROUP, "bin"], sort=False)[["count", "p", "y"]].sum().reset_index()
     rows = rows[rows["count"] > 0]
-    rows = rows.assign(series=t._series(rows), confidence=rows["p"] / rows["count"], accuracy=rows["y"] / rows["count"])
-    colour = alt.Color("series:N", title=None, scale=_scale(rows["series"]))
+    rows = rows.assign(confidence=rows["p"] / rows["count"], accuracy=rows["y"] / rows["count"])
+    look = _look(tables.trials["series"], rows["series"], "series")
     base = alt.Chart(rows).encode(
         x=alt.X("confidence:Q", title="predicted probability", scale=alt.Scale(domain=[0, 1])),
         y=alt.Y("accuracy:Q", title="share of foreground", scale=alt.Scale(domain=[0, 1])),
-        color=colour,
+        color=look["color"],
     )
-    lines = base.mark_line(strokeWidth=1.2).encode(strokeDash=alt.StrokeDash("series:N", title=None))
-    points = base.mark_point(filled=True).encode(
-        size=alt.Size("count:Q", title="pixels", scale=alt.Scale(type="log", range=[10, 160])),
-        shape=alt.Shape("series:N", title=None),
-        tooltip=[
-            "dataset",
-            "series",
-            "bin",
-            alt.Tooltip("count", format=","),
-            alt.Tooltip("confidence", format=".3f"),
-            alt.Tooltip("accuracy", format=".3f"),
-        ],
+    shown = [
+        alt.Tooltip(name, format=form) for name, form in (("count", ","), ("confidence", ".3f"), ("accuracy", ".3f"))
+    ]
+    points = base.mark_point(filled=True, opacity=0.9).encode(
+        size=alt.Size("count:Q", title="pixels", scale=alt.Scale(type="log", range=[10, 160]), legend=None),
+        shape=look["shape"],
+        tooltip=["dataset", "series", "bin", *shown],
     )
-    ideal = (
-        alt.Chart(rows)
-        .transform_aggregate(groupby=["dataset"])
-        .transform_calculate(zero="0", one="1")
-        .mark_rule(color="#888", strokeDash=[2, 2])
-        .encode(x=alt.X("zero:Q"), x2="one:Q", y=alt.Y("zero:Q"), y2="one:Q")
-    )
-    return _facets(alt.layer(ideal, lines, points).properties(width=240, height=240))
+    ideal = alt.Chart(rows).transform_aggregate(groupby=["dataset"]).transform_calculate(zero="0", one="1")
+    ideal = ideal.mark_rule(color="#888", strokeDash=[2, 2]).encode(x="zero:Q", x2="one:Q", y="zero:Q", y2="one:Q")
+    return _facets(alt.layer(ideal, base.mark_line(strokeWidth=1.2), points).properties(width=240, height=240))
 
 
-def _panels(curves: pd.DataFrame, title: str, scale: alt.Scale | None = None) -> alt.FacetChart | None:
+def _panels(tables: Tables, curves: pd.DataFrame, title: str, scale: alt.Scale) -> alt.FacetChart | None:
+    """Curves over t, a panel for each data set; with several seeds their mean, and a band from the least to the greatest."""
     if curves.empty:
         return None
-    line = _line(curves, title, scale).encode(
-        color=alt.Color("series:N", title=None, scale=_scale(curves["series"])),
-        strokeDash=alt.StrokeDash("series:N", title=None),
-    )
-    if curves["seeds"].max() == 1:
-        return _facets(line.properties(width=260, height=220))
-    band = alt.Chart(curves).mark_area(opacity=0.2).encode(x="t:Q", y="low:Q", y2="high:Q", color="series:N")
-    return _facets(alt.layer(band, line).properties(width=260, height=220))
+    look = _look(tables.trials["series"], curves["series"], "series")
+    chart = _line(curves, title, scale).encode(color=look["color"], strokeDash=look["strokeDash"])
+    if curves["seeds"].max() > 1:
+        band = alt.Chart(curves).mark_area(opacity=0.2).encode(x="t:Q", y="low:Q", y2="high:Q", color=look["color"])
+        chart = alt.layer(band, chart)
+    return _facets(chart.properties(width=260, height=220))
 
 
-def _line(curves: pd.DataFrame, title: str, scale: alt.Scale | None = None) -> alt.Chart:
-    return (
-        alt.Chart(curves)
-        .mark_line()
-        .encode(
-            x=alt.X("t:Q", title=T_AXIS, scale=alt.Scale(domain=[0, 1])),
-            y=alt.Y("mean:Q", title=title, scale=scale or alt.Scale(zero=True)),
-            tooltip=[
-                "dataset",
-                "series",
-                alt.Tooltip("t", format=".3f"),
-                alt.Tooltip("step:Q", title="step of 1000"),
-                alt.Tooltip("log_snr", format=".2f", title="log-SNR"),
-                alt.Tooltip("mean", format=".4g", title=title),
-                alt.Tooltip("low", format=".4g"),
-                alt.Tooltip("high", format=".4g"),
-                alt.Tooltip("seeds"),
-                alt.Tooltip("share", format=".0%", title="of training"),
-            ],
-        )
-    )
+def _line(curves: pd.DataFrame, title: str, scale: alt.Scale) -> alt.Chart:
+    tooltip = [
+        alt.Tooltip("dataset"),
+        alt.Tooltip("series"),
+        alt.Tooltip("t", format=".3f"),
+        alt.Tooltip("step", title="step of 1000"),
+        alt.Tooltip("log_snr", format=".2f", title="log-SNR"),
+        alt.Tooltip("mean", format=".4g", title=title),
+        alt.Tooltip("low", format=".4g", title="least over seeds"),
+        alt.Tooltip("high", format=".4g", title="greatest over seeds"),
+        alt.Tooltip("seeds"),
+        alt.Tooltip("share", format=".0%", title="of training"),
+    ]
+    x = alt.X("t:Q", title=T_AXIS, scale=alt.Scale(domain=[0, 1]))
+    return alt.Chart(curves).mark_line().encode(x=x, y=alt.Y("mean:Q", title=title, scale=scale), tooltip=tooltip)
 
 
 def _facets(chart) -> alt.FacetChart:
     return chart.facet(facet=alt.Facet("dataset:N", title=None), columns=3).resolve_scale(x="shared", y="shared")
 
 
-def _scale(values: pd.Series) -> alt.Scale:
-    """The same colour for the same name wherever it stands: names are numbered in their fixed order."""
-    names = sorted(set(values))
-    return alt.Scale(domain=names, range=[COLOURS[i % len(COLOURS)] for i in range(len(names))])
+def _look(every: pd.Series, shown: pd.Series, field: str) -> dict:
+    """Colour, dash and shape by name, in one legend: a name looks the same in every chart, and colour is never alone."""
+    names, present = sorted(set(every)), sorted(set(shown))
+    places = [names.index(name) for name in present]
+
+    def channel(kind, values: list):
+        scale = alt.Scale(domain=present, range=[values[place % len(values)] for place in places])
+        return kind(f"{field}:N", title=None, scale=scale)
+
+    return {
+        "color": channel(alt.Color, COLOURS),
+        "strokeDash": channel(alt.StrokeDash, DASHES),
+        "shape": channel(alt.Shape, SHAPES),
+    }

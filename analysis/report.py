@@ -91,7 +91,7 @@ def _examples(examples: pd.DataFrame) -> list[dict]:
     if examples.empty:
         return []
     examples = examples[examples["seed"] == examples["seed"].min()]
-    examples = examples.assign(series=tables._series(examples), src=examples["png"].map(_data_uri))
+    examples = examples.assign(src=examples["png"].map(_data_uri))
     grids = []
     for dataset, rows in examples.groupby("dataset", sort=True):
         columns = sorted(set(rows["series"]))

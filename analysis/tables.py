@@ -10,14 +10,16 @@ from studies.ledger import Ledger
 
 NAMES = {"e1": "E1 feed-forward", "e2": "E2 diffusion", "e3": "E3 mask prediction", "e4": "E4 image generation"}
 NOT_A_CHOICE = ("config_seed", "config_experiment", "config_data_", "config_network_name", "config_inference_")
+GROUP = ["dataset", "experiment", "network", "variant", "series"]  # trials that differ in their seed only
 
 
 @dataclass(frozen=True)
 class Tables:
     """The last attempts of all trials of some studies; every frame but `failed` holds complete ones only.
 
-    All have the columns trial, study, experiment, dataset, network, seed and `variant`: in words, the settings in which
-    trials of one experiment, data set and network differ ("" if they do not).
+    All have the columns trial, study, experiment, dataset, network, seed; `variant`, in words the settings in which
+    trials of one experiment, data set and network differ ("" if they do not); and `series`, which names experiment,
+    variant and, if there are several, network, alike in all frames.
     """
 
     trials: pd.DataFrame
@@ -40,7 +42,9 @@ def load(ledgers: list[Ledger]) -> Tables:
     every = pd.concat(last, ignore_index=True)
     trials = every[every["status"] == "complete"].copy()
     trials["variant"] = _variants(trials)
-    key = ["trial", "attempt", "study", "experiment", "dataset", "network", "seed", "variant", "config_training_steps"]
+    trials["series"] = _series(trials)
+    key = ["trial", "attempt", *GROUP, "seed", "config_training_steps"]
+
     def joined(table: str) -> pd.DataFrame:
         rows = pd.concat([ledger.read(table).to_pandas() for ledger in ledgers], ignore_index=True)
         return rows.merge(trials[key], on=["trial", "attempt"])
@@ -87,12 +91,12 @@ def table1(tables: Tables) -> pd.DataFrame:
 def errors(tables: Tables, experiments: list[str], value: str, snapshot: str = "last") -> pd.DataFrame:
     """Mean, least and greatest `value` (mask_error or loss) over seeds at every t, of the "first" or the "last" snapshot.
 
-    With columns `series`, which names experiment and variant, and `step`, t in steps of 1000.
+    With the columns of GROUP and `step`, t in steps of 1000.
     """
     rows = tables.timesteps[tables.timesteps["experiment"].isin(experiments)].dropna(subset=[value])
     chosen = rows.groupby("trial")["step"].transform("min" if snapshot == "first" else "max")
     rows = rows[rows["step"] == chosen]
-    group = rows.groupby(["dataset", "network", "experiment", "variant", "t"], sort=False)
+    group = rows.groupby([*GROUP, "t"], sort=False)
     found = group.agg(
         mean=(value, "mean"),
         low=(value, "min"),
@@ -101,7 +105,7 @@ def errors(tables: Tables, experiments: list[str], value: str, snapshot: str = "
         seeds=("seed", "nunique"),
         share=("share", "max"),
     ).reset_index()
-    return found.assign(series=_series(found), step=(1000 * found["t"]).round())
+    return found.assign(step=(1000 * found["t"]).round())
 
 
 def half_maxima(curves: pd.DataFrame) -> pd.DataFrame:

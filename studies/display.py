@@ -20,7 +20,7 @@ class Display:
     def __init__(self, study: Study, ledger: Ledger, weights: dict[str, float], quiet: bool = False):
         self.study, self.ledger, self.weights = study, ledger, weights
         self.console = Console(file=sys.stderr, quiet=quiet, highlight=False)
-        self.started, self.before = time.monotonic(), None
+        self.started, self.before, self.pause = time.monotonic(), None, 0.5
         self.told = {(state.trial, state.attempt) for state in states(study, ledger) if state.status == "failed"}
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._loop, daemon=True)
@@ -36,14 +36,19 @@ class Display:
     def _loop(self) -> None:
         if self.console.is_terminal:
             with self.console.status("", spinner="line") as status:
-                while not self._end.wait(0.5):
+                while not self._end.wait(self.pause):
                     status.update(self._line())
         while not self._end.wait(30):
-            self.console.print(self._line())
-        self.console.print(self._line())
+            self._print(self._line())
+        self._print(self._line())
+
+    def _print(self, text: str) -> None:
+        self.console.print(text, markup=False, soft_wrap=True)
 
     def _line(self) -> str:
+        clock = time.monotonic()
         found = states(self.study, self.ledger)
+        self.pause = max(0.5, 10 * (time.monotonic() - clock))  # a large store is not read all the time
         for state in found:
             if state.status == "failed" and (state.trial, state.attempt) not in self.told:
                 self.told.add((state.trial, state.attempt))

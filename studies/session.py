@@ -192,9 +192,10 @@ def _stopping(stop_file: Path):
 
 
 def _commit() -> tuple[str | None, bool]:
-    """The commit of the code that runs, and whether it was changed since; (None, False) outside a checkout."""
+    """The commit of the code that runs, and whether it was changed since; (None, False) where it is installed."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
+        subprocess.run([*git, "ls-files", "--error-unmatch", __file__], capture_output=True, check=True)
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
         changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):

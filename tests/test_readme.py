@@ -46,5 +46,12 @@ def test_the_python_example_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     examples = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     (example,) = (text for text in examples if "trial.run" in text)
-    exec(compile(example.replace('"training.steps": 100', '"training.steps": 3, "inference.ensemble": 1'), "README.md", "exec"), {})
+    exec(
+        compile(
+            example.replace('"training.steps": 100', '"training.steps": 3, "inference.ensemble": 1'),
+            "README.md",
+            "exec",
+        ),
+        {},
+    )
     assert (tmp_path / "one-trial").is_dir()

@@ -30,7 +30,13 @@ def configs(experiments=("e1", "e2", "e3", "e4"), targets=("x0", "epsilon")):
         for experiment in experiments:
             for target in targets:
                 for seed in SEEDS:
-                    leaves = {"experiment": experiment, "seed": seed, "data.name": dataset, "diffusion.target": target, "training.steps": 100}
+                    leaves = {
+                        "experiment": experiment,
+                        "seed": seed,
+                        "data.name": dataset,
+                        "diffusion.target": target,
+                        "training.steps": 100,
+                    }
                     config = Config().with_leaves(leaves).resolved()
                     found[config.digest] = config
     return list(found.values())
@@ -43,7 +49,12 @@ def error_at(config, t):
 
 
 def iou_of(config):
-    return 0.8 + 0.01 * config.seed + (0.05 if config.experiment == "e2" else 0) - (0.02 if config.diffusion.target == "epsilon" else 0)
+    return (
+        0.8
+        + 0.01 * config.seed
+        + (0.05 if config.experiment == "e2" else 0)
+        - (0.02 if config.diffusion.target == "epsilon" else 0)
+    )
 
 
 def png(value):
@@ -64,7 +75,9 @@ def attempt(config, trial, status="complete", error=None):
     found = {"curves": [{"step": step, "metric": "loss", "value": 1 / step} for step in (10, 50, 100)]}
     if config.experiment in ("e1", "e2"):
         row |= {"iou": iou_of(config), "dice": 0.9, "ece": 0.02 + 0.001 * config.seed, "brier": 0.05, "nll": 0.2}
-        found["calibration"] = [{"bin": b, "count": 10 * (b + 1), "confidence": b / 10 + 0.05, "accuracy": b / 10} for b in range(10)]
+        found["calibration"] = [
+            {"bin": b, "count": 10 * (b + 1), "confidence": b / 10 + 0.05, "accuracy": b / 10} for b in range(10)
+        ]
         found["examples"] = [{"image": f"{name} {SCRIPT}", "kind": kind, "png": png(60 * k)}
                              for name in ("first", "second") for k, kind in enumerate(("image", "truth", "mean", "sd"))]  # fmt: skip
     if config.experiment != "e1":
@@ -144,7 +157,9 @@ def test_charts_draw_the_ledgers_numbers(found):
     assert len(fingerprint) == 2 * len(T)
     calibration = pd.DataFrame(values(charts.reliability(found)))
     assert np.allclose(calibration["confidence"] - calibration["accuracy"], 0.05)
-    assert calibration["count"].sum() == sum(10 * (b + 1) for b in range(10)) * 3 * 2 * 3  # three seeds, two data sets, E1 and two E2
+    assert (
+        calibration["count"].sum() == sum(10 * (b + 1) for b in range(10)) * 3 * 2 * 3
+    )  # three seeds, two data sets, E1 and two E2
     assert len(values(charts.learning_curves(found))) == 3 * 2 * 5
 
 
@@ -200,8 +215,14 @@ def test_the_page_in_a_browser(ledger, tmp_path, width, dark):
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     browser = selenium.Chrome(options=options, service=selenium.ChromeService(driver))
     try:
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]})
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": width, "height": 2000, "deviceScaleFactor": 1, "mobile": False})
+        browser.execute_cdp_cmd(
+            "Emulation.setEmulatedMedia",
+            {"features": [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]},
+        )
+        browser.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": 2000, "deviceScaleFactor": 1, "mobile": False},
+        )
         browser.get(path.as_uri())
         drawn = browser.execute_async_script(
             "const done = arguments[0]; setTimeout(() => done([...document.querySelectorAll('.chart')].map("
