@@ -21,7 +21,7 @@ def save(folder: Path, step: int, state: dict) -> Path:
     content = buffer.getbuffer()
     path = folder / f"step-{step:08d}-{_digest(content)}.pt"
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
+    temporary = path.with_suffix(".pt.tmp")
     temporary.write_bytes(content)
     temporary.replace(path)
     for old in _files(folder)[KEEP:]:
@@ -30,7 +30,9 @@ def save(folder: Path, step: int, state: dict) -> Path:
 
 
 def load(folder: Path, device: torch.device | str) -> dict | None:
-    """The newest sound checkpoint's state, or None if there is none."""
+    """The newest sound checkpoint's state, or None if there is none. Called before any is written: leftovers are removed."""
+    for leftover in folder.glob("step-*.tmp"):
+        leftover.unlink()
     for path in _files(folder):
         content = path.read_bytes()
         if _digest(content) == path.stem.rpartition("-")[2]:

@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,16 +57,18 @@ def run(
         raise UserError(
             f"the store {ledger.store} can be read, but running needs a folder that all nodes share: give --store DIR"
         )
-    weights = {
-        trial.name: cost(trial.config).flops for trial in study.trials
-    }  # also finds sizes that a network cannot take
-    ledger.define(study.definition())
+    # This also finds sizes that a network cannot take, before anything is written.
+    weights = {trial.name: cost(trial.config).flops for trial in study.trials}
     folder = Path(ledger.root)
     lock, stop_file = Lock(folder), folder / "stop"
+    scratch = folder / "scratch"  # Ray's own files, which nobody needs after the session
     lock.acquire()
-    scratch = Path(tempfile.mkdtemp(prefix="diffseg-"))
     try:
+        ledger.define(study.definition())
         stop_file.unlink(missing_ok=True)
+        for leftover in (scratch, folder / "tmp"):  # of a session that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
+        scratch.mkdir()
         for path in ledger.set_aside_damaged():
             print(
                 f"warning: {path} was damaged and is set aside in {folder / 'damaged'}; its trial runs again",
@@ -166,8 +167,16 @@ def _ray(address: str | None):
         yield
         return
     address = address or os.environ.get("RAY_ADDRESS")
-    own = {} if address else {"resources": {DRIVER: 10_000}, "include_dashboard": True}
-    ray.init(address=address, logging_level="error", log_to_driver=False, **own)
+    if address:
+        ray.init(address=address, logging_level="error", log_to_driver=False)
+    else:  # reached from this machine alone
+        ray.init(
+            resources={DRIVER: 10_000},
+            include_dashboard=False,
+            logging_level="error",
+            log_to_driver=False,
+            _node_ip_address="127.0.0.1",
+        )
     try:
         yield
     finally:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from test_data import isic16, monuseg_tree
 
 from studies.cli import main
-from test_data import isic16, monuseg_tree
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 LINES = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]

@@ -66,8 +66,20 @@ def png(value):
 def attempt(config, trial, status="complete", error=None):
     import datetime
 
-    order = Order(store="s", study="study", trial=trial, attempt=1, config=config.canonical(), root=None, cpus=1, gpus=0,
-                  stop_file="", scratch="", commit="0123456789abcdef", dirty=False)  # fmt: skip
+    order = Order(
+        store="s",
+        study="study",
+        trial=trial,
+        attempt=1,
+        config=config.canonical(),
+        root=None,
+        cpus=1,
+        gpus=0,
+        stop_file="",
+        scratch="",
+        commit="0123456789abcdef",
+        dirty=False,
+    )
     row = _row(order, status, error, datetime.datetime.now(datetime.UTC)) | {"study": "study", "seconds": 60.0}
     if status == "failed":
         return {"trials": [row]}
@@ -78,13 +90,24 @@ def attempt(config, trial, status="complete", error=None):
         found["calibration"] = [
             {"bin": b, "count": 10 * (b + 1), "confidence": b / 10 + 0.05, "accuracy": b / 10} for b in range(10)
         ]
-        found["examples"] = [{"image": f"{name} {SCRIPT}", "kind": kind, "png": png(60 * k)}
-                             for name in ("first", "second") for k, kind in enumerate(("image", "truth", "mean", "sd"))]  # fmt: skip
+        found["examples"] = [
+            {"image": f"{name} {SCRIPT}", "kind": kind, "png": png(60 * k)}
+            for name in ("one", "two")
+            for k, kind in enumerate(("image", "truth", "mean", "sd"))
+        ]
     if config.experiment != "e1":
         masks = np.nan if config.experiment == "e4" else 1.0
         found["timesteps"] = [
-            {"step": step, "t": float(t), "log_snr": float(10 - 20 * t), "mask_error": float(masks * error_at(config, t)) * scale,
-             "loss": float(1.1 - t) * scale} for step, scale in ((75, 2.0), (100, 1.0)) for t in T]  # fmt: skip
+            {
+                "step": step,
+                "t": float(t),
+                "log_snr": float(10 - 20 * t),
+                "mask_error": float(masks * error_at(config, t)) * scale,
+                "loss": float(1.1 - t) * scale,
+            }
+            for step, scale in ((75, 2.0), (100, 1.0))
+            for t in T
+        ]
     return {"trials": [row], **found}
 
 
@@ -209,8 +232,16 @@ def test_the_page_in_a_browser(ledger, tmp_path, width, dark):
     path = write([ledger], tmp_path / "report.html")
     options = selenium.ChromeOptions()
     options.binary_location = binary
-    for flag in ("headless=new", "no-sandbox", "disable-gpu", "no-first-run", "disable-background-networking",
-                 "disable-component-update", "disable-sync", f"window-size={width},2000"):  # fmt: skip
+    for flag in (
+        "headless=new",
+        "no-sandbox",
+        "disable-gpu",
+        "no-first-run",
+        "disable-background-networking",
+        "disable-component-update",
+        "disable-sync",
+        f"window-size={width},2000",
+    ):
         options.add_argument(f"--{flag}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     browser = selenium.Chrome(options=options, service=selenium.ChromeService(driver))
