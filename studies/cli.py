@@ -42,7 +42,7 @@ store_option = click.option(
     "--store",
     default=lambda: os.environ.get("DIFFSEG_STORE", "results"),
     metavar="DIR",
-    help="Where studies are kept: a folder or a URI.  [default: results]",
+    help="Where studies are kept: a folder or a URI.  [default: $DIFFSEG_STORE, or results]",
 )
 data_option = click.option(
     "--data", "roots", multiple=True, callback=_roots, metavar="NAME=ROOT", help="Where a data set lies; repeatable."

@@ -3,11 +3,14 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
 from diffseg.config import Config
 
+hypothesis.settings.register_profile("diffseg", deadline=None, derandomize=True)  # alike on slow machines and each time
+hypothesis.settings.load_profile("diffseg")
 torch.set_num_threads(1)  # so that numbers do not depend on the machine's processors
 
 TINY = {

@@ -248,10 +248,10 @@ def test_a_dead_worker_and_a_dead_driver_are_replaced(tmp_path):
     import psutil
 
     process = start(tmp_path)
-    for steps, title in ((20, "ray::_RayTrainWorker"), (60, "ray::ImplicitFunc")):
+    for steps, title in ((20, "ray::RayTrainWorker"), (60, "ray::ImplicitFunc")):
         wait_for_steps(tmp_path, steps)
         tree = psutil.Process(process.pid).children(recursive=True)
-        victims = [member for member in tree if "".join(member.cmdline()).startswith(title[:14])]
+        victims = [member for member in tree if "".join(member.cmdline()).startswith(title)]
         assert victims, [member.cmdline() for member in tree]
         victims[0].kill()
     assert process.wait(300) == 0, process.stdout.read()
