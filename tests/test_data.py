@@ -57,6 +57,7 @@ def folder(root):
             write_mask(root / split / "masks" / f"{split}{k}.png", values=(0, 1))
 
 
+IMAGES = {"isic16": "*.jpg", "monuseg": "*.tif", "folder": "images/*"}
 TREES = {"isic16": isic16, "monuseg": monuseg_tree, "folder": folder}
 MASK = np.zeros((20, 24), bool)
 MASK[4:12, 6:18] = True
@@ -126,24 +127,44 @@ def bad_missing_mask(root, layout):
 
 
 def bad_missing_image(root, layout):
-    first(root, {"isic16": "*.jpg", "monuseg": "*.tif", "folder": "images/*"}[layout]).unlink()
+    first(root, IMAGES[layout]).unlink()
     return "has no image"
 
 
 def bad_zero_bytes(root, layout):
-    first(root, {"isic16": "*.jpg", "monuseg": "*.tif", "folder": "images/*"}[layout]).write_bytes(b"")
+    first(root, IMAGES[layout]).write_bytes(b"")
     return "is empty"
 
 
 def bad_text(root, layout):
-    first(root, {"isic16": "*.jpg", "monuseg": "*.tif", "folder": "images/*"}[layout]).write_text("hello " * 50)
+    first(root, IMAGES[layout]).write_text("hello " * 50)
     return "is not an image"
 
 
 def bad_truncated(root, layout):
-    path = first(root, {"isic16": "*.jpg", "monuseg": "*.tif", "folder": "images/*"}[layout])
+    path = first(root, IMAGES[layout])
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     return "cannot be decoded|is not an image"
+
+
+def bad_link(root, layout):
+    path = first(root, IMAGES[layout])
+    path.unlink()
+    path.symlink_to(root / "nowhere.png")
+    return "cannot be read"
+
+
+def bad_depth(root, layout):
+    if layout == "isic16":
+        pytest.skip("JPEG has 8 bits")
+    Image.fromarray(RNG.integers(0, 4096, (20, 24), dtype=np.uint16)).save(first(root, IMAGES[layout]))
+    return "more than 8 bits"
+
+
+def bad_twin(root, layout):
+    path = first(root, IMAGES[layout])
+    path.with_suffix(".bmp").write_bytes(path.read_bytes())
+    return "have one name"
 
 
 def bad_size(root, layout):
@@ -153,11 +174,25 @@ def bad_size(root, layout):
     return "25 × 20 px, but its image is 24 × 20"
 
 
-def bad_values(root, layout):
+def bad_values(root, layout, values=(0, 7), dtype=np.uint8):
     if layout == "monuseg":
         pytest.skip("polygons have no values")
-    write_mask(first(root, {"isic16": "*_Segmentation.png", "folder": "masks/*"}[layout]), values=(0, 7))
-    return "has the values 0, 7"
+    mask = np.full((20, 24), values[0], dtype)
+    mask[4:12, 6:18] = values[-1]
+    Image.fromarray(mask).save(first(root, {"isic16": "*_Segmentation.png", "folder": "masks/*"}[layout]))
+    return f"has the values {', '.join(map(str, values))}:"
+
+
+def bad_two_grays(root, layout):
+    return bad_values(root, layout, (1, 255))
+
+
+def bad_constant_gray(root, layout):
+    return bad_values(root, layout, (7,))
+
+
+def bad_deep_values(root, layout):
+    return bad_values(root, layout, (0, 65535), np.uint16)
 
 
 def bad_no_region(root, layout):
@@ -167,12 +202,24 @@ def bad_no_region(root, layout):
     return "has no region"
 
 
-def bad_xml(root, layout):
+def bad_xml(root, layout, spoilt=lambda text: text[:40]):
     if layout != "monuseg":
         pytest.skip("has no XML")
     path = first(root, "*.xml")
-    path.write_text(path.read_text()[:40])
+    path.write_text(spoilt(path.read_text()))
     return "is not an annotation"
+
+
+def bad_encoding(root, layout):
+    return bad_xml(root, layout, lambda text: f'<?xml version="1.0" encoding="nonsense"?>{text}')
+
+
+def bad_entity(root, layout):
+    return bad_xml(root, layout, lambda text: f'<!DOCTYPE a [<!ENTITY lol "lol">]>{text}')
+
+
+def bad_coordinate(root, layout):
+    return bad_xml(root, layout, lambda text: text.replace('X="6"', 'X="nan"', 1))
 
 
 def bad_folder(root, layout):
@@ -187,11 +234,12 @@ BAD = [value for name, value in list(globals().items()) if name.startswith("bad_
 
 
 @pytest.mark.parametrize("spoil", BAD, ids=lambda spoil: spoil.__name__)
-def test_bad_files_are_one_sentence_that_names_them(tree, spoil, recwarn):
+@pytest.mark.parametrize("cache", [None, "cache"])
+def test_bad_files_are_one_sentence_that_names_them(tree, spoil, cache, recwarn, tmp_path):
     layout, root = tree
     words = spoil(root, layout)
     with pytest.raises(DataError, match=words) as error:
-        data.load(config(layout), root)
+        data.load(config(layout), root, cache and tmp_path / cache)
     assert str(root) in str(error.value)
     assert "\n" not in str(error.value)
     assert not list(recwarn)
@@ -208,11 +256,26 @@ def test_a_missing_root_says_how_to_give_it(tmp_path):
         data.load(config("folder"), tmp_path / "nowhere")
 
 
-def test_a_huge_image_is_refused(tree, monkeypatch):
+def test_what_is_drawn_has_no_files_to_check(tmp_path):
+    with pytest.raises(DataError, match=r"layout synthetic.*data\.layout=folder"):
+        data.check(config("synthetic"), tmp_path)
+
+
+@pytest.mark.parametrize("limit", [100, 300])  # images have 480: Pillow itself refuses above twice the limit only
+def test_a_huge_image_is_refused(tree, limit, monkeypatch, recwarn):
     layout, root = tree
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(DataError, match="more than 100 pixels"):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    with pytest.raises(DataError, match=f"more than {limit} pixels"):
         data.load(config(layout), root)
+    assert not list(recwarn)
+
+
+@pytest.mark.parametrize(("values", "share"), [((0,), 0), ((1,), 1), ((255,), 1), ((0, 1), 0.2), ((0, 255), 0.2)])
+def test_masks_of_one_value_or_two_are_understood(tmp_path, values, share):
+    folder(tmp_path)
+    write_mask(tmp_path / "train/masks/train0.png", values=values)
+    masks = data.load(config("folder", fit="crop"), tmp_path).train.masks
+    assert float(masks[0].float().mean()) == pytest.approx(share)
 
 
 def test_a_plain_folder_is_split_by_name(tmp_path):
@@ -228,10 +291,13 @@ def test_a_plain_folder_is_split_by_name(tmp_path):
     assert set(data.load(config("folder"), tmp_path).test.names) - {"new"} == test
 
 
-def test_two_images_of_one_name_are_refused(tmp_path):
+def test_check_lists_every_fault(tmp_path):
     folder(tmp_path)
-    write_image(tmp_path / "train/images/train0.jpg")
-    with pytest.raises(DataError, match=r"train0\.png and train0\.jpg|train0\.jpg and train0\.png|have one name"):
+    for split, spoil in (("train", bad_missing_mask), ("test", bad_zero_bytes), ("train", bad_two_grays)):
+        spoil(tmp_path / split, "folder")
+    write_image(tmp_path / "test/images/extra.png")
+    assert len(data.check(config("folder"), tmp_path).problems) == 4
+    with pytest.raises(DataError, match=r"and 1 more: `diffseg data check mine .*` lists them"):
         data.load(config("folder"), tmp_path)
 
 
@@ -258,18 +324,55 @@ def test_the_cache_equals_decoding_and_notices_changes(tree, tmp_path):
         assert cached.digest == fresh.digest
         assert torch.equal(cached.test.images, fresh.test.images)
     assert len(list((tmp_path / "cache").iterdir())) == 1
-    write_image(first(root, {"isic16": "*.jpg", "monuseg": "*.tif", "folder": "images/*"}[layout]))
+    write_image(first(root, IMAGES[layout]))
     assert data.load(config(layout), root, tmp_path / "cache").digest != fresh.digest
 
 
-@pytest.mark.parametrize("file", ["names.json", "train-images.npy"])
-def test_a_damaged_cache_is_built_anew(tmp_path, file):
+DAMAGE = {
+    "empty": lambda content: b"",
+    "short": lambda content: content[:-1],
+    "flipped": lambda content: content[:-9] + bytes([content[-9] ^ 1]) + content[-8:],
+    "of another kind": lambda content: b"[]",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("file", ["index.json", "train-images.npy", "test-masks.npy"])
+def test_a_damaged_cache_is_built_anew(tmp_path, file, damage):
     folder(tmp_path / "root")
-    expected = data.load(config("folder"), tmp_path / "root", tmp_path / "cache").digest
+    expected = data.load(config("folder"), tmp_path / "root")
+    data.load(config("folder"), tmp_path / "root", tmp_path / "cache")
     (entry,) = (tmp_path / "cache").iterdir()
-    (entry / file).write_bytes(b"{")
-    assert data.load(config("folder"), tmp_path / "root", tmp_path / "cache").digest == expected
-    assert (entry / file).stat().st_size > 1
+    content = (entry / file).read_bytes()
+    (entry / file).write_bytes(DAMAGE[damage](content))
+    found = data.load(config("folder"), tmp_path / "root", tmp_path / "cache")
+    assert found.digest == expected.digest
+    assert torch.equal(found.train.images, expected.train.images)
+    assert torch.equal(found.test.masks, expected.test.masks)
+    assert (entry / file).read_bytes() == content
+
+
+def test_a_killed_build_leaves_nothing_that_counts(tmp_path, monkeypatch):
+    folder(tmp_path / "root")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(np, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            data.load(config("folder"), tmp_path / "root", tmp_path / "cache")
+    expected = data.load(config("folder"), tmp_path / "root").digest
+    for _ in range(2):
+        assert data.load(config("folder"), tmp_path / "root", tmp_path / "cache").digest == expected
+
+
+def test_writing_to_loaded_tensors_leaves_the_cache_alone(tmp_path):
+    folder(tmp_path / "root")
+    for _ in range(3):
+        found = data.load(config("folder"), tmp_path / "root", tmp_path / "cache")
+        assert found.train.images.any()
+        found.train.images.zero_()
 
 
 def _load(arguments):

@@ -115,7 +115,7 @@ def test_learning_rate_rises_and_falls(tiny, tmp_path):
     rates = [row["value"] for row in curves if row["metric"] == "learning_rate"]
     assert rates[:4] == pytest.approx([2.5e-4, 5e-4, 7.5e-4, 1e-3])
     assert rates[4] == pytest.approx(1e-3)
-    assert all(a > b for a, b in itertools.pairwise(rates))
+    assert all(a > b for a, b in itertools.pairwise(rates[4:]))
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

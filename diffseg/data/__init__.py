@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from diffseg.config import Data
-from diffseg.data import arrays, cache, folder, isic16, monuseg
+from diffseg.data import arrays, folder, isic16, monuseg
+from diffseg.data.cache import through
 from diffseg.data.check import Findings, findings
 from diffseg.data.records import Found, Record
 from diffseg.errors import DataError
@@ -37,13 +38,14 @@ class Dataset:
     test: Split
 
 
-def load(config: Data, root: Path | None, cached: Path | None = None) -> Dataset:
-    """The decoded data set. root: its folder (not used by synthetic data). cached: folder for decoded copies.
+def load(config: Data, root: Path | None, cache: Path | None = None) -> Dataset:
+    """The decoded data set. root: its folder (not used by synthetic data). cache: folder for decoded copies.
 
     Raises DataError for the first thing that is wrong with it.
     """
     if config.layout == "synthetic":
-        return _dataset(config, arrays.synthetic(config))
+        content = arrays.synthetic(config)
+        return _dataset(config, content, arrays.digest(content))
     found = find(config, root)
     if found.problems:
         more = (
@@ -56,11 +58,16 @@ def load(config: Data, root: Path | None, cached: Path | None = None) -> Dataset
     for split, chosen in records.items():
         if not chosen:
             raise DataError(f"{root} has no {split} images: a data set needs images to train on and others to test on")
-    return _dataset(config, cache.through(cached, config, records, lambda: arrays.decoded(config, records)))
+    return _dataset(config, *through(cache, config, records, lambda: arrays.decoded(config, records)))
 
 
 def find(config: Data, root: Path | None) -> Found:
     """What lies at the root, without decoding. Raises DataError if it is not there or not in the layout."""
+    if config.layout == "synthetic":
+        raise DataError(
+            f"data set {config.name} has layout synthetic, which is drawn and has no files: "
+            f"give the layout of the files, such as data.layout=folder (allowed are {', '.join(LAYOUTS)})"
+        )
     if root is None:
         raise DataError(f"data set {config.name} has no root: give --data {config.name}=ROOT")
     if not root.is_dir():
@@ -86,9 +93,9 @@ def _subset(records: tuple[Record, ...], split: str, limit: int | None) -> list[
     return sorted(chosen, key=lambda record: record.name)
 
 
-def _dataset(config: Data, content: "arrays.Content") -> Dataset:
+def _dataset(config: Data, content: arrays.Content, digest: str) -> Dataset:
     splits = {
         split: Split(part.names, *map(torch.from_numpy, (part.images, part.masks, part.sizes)))
         for split, part in content.items()
     }
-    return Dataset(config.name, arrays.digest(content), **splits)
+    return Dataset(config.name, digest, **splits)

@@ -1,16 +1,14 @@
 """From files to the arrays that training reads: resized or padded, uint8."""
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from diffseg.config import Data
-from diffseg.data.records import Record
+from diffseg.data.records import Record, in_parallel
 from diffseg.data.synthetic import draw
 
 SYNTHETIC_IMAGES = {"train": 200, "test": 40}  # where the configuration leaves it open
@@ -35,8 +33,7 @@ def decoded(config: Data, records: dict[str, list[Record]]) -> Content:
     def read(record: Record):
         return prepared(*record.read(), config)
 
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # decoding releases the interpreter's lock
-        return {split: _stacked([r.name for r in chosen], pool.map(read, chosen)) for split, chosen in records.items()}
+    return {split: _stacked([r.name for r in chosen], in_parallel(read, chosen)) for split, chosen in records.items()}
 
 
 def synthetic(config: Data) -> Content:

@@ -1,11 +1,9 @@
 """What a data set on disk holds, and everything that is wrong with it."""
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 from diffseg.data.monuseg import polygons
-from diffseg.data.records import Found, Record
+from diffseg.data.records import Found, Record, in_parallel
 from diffseg.errors import DataError
 
 
@@ -39,8 +37,7 @@ class Findings:
 
 def findings(name: str, found: Found) -> Findings:
     """Decode everything at full size and gather what it is."""
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        rows = list(pool.map(_look, found.records))
+    rows = in_parallel(_look, found.records)
     problems = [*found.problems, *(row for row in rows if isinstance(row, str))]
     splits = {}
     for split in ("train", "test"):

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 from pathlib import Path
 
-from diffseg.data.records import Found, images_in, joined, pairs
+from diffseg.data.records import Found, files_in, joined, pairs
 from diffseg.errors import DataError
 
 TEST_SHARE = 0.2  # of the images, where the folder has no split of its own
@@ -31,7 +31,7 @@ def _pairs(folder: Path, split: str) -> Found:
             raise DataError(
                 f"{folder} has no folder {kind}: a data set is images/ and masks/, or these two in train/ and in test/"
             )
-    return pairs(split, images_in(folder / "images"), images_in(folder / "masks"))
+    return pairs(split, files_in(folder / "images"), files_in(folder / "masks"))
 
 
 def _drawn(name: str) -> bool:

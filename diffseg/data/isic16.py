@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from diffseg.data.records import Found, images_in, joined, pairs
+from diffseg.data.records import Found, files_in, joined, pairs
 from diffseg.errors import DataError
 
 SPLITS = {"train": "ISBI2016_ISIC_Part1_Training", "test": "ISBI2016_ISIC_Part1_Test"}
@@ -19,6 +19,6 @@ def find(root: Path) -> Found:
                 raise DataError(
                     f"{root} has no folder {folder.name}: ISIC16 is expected as unpacked from the challenge's Part 1"
                 )
-        masks = {stem.removesuffix(SUFFIX): path for stem, path in images_in(folders[1]).items()}
-        parts.append(pairs(split, images_in(folders[0]), masks))
+        masks = {stem.removesuffix(SUFFIX): paths for stem, paths in files_in(folders[1]).items()}
+        parts.append(pairs(split, files_in(folders[0]), masks))
     return joined(parts)

@@ -1,5 +1,6 @@
 """MoNuSeg 2018 (Kumar et al., 2020): H&E tissue in TIFF, every nucleus a polygon in an Aperio XML."""
 
+from math import isfinite
 from pathlib import Path
 from xml.etree.ElementTree import ParseError
 
@@ -7,7 +8,7 @@ import numpy as np
 from defusedxml import ElementTree
 from PIL import Image, ImageDraw
 
-from diffseg.data.records import Found, images_in, joined, pairs
+from diffseg.data.records import Found, files_in, joined, pairs, unreadable
 from diffseg.errors import DataError
 
 FOLDERS = {  # of images and annotations
@@ -26,9 +27,7 @@ def find(root: Path) -> Found:
                     f"{root} has no folder {folder}: MoNuSeg is expected as unpacked from the challenge's two archives"
                 )
         images, annotations = (root / folder for folder in folders)
-        parts.append(
-            pairs(split, images_in(images), {path.stem: path for path in annotations.glob("*.xml")}, foreground)
-        )
+        parts.append(pairs(split, files_in(images), files_in(annotations, (".xml",)), foreground))
     return joined(parts)
 
 
@@ -40,7 +39,11 @@ def polygons(path: Path) -> list[np.ndarray]:
     try:
         regions = ElementTree.parse(path).getroot().iter("Region")
         found = [[(float(v.get("X")), float(v.get("Y"))) for v in region.iter("Vertex")] for region in regions]
-    except (ParseError, TypeError, ValueError) as error:
+        if not all(isfinite(number) for vertices in found for vertex in vertices for number in vertex):
+            raise ValueError("a coordinate is not finite")
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except (ParseError, LookupError, TypeError, ValueError) as error:  # LookupError: of an unknown encoding
         raise DataError(f"{path} is not an annotation ({error}): it is truncated or damaged, copy it anew") from None
     if not found:
         raise DataError(f"{path} has no region: an annotation holds a Region with its Vertices for every nucleus")

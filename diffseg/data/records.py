@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from diffseg.errors import DataError
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+DEEP = ("I", "F")  # Pillow's modes of more than 8 bits begin so; converting them to 8 bits cuts values off
 
 
 @dataclass(frozen=True)
@@ -47,14 +49,33 @@ def joined(parts: list[Found]) -> Found:
     return Found(tuple(r for part in parts for r in part.records), tuple(p for part in parts for p in part.problems))
 
 
+def in_parallel(function: Callable, records: list[Record] | tuple[Record, ...]) -> list:
+    """The function of every record, in order, on all processors: decoding releases the interpreter's lock.
+
+    Pillow's warnings (odd TIFF tags, say) are silenced out here, because the filters belong to the process: threads
+    that each save and restore them leave them changed.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        with ThreadPoolExecutor() as pool:
+            return list(pool.map(function, records))
+
+
 def read_image(path: Path) -> np.ndarray:
-    """uint8 [H, W, 3]; gray is repeated."""
-    return np.asarray(_open(path, "RGB"))
+    """uint8 [H, W, 3]; gray is repeated. Raises DataError, also for more than 8 bits a channel."""
+    image = _open(path)
+    if image.mode.startswith(DEEP):
+        raise DataError(
+            f"{path} has pixels of more than 8 bits (mode {image.mode}), of which 8 bits would keep only a part: "
+            "choose the range that matters and save it as 8-bit gray or RGB"
+        )
+    return np.asarray(image.convert("RGB"))
 
 
 def read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
     """bool [H, W] from a mask image of two values, 0 for background. size: (height, width) of its image."""
-    pixels = np.asarray(_open(path, "L"))
+    image = _open(path)
+    pixels = np.asarray(image if image.mode.startswith(DEEP) else image.convert("L"))
     if pixels.shape != size:
         raise DataError(
             f"{path} is {pixels.shape[1]} × {pixels.shape[0]} px, but its image is {size[1]} × {size[0]}: "
@@ -69,45 +90,58 @@ def read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
     return pixels > 0
 
 
-def images_in(folder: Path) -> dict[str, Path]:
-    """Image files of a folder by stem. Raises DataError if two share one."""
-    found: dict[str, Path] = {}
+def unreadable(path: Path, error: OSError) -> DataError:
+    return DataError(f"{path} cannot be read ({error.strerror}): put it back or allow reading it, or remove it")
+
+
+def files_in(folder: Path, extensions: tuple[str, ...] = EXTENSIONS) -> dict[str, list[Path]]:
+    """Files of a folder by stem; it should be one a stem."""
+    found: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in EXTENSIONS and not path.name.startswith("."):
-            if path.stem in found:
-                raise DataError(f"{path} and {found[path.stem].name} have one name: leave only one of them")
-            found[path.stem] = path
+        if path.suffix.lower() in extensions and not path.name.startswith("."):
+            found.setdefault(path.stem, []).append(path)
     return found
 
 
-def pairs(split: str, images: dict[str, Path], annotations: dict[str, Path], reader: Callable = read_mask) -> Found:
-    """Records of the names in both, problems for those in one only."""
+def pairs(
+    split: str, images: dict[str, list[Path]], annotations: dict[str, list[Path]], reader: Callable = read_mask
+) -> Found:
+    """Records of the names in both, problems for those in one only and for names that several files share."""
     records = tuple(
-        Record(name, split, images[name], annotations[name], reader)
+        Record(name, split, images[name][0], annotations[name][0], reader)
         for name in sorted(images.keys() & annotations.keys())
     )
     problems = [
-        f"{images[name]} has no mask: add it, or remove the image"
+        f"{images[name][0]} has no mask: add it, or remove the image"
         for name in sorted(images.keys() - annotations.keys())
     ]
     problems += [
-        f"{annotations[name]} has no image: add it, or remove the mask"
+        f"{annotations[name][0]} has no image: add it, or remove the mask"
         for name in sorted(annotations.keys() - images.keys())
+    ]
+    problems += [
+        f"{first} and {' and '.join(path.name for path in others)} have one name: leave only one of them"
+        for first, *others in (*images.values(), *annotations.values())
+        if others
     ]
     return Found(records, tuple(problems))
 
 
-def _open(path: Path, mode: str) -> Image.Image:
+def _open(path: Path) -> Image.Image:
+    """The image, decoded. Raises DataError."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd TIFF tags, say
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                return image.convert(mode)
+        with Image.open(path) as image:
+            # Pillow itself only warns up to twice the limit
+            if Image.MAX_IMAGE_PIXELS and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+                raise Image.DecompressionBombError
+            image.load()
+            return image
     except UnidentifiedImageError:
         what = "is empty" if path.stat().st_size == 0 else "is not an image"
         raise DataError(f"{path} {what}: give a PNG, JPEG, TIFF or BMP file, or remove it") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+    except Image.DecompressionBombError:
         raise DataError(f"{path} has more than {Image.MAX_IMAGE_PIXELS:,} pixels: cut it into smaller images") from None
     except (OSError, SyntaxError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno:  # of the file system, such as a link that leads nowhere
+            raise unreadable(path, error) from None
         raise DataError(f"{path} cannot be decoded ({error}): it is truncated or damaged, copy it anew") from None
