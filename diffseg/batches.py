@@ -4,6 +4,7 @@ from functools import lru_cache
 
 import torch
 
+from diffseg.augmentation import augmented
 from diffseg.config import Config
 from diffseg.data import Split
 from diffseg.randomness import generator
@@ -29,9 +30,7 @@ class Batches:
     def __call__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         draw = generator(self.device, self.config.seed, "batch", step)
         images, masks = self._windows(self._indices(step), draw)
-        if self.config.data.augment == "flips":
-            images, masks = flipped((images, masks), draw)
-        return scaled(images), masks.float()
+        return augmented(scaled(images), masks.float(), self.config.data.augment, draw)
 
     def _indices(self, step: int) -> torch.Tensor:
         """[B] images of this step; a batch may reach from one epoch into the next ones."""
@@ -68,13 +67,3 @@ def windows(split: Split, indices: torch.Tensor, corners: torch.Tensor, size: in
         return pixels[which, torch.arange(pixels.shape[1], device=indices.device)[None, :, None, None], rows, columns]
 
     return gather(split.images), gather(split.masks)
-
-
-def flipped(tensors: tuple[torch.Tensor, ...], draw: torch.Generator) -> list[torch.Tensor]:
-    """Each sample mirrored and turned by a right angle at random: the eight symmetries of the square, alike in all tensors."""
-    coins = torch.rand(3, len(tensors[0]), 1, 1, 1, generator=draw, device=tensors[0].device) < 0.5
-    flips = (lambda x: x.flip(-1), lambda x: x.flip(-2), lambda x: x.transpose(-1, -2))
-    turned = list(tensors)
-    for coin, flip in zip(coins, flips, strict=True):
-        turned = [torch.where(coin, flip(x), x) for x in turned]
-    return turned

@@ -6,7 +6,7 @@ disk is not part of it: roots are given at run time, so that a study may move be
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -18,6 +18,7 @@ Experiment = Literal["e1", "e2", "e3", "e4"]
 LAYOUTS = ("isic16", "monuseg", "folder", "synthetic")
 
 PositiveInt = Annotated[int, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -26,6 +27,23 @@ class Section(BaseModel):
 
 
 # fmt: off
+class Augment(Section):
+    """Of training images and masks, drawn anew for each."""
+    flips: Literal["none", "horizontal", "both", "symmetries"] = "none"  # left–right; also up–down; also quarter turns
+    degrees: Annotated[float, Field(ge=0, le=180)] = 0.0  # rotation by up to so many, either way
+    zoom: tuple[Positive, Positive] = (1.0, 1.0)          # range of the magnification
+    brightness: Fraction = 0.0                            # factors 1 ± up to this, as in torchvision's ColorJitter
+    contrast: Fraction = 0.0
+    saturation: Fraction = 0.0
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0      # turn of the colour circle, as a share of it, either way
+
+    @model_validator(mode="after")
+    def _ordered(self):
+        if self.zoom[0] > self.zoom[1]:
+            raise ValueError(f"zoom is {list(self.zoom)}, but its first value must not be above the second")
+        return self
+
+
 class Data(Section):
     name: str = Field("synthetic-large", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")  # the root is given as `--data NAME=ROOT`
     layout: Literal[LAYOUTS] = "synthetic"
@@ -35,11 +53,10 @@ class Data(Section):
     scale: Annotated[float, Field(gt=0, le=4)] = 1.0      # with fit="crop": images are resized by this factor first
     train_images: PositiveInt | None = None               # at most so many (synthetic: exactly so many; 200 if None)
     test_images: PositiveInt | None = None                # at most so many (synthetic: exactly so many; 40 if None)
-    augment: Literal["none", "flips"] = "none"            # flips and quarter turns
+    augment: Augment = Augment()
 
 
-class Network(Section):
-    name: Literal["ensemdiff"] = "ensemdiff"
+class UNet(Section):
     width: PositiveInt = 128                                    # channels of the first level, a multiple of 32
     multipliers: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 1, 2, 2, 4, 4)  # of width, per level
     blocks: PositiveInt = 2                                     # residual blocks per encoder level
@@ -55,6 +72,73 @@ class Network(Section):
             raise ValueError(f"heads is {self.heads}, which does not divide the width {self.width}")
         return self
 
+    @property
+    def divisor(self) -> int:
+        """Image sides must be a multiple of it."""
+        return 2 ** (len(self.multipliers) - 1)
+
+
+class EnsemDiff(UNet):
+    name: Literal["ensemdiff"] = "ensemdiff"
+
+
+class SegDiff(UNet):
+    name: Literal["segdiff"] = "segdiff"
+    multipliers: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 1, 1, 2, 2, 4, 4)
+    blocks: PositiveInt = 3
+    attention: tuple[PositiveInt, ...] = (16, 32)
+    heads: PositiveInt = 4
+    rrdb_blocks: PositiveInt = 12                               # of the image encoder
+    rrdb_width: PositiveInt = 64                                # its channels
+    rrdb_growth: PositiveInt = 32                               # channels that a convolution of its dense blocks adds
+
+
+class MedSegDiff(UNet):
+    name: Literal["medsegdiff"] = "medsegdiff"
+    version: Literal["new", "v1"] = "new"                       # of the published code
+    calibration: Annotated[float, Field(ge=0)] = 10.0           # weight of the squared error of the network's second output
+
+    @property
+    def divisor(self) -> int:
+        return 2 ** max(len(self.multipliers) - 1, 3)
+
+
+class AmbDiff(UNet):
+    name: Literal["ambdiff"] = "ambdiff"
+    width: PositiveInt = 32
+    multipliers: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 1, 2, 4)
+    blocks: tuple[PositiveInt, ...] = (1, 2, 3, 4)              # residual blocks of each encoder level
+    middle: PositiveInt = 4                                     # residual blocks at the bottom
+    attention: tuple[PositiveInt, ...] = (8,)
+    heads: PositiveInt = 4
+
+    @model_validator(mode="after")
+    def _one_a_level(self):
+        if len(self.blocks) != len(self.multipliers):
+            raise ValueError(f"blocks has {len(self.blocks)} entries, but multipliers has {len(self.multipliers)} levels")
+        return self
+
+
+class SegFormer(Section):
+    name: Literal["segformer"] = "segformer"
+    encoder: Literal["mit_b0", "mit_b1", "mit_b2", "mit_b3", "mit_b4", "mit_b5"] = "mit_b3"
+    weights: Literal["imagenet", "none"] = "imagenet"           # that the encoder starts from; imagenet is downloaded once
+    divisor: ClassVar[int] = 32
+
+
+class NNUNet(Section):
+    name: Literal["nnunet"] = "nnunet"                          # plans, batch, losses and augmentation are its own
+    epochs: PositiveInt = 1000
+    iterations: PositiveInt = 250                               # optimiser steps an epoch
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-2         # at the start; it falls to 0 as a polynomial
+    mirroring: bool = True                                      # at test time
+    divisor: ClassVar[int] = 1
+
+
+NETWORKS = {cls.model_fields["name"].default: cls for cls in (EnsemDiff, SegDiff, MedSegDiff, AmbDiff, SegFormer, NNUNet)}
+FEED_FORWARD = ("segformer", "nnunet")  # networks without a noisy mask: E1 only
+Network = Annotated[EnsemDiff | SegDiff | MedSegDiff | AmbDiff | SegFormer | NNUNet, Field(discriminator="name")]
+
 
 class Diffusion(Section):
     schedule: Literal["linear", "cosine"] = "linear"
@@ -63,6 +147,12 @@ class Diffusion(Section):
     activation: Literal["identity", "tanh"] = "identity"  # of an x0 output; tanh is mapped onto the coding's range
     coding: Literal["pm1", "01"] = "pm1"                  # mask values: −1 and 1, or 0 and 1
     density: Literal["uniform"] = "uniform"               # of training timesteps, stratified over the batch
+    discrete: bool = False                                # training timesteps are the points i/T, as published
+    input_scale: Annotated[float, Field(gt=0)] = 1.0      # b of the input b·x0, which adds 2 ln b to the log-SNR
+    weighting: Literal["target", "snr+1"] = "target"      # of the loss: none on the target's own; or SNR + 1 on x0's
+    reduction: Literal["mean", "sum"] = "mean"            # of the loss over an image's pixels and channels
+    variance: Literal["small", "large", "learned"] = "small"  # of the ancestral step; learned: a second output
+    time: Literal["steps", "unit"] = "steps"              # what the network is told: t·T − 1, or t itself
 
     @model_validator(mode="after")
     def _consistent(self):
@@ -78,7 +168,8 @@ class Training(Section):
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     warmup: Annotated[int, Field(ge=0)] = 0               # steps of linear rise of the learning rate
-    decay: Literal["constant", "cosine"] = "constant"     # of the learning rate over the steps after the warm-up
+    decay: Literal["constant", "linear", "cosine"] = "constant"  # of the learning rate, to 0 at the last step
+    decay_steps: PositiveInt | None = None                # it falls over so many last steps; all after the warm-up if None
     clip: Annotated[float, Field(gt=0)] | None = None     # largest norm of the gradient
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.9999     # decay per step, warmed up as (1 + n)/(10 + n); 0: no EMA
     precision: Literal["float32", "bf16"] = "float32"     # bf16: autocast, on CUDA devices
@@ -90,10 +181,11 @@ class Training(Section):
 class Inference(Section):
     sampler: Literal["ancestral", "ddim"] = "ancestral"
     steps: PositiveInt = 1000                             # network evaluations a sample (E1 needs one)
-    variance: Literal["small", "large"] = "small"         # of the ancestral step
+    clip: Literal["coding", "pm1", "none"] = "coding"     # of x̂0 while sampling: to the coding's range, to ±1, or not
     ensemble: PositiveInt = 5                             # predictions an image
-    merge: Literal["mean", "vote"] = "mean"               # of soft masks, or of masks cut at 0.5
+    merge: Literal["mean", "vote", "staple"] = "mean"     # of soft masks; of masks cut at 0.5: their mean, or STAPLE
     threshold: Fraction = 0.5                             # on the merged probability
+    augment: Literal["none", "symmetries"] = "none"       # at test time: members see the square's eight symmetries in turn
     batch: PositiveInt = 64                               # tiles × members in one pass
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5    # of neighbouring tiles, with data.fit="crop"
     timesteps: Annotated[int, Field(ge=2)] = 50           # noise levels at which errors are measured
@@ -106,28 +198,55 @@ class Config(Section):
     experiment: Experiment = "e2"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     data: Data = Data()
-    network: Network = Network()
+    network: Network = EnsemDiff()
     diffusion: Diffusion = Diffusion()
     training: Training = Training()
     inference: Inference = Inference()
+
+    @model_validator(mode="after")
+    def _has_that_experiment(self):
+        if self.network.name in FEED_FORWARD and self.experiment != "e1":
+            raise ValueError(
+                f"network {self.network.name} has no {self.experiment}, since it takes no noisy mask: only e1"
+            )
+        return self
 
     def resolved(self) -> "Config":
         """The configuration with what its experiment fixes set, and what it does not use at its default.
 
         So two configurations that differ only in what does not matter to their experiment are one trial.
         """
-        unused = {"sampler", "steps", "variance"} if self.experiment == "e1" else set()
+        changes = {"diffusion": self._resolved_diffusion(), "inference": self._resolved_inference()}
+        if self.network.name == "nnunet":
+            changes |= {"training": Training(), "data": self.data.model_copy(update={"augment": Augment()})}
+        return self.model_copy(update=changes)
+
+    def _resolved_diffusion(self) -> Diffusion:
+        if self.network.name in FEED_FORWARD:
+            return Diffusion()
+        leaves = self.diffusion.model_dump()
+        if self.experiment == "e1":
+            return Diffusion(steps=leaves["steps"], time=leaves["time"])
+        if self.experiment == "e3":
+            leaves |= {"target": "x0", "weighting": "target", "variance": "small"}
+        if self.experiment == "e4":
+            leaves |= {"target": "epsilon", "coding": "pm1", "weighting": "target", "variance": "small"}
+        if leaves["target"] != "x0":
+            leaves.pop("activation")
+        return Diffusion(**leaves)
+
+    def _resolved_inference(self) -> Inference:
+        leaves, unused = self.inference.model_dump(), set()
         if self.experiment in ("e3", "e4"):
-            unused = set(Inference.model_fields) - {"batch", "timesteps", "timestep_images"}
-        inference = {key: value for key, value in self.inference.model_dump().items() if key not in unused}
-        diffusion = {
-            "e1": {"steps": self.diffusion.steps},
-            "e3": self.diffusion.model_dump() | {"target": "x0"},
-            "e4": self.diffusion.model_dump() | {"target": "epsilon", "coding": "pm1"},
-        }.get(self.experiment, self.diffusion.model_dump())
-        if diffusion.get("target") != "x0":
-            diffusion.pop("activation", None)
-        return self.model_copy(update={"inference": Inference(**inference), "diffusion": Diffusion(**diffusion)})
+            unused = set(leaves) - {"batch", "timesteps", "timestep_images"}
+        elif self.experiment == "e1":
+            unused = {"sampler", "steps", "clip", "timesteps", "timestep_images"}
+        if self.network.name == "nnunet":
+            unused = set(leaves) - {"threshold", "examples"}
+        leaves = {key: value for key, value in leaves.items() if key not in unused}
+        if self.network.name in FEED_FORWARD and self.inference.augment == "none":
+            leaves["ensemble"] = 1  # all members would be the same
+        return Inference(**leaves)
 
     @property
     def digest(self) -> str:
@@ -144,13 +263,16 @@ class Config(Section):
     def with_leaves(self, leaves: dict[str, Any]) -> "Config":
         """A copy with the given dotted paths set. Raises ConfigError that names the key, the value and what is allowed."""
         tree = self.model_dump(mode="json")
+        name = leaves.get("network.name", self.network.name)
+        if name != self.network.name and name in NETWORKS:  # another network has other settings
+            tree["network"] = NETWORKS[name]().model_dump(mode="json")
         for path, value in leaves.items():
             *sections, key = path.split(".")
             branch = tree
             for section in sections:
                 branch = branch.get(section) if isinstance(branch, dict) else None
             if not isinstance(branch, dict) or key not in branch or isinstance(branch[key], dict):
-                raise ConfigError(_unknown(path, self.leaves()))
+                raise ConfigError(_unknown(path, _flatten(tree)))
             branch[key] = value
         return load(tree)
 
@@ -190,8 +312,14 @@ def _unknown(path: str, known) -> str:
 
 
 def _sentence(error: dict) -> str:
-    path = ".".join(str(part) for part in error["loc"])
+    section, *parts = error["loc"] or ("",)
+    tag = parts.pop(0) if section == "network" and parts else "ensemdiff"  # pydantic names the network, too
+    path = ".".join(map(str, (section, *parts)))
     if error["type"] == "extra_forbidden":
-        return _unknown(path, Config().leaves())
+        return _unknown(path, Config(network=NETWORKS[tag]()).leaves())
+    if error["type"] == "union_tag_invalid":
+        return f"network.name: got {json.dumps(error['ctx']['tag'])}; allowed are {', '.join(NETWORKS)}"
     message = error["msg"].removeprefix("Value error, ")
-    return f"{path or 'config'}: got {json.dumps(error['input'], default=str)[:80]}; {message[0].lower()}{message[1:]}"
+    if not error["loc"]:
+        return message
+    return f"{path}: got {json.dumps(error['input'], default=str)[:80]}; {message[0].lower()}{message[1:]}"

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from diffseg.augmentation import symmetry
 from diffseg.batches import random_corners, scaled, windows
 from diffseg.config import Config
 from diffseg.data import Split
@@ -120,10 +121,13 @@ def _fill(network, split: Split, config: Config, canvases: list[_Canvas], on_bat
         chunk = units[first : first + config.inference.batch]
         which = torch.tensor([canvas.index for canvas, _, _ in chunk], device=device)
         places = torch.tensor([tile for _, _, tile in chunk], device=device)
-        images, _ = windows(split, which, places, size)
+        views = torch.tensor([member % 8 for _, member, _ in chunk], device=device)
+        views = views * (config.inference.augment == "symmetries")
+        images = symmetry(windows(split, which, places, size)[0], views)
         noise = _Noise(split, config, chunk)
         with autocast(config, device):
             probabilities = task(config).predict(network, scaled(images), noise)
+        probabilities = symmetry(probabilities, views, inverse=True)
         for (canvas, member, (top, left)), tile in zip(chunk, probabilities, strict=True):
             canvas.sums[member, top : top + size, left : left + size] += window * tile[0]
             canvas.weights[member, top : top + size, left : left + size] += window
@@ -158,5 +162,17 @@ def _window(size: int, device: torch.device) -> torch.Tensor:
 
 def _merged(canvas: _Canvas, inference) -> Prediction:
     members = canvas.sums / canvas.weights
-    votes = (members > inference.threshold).float() if inference.merge == "vote" else members
-    return Prediction(canvas.index, votes.mean(0), votes.std(0, correction=0))
+    if inference.merge != "mean":
+        members = (members > inference.threshold).float()
+    mean = _staple(members) if inference.merge == "staple" else members.mean(0)
+    return Prediction(canvas.index, mean, members.std(0, correction=0))
+
+
+def _staple(masks: torch.Tensor) -> torch.Tensor:
+    """Probability [H, W] of the foreground given masks [members, H, W] of 0 and 1 (STAPLE, Warfield et al., 2004)."""
+    import SimpleITK
+
+    if (masks == masks[:1]).all():  # nothing to weigh, and no spread to estimate
+        return masks[0]
+    votes = [SimpleITK.GetImageFromArray(mask) for mask in masks.byte().cpu().numpy()]
+    return torch.from_numpy(SimpleITK.GetArrayFromImage(SimpleITK.STAPLE(votes, 1.0))).to(masks)

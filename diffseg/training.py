@@ -47,17 +47,22 @@ class State:
         modules = {name: getattr(self, name).state_dict() for name in ("network", "average", "optimiser")}
         checkpoints.save(folder, self.step, plain | modules)
 
-    def restore(self, folder: Path, device: torch.device) -> None:
+    def restore(self, folder: Path, device: torch.device) -> bool:
+        """Go on from the newest sound checkpoint in the folder, if there is one."""
         saved = checkpoints.load(folder, device)
         for key, value in (saved or {}).items():
             if key in ("network", "average", "optimiser"):
                 getattr(self, key).load_state_dict(value)
             else:
                 setattr(self, key, value)
+        return saved is not None
 
 
 def start(config: Config, folder: Path, device: torch.device) -> State:
-    """The state to go on from: the newest sound checkpoint in the folder, or fresh weights drawn from the seed."""
+    """The state to go on from: the newest sound checkpoint in the folder, or fresh weights drawn from the seed.
+
+    Raises UserError if the network is to start from pretrained weights that cannot be had.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = build_network(config)
@@ -69,7 +74,9 @@ def start(config: Config, folder: Path, device: torch.device) -> State:
         network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, fused=True
     )
     state = State(network, average, optimiser)
-    state.restore(folder, device)
+    if not state.restore(folder, device) and hasattr(network, "load_pretrained"):
+        network.load_pretrained()
+        average.load_state_dict(network.state_dict())
     return state
 
 
@@ -135,12 +142,12 @@ def _take_snapshot(state: State, snapshot: Callable, folder: Path) -> None:
 
 
 def _set_learning_rate(optimiser, training: Training, step: int) -> float:
-    rate = training.learning_rate
+    falling = min(training.decay_steps or training.steps, max(1, training.steps - training.warmup))
+    done = max(0.0, 1 - (training.steps - step) / falling)
+    decay = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[training.decay]
+    rate = training.learning_rate * decay
     if step < training.warmup:
         rate *= (step + 1) / training.warmup
-    elif training.decay == "cosine":
-        done = (step - training.warmup) / max(1, training.steps - training.warmup)
-        rate *= (1 + math.cos(math.pi * done)) / 2
     for group in optimiser.param_groups:
         group["lr"] = rate
     return rate

@@ -1,6 +1,6 @@
 import torch
 
-from diffseg.batches import Batches, flipped, random_corners, windows
+from diffseg.batches import Batches, random_corners, windows
 from diffseg.data import Split
 from diffseg.randomness import generator
 
@@ -46,16 +46,3 @@ def test_a_batch_larger_than_the_data_goes_round(tiny):
     indices = Batches(split(count=3), tiny(training__batch=8))._indices(1)
     assert len(indices) == 8
     assert set(indices.tolist()) == {0, 1, 2}
-
-
-def test_flips_turn_images_and_masks_alike_in_eight_ways():
-    square = torch.arange(9.0).view(1, 1, 3, 3).repeat(400, 1, 1, 1)
-    images, masks = flipped((square, square + 100), generator("cpu", 0))
-    assert torch.equal(images + 100, masks)
-    found = {tuple(image.flatten().tolist()) for image in images}
-    expected = {
-        tuple(turned.flip(-1).flatten().tolist())
-        for k in range(4)
-        for turned in (torch.rot90(square[0], k, (1, 2)), torch.rot90(square[0], k, (1, 2)).flip(-1))
-    }
-    assert found == expected

@@ -7,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffseg.config import Diffusion
-from diffseg.diffusion.densities import DENSITIES
+from diffseg.diffusion.densities import DENSITIES, discrete
 from diffseg.diffusion.samplers import SAMPLERS, times
 from diffseg.diffusion.schedules import LOG_SNR_LIMIT, SCHEDULES, alpha_sigma, log_snr
 from diffseg.diffusion.targets import RANGES, activated, coded, decoded, noised, target, to_epsilon, to_x0
+from diffseg.diffusion.variational import bound
 from diffseg.randomness import generator
 
 
@@ -40,9 +41,18 @@ def test_schedules_fall_and_stay_within_the_limit(schedule):
     levels = log_snr(grid, Diffusion(schedule=schedule))
     assert torch.isfinite(levels).all()
     assert levels.abs().max() <= LOG_SNR_LIMIT
-    inside = levels[(levels < LOG_SNR_LIMIT) & (levels > -LOG_SNR_LIMIT) & (grid >= 1e-4)]
-    assert (inside.diff() < 0).all()
+    assert (levels[grid >= 1e-4].diff() < 0).all()
     assert float(levels[0]) == pytest.approx(LOG_SNR_LIMIT)
+
+
+@given(scale=st.floats(0.03, 2), t=st.floats(0.02, 0.98))
+def test_input_scaling_is_that_of_the_scaled_input(scale, t):
+    """b·x0 in place of x0, divided by the standard deviation: γ' = b²γ / ((b² − 1)γ + 1) (Christensen et al., 2025)."""
+    t = torch.tensor(t, dtype=torch.float64)
+    gamma = torch.sigmoid(SCHEDULES["cosine"](t, 1000))
+    expected = scale**2 * gamma / ((scale**2 - 1) * gamma + 1)
+    ours = torch.sigmoid(log_snr(t, Diffusion(schedule="cosine", input_scale=scale)))
+    assert float(ours) == pytest.approx(float(expected), abs=1e-8)
 
 
 @given(st.floats(-12, 12), st.floats(-1, 1), st.floats(-3, 3))
@@ -88,15 +98,14 @@ def test_timesteps_are_one_in_each_equal_interval(density, count, seed):
     assert sorted((t * count).long().clamp(max=count - 1).tolist()) == list(range(count))
 
 
-def sampled(name, steps, predict_x0, start, diffusion, **settings):
+def sampled(name, steps, denoise, start, diffusion):
     draw = generator("cpu", 1, "noise")
     return SAMPLERS[name](
-        predict_x0,
+        denoise,
         start,
         steps,
         lambda t: log_snr(t, diffusion),
         lambda: torch.randn(start.shape, generator=draw, dtype=start.dtype),
-        **settings,
     )
 
 
@@ -110,7 +119,7 @@ def test_a_perfect_epsilon_oracle_leads_to_x0(name, schedule, steps):
 
     def oracle(x_t, t):
         scales = alpha_sigma(log_snr(t, diffusion), x_t)
-        return to_x0(to_epsilon(x0, x_t, *scales), x_t, *scales, diffusion)
+        return to_x0(to_epsilon(x0, x_t, *scales), x_t, *scales, diffusion), 0.0
 
     start = torch.randn(x0.shape, generator=draw, dtype=torch.float64)
     assert torch.allclose(sampled(name, steps, oracle, start, diffusion), x0, atol=1e-6)
@@ -121,7 +130,7 @@ def test_ddim_gives_one_answer_with_few_and_with_all_steps_for_a_linear_denoiser
     diffusion = Diffusion(steps=1000)
 
     def ideal(x_t, t):
-        return alpha_sigma(log_snr(t, diffusion), x_t)[0] * x_t
+        return alpha_sigma(log_snr(t, diffusion), x_t)[0] * x_t, 0.0
 
     start = torch.randn(1, 1, 8, 8, generator=generator("cpu", 3), dtype=torch.float64)
     full, few = (sampled("ddim", steps, ideal, start, diffusion) for steps in (1000, 250))
@@ -129,8 +138,8 @@ def test_ddim_gives_one_answer_with_few_and_with_all_steps_for_a_linear_denoiser
     assert torch.allclose(full, few, atol=0.06 * float(start.abs().max()))
 
 
-@pytest.mark.parametrize("variance", ["small", "large"])
-def test_ancestral_with_all_steps_is_the_published_chain(variance):
+@pytest.mark.parametrize("share", [0.0, 1.0, 0.3])
+def test_ancestral_with_all_steps_is_the_published_chain(share):
     """One step against Ho et al.'s posterior in the discrete β's, at several places of the chain."""
     steps = 100
     betas = np.linspace(0.1 / steps, 20 / steps, steps)
@@ -141,16 +150,77 @@ def test_ancestral_with_all_steps_is_the_published_chain(variance):
 
     def denoise(x, t):
         states.append(x)
-        return x0
+        return x0, share
 
-    SAMPLERS["ancestral"](denoise, x_t, steps, lambda t: log_snr(t, diffusion), lambda: z, variance)
+    SAMPLERS["ancestral"](denoise, x_t, steps, lambda t: log_snr(t, diffusion), lambda: z)
     for i in (steps, steps - 1, 50, 2):  # from state i to i − 1
         now, following = states[steps - i], states[steps - i + 1]
         beta, bar, before = betas[i - 1], bars[i], bars[i - 1]
         mean = math.sqrt(before) * beta / (1 - bar) * x0 + math.sqrt(1 - beta) * (1 - before) / (1 - bar) * now
-        sigma = math.sqrt(beta if variance == "large" else beta * (1 - before) / (1 - bar))
+        sigma = math.sqrt(beta**share * (beta * (1 - before) / (1 - bar)) ** (1 - share))
         assert torch.allclose(following, mean + sigma * z, atol=1e-6)
 
 
 def test_times_run_from_noise_to_clean():
     assert times(4, "cpu").tolist() == [1.0, 0.75, 0.5, 0.25, 0.0]
+
+
+def test_discrete_timesteps_are_the_points_of_the_chain_and_uniform():
+    t = torch.rand(100_000, generator=generator("cpu", 0), dtype=torch.float64)
+    points, counts = (discrete(t, 25) * 25).unique(return_counts=True)
+    assert torch.allclose(points, torch.arange(1, 26, dtype=torch.float64))
+    assert counts.float().std() < 5 * 4000**0.5
+    assert discrete(torch.tensor([0.0, 1.0], dtype=torch.float64), 25).tolist() == [1 / 25, 1.0]
+
+
+class TestVariationalBound:
+    """Against Nichol & Dhariwal's terms, written in the β's of the discrete chain."""
+
+    T = 100
+    BETAS = np.linspace(0.1 / T, 20 / T, T)
+    BARS = np.concatenate([[1.0], np.cumprod(1 - BETAS)])
+
+    def bound(self, x0, predicted, share, i):
+        t = torch.full((len(x0),), i / self.T, dtype=torch.float64)
+        return bound(x0, predicted, share, t, lambda t: log_snr(t, Diffusion(steps=self.T)), self.T)
+
+    def log_variances(self, i):
+        posterior = [self.BETAS[k] * (1 - self.BARS[k]) / (1 - self.BARS[k + 1]) for k in range(self.T)]
+        posterior[0] = posterior[1]
+        return math.log(posterior[i - 1]), math.log(self.BETAS[i - 1])
+
+    @pytest.mark.parametrize("i", [2, 3, 50, 100])
+    def test_inner_steps_are_the_divergence_of_two_gaussians(self, i):
+        x0, predicted, share = (torch.rand(3, 1, 4, 4, generator=generator("cpu", k)).double() for k in range(3))
+        small, large = self.log_variances(i)
+        coefficient = math.sqrt(self.BARS[i - 1]) * self.BETAS[i - 1] / (1 - self.BARS[i])
+        p = torch.distributions.Normal(coefficient * predicted, (0.5 * (share * large + (1 - share) * small)).exp())
+        q = torch.distributions.Normal(coefficient * x0, torch.full_like(x0, math.exp(0.5 * small)))
+        expected = torch.distributions.kl_divergence(q, p).flatten(1).mean(1) / math.log(2)
+        assert torch.allclose(self.bound(x0, predicted, share, i), expected, rtol=1e-3)
+
+    def test_the_first_step_is_the_likelihood_of_the_grey_level(self):
+        levels = torch.linspace(-1, 1, 256, dtype=torch.float64)
+        predicted, share = torch.full((256, 1, 1, 1), 0.2).double(), torch.full((256, 1, 1, 1), 0.4).double()
+        bits = self.bound(levels.view(-1, 1, 1, 1), predicted, share, 1)
+        small, large = self.log_variances(1)
+        normal = torch.distributions.Normal(0.2, math.exp(0.5 * (0.4 * large + 0.6 * small)))
+        expected = (normal.cdf(levels + 1 / 255) - normal.cdf(levels - 1 / 255)).clamp(min=1e-12)
+        assert torch.allclose(2 ** -bits[1:-1], expected[1:-1], rtol=1e-3, atol=1e-9)
+        assert float((2**-bits).sum()) == pytest.approx(1, abs=1e-6)  # all grey levels together
+
+    def test_the_best_share_is_found_and_the_prediction_is_not_trained(self):
+        x0 = torch.zeros(1, 1, 1, 1, dtype=torch.float64)
+        shares = torch.linspace(0, 1, 11, dtype=torch.float64)
+        losses = [float(self.bound(x0, x0, share.view(1, 1, 1, 1), 50)) for share in shares]
+        assert losses[0] == pytest.approx(0, abs=1e-9)
+        assert losses == sorted(losses)
+
+
+def test_the_schedule_and_weight_are_those_published_for_ambdiff(reference):
+    stored = np.load(reference / "ambdiff.npz")
+    t = torch.from_numpy(stored["schedule_t"])
+    level = log_snr(t, Diffusion(schedule="cosine", input_scale=0.1))
+    assert np.abs(torch.sigmoid(level).numpy() - stored["schedule_gamma"]).max() < 1e-8
+    assert np.abs(level.numpy() - stored["schedule_log_snr"]).max() < 1e-6
+    assert np.abs((level.exp() + 1).numpy() / stored["schedule_weight"] - 1).max() < 1e-6

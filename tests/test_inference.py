@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from diffseg.data import Split
 from diffseg.experiments import build_network
-from diffseg.inference import corners, errors_over_t, predictions
+from diffseg.inference import _staple, corners, errors_over_t, predictions
 
 
 @given(st.integers(16, 90), st.integers(16, 90), st.integers(4, 16), st.floats(0, 0.9))
@@ -105,3 +105,35 @@ def test_errors_over_t_of_an_oracle_and_of_a_constant(experiment, coding, tiny):
         else:
             assert row["mask_error"] == pytest.approx(1)
             assert row["loss"] == pytest.approx(1 if coding == "pm1" else 0.25)
+
+
+def test_members_of_test_time_augmentation_see_the_eight_views_of_a_tile(tiny):
+    """A network that marks the tile's upper left quarter marks each quarter in turn."""
+    config = tiny(
+        experiment="e1", data__fit="crop", inference__augment="symmetries", inference__ensemble=8, inference__overlap=0
+    )
+
+    def corner(x_t, t, image):
+        logits = torch.full_like(x_t, -100.0)
+        logits[..., :8, :8] = 100.0
+        return logits
+
+    (one, *_) = predictions(
+        corner,
+        Split(("a",), *(x[:1, :, :16, :16] for x in (split().images, split().masks)), torch.tensor([[16, 16]])),
+        config,
+    )
+    assert torch.allclose(one.mean, torch.full((16, 16), 0.25))
+    assert torch.allclose(one.sd, torch.full((16, 16), 0.1875**0.5))
+
+
+def test_staple_trusts_the_member_that_agrees_with_the_others(tiny):
+    truth = torch.zeros(16, 16)
+    truth[4:12, 4:12] = 1
+    draw = torch.Generator().manual_seed(0)
+    good = [(truth + (torch.rand(16, 16, generator=draw) < 0.03)) % 2 for _ in range(3)]
+    bad = [1 - truth] * 2  # two members of five are wrong everywhere: the mean is 0.6 at best
+    found = _staple(torch.stack(good + bad))
+    assert torch.equal(found > 0.5, truth.bool())
+    assert (found - truth).abs().max() < 0.05
+    assert torch.equal(_staple(torch.stack([truth, truth])), truth)

@@ -4,21 +4,45 @@ import numpy as np
 import pytest
 import torch
 
-from diffseg.config import Network
-from diffseg.errors import ConfigError
+from diffseg.config import AmbDiff, EnsemDiff, MedSegDiff, SegDiff, SegFormer
+from diffseg.errors import ConfigError, UserError
 from diffseg.networks import NETWORKS, build, check_size, load_published
+from diffseg.networks.blocks import published_names
+from diffseg.networks.medsegdiff import FFParser
 
-GOLDEN = {  # settings of the small published instances
-    "ensemdiff": {
-        "channels": 1,
-        "image_channels": 3,
-        "out_channels": 2,
-        "width": 32,
-        "multipliers": (1, 2, 2),
-        "attention": (2,),
-    },
+GOLDEN = {  # settings of the small published instances, and what the published code does after the network
+    "ensemdiff": ("ensemdiff", {"width": 32, "multipliers": (1, 2, 2), "attention": (2,)}),
+    "segdiff": ("segdiff", {"width": 32, "multipliers": (1, 2, 2), "attention": (2,), "rrdb_blocks": 2}),
+    "medsegdiff_new": ("medsegdiff", {"width": 32, "multipliers": (1, 2, 2), "attention": (4,), "pools": 5}),
+    "medsegdiff_v1": ("medsegdiff", {"version": "v1", "width": 32, "attention": (4,), "size": 64}),
+    "ambdiff": (
+        "ambdiff",
+        {"multipliers": (1, 2), "blocks": (1, 2), "middle": 2, "attention": (2,)},
+    ),
 }
-PUBLISHED = {"ensemdiff": ("ensemdiff", {"image_channels": 3}), "ensemdiff_brats": ("ensemdiff", {"image_channels": 4})}
+PUBLISHED = {
+    "ensemdiff": ("ensemdiff", {}),
+    "ensemdiff_brats": ("ensemdiff", {"image_channels": 4}),
+    "segdiff_monuseg": ("segdiff", {}),
+    "segdiff_cityscapes": (
+        "segdiff",
+        {"multipliers": (1, 1, 2, 2, 4, 4), "attention": (8, 16), "rrdb_blocks": 15},
+    ),
+    "medsegdiff_new": ("medsegdiff", {}),
+    "medsegdiff_v1": ("medsegdiff", {"version": "v1"}),
+    "ambdiff": ("ambdiff", {}),
+}
+SMALL = {  # settings for tests of behaviour
+    "ensemdiff": EnsemDiff(width=32, multipliers=(1, 2), blocks=1, attention=(2,), heads=2),
+    "segdiff": SegDiff(
+        width=32, multipliers=(1, 2), blocks=1, attention=(2,), rrdb_blocks=1, rrdb_width=8, rrdb_growth=4
+    ),
+    "medsegdiff-new": MedSegDiff(width=32, multipliers=(1, 2), blocks=1, attention=(2,)),
+    "medsegdiff-v1": MedSegDiff(version="v1", width=32, multipliers=(1, 1, 2), blocks=1, attention=(2,)),
+    "ambdiff": AmbDiff(width=32, multipliers=(1, 2), blocks=(1, 1), middle=2, attention=(2,)),
+    "segformer": SegFormer(encoder="mit_b0", weights="none"),
+}
+DIFFUSION = [name for name in SMALL if name != "segformer"]
 
 
 def golden(reference, name):
@@ -28,16 +52,31 @@ def golden(reference, name):
         for key in stored.files
         if key.startswith("state/")
     }
-    return state, {key: torch.from_numpy(stored[key]) for key in ("x_t", "t", "image", "output")}
+    state |= {
+        key.replace("extra/emb_conv", "embedding"): torch.from_numpy(stored[key]).float()
+        for key in stored.files
+        if key.startswith("extra/")
+    }
+    return state, {
+        key: torch.from_numpy(stored[key]) for key in ("x_t", "t", "image", "output", "cal") if key in stored.files
+    }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", GOLDEN)
 def test_equals_the_published_network(reference, name):
     state, tensors = golden(reference, name)
-    network = load_published(name, state, **GOLDEN[name]).eval()
+    kind, settings = GOLDEN[name]
+    network = load_published(kind, state, **settings).eval()
+    inputs = tensors["x_t"], tensors["t"], tensors["image"]
     with torch.inference_mode():
-        output = network(tensors["x_t"], tensors["t"], tensors["image"])
-    assert (output - tensors["output"]).abs().max() <= 1e-5
+        output = network(*inputs)
+        if name == "ambdiff":  # its last activation is a setting of ours
+            output = output.tanh()
+        assert (output - tensors["output"]).abs().max() <= 1e-5
+        if "cal" in tensors:
+            output, mask = network(*inputs, calibration=True)
+            assert (output - tensors["output"]).abs().max() <= 1e-5
+            assert (mask - tensors["cal"]).abs().max() <= 1e-5
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -46,13 +85,15 @@ def test_has_the_published_parameters(reference, name):
     kind, settings = PUBLISHED[name]
     with torch.device("meta"):
         network = NETWORKS[kind](**settings)
+    if name == "medsegdiff_v1":
+        del network.embedding  # the published code draws it anew in every forward pass
     own = network.state_dict()
-    assert {key: list(own[ours].shape) for ours, key in network.published_names().items()} == published["state"]
+    assert {key: list(own[ours].shape) for ours, key in published_names(network).items()} == published["state"]
     assert sum(parameter.numel() for parameter in network.parameters()) == published["parameters"]
 
 
 def published_state(network):
-    names = network.published_names()
+    names = published_names(network)
     return {names[key]: value.clone() for key, value in network.state_dict().items()}
 
 
@@ -69,37 +110,125 @@ def test_a_foreign_state_dict_is_refused_key_by_key():
         load_published("ensemdiff", state, **settings)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize(("channels", "image_channels"), [(1, 3), (1, 0), (3, 0), (1, 4)])
-@pytest.mark.parametrize("size", [16, 24])
+@pytest.mark.parametrize("size", [32, 64])
 def test_contract(name, channels, image_channels, size):
     """Every network: shapes, a zero start, gradients everywhere, dependence on all inputs, samples independent in a batch."""
+    if name == "segformer" and not image_channels:
+        pytest.skip("feed-forward")
     torch.manual_seed(0)
-    network = build(
-        Network(name=name, width=32, multipliers=(1, 2), blocks=1, attention=(2,), heads=2),
-        channels,
-        image_channels,
-        channels,
-    )
+    network = build(SMALL[name], channels, image_channels, channels, size=32)
     x_t, t = torch.randn(2, channels, size, size), torch.tensor([3.0, 700.0])
     image = torch.randn(2, image_channels, size, size) if image_channels else None
-    assert torch.equal(network(x_t, t, image), torch.zeros(2, channels, size, size))  # zero-initialised head
-    for parameter in network.parameters():  # a trained network has no zero branches
-        torch.nn.init.normal_(parameter, std=0.05)
-    output = network(x_t, t, image)
+    if name in DIFFUSION:
+        assert torch.equal(network(x_t, t, image), torch.zeros(2, channels, size, size))  # zero-initialised head
+        for parameter in network.parameters():  # a trained network has no zero branches
+            torch.nn.init.normal_(parameter, std=0.05)
+    if name.startswith("medsegdiff") and image_channels:
+        output, mask = network(x_t, t, image, calibration=True)
+        assert mask.shape == (2, 1, size, size)
+        mask.sum().backward(retain_graph=True)
+    else:
+        output = network(x_t, t, image)
+    assert output.shape == (2, channels, size, size)
     output.square().sum().backward()
-    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in network.parameters())
+    if name in DIFFUSION or size == 64:  # at 32 px SegFormer attends to a single place
+        assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in network.parameters())
     network.eval()
     with torch.inference_mode():
+        output = network(x_t, t, image)
         alone = network(x_t[:1], t[:1], None if image is None else image[:1])
         assert torch.allclose(alone, output[:1], atol=1e-4)
-        assert not torch.allclose(network(x_t, t + 100, image), output)
-        assert not torch.allclose(network(x_t + 1, t, image), output)
+        if name in DIFFUSION:
+            assert not torch.allclose(network(x_t, t + 100, image), output)
+            assert not torch.allclose(network(x_t + 1, t, image), output)
         if image is not None:
             assert not torch.allclose(network(x_t, t, image + 1), output)
 
 
-def test_sizes_that_do_not_pass_are_named_with_those_near():
-    check_size(Network(width=32, multipliers=(1, 1, 1)), 32)
-    with pytest.raises(ConfigError, match=r"data.size is 30.*multiple of 4.*data.size=28 or data.size=32"):
-        check_size(Network(width=32, multipliers=(1, 1, 1)), 30)
+def test_the_new_medsegdiff_learns_each_half_from_its_own_loss():
+    network = build(SMALL["medsegdiff-new"], 1, 3, 1, size=32)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    x_t, t, image = torch.randn(2, 1, 32, 32), torch.tensor([3.0, 700.0]), torch.randn(2, 3, 32, 32)
+    output, mask = network(x_t, t, image, calibration=True)
+    output.sum().backward(retain_graph=True)
+    assert all((p.grad is None) == key.startswith("highway.") for key, p in network.named_parameters())
+    network.zero_grad(set_to_none=True)
+    mask.sum().backward()
+    assert all((p.grad is not None) == key.startswith("highway.") for key, p in network.named_parameters())
+
+
+def test_a_published_v1_is_loaded_without_the_convolution_that_it_never_kept(caplog):
+    settings = {"version": "v1", "width": 32, "multipliers": (1, 1, 2), "blocks": 1, "attention": (), "size": 32}
+    state = published_state(NETWORKS["medsegdiff"](**settings))
+    del state["embedding.weight"], state["embedding.bias"]
+    loaded = load_published("medsegdiff", state, **settings)
+    assert torch.equal(loaded.highway.head.weight, state["hwm.seg_outputs.0.weight"])
+    assert "embedding.bias, embedding.weight: drawn at random" in caplog.text
+
+
+class TestFFParser:
+    def test_at_its_own_size_it_is_a_circular_convolution(self):
+        parser, x = FFParser(2, 8), torch.randn(1, 2, 8, 8)
+        kernel = torch.fft.irfft2(torch.view_as_complex(parser.weight.detach()), s=(8, 8))
+        around = torch.nn.functional.pad(x, (7, 0, 7, 0), mode="circular")
+        expected = torch.nn.functional.conv2d(around, kernel.flip(-1, -2)[:, None], groups=2)
+        assert torch.allclose(parser(x), expected, atol=1e-6)
+
+    @pytest.mark.parametrize("size", [(8, 8), (16, 16), (4, 4), (12, 10), (7, 9)])
+    def test_filters_that_do_not_depend_on_the_frequency_are_the_same_at_any_size(self, size):
+        parser, x = FFParser(2, 8), torch.randn(1, 2, *size)
+        torch.nn.init.zeros_(parser.weight)
+        parser.weight.data[..., 0] = torch.tensor([2.0, -3.0])[:, None, None]
+        assert torch.allclose(parser(x), x * torch.tensor([2.0, -3.0])[:, None, None], atol=1e-5)
+
+    def test_the_same_waves_are_passed_at_another_size(self):
+        """A filter that passes low frequencies only passes the same waves, in cycles per pixel, at twice the size."""
+        parser = FFParser(1, 16)
+        torch.nn.init.zeros_(parser.weight)
+        parser.weight.data[:, :3, :3, 0] = parser.weight.data[:, -2:, :3, 0] = 1
+        for size in (16, 32):
+            columns = torch.arange(size).expand(1, 1, size, size)
+            low, high = (torch.cos(2 * torch.pi * columns * f) for f in (1 / 16, 6 / 16))
+            assert torch.allclose(parser(low), low, atol=1e-5)
+            assert parser(high).abs().max() < 1e-5
+
+    def test_it_stays_in_float32_under_autocast(self):
+        parser = FFParser(1, 8)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert parser(torch.randn(1, 1, 8, 8, dtype=torch.bfloat16)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_bf16_gives_no_nan(name):
+    network = build(SMALL[name], 1, 3, 1, size=32)
+    x_t, t, image = 30 * torch.randn(2, 1, 32, 32), torch.tensor([0.0, 999.0]), torch.randn(2, 3, 32, 32)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert network(x_t, t, image).isfinite().all()
+
+
+def test_segformer_without_internet_says_how_to_go_on(monkeypatch):
+    import segmentation_models_pytorch.encoders as encoders
+
+    def offline(*settings, **more):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(encoders, "get_encoder", offline)
+    with pytest.raises(UserError, match=r"imagenet weights of mit_b0.*network.weights=none"):
+        build(SegFormer(encoder="mit_b0"), 1, 3, 1, size=32).load_pretrained()
+
+
+@pytest.mark.parametrize(
+    ("network", "size", "words"),
+    [
+        (EnsemDiff(width=32, multipliers=(1, 1, 1)), 30, r"multiple of 4.*data.size=28 or data.size=32"),
+        (MedSegDiff(width=32, multipliers=(1, 1)), 12, r"multiple of 8.*data.size=8 or data.size=16"),
+        (SegFormer(), 100, r"multiple of 32.*data.size=96 or data.size=128"),
+    ],
+)
+def test_sizes_that_do_not_pass_are_named_with_those_near(network, size, words):
+    check_size(network, 64)
+    with pytest.raises(ConfigError, match=words):
+        check_size(network, size)

@@ -16,7 +16,7 @@ def test_gathering_is_a_small_share_of_a_step(tmp_path, monkeypatch):
     """At batch 16 and 64 px, what a step does besides forward, backward and optimiser takes less than 3 % of it."""
     leaves = {
         "data.size": 64,
-        "data.augment": "flips",
+        "data.augment.flips": "symmetries",
         "network.width": 32,
         "network.multipliers": [1, 1, 2, 2],
         "network.blocks": 1,
@@ -56,7 +56,8 @@ def test_gathering_is_a_small_share_of_a_step(tmp_path, monkeypatch):
 
 def test_a_batch_is_gathered_in_milliseconds(tiny):
     batches = Batches(
-        data.load(tiny(data__train_images=40).data, None).train, tiny(data__augment="flips", training__batch=16)
+        data.load(tiny(data__train_images=40).data, None).train,
+        tiny(data__augment__flips="symmetries", training__batch=16),
     )
     batches(0)
     best = min(_seconds(batches, step) for step in range(20))

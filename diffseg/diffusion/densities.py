@@ -14,4 +14,9 @@ def uniform(count: int, generator: torch.Generator) -> torch.Tensor:
     return (order + torch.rand(count, generator=generator, device=device, dtype=torch.float64)) / count
 
 
+def discrete(t: torch.Tensor, steps: int) -> torch.Tensor:
+    """Each t moved up to the next of the points 1/steps, 2/steps, … 1 of a published chain."""
+    return ((t * steps).floor() + 1).clamp(max=steps) / steps
+
+
 DENSITIES = {"uniform": uniform}

@@ -1,21 +1,39 @@
-"""The published networks, one file each, built from a Config or loaded from a published state dict."""
+"""The networks, one file each, built from a Config or loaded from a published state dict."""
+
+import logging
 
 import torch
 from torch import nn
 
 from diffseg.config import Network
 from diffseg.errors import ConfigError
+from diffseg.networks.ambdiff import AmbDiff
+from diffseg.networks.blocks import published_names
 from diffseg.networks.ensemdiff import EnsemDiff
+from diffseg.networks.medsegdiff import MedSegDiff
+from diffseg.networks.segdiff import SegDiff
+from diffseg.networks.segformer import SegFormer
 
-NETWORKS = {"ensemdiff": EnsemDiff}
+log = logging.getLogger(__name__)
+
+NETWORKS = {
+    "ensemdiff": EnsemDiff,
+    "segdiff": SegDiff,
+    "medsegdiff": MedSegDiff,
+    "ambdiff": AmbDiff,
+    "segformer": SegFormer,
+}
 
 
-def build(network: Network, channels: int, image_channels: int, out_channels: int) -> nn.Module:
+def build(network: Network, channels: int, image_channels: int, out_channels: int, size: int) -> nn.Module:
     """A network with fresh weights. It is called as `network(x_t, t, image)` and returns [B, out_channels, H, W].
 
     channels: of x_t. image_channels: of the conditioning image; 0 for none, and `image` is then None.
+    size: side of the images that it is trained on, px.
     """
-    settings = network.model_dump(exclude={"name"})
+    settings = network.model_dump(exclude={"name", "calibration"})
+    if network.name == "medsegdiff":
+        settings["size"] = size
     return NETWORKS[network.name](
         channels=channels, image_channels=image_channels, out_channels=out_channels, **settings
     )
@@ -23,11 +41,11 @@ def build(network: Network, channels: int, image_channels: int, out_channels: in
 
 def check_size(network: Network, size: int) -> None:
     """Raises ConfigError if images of that side do not pass the network's downsamplings."""
-    factor = 2 ** (len(network.multipliers) - 1)
+    factor = network.divisor
     if size % factor:
         near = sorted({max(factor, size // factor * factor), (size // factor + 1) * factor})
         raise ConfigError(
-            f"data.size is {size}, but {network.name} with {len(network.multipliers)} levels needs a multiple of {factor}: "
+            f"data.size is {size}, but {network.name} with these settings needs a multiple of {factor}: "
             f"set data.size={' or data.size='.join(map(str, near))}"
         )
 
@@ -35,12 +53,14 @@ def check_size(network: Network, size: int) -> None:
 def load_published(name: str, state_dict: dict[str, torch.Tensor], **settings) -> nn.Module:
     """A network with the weights of a published state dict; settings are those of its class.
 
+    What the published code never keeps (`UNPUBLISHED` of the class) may be missing and then stays as drawn, with a warning.
     Raises ConfigError that lists every missing and every unexpected key, and every shape that differs.
     """
     network = NETWORKS[name](**settings)
-    names = network.published_names()
+    names = published_names(network)
+    optional = {key for key in names if key.split(".")[0] in getattr(network, "UNPUBLISHED", ())}
     own = network.state_dict()
-    faults = [f"missing {names[key]}" for key in own if names[key] not in state_dict]
+    faults = [f"missing {names[key]}" for key in own if names[key] not in state_dict and key not in optional]
     faults += [f"unexpected {key}" for key in state_dict if key not in set(names.values())]
     faults += [
         f"{names[key]} is {list(state_dict[names[key]].shape)}, not {list(value.shape)}"
@@ -49,5 +69,10 @@ def load_published(name: str, state_dict: dict[str, torch.Tensor], **settings) -
     ]
     if faults:
         raise ConfigError(f"the state dict is not that of {name} with these settings: {'; '.join(faults)}")
-    network.load_state_dict({key: state_dict[published] for key, published in names.items()})
+    if drawn := [key for key in optional if names[key] not in state_dict]:
+        log.warning(
+            "no published state dict of %s holds %s: drawn at random, to be trained", name, ", ".join(sorted(drawn))
+        )
+    loaded = {key: state_dict[published] for key, published in names.items() if published in state_dict}
+    network.load_state_dict(own | loaded)
     return network

@@ -1,6 +1,6 @@
-"""Parts shared by the U-Nets of the guided-diffusion family (Dhariwal & Nichol, 2021, App. A).
+"""The U-Net of the guided-diffusion family (Dhariwal & Nichol, 2021, App. A), which all published networks share.
 
-Each class lists how its own parameter names map to the published ones in `PUBLISHED`.
+Each class lists in `PUBLISHED` where the published code names a part otherwise (`published_names`).
 """
 
 import math
@@ -61,7 +61,7 @@ class ResBlock(nn.Module):
 class Attention(nn.Module):
     """Self-attention over all positions, with a skip. Heads are split before q, k and v ("legacy" order). [B, C, H, W]."""
 
-    PUBLISHED = {"norm": "norm", "qkv": "qkv", "out": "proj_out"}
+    PUBLISHED = {"out": "proj_out"}
 
     def __init__(self, channels: int, heads: int):
         super().__init__()
@@ -94,8 +94,6 @@ class Downsample(nn.Module):
 class Upsample(nn.Module):
     """Doubles height and width by repetition and a 3 × 3 convolution."""
 
-    PUBLISHED = {"conv": "conv"}
-
     def __init__(self, channels: int):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
@@ -105,9 +103,97 @@ class Upsample(nn.Module):
 
 
 class Stage(nn.Sequential):
-    """A residual block, attention, resampling: those that are given, in that order."""
+    """A convolution, residual blocks, attention, resampling: those that are given, in that order."""
 
     def forward(self, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
         for part in self:
             x = part(x, time) if isinstance(part, ResBlock) else part(x)
         return x
+
+
+class UNet(nn.Module):
+    """Residual blocks, self-attention at chosen depths, additive time conditioning. What goes in is left to subclasses.
+
+    A level of the encoder has `blocks` residual blocks (a number for all, or one a level), that of the decoder one more,
+    each of which takes one skip. attention: the downsampling factors with self-attention after every residual block.
+    middle: residual blocks at the bottom, with attention between them.
+    """
+
+    PUBLISHED = {
+        "time": "time_embed",
+        "encoder": "input_blocks",
+        "middle": "middle_block",
+        "decoder": "output_blocks",
+        "norm": "out.0",
+        "head": "out.2",
+    }
+
+    def __init__(self, in_channels, out_channels, width, multipliers, blocks, attention, heads, dropout, middle=2):
+        super().__init__()
+        self.width = width
+        embedded = 4 * width
+        blocks = (blocks,) * len(multipliers) if isinstance(blocks, int) else blocks
+        self.time = nn.Sequential(nn.Linear(width, embedded), nn.SiLU(), nn.Linear(embedded, embedded))
+
+        def stage(into: int, out: int, depth: int) -> Stage:
+            attends = [Attention(out, heads)] if 2**depth in attention else []
+            return Stage(ResBlock(into, out, embedded, dropout), *attends)
+
+        self.encoder = nn.ModuleList([Stage(nn.Conv2d(in_channels, width, 3, padding=1))])
+        now, skips = width, [width]
+        for depth, multiplier in enumerate(multipliers):
+            for _ in range(blocks[depth]):
+                self.encoder.append(stage(now, multiplier * width, depth))
+                skips.append(now := multiplier * width)
+            if depth < len(multipliers) - 1:
+                self.encoder.append(Stage(Downsample(now)))
+                skips.append(now)
+
+        parts = []
+        for index in range(middle):
+            parts += [Attention(now, heads)] if index else []
+            parts.append(ResBlock(now, now, embedded, dropout))
+        self.middle = Stage(*parts)
+
+        self.decoder = nn.ModuleList()
+        for depth, multiplier in reversed(list(enumerate(multipliers))):
+            for _ in range(blocks[depth] + 1):
+                self.decoder.append(stage(now + skips.pop(), multiplier * width, depth))
+                now = multiplier * width
+            if depth:
+                self.decoder[-1].append(Upsample(now))
+
+        self.norm = norm(now)
+        self.head = zero_init(nn.Conv2d(now, out_channels, 3, padding=1))
+
+    def embed(self, t: torch.Tensor) -> torch.Tensor:
+        """[B] timesteps to [B, 4 · width]."""
+        return self.time(timestep_embedding(t, self.width))
+
+    def encode(self, x: torch.Tensor, time: torch.Tensor, added: torch.Tensor | None = None) -> list[torch.Tensor]:
+        """All skips, from the first convolution's output, to which `added` is added, to the lowest level's last."""
+        first, *stages = self.encoder
+        x = first(x, time)
+        skips = [x if added is None else x + added]
+        for stage in stages:
+            skips.append(stage(skips[-1], time))
+        return skips
+
+    def decode(self, x: torch.Tensor, skips: list[torch.Tensor], time: torch.Tensor) -> torch.Tensor:
+        """The output, from what enters the middle and the encoder's skips."""
+        skips = list(skips)
+        x = self.middle(x, time)
+        for stage in self.decoder:
+            x = stage(torch.cat([x, skips.pop()], dim=1), time)
+        return self.head(F.silu(self.norm(x)))
+
+
+def published_names(module: nn.Module) -> dict[str, str]:
+    """The published state dict's key of each own key, parameters and buffers."""
+    table = getattr(module, "PUBLISHED", {})
+    own = [*dict(module.named_parameters(recurse=False)), *dict(module.named_buffers(recurse=False))]
+    names = {key: table.get(key, key) for key in own}
+    for child, part in module.named_children():
+        prefix = table.get(child, child)
+        names |= {f"{child}.{key}": f"{prefix}.{name}" for key, name in published_names(part).items()}
+    return names

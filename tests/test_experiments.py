@@ -1,0 +1,135 @@
+"""What the experiments minimise: the published losses, against their closed forms and the published code's numbers."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from diffseg.config import Config
+from diffseg.diffusion.schedules import log_snr
+from diffseg.errors import ConfigError
+from diffseg.experiments import build_network, task
+from diffseg.networks import load_published
+from diffseg.randomness import generator
+
+
+def constant(value, outputs=1):
+    """A network that predicts the same everywhere."""
+    return lambda x_t, t, image: torch.full((len(x_t), outputs * x_t.shape[1], *x_t.shape[2:]), value)
+
+
+def batch(count=4, size=16):
+    draw = generator("cpu", 0, "batch")
+    images = torch.rand(count, 3, size, size, generator=draw) * 2 - 1
+    return images, (images[:, :1] > 0).float(), torch.randn(count, 1, size, size, generator=draw)
+
+
+def test_the_training_loss_of_ambdiff_is_the_published_one(reference):
+    stored = np.load(reference / "ambdiff.npz")
+    state = {key.removeprefix("state/"): torch.from_numpy(stored[key]).float() for key in stored.files if "/" in key}
+    config = Config().with_leaves(
+        {
+            "network.name": "ambdiff",
+            "network.multipliers": [1, 2],
+            "network.blocks": [1, 2],
+            "network.middle": 2,
+            "network.attention": [2],
+            "diffusion.schedule": "cosine",
+            "diffusion.input_scale": 0.1,
+            "diffusion.target": "x0",
+            "diffusion.activation": "tanh",
+            "diffusion.weighting": "snr+1",
+            "diffusion.time": "unit",
+        }
+    )
+    network = load_published("ambdiff", state, **config.network.model_dump(exclude={"name"})).eval()
+    image, mask, noise, t = (torch.from_numpy(stored[key]) for key in ("image", "mask", "noise", "t"))
+    masks = mask if mask.min() == 0 else (mask + 1) / 2
+    loss = task(config).loss_at(network, image, masks, t.double(), noise).detach()
+    # The weights are stored in half precision: rounding them moves the loss by about 4e-5 of it.
+    assert float(loss) == pytest.approx(float(stored["loss"]), rel=1e-4)
+
+
+@pytest.mark.parametrize("target", ["epsilon", "x0"])
+def test_snr_plus_one_weights_the_error_of_x0_whatever_the_target(target, tiny):
+    config = tiny(diffusion__target=target, diffusion__activation="identity", diffusion__weighting="snr+1")
+    images, masks, noise = batch(1)
+    t = torch.tensor([0.6], dtype=torch.float64)
+    snr = float(log_snr(t, config.diffusion).exp())
+    alpha, sigma = math.sqrt(snr / (1 + snr)), math.sqrt(1 / (1 + snr))
+    signal = masks * 2 - 1
+    x0 = torch.zeros_like(signal) if target == "x0" else (alpha * signal + sigma * noise) / alpha
+    loss = task(config).loss_at(constant(0.0), images, masks, t, noise)
+    assert float(loss) == pytest.approx((snr + 1) * float((x0 - signal).square().mean()), rel=1e-4)
+
+
+def test_the_summed_loss_is_the_mean_times_the_values_of_an_image(tiny):
+    images, masks, noise = batch()
+    t = torch.linspace(0.1, 1, 4, dtype=torch.float64)
+    mean, total = (
+        float(task(tiny(diffusion__reduction=how)).loss_at(constant(0.3), images, masks, t, noise))
+        for how in ("mean", "sum")
+    )
+    assert total == pytest.approx(256 * mean)
+
+
+def test_a_learnt_variance_is_trained_by_its_term_alone(tiny):
+    """The prediction's gradient is that of the squared error; the variance's comes from the variational term."""
+    images, masks, noise = batch()
+    t = torch.linspace(0.1, 1, 4, dtype=torch.float64)
+    gradients = {}
+    for variance in ("small", "learned"):
+        config = tiny(diffusion__variance=variance, diffusion__target="epsilon")
+        outputs = torch.zeros(4, 2 if variance == "learned" else 1, 16, 16, requires_grad=True)
+        task(config).loss_at(lambda x_t, t, image: outputs, images, masks, t, noise).backward()  # noqa: B023
+        gradients[variance] = outputs.grad
+    assert torch.allclose(gradients["learned"][:, :1], gradients["small"])
+    assert (gradients["learned"][:, 1:] != 0).all()
+
+
+@pytest.mark.parametrize("discrete", [True, False])
+def test_discrete_training_shows_whole_steps_only(discrete, tiny):
+    told = []
+
+    def network(x_t, t, image):
+        told.append(t)
+        return torch.zeros_like(x_t)
+
+    images, masks, _ = batch()
+    config = tiny(diffusion__discrete=discrete)
+    task(config).loss(network, images, masks, generator("cpu", 0))
+    whole = (told[0] - told[0].round()).abs() < 1e-4
+    assert whole.all() if discrete else not whole.any()
+
+
+@pytest.mark.parametrize("experiment", ["e1", "e2", "e3", "e4"])
+def test_medsegdiff_trains_its_other_half_where_there_is_an_image(experiment, tiny):
+    losses = {}
+    for weight in (0.0, 10.0):
+        config = tiny(
+            network__name="medsegdiff",
+            network__width=32,
+            network__multipliers=[1, 1],
+            network__calibration=weight,
+            experiment=experiment,
+        )
+        torch.manual_seed(0)
+        network = build_network(config).eval()
+        assert ("highway.head.weight" in network.state_dict()) == (experiment in ("e1", "e2"))
+        images, masks, _ = batch()
+        with torch.no_grad():
+            losses[weight] = float(task(config).loss(network, images, masks, generator("cpu", 0)))
+        calibration = (
+            network(masks, torch.zeros(4), images, calibration=True)[1] if experiment in ("e1", "e2") else None
+        )
+    expected = 0.0 if calibration is None else 10 * float((calibration - masks).square().mean())
+    assert losses[10.0] - losses[0.0] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["segformer", "nnunet"])
+def test_feed_forward_networks_have_e1_only(name):
+    with pytest.raises(ConfigError, match=f"network {name} has no e2.*only e1"):
+        Config().with_leaves({"network.name": name})
+    config = Config().with_leaves({"network.name": name, "experiment": "e1", "inference.ensemble": 7}).resolved()
+    assert config.inference.ensemble in (1, 5)  # one prediction, or not used
