@@ -11,6 +11,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from diffseg.errors import ConfigError
+from diffseg.leaves import flat
+from diffseg.presets import expanded
 
 SCHEMA_VERSION = 1  # raise it when the meaning of a key changes: old trials then count as other trials
 
@@ -258,12 +260,17 @@ class Config(Section):
 
     def leaves(self) -> dict[str, Any]:
         """Every setting by its dotted path, such as `training.learning_rate`."""
-        return _flatten(self.model_dump(mode="json"))
+        return flat(self.model_dump(mode="json"))
 
     def with_leaves(self, leaves: dict[str, Any]) -> "Config":
-        """A copy with the given dotted paths set. Raises ConfigError that names the key, the value and what is allowed."""
+        """A copy with the given dotted paths set; `network` is short for `network.name`, `preset` stands for settings.
+
+        Another network starts from its defaults. Raises ConfigError that names the key, the value and what is allowed.
+        """
+        leaves = {"network.name" if path == "network" else path: value for path, value in leaves.items()}
         tree = self.model_dump(mode="json")
         name = leaves.get("network.name", self.network.name)
+        leaves = expanded(leaves, name)
         if name != self.network.name and name in NETWORKS:  # another network has other settings
             tree["network"] = NETWORKS[name]().model_dump(mode="json")
         for path, value in leaves.items():
@@ -272,7 +279,7 @@ class Config(Section):
             for section in sections:
                 branch = branch.get(section) if isinstance(branch, dict) else None
             if not isinstance(branch, dict) or key not in branch or isinstance(branch[key], dict):
-                raise ConfigError(_unknown(path, _flatten(tree)))
+                raise ConfigError(_unknown(path, flat(tree)))
             branch[key] = value
         return load(tree)
 
@@ -294,13 +301,6 @@ def parse_leaf(text: str) -> tuple[str, Any]:
         return path, json.loads(value)
     except json.JSONDecodeError:
         return path, value
-
-
-def _flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
-    leaves = {}
-    for key, value in tree.items():
-        leaves |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return leaves
 
 
 def _unknown(path: str, known) -> str:

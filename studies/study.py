@@ -14,8 +14,9 @@
     diffusion.target = "x0"
 
 A trial is made for every network, data set, experiment, variant and seed; later tables win over earlier ones in the
-order all, network, data, experiment, variant, and what the command line sets wins over all of them. Trials that differ
-only in settings that their experiment does not use are one trial.
+order all, network, data, experiment, variant, and what the command line sets wins over all of them. `preset = "NAME"` in
+a table stands for the network's published settings of that name (diffseg/presets.toml). Feed-forward networks have trials
+of E1 only, and trials that differ only in settings that their experiment does not use are one trial.
 """
 
 import tomllib
@@ -24,11 +25,14 @@ from pathlib import Path
 from typing import Any
 
 from diffseg import config as configuration
-from diffseg.config import Config, ConfigError
-from diffseg.errors import UserError
+from diffseg.config import FEED_FORWARD, Config
+from diffseg.errors import ConfigError, UserError
+from diffseg.leaves import flat
+from diffseg.presets import expanded
 from search_spaces import grid
 
 SHIPPED = Path(__file__).parent
+TABLES = ("network", "data", "experiment", "variant")  # of a study file; later ones win
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ def is_source(source: str) -> bool:
 def data_settings(name: str) -> dict[str, Any]:
     """The settings that the paper's study gives a data set of this name; a folder's if it has none."""
     tables = tomllib.loads((SHIPPED / "paper.toml").read_text())["data"]
-    return _flat({"data": tables.get(name, {}).get("data", {"layout": "folder"})})
+    return flat({"data": tables.get(name, {}).get("data", {"layout": "folder"})})
 
 
 def read(
@@ -149,7 +153,7 @@ def extended(old: Study, new: Study) -> Study:
 def _data_sets(tree: dict, roots: dict[str, str]) -> dict[str, dict]:
     """Settings of the data sets that can be had: synthetic ones, those with a root, and folders of the user's own."""
     listed = tree.get("data", {})
-    synthetic = {name for name, leaves in listed.items() if _flat(leaves).get("data.layout") == "synthetic"}
+    synthetic = {name for name, leaves in listed.items() if flat(leaves).get("data.layout") == "synthetic"}
     own = {name: {"data": {"layout": "folder"}} for name in roots if name not in listed}
     return {name: leaves for name, leaves in {**listed, **own}.items() if name in roots or name in synthetic}
 
@@ -171,20 +175,15 @@ def _trials(tree: dict, sets: dict[str, dict], settings: dict[str, Any], path: P
             "experiment": experiment,
             "seed": choice["seed"],
         }
-        leaves |= _flat(tree.get("all", {}))
-        for axis in ("network", "data", "experiment", "variant"):
-            leaves |= _flat(sets[data] if axis == "data" else tree.get(axis, {}).get(choice[axis], {}))
+        if choice["network"] in FEED_FORWARD and experiment != "e1":
+            continue
+        tables = [sets[data] if axis == "data" else tree.get(axis, {}).get(choice[axis], {}) for axis in TABLES]
         try:
-            config = Config().with_leaves(leaves | settings).resolved()
+            for table in (*map(flat, (tree.get("all", {}), *tables)), settings):
+                leaves |= expanded(table, choice["network"])
+            config = Config().with_leaves(leaves).resolved()
         except ConfigError as error:
             raise ConfigError(f"{error} ({path.name}, {experiment} of {data})") from None
         if (name := trial_name(config)) not in seen:
             seen.add(name)
             yield Trial(name, config)
-
-
-def _flat(table: dict, prefix: str = "") -> dict[str, Any]:
-    leaves = {}
-    for key, value in table.items():
-        leaves |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return leaves
