@@ -175,6 +175,7 @@ class Training(Section):
     clip: Annotated[float, Field(gt=0)] | None = None     # largest norm of the gradient
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.9999     # decay per step, warmed up as (1 + n)/(10 + n); 0: no EMA
     precision: Literal["float32", "bf16"] = "float32"     # bf16: autocast, on CUDA devices
+    validation: Annotated[float, Field(ge=0, lt=1)] = 0.0 # E1: share of the images that first finds the number of epochs
     snapshots: tuple[Fraction, ...] = (0.75, 1.0)         # shares of the steps at which errors over t are measured
     log_every: PositiveInt = 50                           # steps between points of the learning curve
     checkpoint_every: PositiveInt = 1000                  # steps between checkpoints
@@ -185,6 +186,7 @@ class Inference(Section):
     steps: PositiveInt = 1000                             # network evaluations a sample (E1 needs one)
     clip: Literal["coding", "pm1", "none"] = "coding"     # of x̂0 while sampling: to the coding's range, to ±1, or not
     ensemble: PositiveInt = 5                             # predictions an image
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = ()  # E1: a deep ensemble of the trials with these seeds
     merge: Literal["mean", "vote", "staple"] = "mean"     # of soft masks; of masks cut at 0.5: their mean, or STAPLE
     threshold: Fraction = 0.5                             # on the merged probability
     augment: Literal["none", "symmetries"] = "none"       # at test time: members see the square's eight symmetries in turn
@@ -206,6 +208,27 @@ class Config(Section):
     inference: Inference = Inference()
 
     @model_validator(mode="after")
+    def _ensemble_of_several(self):
+        seeds = self.inference.seeds
+        if (seeds and len(set(seeds)) != len(seeds)) or len(seeds) == 1:
+            raise ValueError(f"inference.seeds is {list(seeds)}, but a deep ensemble has two or more different seeds")
+        return self
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the whole training, at most."""
+        if self.inference.seeds:
+            return 1
+        if self.network.name == "nnunet":
+            return self.network.epochs * self.network.iterations
+        return self.training.steps * (2 if self.training.validation else 1)
+
+    def members(self) -> list["Config"]:
+        """The trials whose networks make up a deep ensemble; none for other trials."""
+        alone = self.inference.model_copy(update={"seeds": ()})
+        return [self.model_copy(update={"seed": seed, "inference": alone}) for seed in self.inference.seeds]
+
+    @model_validator(mode="after")
     def _has_that_experiment(self):
         if self.network.name in FEED_FORWARD and self.experiment != "e1":
             raise ValueError(
@@ -219,8 +242,14 @@ class Config(Section):
         So two configurations that differ only in what does not matter to their experiment are one trial.
         """
         changes = {"diffusion": self._resolved_diffusion(), "inference": self._resolved_inference()}
+        if self.experiment == "e1":
+            changes["training"] = self.training.model_copy(update={"snapshots": ()})
+        else:
+            changes["training"] = self.training.model_copy(update={"validation": 0.0})
         if self.network.name == "nnunet":
             changes |= {"training": Training(), "data": self.data.model_copy(update={"augment": Augment()})}
+        if seeds := changes["inference"].seeds:
+            changes["seed"] = seeds[0]
         return self.model_copy(update=changes)
 
     def _resolved_diffusion(self) -> Diffusion:
@@ -244,7 +273,9 @@ class Config(Section):
         elif self.experiment == "e1":
             unused = {"sampler", "steps", "clip", "timesteps", "timestep_images"}
         if self.network.name == "nnunet":
-            unused = set(leaves) - {"threshold", "examples"}
+            unused = set(leaves) - {"threshold", "examples", "seeds"}
+        if self.experiment == "e2":
+            unused = {"seeds"}
         leaves = {key: value for key, value in leaves.items() if key not in unused}
         if self.network.name in FEED_FORWARD and self.inference.augment == "none":
             leaves["ensemble"] = 1  # all members would be the same

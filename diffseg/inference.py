@@ -176,3 +176,10 @@ def _staple(masks: torch.Tensor) -> torch.Tensor:
         return masks[0]
     votes = [SimpleITK.GetImageFromArray(mask) for mask in masks.byte().cpu().numpy()]
     return torch.from_numpy(SimpleITK.GetArrayFromImage(SimpleITK.STAPLE(votes, 1.0))).to(masks)
+
+
+def pooled(parts: list[Prediction]) -> Prediction:
+    """One prediction of several networks that count alike: the mean, and the deviation of all their members."""
+    means, deviations = (torch.stack([getattr(part, name) for part in parts]) for name in ("mean", "sd"))
+    spread = (deviations.square().mean(0) + means.var(0, correction=0)).sqrt()
+    return Prediction(parts[0].index, means.mean(0), spread)

@@ -17,13 +17,14 @@ def brier(probability: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return (probability - mask.to(probability.dtype)).square().mean()
 
 
-def nll(probability: torch.Tensor, mask: torch.Tensor, members: int) -> torch.Tensor:
+def nll(probability: torch.Tensor, mask: torch.Tensor, members: int | None) -> torch.Tensor:
     """Mean negative log-likelihood of the pixels, in nats: −y ln p − (1 − y) ln(1 − p).
 
-    An ensemble of n members cannot tell a probability below 1/n from 0, so p is clipped to
-    [½/(n + 1), (n + ½)/(n + 1)], which keeps the value finite.
+    An ensemble of n sampled masks cannot tell a probability below 1/n from 0, so p is clipped to
+    [½/(n + 1), (n + ½)/(n + 1)], which keeps the value finite. With members=None, p is a network's own probability or a
+    mean of such, and clipped to [1e-6, 1 − 1e-6].
     """
-    low = 0.5 / (members + 1)
+    low = 1e-6 if members is None else 0.5 / (members + 1)
     p = probability.double().clamp(low, 1 - low)
     return -torch.where(mask.bool(), p.log(), (1 - p).log()).mean()
 

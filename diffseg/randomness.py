@@ -8,7 +8,12 @@ import hashlib
 import torch
 
 
-def generator(device: torch.device | str, *purpose: int | str) -> torch.Generator:
-    """A generator for one purpose, named by integers and words such as (seed, "noise", step)."""
+def seed_of(*purpose: int | str) -> int:
+    """A seed of 63 bits for one purpose, named by integers and words such as (seed, "noise", step)."""
     name = hashlib.blake2b(repr(purpose).encode(), digest_size=8).digest()
-    return torch.Generator(device).manual_seed(int.from_bytes(name, "little") >> 1)
+    return int.from_bytes(name, "little") >> 1
+
+
+def generator(device: torch.device | str, *purpose: int | str) -> torch.Generator:
+    """A generator for one purpose."""
+    return torch.Generator(device).manual_seed(seed_of(*purpose))

@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,9 +38,10 @@ class State:
     average: nn.Module  # the EMA of the weights, which is what is evaluated; with training.ema=0 a copy of them
     optimiser: torch.optim.Optimizer
     step: int = 0
-    seconds: float = 0.0
+    seconds: float = 0.0  # of training
+    resumed: float = 0.0  # of them, those before this start
     curves: list[dict] = field(default_factory=list)  # rows of step, metric, value
-    snapshots: list[dict] = field(default_factory=list)  # rows of errors over t, with their step
+    snapshots: list[dict] = field(default_factory=list)  # rows of what was measured, with their step
 
     def save(self, folder: Path) -> None:
         plain = {"step": self.step, "seconds": self.seconds, "curves": self.curves, "snapshots": self.snapshots}
@@ -55,6 +56,7 @@ class State:
                 getattr(self, key).load_state_dict(value)
             else:
                 setattr(self, key, value)
+        self.resumed = self.seconds
         return saved is not None
 
 
@@ -86,16 +88,16 @@ def train(
     state: State,
     folder: Path,
     snapshot: Callable[[State], list[dict]],
+    due: Collection[int],
     hooks: Hooks = Hooks(),
 ) -> None:
     """Train from `state.step` to the end, leaving checkpoints in the folder.
 
-    snapshot(state) measures the errors over t at the configured shares of the steps.
+    snapshot(state) measures the network after the steps that are due; its rows are kept with their step.
     Raises Stopped (with a checkpoint left) when asked to stop, Diverged if the loss is not finite.
     """
     training, device = config.training, split.images.device
     batches, objective = Batches(split, config), task(config).loss
-    due = {round(share * training.steps) for share in training.snapshots}
     losses = torch.zeros(training.log_every, device=device)  # read only when logged: no host sync inside the step
     logged, clock = state.step, time.perf_counter()
     state.network.train()
@@ -132,7 +134,7 @@ def train(
 
 
 def _take_snapshot(state: State, snapshot: Callable, folder: Path) -> None:
-    """Measure the errors over t; when stopped meanwhile, leave a checkpoint from which they are measured again."""
+    """Measure the network; when stopped meanwhile, leave a checkpoint from which it is measured again."""
     try:
         rows = snapshot(state)
     except Stopped:

@@ -2,6 +2,7 @@
 
 import io
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from diffseg.config import Config
 from diffseg.data import Dataset, Split
 from diffseg.errors import Stopped
 from diffseg.experiments import task
-from diffseg.inference import Prediction, errors_over_t, predictions
+from diffseg.inference import Prediction, errors_over_t, pooled, predictions
 from diffseg.metrics import Calibration, brier, nll, overlap
 from diffseg.networks import check_size
+from diffseg.selection import curves, later, selected
 from diffseg.training import Hooks, State, start, train
 
 
@@ -39,42 +41,109 @@ def run(
     cache: Path | None = None,
     device: torch.device | str | None = None,
     hooks: Hooks = Hooks(),
+    folder_of: Callable[[Config], Path] | None = None,
 ) -> Outcome:
     """Train and evaluate a configuration; checkpoints in `folder` are gone on from.
 
-    root: where the data set lies (None for synthetic data). cache: folder of decoded data sets.
+    root: where the data set lies (None for synthetic data). cache: folder of decoded data sets. folder_of: the folder of
+    another trial, for deep ensembles, which go on from what their members left there; below `folder` if None.
     Raises UserError for bad data or a diverged loss, Stopped when asked to stop.
     """
     config = config.resolved()
     check_size(config.network, config.data.size)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dataset = data.load(config.data, root, cache)
-    training, test = dataset.train.to(device), dataset.test.to(device)
     if device.type == "cuda":
         torch.backends.cudnn.deterministic = True  # a resumed run must end as one that was not stopped
         torch.cuda.reset_peak_memory_stats(device)
+    place = _Place(dataset.train.to(device), dataset.test.to(device), device, hooks)
+    if config.inference.seeds:
+        folder_of = folder_of or (lambda member: folder / f"seed-{member.seed}")
+        fitted = _together([_fitted(member, folder_of(member), place) for member in config.members()])
+    else:
+        fitted = _fitted(config, folder, place)
+    clock = time.perf_counter()
+    rows = _evaluate(fitted.predictions, place.test, config) if task(config).segments else {}
+    return _outcome(fitted, dataset, device, rows, evaluate_seconds=time.perf_counter() - clock)
 
-    def on_batch():
-        if hooks.should_stop():
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a trial runs and on what."""
+
+    training: Split
+    test: Split
+    device: torch.device
+    hooks: Hooks
+
+    def on_batch(self) -> None:
+        if self.hooks.should_stop():
             raise Stopped("stopped while evaluating")
 
-    def snapshot(state: State) -> list[dict]:
-        return errors_over_t(state.average, test, config, on_batch) if task(config).denoises else []
 
-    state = start(config, folder, device)
-    resumed_seconds = state.seconds
-    train(config, training, state, folder, snapshot, hooks)
-    clock = time.perf_counter()
-    rows = _evaluate(state, test, config, on_batch) if task(config).segments else {}
-    costs = {"evaluate_seconds": time.perf_counter() - clock, "resumed_seconds": resumed_seconds}
-    return _outcome(state, dataset, device, rows, costs)
+@dataclass(frozen=True)
+class _Fitted:
+    """One or several trained networks, and how they came about."""
+
+    predictions: Iterator[Prediction]  # of the test images
+    parameters: int
+    seconds: float  # of training
+    resumed: float  # of them, in earlier sessions
+    steps: int
+    curves: list[dict]
+    timesteps: list[dict]
 
 
-def _evaluate(state: State, test: Split, config: Config, on_batch) -> dict:
+def _fitted(config: Config, folder: Path, place: _Place) -> _Fitted:
+    if config.network.name == "nnunet":
+        from diffseg import nnunet  # many seconds of imports
+
+        state = nnunet.train(config, place.training, folder, place.device, place.hooks)
+        return _of(state, nnunet.predictions(state, place.test, config, place.on_batch))
+    hooks, search = place.hooks, None
+    if config.training.validation:
+        longest = config.training.steps
+        config, search = selected(config, place.training, folder / "selection", hooks)
+        hooks = later(hooks, longest)
+    state = start(config, folder, place.device)
+    due = {round(share * config.training.steps) for share in config.training.snapshots}
+    measure = lambda state: errors_over_t(state.average, place.test, config, place.on_batch)  # noqa: E731
+    train(config, place.training, state, folder, measure, due, hooks)
+    return _of(state, predictions(state.average, place.test, config, place.on_batch), search)
+
+
+def _of(state, found: Iterator[Prediction], search: State | None = None) -> _Fitted:
+    """search: the training that found how long to train, if there was one."""
+    return _Fitted(
+        predictions=found,
+        parameters=sum(parameter.numel() for parameter in state.network.parameters()),
+        seconds=state.seconds + (search.seconds if search else 0.0),
+        resumed=state.resumed + (search.resumed if search else 0.0),
+        steps=state.step,
+        curves=(curves(search) if search else []) + state.curves,
+        timesteps=state.snapshots,
+    )
+
+
+def _together(members: list[_Fitted]) -> _Fitted:
+    """A deep ensemble. Its training time is what was not done by its members' own trials."""
+    return _Fitted(
+        predictions=(pooled(same) for same in zip(*(member.predictions for member in members), strict=True)),
+        parameters=sum(member.parameters for member in members),
+        seconds=sum(member.seconds - member.resumed for member in members),
+        resumed=0.0,
+        steps=sum(member.steps for member in members),
+        curves=[],
+        timesteps=[],
+    )
+
+
+def _evaluate(found: Iterator[Prediction], test: Split, config: Config) -> dict:
     """Metrics of the ensemble on the test split: per image, pooled calibration, and example pictures."""
     calibration, names, values, examples = Calibration(test.images.device), [], [], []
-    members = config.inference.ensemble
-    for prediction in predictions(state.average, test, config, on_batch):
+    sampled = config.experiment == "e2" or config.inference.merge != "mean"
+    members = config.inference.ensemble if sampled else None  # E1's members are probabilities, not masks
+    for prediction in found:
         height, width = test.sizes[prediction.index].tolist()
         mask = test.masks[prediction.index, 0, :height, :width]
         iou, dice = overlap(prediction.mean > config.inference.threshold, mask.bool())
@@ -117,24 +186,24 @@ def _png(pixels: torch.Tensor) -> bytes:
     return buffer.getvalue()
 
 
-def _outcome(state: State, dataset: Dataset, device: torch.device, rows: dict, costs: dict) -> Outcome:
-    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+def _outcome(fitted: _Fitted, dataset: Dataset, device: torch.device, rows: dict, evaluate_seconds: float) -> Outcome:
+    cuda = device.type == "cuda"
     trial = {
-        "parameters": sum(parameter.numel() for parameter in state.network.parameters()),
+        "parameters": fitted.parameters,
+        "steps": fitted.steps,
         "train_images": len(dataset.train.names),
         "test_images": len(dataset.test.names),
         "data_digest": dataset.digest,
-        "train_seconds": state.seconds,
-        **costs,
-        "peak_memory_bytes": peak,
-        "device": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"cpu, {torch.get_num_threads()} threads",
+        "train_seconds": fitted.seconds,
+        "resumed_seconds": fitted.resumed,
+        "evaluate_seconds": evaluate_seconds,
+        "peak_memory_bytes": torch.cuda.max_memory_allocated(device) if cuda else 0,
+        "device": torch.cuda.get_device_name(device) if cuda else f"cpu, {torch.get_num_threads()} threads",
     }
     return Outcome(
         trial=trial | rows.get("trial", {}),
-        curves=state.curves,
-        timesteps=state.snapshots,
+        curves=fitted.curves,
+        timesteps=fitted.timesteps,
         images=rows.get("images", []),
         calibration=rows.get("calibration", []),
         examples=rows.get("examples", []),

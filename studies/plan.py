@@ -34,11 +34,10 @@ def table(found: dict):
     from rich.console import Group
     from rich.table import Table
 
-    rows = Table("trial", "to do", "parameters", "about", box=None, pad_edge=False)
+    rows = Table("trial", "to do", "parameters", "memory up to", "about", box=None, pad_edge=False)
     for row in found["trials"]:
-        rows.add_row(
-            row["trial"], "yes" if row["missing"] else "done", f"{row['parameters']:,}", _duration(row["seconds"])
-        )
+        to_do, memory = "yes" if row["missing"] else "done", f"{row['memory'] / 2**30:.1f} GiB"
+        rows.add_row(row["trial"], to_do, f"{row['parameters']:,}", memory, _duration(row["seconds"]))
     place = f"{found['side_by_side']} side by side on this machine, each with {found['cpus']:g} CPUs and {found['gpus']:g} GPUs"
     lines = [
         f"{found['missing']} of {len(found['trials'])} trials to do, {place}: about {_duration(found['seconds'])} of computing."
@@ -51,7 +50,13 @@ def table(found: dict):
 
 def _row(name: str, config: Config, missing: bool, speed: float) -> dict:
     estimate = cost(config)
-    return {"trial": name, "missing": missing, "parameters": estimate.parameters, "seconds": estimate.flops / speed}
+    return {
+        "trial": name,
+        "missing": missing,
+        "parameters": estimate.parameters,
+        "memory": estimate.memory,
+        "seconds": estimate.flops / speed,
+    }
 
 
 def _this_machine() -> dict[str, float]:

@@ -16,7 +16,7 @@ from studies.display import Display
 from studies.estimate import cost
 from studies.ledger import Ledger
 from studies.lock import Lock
-from studies.study import Study, Trial
+from studies.study import Study, Trial, trial_name
 from studies.worker import Order
 
 DRIVER = "driver"  # the resource that drivers hold, so that CPUs stay whole for workers
@@ -150,6 +150,7 @@ def _orders(study, ledger, trials, share, scratch, stop_file) -> list[Order]:
             cpus=share.cpus,
             gpus=share.gpus,
             stop_file=str(stop_file),
+            needs=tuple(trial_name(member) for member in trial.config.members()),
             scratch=str(scratch),
             commit=commit,
             dirty=dirty,

@@ -108,7 +108,8 @@ def stored(name: str, definition: dict) -> Study:
 
 
 def trial_name(config: Config) -> str:
-    return f"{config.experiment}-{config.data.name}-{config.network.name}-s{config.seed}-{config.digest[:8]}"
+    seeds = "+".join(map(str, config.inference.seeds or (config.seed,)))
+    return f"{config.experiment}-{config.data.name}-{config.network.name}-s{seeds}-{config.digest[:8]}"
 
 
 def differences(old: Study, new: Study) -> list[str]:
@@ -150,6 +151,17 @@ def extended(old: Study, new: Study) -> Study:
     return Study(new.name, trials, old.roots | new.roots, command=new.command)
 
 
+def _debugged(tables: list[dict], settings: dict) -> list[dict]:
+    """The tables and the settings; with preset=debug among the latter, each preset of the former is its debug twin."""
+    if settings.get("preset") != "debug":
+        return [*tables, settings]
+    twins = [
+        table | {"preset": table["preset"].replace("published/", "debug/")} if "preset" in table else table
+        for table in tables
+    ]
+    return [*twins, {key: value for key, value in settings.items() if key != "preset"}]
+
+
 def _data_sets(tree: dict, roots: dict[str, str]) -> dict[str, dict]:
     """Settings of the data sets that can be had: synthetic ones, those with a root, and folders of the user's own."""
     listed = tree.get("data", {})
@@ -178,12 +190,14 @@ def _trials(tree: dict, sets: dict[str, dict], settings: dict[str, Any], path: P
         if choice["network"] in FEED_FORWARD and experiment != "e1":
             continue
         tables = [sets[data] if axis == "data" else tree.get(axis, {}).get(choice[axis], {}) for axis in TABLES]
+        tables = [flat(table) for table in (tree.get("all", {}), *tables)]
         try:
-            for table in (*map(flat, (tree.get("all", {}), *tables)), settings):
+            for table in _debugged(tables, settings):
                 leaves |= expanded(table, choice["network"])
             config = Config().with_leaves(leaves).resolved()
         except ConfigError as error:
             raise ConfigError(f"{error} ({path.name}, {experiment} of {data})") from None
-        if (name := trial_name(config)) not in seen:
-            seen.add(name)
-            yield Trial(name, config)
+        for part in (*config.members(), config):
+            if (name := trial_name(part)) not in seen:
+                seen.add(name)
+                yield Trial(name, part)

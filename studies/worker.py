@@ -19,6 +19,7 @@ from diffseg import config as configuration
 from diffseg.errors import Stopped, UserError
 from studies.ledger import Ledger
 from studies.progress import Reporter
+from studies.study import trial_name
 
 PACKAGES = ("diffseg", "torch", "numpy", "monai", "ray", "optuna", "pyarrow")
 
@@ -36,6 +37,7 @@ class Order:
     cpus: float
     gpus: float
     stop_file: str  # the worker stops at a checkpoint once this file exists
+    needs: tuple[str, ...]  # trials that must have ended before
     scratch: str  # folder for Ray Train's own files, which nobody needs afterwards
     commit: str | None
     dirty: bool
@@ -49,7 +51,7 @@ class Order:
 def work(order: Order) -> str:
     """Run the trial to its end, from its last checkpoint if there is one; return its status."""
     order.folder.mkdir(parents=True, exist_ok=True)
-    progress = Reporter(order.folder, configuration.load(order.config).training.steps)
+    progress = Reporter(order.folder, configuration.load(order.config).steps)
     started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
     with _logging_to(order.folder / "log.txt"):
         logging.info("attempt %d on %s: %s", order.attempt, socket.gethostname(), order.config)
@@ -95,6 +97,7 @@ def _run(order: Order, progress: Reporter) -> dict[str, list[dict]]:
         cache=Path(Ledger(order.store, order.study).root).parent / "cache",
         device="cuda" if order.gpus else "cpu",
         hooks=hooks,
+        folder_of=lambda member: order.folder.parent / trial_name(member),
     )
     return {
         "trials": [outcome.trial],

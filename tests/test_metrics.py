@@ -82,3 +82,5 @@ def test_brier_and_nll_are_their_formulas_and_finite(seed, members):
     expected = -(y * np.log(clipped) + (1 - y) * np.log(1 - clipped)).mean()
     assert float(nll(p, mask, members)) == pytest.approx(expected)
     assert math.isfinite(expected)
+    assert float(nll(torch.ones(2, 2), torch.zeros(2, 2), None)) == pytest.approx(-math.log(1e-6))
+    assert float(nll(torch.full((2, 2), 0.1), torch.zeros(2, 2), None)) == pytest.approx(-math.log(0.9))

@@ -202,6 +202,19 @@ def kill_tree(process):
     process.wait()
 
 
+def test_a_deep_ensemble_runs_after_its_members_and_uses_their_networks(ray, tiny, tmp_path):
+    config = tiny(experiment="e1", inference__seeds=[1, 2])
+    study = study_of([config, *config.members()])  # the ensemble is asked for first
+    ledger = Ledger(str(tmp_path), study.name)
+    assert run(study, ledger, address=ray, quiet=True)
+    rows = {row["trial"]: row for row in ledger.last(["status", "train_seconds", "finished", "parameters"])}
+    together = rows.pop(study.trials[0].name)
+    assert {row["status"] for row in rows.values()} == {together["status"]} == {"complete"}
+    assert together["train_seconds"] == 0
+    assert all(row["finished"] < together["finished"] for row in rows.values())
+    assert together["parameters"] == sum(row["parameters"] for row in rows.values())
+
+
 @pytest.mark.slow
 def test_a_study_killed_twice_ends_as_one_that_was_not(tmp_path):
     (tmp_path / "whole").mkdir()

@@ -48,7 +48,7 @@ def test_gathering_is_a_small_share_of_a_step(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "_foreach_lerp_", timed(torch._foreach_lerp_))
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", timed(torch.nn.utils.clip_grad_norm_))
     clock = time.perf_counter()
-    train(config, split, state, tmp_path, lambda state: [], Hooks())
+    train(config, split, state, tmp_path, lambda state: [], (), Hooks())
     share = 1 - inside / (time.perf_counter() - clock)
     print(f"outside forward, backward, clipping, optimiser and EMA: {share:.2%}")
     assert share < 0.03

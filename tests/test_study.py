@@ -24,15 +24,20 @@ def test_quickstart_is_three_kinds_and_four_experiments():
 def test_paper_is_the_grid_of_the_data_sets_that_have_a_root():
     roots = {"isic16": "/a", "monuseg": "/b", "her2": "/c"}
     study = read("paper", roots, {})
-    assert len(study.trials) == 12
+    assert len(study.trials) == 3 * (5 + 3 + 3 + 3)
+    assert {t.config.network.name for t in study.trials if t.config.experiment == "e1"} == {
+        *("ensemdiff", "segdiff", "medsegdiff", "segformer", "nnunet")
+    }
     assert {t.config.data.name: t.config.inference.ensemble for t in study.trials if t.config.experiment == "e2"} == {
         "isic16": 10,
         "monuseg": 25,
         "her2": 5,
     }
-    assert {t.config.training.learning_rate for t in study.trials if t.config.experiment == "e1"} == {1e-5}
+    trained = [t.config for t in study.trials if t.config.experiment == "e1" and t.config.network.name != "nnunet"]
+    assert {(c.training.learning_rate, c.training.validation) for c in trained} == {(1e-5, 0.2)}
+    assert {c.diffusion.steps for t in study.trials for c in [t.config]} == {1000}
     one = read("paper", {"isic16": "/a"}, {}, experiments=("e1", "e2"))
-    assert [t.config.experiment for t in one.trials] == ["e1", "e2"]
+    assert [t.config.experiment for t in one.trials] == ["e1", "e2"] * 3 + ["e1"] * 2
     assert one.left_out == ("monuseg", "her2")
     own = read("paper", {"mine": "/d"}, {})
     assert {(t.config.data.name, t.config.data.layout) for t in own.trials} == {("mine", "folder")}
@@ -117,3 +122,26 @@ def test_a_trials_name_follows_from_its_configuration(tiny):
 def test_data_sets_of_the_paper_have_their_settings():
     assert data_settings("monuseg")["data.layout"] == "monuseg"
     assert data_settings("anything") == {"data.layout": "folder"}
+
+
+def test_debug_runs_the_twins_of_a_studys_presets():
+    small = read("paper", {"isic16": "/a"}, {"preset": "debug", "data.size": 32, "inference.steps": 2})
+    widths = {t.config.network.name: getattr(t.config.network, "width", None) for t in small.trials}
+    assert widths == {"ensemdiff": 32, "segdiff": 32, "medsegdiff": 32, "segformer": None, "nnunet": None}
+    assert {t.config.data.size for t in small.trials} == {32}
+    assert {t.config.data.fit for t in small.trials} == {"resize"}
+    assert {t.config.network.epochs for t in small.trials if t.config.network.name == "nnunet"} == {20}
+
+
+def test_a_deep_ensemble_brings_its_members(file):
+    path = file("""
+        seeds = [1, 2]
+        experiments = ["e1"]
+        [data.synthetic-a]
+        data.layout = "synthetic"
+        [variant.single]
+        [variant.together]
+        inference.seeds = [1, 2, 3]
+    """)
+    study = read(path, {}, {})
+    assert [t.name.split("-s")[-1].split("-")[0] for t in study.trials] == ["1", "2", "3", "1+2+3"]

@@ -100,7 +100,7 @@ def test_a_loss_that_is_not_finite_names_its_step(tiny, tmp_path):
     steps = iter(range(100))
     state.network.register_forward_hook(lambda *call: call[-1] * (float("nan") if next(steps) == 7 else 1.0))
     with pytest.raises(Diverged, match=r"nan at step 8\b.*learning_rate"):
-        train(config, dataset.train, state, tmp_path, lambda state: [])
+        train(config, dataset.train, state, tmp_path, lambda state: [], ())
 
 
 @pytest.mark.parametrize(("ema", "near"), [(0.0, True), (0.9, False)])

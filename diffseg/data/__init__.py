@@ -29,6 +29,11 @@ class Split:
     def to(self, device: torch.device | str) -> "Split":
         return Split(self.names, self.images.to(device), self.masks.to(device), self.sizes.to(device))
 
+    def subset(self, indices: torch.Tensor) -> "Split":
+        """The images that indices [K] number."""
+        names = tuple(self.names[index] for index in indices.tolist())
+        return Split(names, self.images[indices], self.masks[indices], self.sizes[indices])
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -58,7 +63,15 @@ def load(config: Data, root: Path | None, cache: Path | None = None) -> Dataset:
     for split, chosen in records.items():
         if not chosen:
             raise DataError(f"{root} has no {split} images: a data set needs images to train on and others to test on")
-    return _dataset(config, *through(cache, config, records, lambda: arrays.decoded(config, records)))
+    if len(records["train"]) == 1:
+        raise DataError(f"{root} has a single training image, {records['train'][0].name}: at least two are needed")
+    content, digest = through(cache, config, records, lambda: arrays.decoded(config, records))
+    if not content["train"].masks.any():
+        raise DataError(
+            f"all {len(records['train'])} training masks of {root} are empty at this size: "
+            "check them with `diffseg data check`, or give a larger data.size"
+        )
+    return _dataset(config, content, digest)
 
 
 def find(config: Data, root: Path | None) -> Found:

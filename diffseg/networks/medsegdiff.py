@@ -188,9 +188,8 @@ class FFParser(nn.Module):
         self.weight = nn.Parameter(0.02 * torch.randn(channels, size, size // 2 + 1, 2))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(x.device.type, enabled=False):
-            spectrum = torch.fft.rfft2(x.float(), norm="ortho") * self._filter(*x.shape[-2:])
-            return torch.fft.irfft2(spectrum, s=x.shape[-2:], norm="ortho")
+        spectrum = torch.fft.rfft2(x.float(), norm="ortho") * self._filter(*x.shape[-2:])
+        return torch.fft.irfft2(spectrum, s=x.shape[-2:], norm="ortho")
 
     def _filter(self, height: int, width: int) -> torch.Tensor:
         weight, size = self.weight.float(), self.weight.shape[1]

@@ -1,5 +1,7 @@
 """SegFormer (Xie et al., 2021) by segmentation-models-pytorch: feed-forward, so for E1 only."""
 
+import warnings
+
 import torch
 from torch import nn
 
@@ -16,10 +18,14 @@ class SegFormer(nn.Module):
 
     def __init__(self, channels=1, image_channels=3, out_channels=1, encoder="mit_b3", weights="imagenet"):
         super().__init__()
-        from segmentation_models_pytorch import Segformer  # seconds of imports
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # about torchvision's own use of torch
+            from segmentation_models_pytorch import Segformer  # seconds of imports
 
         self.encoder_name, self.weights, self.image_channels = encoder, weights, image_channels
-        self.net = Segformer(encoder, encoder_weights=None, in_channels=image_channels, classes=out_channels)
+        with torch.device("cpu"):  # it computes with values that the meta device does not have
+            net = Segformer(encoder, encoder_weights=None, in_channels=image_channels, classes=out_channels)
+        self.net = net.to(torch.get_default_device())
         self.register_buffer("mean", torch.tensor(MEAN)[:, None, None] * 2 - 1, persistent=False)
         self.register_buffer("deviation", torch.tensor(DEVIATION)[:, None, None] * 2, persistent=False)
 

@@ -1,0 +1,65 @@
+"""nnU-Net's own parts, driven from a Config: learning, exact resume on a CPU, and what is planned without data."""
+
+import itertools
+
+import pytest
+import torch
+
+from diffseg import checkpoints, trial
+from diffseg.config import Config
+from diffseg.errors import Stopped
+from diffseg.nnunet import planned
+from diffseg.training import Hooks
+
+LEAVES = {
+    "experiment": "e1",
+    "network": "nnunet",
+    "network.epochs": 2,
+    "network.iterations": 4,
+    "data.size": 32,
+    "data.train_images": 12,
+    "data.test_images": 4,
+    "inference.examples": 1,
+}
+
+
+def stop_after(steps):
+    calls = itertools.count(1)
+    return Hooks(should_stop=lambda: next(calls) >= steps)
+
+
+def test_a_trial_is_run_by_nnunetv2_and_resumed_after_a_stop(tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    monkeypatch.delenv("nnUNet_raw", raising=False)
+    config = Config().with_leaves(LEAVES)
+    with pytest.raises(Stopped, match="epoch 2 of 2"):
+        trial.run(config, None, tmp_path, device="cpu", hooks=stop_after(6))
+    assert checkpoints.load(tmp_path, "cpu")["step"] == 4
+    outcome = trial.run(config, None, tmp_path, device="cpu")
+    assert [row["step"] for row in outcome.curves if row["metric"] == "loss"] == [4, 8]
+    assert outcome.trial["parameters"] == sum(p.numel() for p in planned(config.resolved())[0].parameters())
+    assert 0 <= outcome.trial["iou"] <= 1
+    assert len(outcome.images) == 4 * 4
+    assert {row["kind"] for row in outcome.examples} == {"image", "truth", "mean", "sd"}
+    assert "Please cite the following paper" in caplog.text  # its output is logged, not printed
+
+
+@pytest.mark.slow
+def test_it_learns_and_a_stopped_training_ends_bit_for_bit_as_one_that_was_not(tmp_path):
+    config = Config().with_leaves(LEAVES | {"network.epochs": 4, "network.iterations": 25, "data.train_images": 60})
+    whole = trial.run(config, None, tmp_path / "whole", device="cpu")
+    assert whole.trial["iou"] > 0.6
+    with pytest.raises(Stopped):
+        trial.run(config, None, tmp_path / "parts", device="cpu", hooks=stop_after(60))
+    parts = trial.run(config, None, tmp_path / "parts", device="cpu")
+    ends = [checkpoints.load(tmp_path / name, "cpu")["network"] for name in ("whole", "parts")]
+    assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
+    assert parts.images == whole.images
+
+
+def test_the_plan_without_data_is_nnunets(tmp_path):
+    """Figures seen with nnunetv2 itself on 40 images of 64 px: 7.77 million parameters, batch 2."""
+    config = Config().with_leaves(LEAVES | {"data.size": 64, "data.train_images": 40})
+    network, batch = planned(config)
+    assert sum(p.numel() for p in network.parameters()) == pytest.approx(7.77e6, rel=0.01)
+    assert batch == 2
