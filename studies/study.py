@@ -173,7 +173,7 @@ def _data_sets(tree: dict, roots: dict[str, str]) -> dict[str, dict]:
 def _trials(tree: dict, sets: dict[str, dict], settings: dict[str, Any], path: Path):
     seen = set()
     axes = {
-        "network": list(tree.get("network", {"ensemdiff": {}})),
+        "network": [settings["network"]] if "network" in settings else list(tree.get("network", {"ensemdiff": {}})),
         "data": list(sets),
         "experiment": tree.get("experiments", ["e1", "e2", "e3", "e4"]),
         "variant": list(tree.get("variant", {"": {}})),

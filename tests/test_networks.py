@@ -232,3 +232,18 @@ def test_sizes_that_do_not_pass_are_named_with_those_near(network, size, words):
     check_size(network, 64)
     with pytest.raises(ConfigError, match=words):
         check_size(network, size)
+
+
+@pytest.mark.parametrize("name", DIFFUSION)
+def test_inputs_that_a_network_is_not_built_for_are_one_sentence(name):
+    network, t = build(SMALL[name], 1, 3, 1, size=32), torch.zeros(1)
+    with pytest.raises(ConfigError, match=r"got (5|2) channels of mask and image together, but was built for (4|1)"):
+        network(torch.zeros(1, 2, 32, 32), t, torch.zeros(1, 3, 32, 32))
+    with pytest.raises(ConfigError, match=r"got images of 32 × 33 px, but both sides must be multiples of"):
+        network(torch.zeros(1, 1, 32, 33), t, torch.zeros(1, 3, 32, 33))
+
+
+def test_the_state_dict_of_another_network_is_refused():
+    state = published_state(NETWORKS["segdiff"](width=32, multipliers=(1, 2), attention=(), rrdb_blocks=1))
+    with pytest.raises(ConfigError, match=r"not that of ensemdiff.*unexpected rrdb.conv_first.weight"):
+        load_published("ensemdiff", state, width=32, multipliers=(1, 2), attention=())

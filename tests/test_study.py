@@ -130,7 +130,7 @@ def test_debug_runs_the_twins_of_a_studys_presets():
     assert widths == {"ensemdiff": 32, "segdiff": 32, "medsegdiff": 32, "segformer": None, "nnunet": None}
     assert {t.config.data.size for t in small.trials} == {32}
     assert {t.config.data.fit for t in small.trials} == {"resize"}
-    assert {t.config.network.epochs for t in small.trials if t.config.network.name == "nnunet"} == {20}
+    assert {t.config.network.epochs for t in small.trials if t.config.network.name == "nnunet"} == {16}
 
 
 def test_a_deep_ensemble_brings_its_members(file):
@@ -145,3 +145,9 @@ def test_a_deep_ensemble_brings_its_members(file):
     """)
     study = read(path, {}, {})
     assert [t.name.split("-s")[-1].split("-")[0] for t in study.trials] == ["1", "2", "3", "1+2+3"]
+
+
+def test_another_network_than_the_studys_starts_from_its_own_settings():
+    study = read("quickstart", {}, {"network": "segdiff", "preset": "debug/monuseg"})
+    assert {(t.config.network.name, t.config.network.rrdb_width) for t in study.trials} == {("segdiff", 16)}
+    assert {t.config.network.name for t in read("quickstart", {}, {"network": "nnunet"}).trials} == {"nnunet"}

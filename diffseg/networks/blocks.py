@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from diffseg.errors import ConfigError
+
 
 def timestep_embedding(t: torch.Tensor, width: int) -> torch.Tensor:
     """[B] timesteps to [B, width] sinusoids, cosines first, with periods from 2π to 20000π."""
@@ -130,7 +132,7 @@ class UNet(nn.Module):
 
     def __init__(self, in_channels, out_channels, width, multipliers, blocks, attention, heads, dropout, middle=2):
         super().__init__()
-        self.width = width
+        self.width, self.divisor = width, 2 ** (len(multipliers) - 1)
         embedded = 4 * width
         blocks = (blocks,) * len(multipliers) if isinstance(blocks, int) else blocks
         self.time = nn.Sequential(nn.Linear(width, embedded), nn.SiLU(), nn.Linear(embedded, embedded))
@@ -172,12 +174,27 @@ class UNet(nn.Module):
 
     def encode(self, x: torch.Tensor, time: torch.Tensor, added: torch.Tensor | None = None) -> list[torch.Tensor]:
         """All skips, from the first convolution's output, to which `added` is added, to the lowest level's last."""
+        self._check(x)
         first, *stages = self.encoder
         x = first(x, time)
         skips = [x if added is None else x + added]
         for stage in stages:
             skips.append(stage(skips[-1], time))
         return skips
+
+    def _check(self, x: torch.Tensor) -> None:
+        """Raises ConfigError for inputs that the convolutions would refuse in words of their own."""
+        channels = self.encoder[0][0].in_channels
+        if x.shape[1] != channels:
+            raise ConfigError(
+                f"{type(self).__name__} got {x.shape[1]} channels of mask and image together, but was built for {channels}: "
+                "set channels and image_channels as the data have them"
+            )
+        if x.shape[2] % self.divisor or x.shape[3] % self.divisor:
+            raise ConfigError(
+                f"{type(self).__name__} got images of {x.shape[2]} × {x.shape[3]} px, but both sides must be multiples of "
+                f"{self.divisor}: pad or resize them"
+            )
 
     def decode(self, x: torch.Tensor, skips: list[torch.Tensor], time: torch.Tensor) -> torch.Tensor:
         """The output, from what enters the middle and the encoder's skips."""

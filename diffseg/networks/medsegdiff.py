@@ -51,7 +51,9 @@ class MedSegDiff(UNet):
         if not image_channels:
             return
         if version == "new":
-            self.highway = Highway(image_channels, width // 4, pools or max(len(multipliers) - 1, 3))
+            pools = pools or max(len(multipliers) - 1, 3)
+            self.divisor = 2 ** max(pools, len(multipliers) - 1)
+            self.highway = Highway(image_channels, width // 4, pools)
         else:
             gated = [width * multiplier for multiplier in multipliers[:-2]]
             self.highway = Highway(image_channels, width // 4, len(multipliers) - 1, gated, size // 2)
@@ -72,6 +74,7 @@ class MedSegDiff(UNet):
 
     def _conditioned(self, x_t, t, image):
         time, x = self.embed(t), torch.cat([image, x_t], dim=1)
+        self._check(x)
         if self.version == "new":
             mask, (*_, coarse, fine, _), _ = self.highway(image)
             fine, coarse = _upsampled(fine, 2), _upsampled(coarse, 4)
