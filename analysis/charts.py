@@ -129,12 +129,13 @@ def _look(every: pd.Series, shown: pd.Series, field: str) -> dict:
     names, present = sorted(set(every)), sorted(set(shown))
     places = [names.index(name) for name in present]
 
-    def channel(kind, values: list):
-        scale = alt.Scale(domain=present, range=[values[place % len(values)] for place in places])
-        return kind(f"{field}:N", title=None, scale=scale)
+    def channel(kind, values: list, shifted: int):
+        """After one round of colours, dashes and shapes are shifted, so that the combinations differ."""
+        chosen = [values[(place + shifted * (place // len(values))) % len(values)] for place in places]
+        return kind(f"{field}:N", title=None, scale=alt.Scale(domain=present, range=chosen))
 
     return {
-        "color": channel(alt.Color, COLOURS),
-        "strokeDash": channel(alt.StrokeDash, DASHES),
-        "shape": channel(alt.Shape, SHAPES),
+        "color": channel(alt.Color, COLOURS, shifted=0),
+        "strokeDash": channel(alt.StrokeDash, DASHES, shifted=1),
+        "shape": channel(alt.Shape, SHAPES, shifted=1),
     }

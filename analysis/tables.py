@@ -1,5 +1,6 @@
 """Data frames from ledgers, and the numbers that the report states."""
 
+import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from studies.ledger import Ledger
 
 NAMES = {"e1": "E1 feed-forward", "e2": "E2 diffusion", "e3": "E3 mask prediction", "e4": "E4 image generation"}
 NOT_A_CHOICE = ("config_seed", "config_experiment", "config_data_", "config_network_name", "config_inference_")
+BASELINES = ("config_inference_seeds", "config_inference_augment", "config_inference_merge")  # E1's for uncertainty
 GROUP = ["dataset", "experiment", "network", "variant", "series"]  # trials that differ in their seed only
 
 
@@ -109,9 +111,9 @@ def errors(tables: Tables, experiments: list[str], value: str, snapshot: str = "
 
 
 def half_maxima(curves: pd.DataFrame) -> pd.DataFrame:
-    """Where each data set's mask error reaches half its greatest value: columns dataset, series, t, mean."""
+    """Where each data set's mask error reaches half its greatest value: columns dataset, network, series, t, mean."""
     rows = []
-    for (dataset, series), curve in curves.groupby(["dataset", "series"], sort=False):
+    for (dataset, network, series), curve in curves.groupby(["dataset", "network", "series"], sort=False):
         curve = curve.sort_values("t")
         half = curve["mean"].max() / 2
         above = int((curve["mean"].to_numpy() >= half).argmax())
@@ -120,15 +122,17 @@ def half_maxima(curves: pd.DataFrame) -> pd.DataFrame:
             curve["mean"].to_numpy()[max(0, above - 1) : above + 1],
             curve["t"].to_numpy()[max(0, above - 1) : above + 1],
         )
-        rows.append({"dataset": dataset, "series": series, "t": float(t), "mean": half})
+        rows.append({"dataset": dataset, "network": network, "series": series, "t": float(t), "mean": half})
     return pd.DataFrame(rows)
 
 
 def agreements(curves: pd.DataFrame, tolerance: float = 0.1) -> pd.DataFrame:
-    """Up to which t the mask errors of E2 and E3 differ by less than the tolerance: columns dataset, series, t, and the
-    two errors at t = 1 (e2_end, e3_end). t is NaN where they differ from the start."""
+    """Up to which t the mask errors of a network's E2 and E3 differ by less than the tolerance.
+
+    Columns dataset, series, t, and the two errors at t = 1 (e2_end, e3_end). t is NaN where they differ from the start.
+    """
     rows = []
-    for dataset, curve in curves.groupby("dataset", sort=False):
+    for (dataset, _), curve in curves.groupby(["dataset", "network"], sort=False):
         e3 = curve[curve["experiment"] == "e3"].groupby("t")["mean"].mean()
         for series, e2 in curve[curve["experiment"] == "e2"].groupby("series", sort=False):
             e2 = e2.set_index("t")["mean"]
@@ -159,7 +163,9 @@ def _series(frame: pd.DataFrame) -> pd.Series:
 def _variants(trials: pd.DataFrame) -> pd.Series:
     """The varying settings of each trial among those of its experiment, data set and network, as words."""
     labels = pd.Series("", index=trials.index)
-    columns = [c for c in trials.columns if c.startswith("config_") and not c.startswith(NOT_A_CHOICE)]
+    columns = [
+        c for c in trials.columns if c in BASELINES or (c.startswith("config_") and not c.startswith(NOT_A_CHOICE))
+    ]
     for _, group in trials.groupby(["experiment", "dataset", "network"]):
         varying = [c for c in columns if group[c].astype(str).nunique() > 1]
         for index, row in group.iterrows():
@@ -170,4 +176,9 @@ def _variants(trials: pd.DataFrame) -> pd.Series:
 def _value(column: str, value) -> str:
     if column == "config_diffusion_target":
         return {"epsilon": "ε"}.get(value, value)
+    if column == "config_inference_seeds":
+        count = len(json.loads(value))
+        return f"deep ensemble of {count}" if count else "one network"
+    if column == "config_inference_augment":
+        return {"none": "no test-time augmentation", "symmetries": "test-time augmentation"}[value]
     return f"{column.removeprefix('config_').partition('_')[2]} {value:g}" if isinstance(value, float) else str(value)

@@ -165,6 +165,55 @@ def values(chart):
     return [row for rows in spec["datasets"].values() for row in rows]
 
 
+@pytest.fixture(scope="module")
+def several(tmp_path_factory):
+    chosen = [
+        Config()
+        .with_leaves(
+            {"network": name, "experiment": experiment, "data.name": "big", "diffusion.target": "x0", **leaves}
+        )
+        .resolved()
+        for name in ("ensemdiff", "segdiff", "medsegdiff", "segformer", "nnunet")
+        for experiment in ("e1", "e2", "e3")
+        for leaves in ({}, {"inference.seeds": [1, 2, 3]} if experiment == "e1" else {})
+        if experiment == "e1" or name not in ("segformer", "nnunet")
+    ]
+    distinct = {config.digest: config for config in chosen}.values()
+    return ledger_of(tmp_path_factory.mktemp("several"), list(distinct))
+
+
+class TestSeveralNetworks:
+    def test_a_deep_ensemble_is_not_averaged_with_its_members(self, several):
+        rows = tables.table1(tables.load([several]))
+        assert len(rows) == 5 * 2
+        assert set(rows["variant_e1"]) == {"one network", "deep ensemble of 3"}
+        assert set(rows["seeds_e1"]) == {1}
+
+    def test_the_error_with_the_image_is_compared_with_that_of_the_same_network(self, several):
+        found = tables.load([several])
+        agreed = tables.agreements(tables.errors(found, ["e2", "e3"], "mask_error"))
+        assert sorted(agreed["series"]) == [f"E2 diffusion, {name}" for name in ("ensemdiff", "medsegdiff", "segdiff")]
+        halves = tables.half_maxima(tables.errors(found, ["e3"], "mask_error"))
+        assert sorted(halves["network"]) == ["ensemdiff", "medsegdiff", "segdiff"]
+
+    def test_no_two_series_look_alike(self, several):
+        spec = charts.reliability(tables.load([several])).to_dict()
+        scales = [
+            layer["encoding"][channel]["scale"]
+            for channel in ("color", "shape")
+            for layer in spec["spec"]["layer"]
+            if "scale" in layer["encoding"].get(channel, {}) and layer["mark"]["type"] == "point"
+        ]
+        looks = list(zip(*(scale["range"] for scale in scales), strict=True))
+        assert len(looks) == len(set(looks)) == 13
+
+    def test_the_page_names_networks_and_baselines(self, several, tmp_path):
+        page = " ".join(write([several], tmp_path / "report.html").read_text().split())
+        assert "E1 with" in page
+        assert "deep ensemble of 3" in page
+        assert "for big (segdiff)" in page
+
+
 def test_charts_draw_the_ledgers_numbers(found):
     rows = pd.DataFrame(values(charts.mask_errors(found)))
     assert set(rows["experiment"]) == {"e2", "e3"}
