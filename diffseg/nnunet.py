@@ -87,12 +87,12 @@ def predictions(
         yield Prediction(index, mean, torch.zeros_like(mean))
 
 
-def planned(config: Config) -> tuple[nn.Module, int]:
-    """(network on the meta device, batch) that nnU-Net would plan for square images, for estimates without data."""
+def planned(size: int, images: int | None) -> tuple[nn.Module, int]:
+    """(network on the meta device, batch) that nnU-Net would plan for so many square images, for estimates without data."""
     from dynamic_network_architectures.architectures.unet import PlainConvUNet
     from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
 
-    size, images = config.data.size, config.data.train_images or 900
+    images = images or 900  # about ISIC16's
     _, strides, kernels, patch, _ = get_pool_and_conv_props((1, 1), (size, size), 4, 999999)
     stages = len(strides)
     with torch.device("meta"):

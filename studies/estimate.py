@@ -4,11 +4,9 @@ import time
 from dataclasses import dataclass
 from functools import lru_cache
 
-from diffseg.config import Config, Data, Diffusion, Network
+from diffseg.config import Config, Data, Network
 
 UNKNOWN_TEST_IMAGES = 100  # assumed where a data set's size is not set
-
-
 STATE = 5 * 4  # bytes a parameter: weights, gradient, two moments, EMA, in float32
 
 
@@ -23,51 +21,64 @@ class Cost:
 class Pass:
     """A network's forward pass of one image."""
 
-    parameters: int
     flops: int
     saved: int  # bytes that are kept for the backward pass
 
 
 def cost(config: Config) -> Cost:
     """The cost of a trial. Prediction of large images by tiles is counted as one tile an image."""
-    training, inference, experiment = config.training, config.inference, config.experiment
-    tests = config.data.test_images or UNKNOWN_TEST_IMAGES
+    parameters, forward, batch = _network(config)
+    inference, tests, members = config.inference, config.data.test_images or UNKNOWN_TEST_IMAGES, config.members()
+    passes = 0 if members else 3 * config.steps * batch  # the backward pass costs two forward ones
+    if config.experiment != "e1":
+        passes += len(config.training.snapshots) * inference.timesteps * inference.timestep_images
     if config.network.name == "nnunet":
-        import torch
+        passes += tests * (4 if config.network.mirroring else 1) * max(1, len(members))
+    elif config.experiment in ("e1", "e2"):
+        steps = 1 if config.experiment == "e1" else inference.steps
+        passes += tests * inference.ensemble * steps * max(1, len(members))
+    memory = STATE * parameters + batch * forward.saved
+    return Cost(parameters * max(1, len(members)), passes * forward.flops, memory)
 
-        from diffseg.nnunet import planned
 
-        network, batch = planned(config)
-        forward = _measured(network, (torch.empty(1, 3, config.data.size, config.data.size, device="meta"),))
-        passes = 3 * batch * config.network.epochs * config.network.iterations
-        passes += tests * (4 if config.network.mirroring else 1)
-        return Cost(forward.parameters, passes * forward.flops, STATE * forward.parameters + batch * forward.saved)
-    forward = _pass(config.network, experiment, config.data.size, config.diffusion.variance)
-    passes = 3 * config.steps * training.batch  # the backward pass costs two forward ones
-    if experiment != "e1":
-        passes += len(training.snapshots) * inference.timesteps * inference.timestep_images
-    if experiment in ("e1", "e2"):
-        passes += tests * inference.ensemble * (1 if experiment == "e1" else inference.steps)
-    memory = STATE * forward.parameters + training.batch * forward.saved
-    return Cost(forward.parameters, passes * forward.flops, memory)
+def _network(config: Config) -> tuple[int, Pass, int]:
+    """(parameters, forward pass, batch) of a configuration's network."""
+    import torch
+
+    from diffseg.experiments import build_network
+    from diffseg.networks import check_size
+
+    check_size(config.network, config.data.size)
+    if config.network.name == "nnunet":
+        return _nnunet(config.data.size, config.data.train_images)
+    with torch.device("meta"):
+        parameters = sum(parameter.numel() for parameter in build_network(config).parameters())
+    conditioned = config.experiment in ("e1", "e2")
+    return parameters, _pass(config.network, conditioned, config.data.size), config.training.batch
 
 
 @lru_cache
-def _pass(network: Network, experiment: str, size: int, variance: str) -> Pass:
+def _nnunet(size: int, images: int | None) -> tuple[int, Pass, int]:
     import torch
 
-    from diffseg.experiments import IMAGE_CHANNELS, MASK_CHANNELS, build_network
-    from diffseg.networks import check_size
+    from diffseg.nnunet import planned
 
-    check_size(network, size)
-    config = Config(
-        experiment=experiment, network=network, data=Data(size=size), diffusion=Diffusion(variance=variance)
-    )
+    network, batch = planned(size, images)
+    forward = _measured(network, (torch.empty(1, 3, size, size, device="meta"),))
+    return sum(parameter.numel() for parameter in network.parameters()), forward, batch
+
+
+@lru_cache
+def _pass(network: Network, conditioned: bool, size: int) -> Pass:
+    """With the image or without; that the outputs differ between experiments hardly matters."""
+    import torch
+
+    from diffseg.experiments import IMAGE_CHANNELS, build_network
+
+    config = Config(experiment="e1" if conditioned else "e3", network=network, data=Data(size=size))
     with torch.device("meta"):
-        model = build_network(config)
-        x_t = torch.empty(1, IMAGE_CHANNELS if experiment == "e4" else MASK_CHANNELS, size, size)
-        image = torch.empty(1, IMAGE_CHANNELS, size, size) if experiment in ("e1", "e2") else None
-        return _measured(model, (x_t, torch.zeros(1), image))
+        image = torch.empty(1, IMAGE_CHANNELS, size, size) if conditioned else None
+        return _measured(build_network(config), (torch.empty(1, 1, size, size), torch.zeros(1), image))
 
 
 def _measured(model, inputs: tuple) -> Pass:
@@ -80,11 +91,7 @@ def _measured(model, inputs: tuple) -> Pass:
     with FlopCounterMode(display=False) as counter, saved_tensors_hooks(keep, lambda tensor: tensor):
         model(*inputs)
     activations = {id(tensor): tensor for tensor in saved if id(tensor) not in weights}.values()
-    return Pass(
-        sum(parameter.numel() for parameter in model.parameters()),
-        counter.get_total_flops(),
-        sum(tensor.numel() * tensor.element_size() for tensor in activations),
-    )
+    return Pass(counter.get_total_flops(), sum(tensor.numel() * tensor.element_size() for tensor in activations))
 
 
 @lru_cache
