@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from functools import lru_cache
 
-from diffseg.config import Config, Data, Network
+from diffseg.config import Config, Data, Diffusion, Network
 
 UNKNOWN_TEST_IMAGES = 100  # assumed where a data set's size is not set
 STATE = 5 * 4  # bytes a parameter: weights, gradient, two moments, EMA, in float32
@@ -43,18 +43,26 @@ def cost(config: Config) -> Cost:
 
 def _network(config: Config) -> tuple[int, Pass, int]:
     """(parameters, forward pass, batch) of a configuration's network."""
-    import torch
-
-    from diffseg.experiments import build_network
     from diffseg.networks import check_size
 
     check_size(config.network, config.data.size)
     if config.network.name == "nnunet":
         return _nnunet(config.data.size, config.data.train_images)
+    parameters = _parameters(config.network, config.experiment, config.diffusion.variance, config.data.size)
+    forward = _pass(config.network, config.experiment in ("e1", "e2"), config.data.size)
+    return parameters, forward, config.training.batch
+
+
+@lru_cache
+def _parameters(network: Network, experiment: str, variance: str, size: int) -> int:
+    import torch
+
+    from diffseg.experiments import build_network
+
+    diffusion = Diffusion(variance=variance)
+    config = Config(experiment=experiment, network=network, data=Data(size=size), diffusion=diffusion)
     with torch.device("meta"):
-        parameters = sum(parameter.numel() for parameter in build_network(config).parameters())
-    conditioned = config.experiment in ("e1", "e2")
-    return parameters, _pass(config.network, conditioned, config.data.size), config.training.batch
+        return sum(parameter.numel() for parameter in build_network(config).parameters())
 
 
 @lru_cache
