@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -152,7 +153,9 @@ def _trainer(config: Config, device: torch.device):
     from nnunetv2.run.run_training import get_trainer_from_args
 
     torch.manual_seed(config.seed)
-    trainer = get_trainer_from_args("1", "2d", "all", device=device)
+    # Ray Train's process group of this one worker is none of nnunetv2's, which would take a GPU by its rank
+    with mock.patch("torch.distributed.is_initialized", return_value=False):
+        trainer = get_trainer_from_args("1", "2d", "all", device=device)
     trainer.num_epochs = config.network.epochs
     trainer.num_iterations_per_epoch = config.network.iterations
     trainer.initial_lr = config.network.learning_rate

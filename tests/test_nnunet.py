@@ -28,6 +28,15 @@ def stop_after(steps):
     return Hooks(should_stop=lambda: next(calls) >= steps)
 
 
+@pytest.fixture
+def process_group(tmp_path):
+    """As a Ray Train worker has one."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("process_group")
 def test_a_trial_is_run_by_nnunetv2_and_resumed_after_a_stop(tmp_path, monkeypatch, caplog):
     caplog.set_level("INFO")
     monkeypatch.delenv("nnUNet_raw", raising=False)
