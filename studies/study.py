@@ -118,11 +118,12 @@ def differences(old: Study, new: Study) -> list[str]:
     gone, added = before.keys() - after.keys(), after.keys() - before.keys()
     if not gone and not added:
         return []
-    lines = []
-    for key in Config().leaves():
-        values = [sorted({repr(c.leaves()[key]) for c in configs.values()}) for configs in (before, after)]
+    lines, every = [], [[config.leaves() for config in configs.values()] for configs in (before, after)]
+    keys = {key: None for leaves in (*every[0], *every[1]) for key in leaves}  # networks have settings of their own
+    for key in keys:
+        values = [sorted({repr(leaves[key]) for leaves in one if key in leaves}) for one in every]
         if values[0] != values[1]:
-            lines.append(f"{key}: {', '.join(values[0])} → {', '.join(values[1])}")
+            lines.append(f"{key}: {', '.join(values[0]) or 'none'} → {', '.join(values[1]) or 'none'}")
     return [*lines, f"{len(gone)} trials no longer asked for, {len(added)} new ones"]
 
 
@@ -137,8 +138,9 @@ def against_stored(new: Study, definition: dict | None, extend: bool) -> Study:
     if extend:
         return extended(old, new)
     if found := differences(old, new):
+        shown = [*found[:8], f"{len(found) - 9} settings more", found[-1]] if len(found) > 10 else found
         raise UserError(
-            f"study {new.name} exists with another definition ({'; '.join(found)}): "
+            f"study {new.name} exists with another definition ({'; '.join(shown)}): "
             "add to it with --extend, or give a new one a name with --name NAME"
         )
     return new

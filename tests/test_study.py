@@ -1,7 +1,7 @@
 import pytest
 
 from diffseg.errors import UserError
-from studies.study import against_stored, data_settings, read, shipped, trial_name
+from studies.study import against_stored, data_settings, differences, read, shipped, trial_name
 
 
 @pytest.fixture
@@ -151,3 +151,13 @@ def test_another_network_than_the_studys_starts_from_its_own_settings():
     study = read("quickstart", {}, {"network": "segdiff", "preset": "debug/monuseg"})
     assert {(t.config.network.name, t.config.network.rrdb_width) for t in study.trials} == {("segdiff", 16)}
     assert {t.config.network.name for t in read("quickstart", {}, {"network": "nnunet"}).trials} == {"nnunet"}
+
+
+def test_differences_between_studies_of_several_networks_are_told():
+    old = read("paper", {"isic16": "/a"}, {})
+    new = read("paper", {"isic16": "/a"}, {"network": "segdiff", "preset": "debug/monuseg"})
+    assert {"network.encoder: 'mit_b3' → none", "network.width: 128 → 32"} <= set(differences(old, new))
+    with pytest.raises(
+        UserError, match=r"data.size: 256 → 64.*; \d+ settings more; 14 trials no longer asked for, 4 new"
+    ):
+        against_stored(new, old.definition(), extend=False)
