@@ -15,7 +15,8 @@
 
 A trial is made for every network, data set, experiment, variant and seed; later tables win over earlier ones in the
 order all, network, data, experiment, variant, and what the command line sets wins over all of them. `preset = "NAME"` in
-a table stands for the network's published settings of that name (diffseg/presets.toml). Feed-forward networks have trials
+a table stands for the network's published settings of that name (diffseg/presets.toml). On the command line, a setting that
+only some of the networks have is theirs alone. Feed-forward networks have trials
 of E1 only, and trials that differ only in settings that their experiment does not use are one trial.
 """
 
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from diffseg import config as configuration
-from diffseg.config import FEED_FORWARD, Config
+from diffseg.config import FEED_FORWARD, NETWORKS, Config
 from diffseg.errors import ConfigError, UserError
 from diffseg.leaves import flat
 from diffseg.presets import expanded
@@ -153,6 +154,19 @@ def extended(old: Study, new: Study) -> Study:
     return Study(new.name, trials, old.roots | new.roots, command=new.command)
 
 
+def _for_network(settings: dict, network: str, every: list[str]) -> dict:
+    """The settings without those that only other networks of the study have, such as network.epochs of nnU-Net."""
+
+    def has(name: str, key: str) -> bool:
+        return name in NETWORKS and key.removeprefix("network.") in NETWORKS[name].model_fields
+
+    return {
+        key: value
+        for key, value in settings.items()
+        if not key.startswith("network.") or has(network, key) or not any(has(other, key) for other in every)
+    }
+
+
 def _debugged(tables: list[dict], settings: dict) -> list[dict]:
     """The tables and the settings; with preset=debug among the latter, each preset of the former is its debug twin."""
     if settings.get("preset") != "debug":
@@ -194,7 +208,7 @@ def _trials(tree: dict, sets: dict[str, dict], settings: dict[str, Any], path: P
         tables = [sets[data] if axis == "data" else tree.get(axis, {}).get(choice[axis], {}) for axis in TABLES]
         tables = [flat(table) for table in (tree.get("all", {}), *tables)]
         try:
-            for table in _debugged(tables, settings):
+            for table in _debugged(tables, _for_network(settings, choice["network"], axes["network"])):
                 leaves |= expanded(table, choice["network"])
             config = Config().with_leaves(leaves).resolved()
         except ConfigError as error:

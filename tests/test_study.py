@@ -1,6 +1,6 @@
 import pytest
 
-from diffseg.errors import UserError
+from diffseg.errors import ConfigError, UserError
 from studies.study import against_stored, data_settings, differences, read, shipped, trial_name
 
 
@@ -125,7 +125,12 @@ def test_data_sets_of_the_paper_have_their_settings():
 
 
 def test_debug_runs_the_twins_of_a_studys_presets():
-    small = read("paper", {"isic16": "/a"}, {"preset": "debug", "data.size": 32, "inference.steps": 2})
+    settings = {"preset": "debug", "data.size": 32, "inference.steps": 2, "network.weights": "none", "network.heads": 2}
+    small = read("paper", {"isic16": "/a"}, settings)
+    assert {t.config.network.weights for t in small.trials if t.config.network.name == "segformer"} == {"none"}
+    assert {t.config.network.heads for t in small.trials if hasattr(t.config.network, "heads")} == {2}
+    with pytest.raises(ConfigError, match=r"unknown configuration key 'network.middle'"):
+        read("paper", {"isic16": "/a"}, {"network.middle": 3})  # of no network in this study
     widths = {t.config.network.name: getattr(t.config.network, "width", None) for t in small.trials}
     assert widths == {"ensemdiff": 32, "segdiff": 32, "medsegdiff": 32, "segformer": None, "nnunet": None}
     assert {t.config.data.size for t in small.trials} == {32}
