@@ -9,10 +9,11 @@ class AmbDiff(UNet):
     """Published: width 32, multipliers (1, 1, 2, 4), (1, 2, 3, 4) blocks a level and 4 in the middle, attention below.
 
     The published network ends in tanh, which is here `diffusion.activation`, and is given t in [0, 1], which is here
-    `diffusion.time`: both are choices of the process as much as of the network.
+    `diffusion.time`: both are choices of the process as much as of the network. Its time embedding has periods up to 20π.
     In E3 and E4 the first convolution just has fewer input channels.
     """
 
+    LONGEST = 10
     PUBLISHED = UNet.PUBLISHED | {"norm": "out.1", "head": "out.3"}
 
     def __init__(

@@ -12,10 +12,10 @@ from torch import nn
 from diffseg.errors import ConfigError
 
 
-def timestep_embedding(t: torch.Tensor, width: int) -> torch.Tensor:
-    """[B] timesteps to [B, width] sinusoids, cosines first, with periods from 2π to 20000π."""
+def timestep_embedding(t: torch.Tensor, width: int, longest: float = 10_000) -> torch.Tensor:
+    """[B] timesteps to [B, width] sinusoids, cosines first, with periods from 2π to 2π · longest."""
     half = width // 2
-    frequencies = torch.exp(-math.log(10_000) / half * torch.arange(half, dtype=torch.float32, device=t.device))
+    frequencies = torch.exp(-math.log(longest) / half * torch.arange(half, dtype=torch.float32, device=t.device))
     angles = t.float()[:, None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
@@ -121,6 +121,7 @@ class UNet(nn.Module):
     middle: residual blocks at the bottom, with attention between them.
     """
 
+    LONGEST = 10_000  # period of the time embedding, in 2π
     PUBLISHED = {
         "time": "time_embed",
         "encoder": "input_blocks",
@@ -170,7 +171,7 @@ class UNet(nn.Module):
 
     def embed(self, t: torch.Tensor) -> torch.Tensor:
         """[B] timesteps to [B, 4 · width]."""
-        return self.time(timestep_embedding(t, self.width))
+        return self.time(timestep_embedding(t, self.width, self.LONGEST))
 
     def encode(self, x: torch.Tensor, time: torch.Tensor, added: torch.Tensor | None = None) -> list[torch.Tensor]:
         """All skips, from the first convolution's output, to which `added` is added, to the lowest level's last."""
