@@ -57,7 +57,7 @@ def test_a_trial_is_run_by_nnunetv2_and_resumed_after_a_stop(tmp_path, monkeypat
 def test_it_learns_and_a_stopped_training_ends_bit_for_bit_as_one_that_was_not(tmp_path):
     config = Config().with_leaves(LEAVES | {"network.epochs": 4, "network.iterations": 25, "data.train_images": 60})
     whole = trial.run(config, None, tmp_path / "whole", device="cpu")
-    assert whole.trial["iou"] > 0.6
+    assert whole.trial["iou"] > 0.5
     with pytest.raises(Stopped):
         trial.run(config, None, tmp_path / "parts", device="cpu", hooks=stop_after(60))
     parts = trial.run(config, None, tmp_path / "parts", device="cpu")
