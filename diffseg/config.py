@@ -21,6 +21,7 @@ LAYOUTS = ("isic16", "monuseg", "folder", "synthetic")
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]
+Levels = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -60,7 +61,7 @@ class Data(Section):
 
 class UNet(Section):
     width: PositiveInt = 128                                    # channels of the first level, a multiple of 32
-    multipliers: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 1, 2, 2, 4, 4)  # of width, per level
+    multipliers: Levels = (1, 1, 2, 2, 4, 4)                    # of width, per level
     blocks: PositiveInt = 2                                     # residual blocks per encoder level
     attention: tuple[PositiveInt, ...] = (16,)                  # downsampling factors that have self-attention
     heads: PositiveInt = 1
@@ -86,7 +87,7 @@ class EnsemDiff(UNet):
 
 class SegDiff(UNet):
     name: Literal["segdiff"] = "segdiff"
-    multipliers: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 1, 1, 2, 2, 4, 4)
+    multipliers: Levels = (1, 1, 1, 2, 2, 4, 4)
     blocks: PositiveInt = 3
     attention: tuple[PositiveInt, ...] = (16, 32)
     heads: PositiveInt = 4
@@ -108,7 +109,7 @@ class MedSegDiff(UNet):
 class AmbDiff(UNet):
     name: Literal["ambdiff"] = "ambdiff"
     width: PositiveInt = 32
-    multipliers: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 1, 2, 4)
+    multipliers: Levels = (1, 1, 2, 4)
     blocks: tuple[PositiveInt, ...] = (1, 2, 3, 4)              # residual blocks of each encoder level
     middle: PositiveInt = 4                                     # residual blocks at the bottom
     attention: tuple[PositiveInt, ...] = (8,)
@@ -132,7 +133,7 @@ class NNUNet(Section):
     name: Literal["nnunet"] = "nnunet"                          # plans, batch, losses and augmentation are its own
     epochs: PositiveInt = 1000
     iterations: PositiveInt = 250                               # optimiser steps an epoch
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-2         # at the start; it falls to 0 as a polynomial
+    learning_rate: Positive = 1e-2                              # at the start; it falls to 0 as a polynomial
     mirroring: bool = True                                      # at test time
     divisor: ClassVar[int] = 1
 
@@ -150,7 +151,7 @@ class Diffusion(Section):
     coding: Literal["pm1", "01"] = "pm1"                  # mask values: −1 and 1, or 0 and 1
     density: Literal["uniform"] = "uniform"               # of training timesteps, stratified over the batch
     discrete: bool = False                                # training timesteps are the points i/T, as published
-    input_scale: Annotated[float, Field(gt=0)] = 1.0      # b of the input b·x0, which adds 2 ln b to the log-SNR
+    input_scale: Positive = 1.0                           # b of the input b·x0, which adds 2 ln b to the log-SNR
     weighting: Literal["target", "snr+1"] = "target"      # of the loss: none on the target's own; or SNR + 1 on x0's
     reduction: Literal["mean", "sum"] = "mean"            # of the loss over an image's pixels and channels
     variance: Literal["small", "large", "learned"] = "small"  # of the ancestral step; learned: a second output
@@ -167,12 +168,12 @@ class Training(Section):
     steps: PositiveInt = 60_000
     batch: PositiveInt = 10
     optimiser: Literal["adam", "adamw"] = "adamw"
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    learning_rate: Positive = 1e-4
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     warmup: Annotated[int, Field(ge=0)] = 0               # steps of linear rise of the learning rate
     decay: Literal["constant", "linear", "cosine"] = "constant"  # of the learning rate, to 0 at the last step
     decay_steps: PositiveInt | None = None                # it falls over so many last steps; all after the warm-up if None
-    clip: Annotated[float, Field(gt=0)] | None = None     # largest norm of the gradient
+    clip: Positive | None = None                          # largest norm of the gradient
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.9999     # decay per step, warmed up as (1 + n)/(10 + n); 0: no EMA
     precision: Literal["float32", "bf16"] = "float32"     # bf16: autocast, on CUDA devices
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.0 # E1: share of the images that first finds the number of epochs

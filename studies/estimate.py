@@ -28,17 +28,18 @@ class Pass:
 def cost(config: Config) -> Cost:
     """The cost of a trial. Prediction of large images by tiles is counted as one tile an image."""
     parameters, forward, batch = _network(config)
-    inference, tests, members = config.inference, config.data.test_images or UNKNOWN_TEST_IMAGES, config.members()
-    passes = 0 if members else 3 * config.steps * batch  # the backward pass costs two forward ones
+    inference, tests = config.inference, config.data.test_images or UNKNOWN_TEST_IMAGES
+    networks = max(1, len(inference.seeds))
+    passes = 0 if inference.seeds else 3 * config.steps * batch  # the backward pass costs two forward ones
     if config.experiment != "e1":
         passes += len(config.training.snapshots) * inference.timesteps * inference.timestep_images
     if config.network.name == "nnunet":
-        passes += tests * (4 if config.network.mirroring else 1) * max(1, len(members))
+        passes += tests * (4 if config.network.mirroring else 1) * networks
     elif config.experiment in ("e1", "e2"):
         steps = 1 if config.experiment == "e1" else inference.steps
-        passes += tests * inference.ensemble * steps * max(1, len(members))
+        passes += tests * inference.ensemble * steps * networks
     memory = STATE * parameters + batch * forward.saved
-    return Cost(parameters * max(1, len(members)), passes * forward.flops, memory)
+    return Cost(parameters * networks, passes * forward.flops, memory)
 
 
 def _network(config: Config) -> tuple[int, Pass, int]:

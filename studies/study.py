@@ -15,9 +15,9 @@
 
 A trial is made for every network, data set, experiment, variant and seed; later tables win over earlier ones in the
 order all, network, data, experiment, variant, and what the command line sets wins over all of them. `preset = "NAME"` in
-a table stands for the network's published settings of that name (diffseg/presets.toml). On the command line, a setting that
-only some of the networks have is theirs alone. Feed-forward networks have trials
-of E1 only, and trials that differ only in settings that their experiment does not use are one trial.
+a table stands for the network's published settings of that name (diffseg/presets.toml). On the command line, a setting
+that only some of the networks have is theirs alone. Feed-forward networks have trials of E1 only, and trials that differ
+only in settings that their experiment does not use are one trial.
 """
 
 import tomllib

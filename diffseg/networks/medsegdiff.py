@@ -6,12 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from diffseg.networks.blocks import Downsample, UNet
+from diffseg.networks.blocks import Downsample
+from diffseg.networks.ensemdiff import EnsemDiff
 
 MAX_WIDTH = 480  # of the plain U-Net, as nnU-Net caps it
 
 
-class MedSegDiff(UNet):
+class MedSegDiff(EnsemDiff):
     """The diffusion U-Net is EnsemDiff's; the plain one, `highway`, also gives a mask of its own, the calibration output.
 
     version "new" (the published code's default): two of the highway's decoder maps are added to the first features,
@@ -28,25 +29,20 @@ class MedSegDiff(UNet):
     In E3 and E4 there is no highway and no calibration output: what is left is EnsemDiff's network.
     """
 
-    PUBLISHED = UNet.PUBLISHED | {"highway": "hwm"}
+    PUBLISHED = EnsemDiff.PUBLISHED | {"highway": "hwm"}
     UNPUBLISHED = ("embedding",)  # parts that no published state dict holds
 
     def __init__(
         self,
-        channels=1,
         image_channels=3,
-        out_channels=2,
         version="new",
         width=128,
         multipliers=(1, 1, 2, 2, 4, 4),
-        blocks=2,
-        attention=(16,),
-        heads=1,
-        dropout=0.0,
         size=256,
         pools=None,
+        **settings,
     ):
-        super().__init__(image_channels + channels, out_channels, width, multipliers, blocks, attention, heads, dropout)
+        super().__init__(image_channels=image_channels, width=width, multipliers=multipliers, **settings)
         self.version = version
         if not image_channels:
             return
@@ -64,13 +60,8 @@ class MedSegDiff(UNet):
 
         With calibration, a pair: the output and the highway's mask [B, 1, H, W] in [0, 1], or None without an image.
         """
-        output, mask = self._plain(x_t, t) if image is None else self._conditioned(x_t, t, image)
+        output, mask = (super().forward(x_t, t), None) if image is None else self._conditioned(x_t, t, image)
         return (output, mask) if calibration else output
-
-    def _plain(self, x_t, t):
-        time = self.embed(t)
-        skips = self.encode(x_t, time)
-        return self.decode(skips[-1], skips, time), None
 
     def _conditioned(self, x_t, t, image):
         time, x = self.embed(t), torch.cat([image, x_t], dim=1)
@@ -115,11 +106,10 @@ class Highway(nn.Module):
             blocks = ConvBlock(2 * widths[depth], widths[depth]), ConvBlock(widths[depth], widths[max(0, depth - 1)])
             self.decoder.append(nn.Sequential(*(ConvBlocks(block) for block in blocks)))
         self.head = nn.Conv2d(width, 1, 1, bias=False)
-        self.features = nn.ModuleList(nn.Conv2d(into, out, 1) for into, out in zip(gated, widths, strict=False))
-        self.parsers = nn.ModuleList(
-            FFParser(out, size // 2**i) for i, (_, out) in enumerate(zip(gated, widths, strict=False))
-        )
-        self.spaces = nn.ModuleList(nn.Conv2d(out, 1, 1) for _, out in zip(gated, widths, strict=False))
+        scaled = widths[: len(gated)]
+        self.features = nn.ModuleList(nn.Conv2d(into, out, 1) for into, out in zip(gated, scaled, strict=True))
+        self.parsers = nn.ModuleList(FFParser(out, size // 2**depth) for depth, out in enumerate(scaled))
+        self.spaces = nn.ModuleList(nn.Conv2d(out, 1, 1) for out in scaled)
 
     def forward(self, image: torch.Tensor, below: list[torch.Tensor] = ()):
         """(mask [B, 1, H, W] in [0, 1], the decoder's maps from small to large, the lowest features).
