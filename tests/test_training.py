@@ -159,18 +159,16 @@ def test_two_hundred_steps_in_bf16_yield_no_nan(name, experiment, tiny, tmp_path
     """bf16 is for CUDA; here the processor's autocast stands in for it."""
     if name == "segformer" and experiment == "e2":
         pytest.skip("feed-forward")
-    leaves = {f"network__{key}": value for key, value in SMALL[name].model_dump(mode="json").items()}
     bf16 = torch.autocast("cpu", torch.bfloat16)
     monkeypatch.setattr("diffseg.training.autocast", lambda config, device: bf16)
     config = tiny(
         experiment=experiment,
         data__size=32,
-        **leaves,
         diffusion__target="epsilon",
         diffusion__variance="learned",
         training__steps=200,
         training__log_every=20,
-    )
+    ).model_copy(update={"network": SMALL[name]})
     outcome = trial.run(config, None, tmp_path, device="cpu")
     losses = [row["value"] for row in outcome.curves if row["metric"] == "loss"]
     assert losses[-1] < losses[0]
