@@ -1,0 +1,70 @@
+"""How well sampled masks match several raters' masks of one image: GED, HM-IoU, NCC. All on the device of the masks.
+
+samples: bool or 0/1 [n, H, W], the ensemble's masks. raters: bool or 0/1 [m, H, W], the raters' masks. Distances are
+1 − IoU of the foreground, where empty against empty has an IoU of 1.
+"""
+
+import math
+
+import torch
+
+
+def iou_matrix(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """IoU of every mask of a [n, H, W] with every one of b [m, H, W]: float64 [n, m]."""
+    a, b = a.flatten(1).double(), b.flatten(1).double()
+    both = a @ b.T
+    either = a.sum(1)[:, None] + b.sum(1)[None] - both
+    return torch.where(either > 0, both / either.clamp(min=1), 1.0)
+
+
+def ged(samples: torch.Tensor, raters: torch.Tensor) -> tuple[float, float]:
+    """Generalised energy distance 2 E d(S, Y) − E d(S, S′) − E d(Y, Y′) (Kohl et al., 2018, Eq. 3), in two estimates.
+
+    First the V-statistic of the literature, whose E d(S, S′) counts a sample against itself; a perfect model then scores
+    E d(Y, Y′)/n, so that values of different n cannot be compared. Then the estimate without that bias (the U-statistic
+    in the samples; NaN for a single one). The raters are the truth, all of it, in both.
+    """
+    cross, among, truth = (
+        1 - iou_matrix(x, y) for x, y in ((samples, raters), (samples, samples), (raters, raters))
+    )
+    rest = float(2 * cross.mean() - truth.mean())
+    n = len(samples)
+    unbiased = rest - float(among.sum()) / (n * (n - 1)) if n > 1 else math.nan
+    return rest - float(among.mean()), unbiased
+
+
+def hungarian_matched_iou(samples: torch.Tensor, raters: torch.Tensor) -> float:
+    """HM-IoU: mean IoU of the best one-to-one matching of samples and raters (Zbinden et al., 2023).
+
+    Both are repeated to the least common multiple of their numbers first, so that every one counts alike.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    iou = iou_matrix(samples, raters).cpu().numpy()
+    count = math.lcm(*iou.shape)
+    iou = iou.repeat(count // iou.shape[0], 0).repeat(count // iou.shape[1], 1)
+    return float(iou[linear_sum_assignment(iou, maximize=True)].mean())
+
+
+def ncc(samples: torch.Tensor, raters: torch.Tensor, epsilon: float = 1e-8) -> float:
+    """Normalised cross-correlation of uncertainty and error (Baumgartner et al., 2019, S_NCC), mean over the raters.
+
+    Per pixel, the cross-entropy of the samples with their mean against that with a rater's mask; NaN where either map
+    is constant, since a correlation is then not defined.
+    """
+    log_p, log_q = (
+        torch.log(x + epsilon) for x in (samples.flatten(1).double(), 1 - samples.flatten(1).double())
+    )
+
+    def cross_entropy(truth: torch.Tensor) -> torch.Tensor:
+        """[..., pixels]: mean over the samples."""
+        return -(truth * log_p.mean(0) + (1 - truth) * log_q.mean(0))
+
+    uncertainty = cross_entropy(samples.flatten(1).double().mean(0))
+    errors = cross_entropy(raters.flatten(1).double())
+    return float(torch.stack([_correlation(uncertainty, error) for error in errors]).mean())
+
+
+def _correlation(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    a, b = a - a.mean(), b - b.mean()
+    return (a * b).mean() / (a.square().mean() * b.square().mean()).sqrt()

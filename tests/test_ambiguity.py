@@ -1,0 +1,79 @@
+import itertools
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffseg.ambiguity import ged, hungarian_matched_iou, iou_matrix, ncc
+
+
+def masks(count, seed=0, size=6):
+    return torch.rand(count, size, size, generator=torch.Generator().manual_seed(seed)) < 0.4
+
+
+def iou(a, b):
+    either = (a | b).sum()
+    return 1.0 if either == 0 else float((a & b).sum() / either)
+
+
+def test_the_matrix_is_every_pairs_iou_and_empty_against_empty_is_one():
+    a, b = masks(3), masks(4, 1)
+    a[0] = b[1] = False
+    expected = [[iou(x, y) for y in b] for x in a]
+    assert torch.allclose(iou_matrix(a, b), torch.tensor(expected, dtype=torch.float64))
+    assert iou_matrix(a, b)[0, 1] == 1
+
+
+def test_ged_is_its_formula():
+    samples, raters = masks(5), masks(3, 1)
+    cross = sum(1 - iou(s, y) for s in samples for y in raters) / 15
+    among = sum(1 - iou(s, t) for s in samples for t in samples)
+    truth = sum(1 - iou(x, y) for x in raters for y in raters) / 9
+    biased, unbiased = ged(samples, raters)
+    assert biased == pytest.approx(2 * cross - among / 25 - truth)
+    assert unbiased == pytest.approx(2 * cross - among / 20 - truth)
+    assert math.isnan(ged(samples[:1], raters)[1])
+
+
+def test_a_perfect_model_has_no_ged_and_the_known_bias():
+    """Samples drawn from the raters themselves: the V-statistic's mean is E d(Y, Y′)/n, the other's is 0."""
+    raters, n = masks(4, 2), 4
+    truth = float((1 - iou_matrix(raters, raters)).mean())
+    found = [ged(raters[list(drawn)], raters) for drawn in itertools.product(range(4), repeat=n)]
+    biased, unbiased = (sum(values) / len(found) for values in zip(*found, strict=True))
+    assert biased == pytest.approx(truth / n)
+    assert unbiased == pytest.approx(0, abs=1e-9)
+
+
+@given(st.integers(0, 500), st.integers(1, 5), st.integers(1, 4))
+def test_ged_of_the_raters_themselves_is_zero_and_never_below(seed, n, m):
+    raters = masks(m, seed)
+    assert ged(raters.repeat(n, 1, 1), raters)[0] == pytest.approx(0, abs=1e-9)
+    assert ged(masks(n, seed + 1), raters)[0] >= -1e-9
+
+
+def test_matching_is_the_best_of_all():
+    samples, raters = masks(4), masks(4, 1)
+    best = max(
+        sum(iou(samples[i], raters[j]) for i, j in enumerate(order)) / 4 for order in itertools.permutations(range(4))
+    )
+    assert hungarian_matched_iou(samples, raters) == pytest.approx(best)
+
+
+def test_matching_repeats_to_the_least_common_multiple():
+    raters = masks(2, 3)
+    assert hungarian_matched_iou(raters[[0, 1, 1]], raters) == pytest.approx((5 + iou(*raters)) / 6)
+    assert hungarian_matched_iou(raters[[0, 1, 0, 1]], raters) == pytest.approx(1)
+
+
+def test_ncc_is_one_where_samples_vary_as_raters_do():
+    half = torch.zeros(2, 4, 4, dtype=torch.bool)
+    half[0, :2] = True  # sample and rater agree below and are split above
+    assert ncc(half, half) == pytest.approx(ncc(half, half.flip(0)))
+    assert ncc(half, half[:1]) > 0.9
+    off = torch.zeros(2, 4, 4, dtype=torch.bool)
+    off[0, 2:] = True
+    assert ncc(half, half[:1]) > ncc(off, half[:1])
+    assert math.isnan(ncc(half[:1].repeat(2, 1, 1) & False, half & False))
