@@ -24,9 +24,7 @@ def ged(samples: torch.Tensor, raters: torch.Tensor) -> tuple[float, float]:
     E d(Y, Y′)/n, so that values of different n cannot be compared. Then the estimate without that bias (the U-statistic
     in the samples; NaN for a single one). The raters are the truth, all of it, in both.
     """
-    cross, among, truth = (
-        1 - iou_matrix(x, y) for x, y in ((samples, raters), (samples, samples), (raters, raters))
-    )
+    cross, among, truth = (1 - iou_matrix(x, y) for x, y in ((samples, raters), (samples, samples), (raters, raters)))
     rest = float(2 * cross.mean() - truth.mean())
     n = len(samples)
     unbiased = rest - float(among.sum()) / (n * (n - 1)) if n > 1 else math.nan
@@ -52,9 +50,7 @@ def ncc(samples: torch.Tensor, raters: torch.Tensor, epsilon: float = 1e-8) -> f
     Per pixel, the cross-entropy of the samples with their mean against that with a rater's mask; NaN where either map
     is constant, since a correlation is then not defined.
     """
-    log_p, log_q = (
-        torch.log(x + epsilon) for x in (samples.flatten(1).double(), 1 - samples.flatten(1).double())
-    )
+    log_p, log_q = (torch.log(x + epsilon) for x in (samples.flatten(1).double(), 1 - samples.flatten(1).double()))
 
     def cross_entropy(truth: torch.Tensor) -> torch.Tensor:
         """[..., pixels]: mean over the samples."""
@@ -68,3 +64,19 @@ def ncc(samples: torch.Tensor, raters: torch.Tensor, epsilon: float = 1e-8) -> f
 def _correlation(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     a, b = a - a.mean(), b - b.mean()
     return (a * b).mean() / (a.square().mean() * b.square().mean()).sqrt()
+
+
+def ambiguity(samples: torch.Tensor, merged: torch.Tensor, raters: torch.Tensor) -> dict[str, torch.Tensor]:
+    """All of these of one image, and the mean IoU and Dice of the merged mask [H, W] against each rater."""
+    iou = iou_matrix(merged[None], raters)[0]
+    biased, unbiased = ged(samples, raters)
+    found = {
+        "iou_raters": iou.mean(),
+        "dice_raters": (2 * iou / (1 + iou)).mean(),
+        "ged": biased,
+        "ged_unbiased": unbiased,
+        "hm_iou": hungarian_matched_iou(samples, raters),
+        "ncc": ncc(samples, raters),
+        "samples": len(samples),
+    }
+    return {name: torch.as_tensor(value, dtype=torch.float64, device=iou.device) for name, value in found.items()}

@@ -19,7 +19,7 @@ class Batches:
     """Training batches as a function of the step: `batches(step)` is (images, masks).
 
     images: float32 [B, C, S, S] in [−1, 1]; masks: float32 [B, 1, S, S], 0 or 1. Every epoch sees each image once, in
-    an order of its own; with data.fit="crop" a random S × S window of it.
+    an order of its own, with the mask of one of its raters; with data.fit="crop" a random S × S window of it.
     """
 
     def __init__(self, split: Split, config: Config):
@@ -30,6 +30,7 @@ class Batches:
     def __call__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         draw = generator(self.device, self.config.seed, "batch", step)
         images, masks = self._windows(self._indices(step), draw)
+        masks = one_rater(masks, draw)
         return augmented(scaled(images), masks.float(), self.config.data.augment, draw)
 
     def _indices(self, step: int) -> torch.Tensor:
@@ -50,6 +51,15 @@ class Batches:
         return windows(self.split, indices, random_corners(self.split.sizes[indices], size, draw), size)
 
 
+def one_rater(masks: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+    """[B, R, H, W] to [B, 1, H, W]: the mask of one rater of each image, drawn."""
+    count, raters = masks.shape[:2]
+    if raters == 1:
+        return masks
+    which = torch.randint(raters, (count,), generator=draw, device=masks.device)
+    return masks[torch.arange(count, device=masks.device), which][:, None]
+
+
 def random_corners(sizes: torch.Tensor, size: int, draw: torch.Generator) -> torch.Tensor:
     """[B, 2] top-left corners, uniform over the places where a window of that size fits into images of sizes [B, 2]."""
     room = sizes - size + 1
@@ -57,7 +67,7 @@ def random_corners(sizes: torch.Tensor, size: int, draw: torch.Generator) -> tor
 
 
 def windows(split: Split, indices: torch.Tensor, corners: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Square windows of images and masks, uint8 [B, C, size, size] and [B, 1, size, size]."""
+    """Square windows of images and masks, uint8 [B, C, size, size] and [B, R, size, size]."""
     span = torch.arange(size, device=indices.device)
     rows = (corners[:, 0, None] + span)[:, None, :, None]
     columns = (corners[:, 1, None] + span)[:, None, None, :]

@@ -17,7 +17,7 @@ from diffseg.presets import expanded
 SCHEMA_VERSION = 1  # raise it when the meaning of a key changes: old trials then count as other trials
 
 Experiment = Literal["e1", "e2", "e3", "e4"]
-LAYOUTS = ("isic16", "monuseg", "folder", "synthetic")
+LAYOUTS = ("isic16", "monuseg", "lidc", "folder", "synthetic")
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]

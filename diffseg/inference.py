@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from diffseg.augmentation import symmetry
-from diffseg.batches import random_corners, scaled, windows
+from diffseg.batches import one_rater, random_corners, scaled, windows
 from diffseg.config import Config
 from diffseg.data import Split
 from diffseg.diffusion.schedules import log_snr
@@ -22,6 +22,7 @@ class Prediction:
     index: int  # of the image in its split
     mean: torch.Tensor  # merged foreground probability, float32 [H, W]
     sd: torch.Tensor  # standard deviation of the members' maps, float32 [H, W], 0 to 0.5
+    masks: torch.Tensor  # the members' maps cut at the threshold, bool [members, H, W]
 
 
 @dataclass
@@ -78,6 +79,7 @@ def errors_over_t(
     which = torch.arange(count, device=device)
     places = random_corners(split.sizes[which], config.data.size, generator(device, config.seed, "windows"))
     images, masks = windows(split, which, places, config.data.size)
+    masks = one_rater(masks, generator(device, config.seed, "raters"))
     images, masks = scaled(images), masks.float()
     grid = (
         torch.arange(1, config.inference.timesteps + 1, dtype=torch.float64, device=device) / config.inference.timesteps
@@ -162,10 +164,11 @@ def _window(size: int, device: torch.device) -> torch.Tensor:
 
 def _merged(canvas: _Canvas, inference) -> Prediction:
     members = canvas.sums / canvas.weights
+    masks = members > inference.threshold
     if inference.merge != "mean":
-        members = (members > inference.threshold).float()
+        members = masks.float()
     mean = _staple(members) if inference.merge == "staple" else members.mean(0)
-    return Prediction(canvas.index, mean, members.std(0, correction=0))
+    return Prediction(canvas.index, mean, members.std(0, correction=0), masks)
 
 
 def _staple(masks: torch.Tensor) -> torch.Tensor:
@@ -182,4 +185,4 @@ def pooled(parts: list[Prediction]) -> Prediction:
     """One prediction of several networks that count alike: the mean, and the deviation of all their members."""
     means, deviations = (torch.stack([getattr(part, name) for part in parts]) for name in ("mean", "sd"))
     spread = (deviations.square().mean(0) + means.var(0, correction=0)).sqrt()
-    return Prediction(parts[0].index, means.mean(0), spread)
+    return Prediction(parts[0].index, means.mean(0), spread, torch.cat([part.masks for part in parts]))

@@ -85,7 +85,7 @@ def predictions(
         with _output_to_log():
             _, found = state.predictor.predict_single_npy_array(image, {"spacing": SPACING}, None, None, True)
         mean = torch.from_numpy(np.ascontiguousarray(found[1, 0])).to(split.images.device)
-        yield Prediction(index, mean, torch.zeros_like(mean))
+        yield Prediction(index, mean, torch.zeros_like(mean), mean[None] > config.inference.threshold)
 
 
 def planned(size: int, images: int | None) -> tuple[nn.Module, int]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from diffseg.batches import random_corners, scaled, windows
+from diffseg.batches import one_rater, random_corners, scaled, windows
 from diffseg.config import Config
 from diffseg.data import Split
 from diffseg.errors import DataError
@@ -70,6 +70,7 @@ def _validated(state: State, split: Split, config: Config) -> dict[str, float]:
     for first in range(0, len(split.names), config.training.batch):
         which = torch.arange(first, min(first + config.training.batch, len(split.names)), device=device)
         images, masks = windows(split, which, corners[which], size)
+        masks = one_rater(masks, generator(device, config.seed, "validation raters", first))
         draw = generator(device, config.seed, "validation noise", first)
         with autocast(config, device):
             total += task(config).loss(state.average, scaled(images), masks.float(), draw) * len(which)

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from diffseg import data
+from diffseg.ambiguity import ambiguity
 from diffseg.config import Config
 from diffseg.data import Dataset, Split
 from diffseg.errors import Stopped
@@ -140,40 +141,50 @@ def _together(members: list[_Fitted]) -> _Fitted:
 
 def _evaluate(found: Iterator[Prediction], test: Split, config: Config) -> dict:
     """Metrics of the ensemble on the test split: per image, pooled calibration, and example pictures."""
-    calibration, names, values, examples = Calibration(test.images.device), [], [], []
-    sampled = config.experiment == "e2" or config.inference.merge != "mean"
-    members = config.inference.ensemble if sampled else None  # E1's members are probabilities, not masks
+    calibration, names, rows, examples = Calibration(test.images.device), [], [], []
     for prediction in found:
         height, width = test.sizes[prediction.index].tolist()
-        mask = test.masks[prediction.index, 0, :height, :width]
-        iou, dice = overlap(prediction.mean > config.inference.threshold, mask.bool())
-        values.append(
-            torch.stack([iou, dice, brier(prediction.mean, mask).double(), nll(prediction.mean, mask, members)])
-        )
+        raters = test.masks[prediction.index, :, :height, :width].bool()
+        rows.append(_metrics(prediction, raters, config))
         names.append(test.names[prediction.index])
-        calibration.add(prediction.mean, mask)
+        for mask in raters:
+            calibration.add(prediction.mean, mask)
         if len(names) <= config.inference.examples:
             examples += _example(prediction, test, height, width)
-    values = torch.stack(values)
-    metrics = ("iou", "dice", "brier", "nll")
-    means = dict(zip(metrics, values.mean(0).tolist(), strict=True))
+    metrics = list(rows[0])
+    values = torch.stack([torch.stack([row[metric] for metric in metrics]) for row in rows])
     images = [
         {"image": name, "metric": metric, "value": value}
         for name, row in zip(names, values.tolist(), strict=True)
         for metric, value in zip(metrics, row, strict=True)
     ]
     return {
-        "trial": means | {"ece": calibration.ece()},
+        "trial": dict(zip(metrics, values.nanmean(0).tolist(), strict=True)) | {"ece": calibration.ece()},
         "images": images,
         "calibration": calibration.rows(),
         "examples": examples,
     }
 
 
+def _metrics(prediction: Prediction, raters: torch.Tensor, config: Config) -> dict[str, torch.Tensor]:
+    """Of one image. IoU and Dice are against what more than half of the raters [R, H, W] marked."""
+    sampled = config.experiment == "e2" or config.inference.merge != "mean"
+    members = config.inference.ensemble if sampled else None  # E1's members are probabilities, not masks
+    merged = prediction.mean > config.inference.threshold
+    iou, dice = overlap(merged, raters.float().mean(0) > 0.5)
+    found = {
+        "iou": iou,
+        "dice": dice,
+        "brier": torch.stack([brier(prediction.mean, mask).double() for mask in raters]).mean(),
+        "nll": torch.stack([nll(prediction.mean, mask, members) for mask in raters]).mean(),
+    }
+    return found if len(raters) == 1 else found | ambiguity(prediction.masks, merged, raters)
+
+
 def _example(prediction: Prediction, test: Split, height: int, width: int) -> list[dict]:
     """PNG pictures of one test image: the image, the true mask, mean and standard deviation of the ensemble."""
     image = test.images[prediction.index, :, :height, :width].permute(1, 2, 0)
-    truth = test.masks[prediction.index, 0, :height, :width] * 255
+    truth = test.masks[prediction.index, :, :height, :width].float().mean(0) * 255
     pictures = {"image": image, "truth": truth, "mean": prediction.mean * 255, "sd": prediction.sd * 2 * 255}
     return [
         {"image": test.names[prediction.index], "kind": kind, "png": _png(pixels)} for kind, pixels in pictures.items()

@@ -7,13 +7,13 @@ from pathlib import Path
 import torch
 
 from diffseg.config import Data
-from diffseg.data import arrays, folder, isic16, monuseg
+from diffseg.data import arrays, folder, isic16, lidc, monuseg
 from diffseg.data.cache import through
 from diffseg.data.check import Findings, findings
 from diffseg.data.records import Found, Record
 from diffseg.errors import DataError
 
-LAYOUTS = {"isic16": isic16, "monuseg": monuseg, "folder": folder}
+LAYOUTS = {"isic16": isic16, "monuseg": monuseg, "lidc": lidc, "folder": folder}
 SPLITS = ("train", "test")
 
 
@@ -23,7 +23,7 @@ class Split:
 
     names: tuple[str, ...]
     images: torch.Tensor  # uint8 [N, 3, H, W]; where sizes differ padded at bottom and right
-    masks: torch.Tensor  # uint8 [N, 1, H, W], 0 or 1, padded likewise
+    masks: torch.Tensor  # uint8 [N, R, H, W], 0 or 1, one a rater, padded likewise
     sizes: torch.Tensor  # int64 [N, 2]: height and width of each image without that padding
 
     def to(self, device: torch.device | str) -> "Split":

@@ -16,7 +16,7 @@ SYNTHETIC_IMAGES = {"train": 200, "test": 40}  # where the configuration leaves 
 
 @dataclass(frozen=True)
 class Part:
-    """One split: images uint8 [N, 3, H, W], masks uint8 [N, 1, H, W] of 0 and 1, sizes int64 [N, 2]."""
+    """One split: images uint8 [N, 3, H, W], masks uint8 [N, R, H, W] of 0 and 1, one a rater, sizes int64 [N, 2]."""
 
     names: tuple[str, ...]
     images: np.ndarray
@@ -41,23 +41,24 @@ def synthetic(config: Data) -> Content:
     content = {}
     for split, limit in (("train", config.train_images), ("test", config.test_images)):
         count = limit or SYNTHETIC_IMAGES[split]
-        pairs = (draw(config.kind, config.size, split, index) for index in range(count))
+        drawn = (draw(config.kind, config.size, split, index) for index in range(count))
+        pairs = ((image, mask[None]) for image, mask in drawn)
         content[split] = _stacked([f"{split}-{index:04d}" for index in range(count)], pairs)
     return content
 
 
-def prepared(image: np.ndarray, mask: np.ndarray, config: Data) -> tuple[np.ndarray, np.ndarray]:
-    """image uint8 [H, W, 3] and mask bool [H, W] as the configuration wants them.
+def prepared(image: np.ndarray, masks: np.ndarray, config: Data) -> tuple[np.ndarray, np.ndarray]:
+    """image uint8 [H, W, 3] and masks bool [R, H, W] as the configuration wants them.
 
     fit="resize": squashed to size × size. fit="crop": resized by scale, and mirrored at the borders where still smaller
     than a crop. Images are averaged over the area of a pixel, masks take the nearest.
     """
     if config.fit == "resize":
-        return _resized(image, mask, config.size, config.size)
-    height, width = (max(1, round(side * config.scale)) for side in mask.shape)
-    image, mask = _resized(image, mask, height, width)
-    missing = [(0, max(0, config.size - side)) for side in mask.shape]
-    return np.pad(image, [*missing, (0, 0)], mode="symmetric"), np.pad(mask, missing, mode="symmetric")
+        return _resized(image, masks, config.size, config.size)
+    height, width = (max(1, round(side * config.scale)) for side in masks.shape[1:])
+    image, masks = _resized(image, masks, height, width)
+    missing = [(0, max(0, config.size - side)) for side in masks.shape[1:]]
+    return np.pad(image, [*missing, (0, 0)], mode="symmetric"), np.pad(masks, [(0, 0), *missing], mode="symmetric")
 
 
 def digest(content: Content) -> str:
@@ -71,22 +72,22 @@ def digest(content: Content) -> str:
     return state.hexdigest()[:12]
 
 
-def _resized(image: np.ndarray, mask: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    if mask.shape == (height, width):
-        return image, mask
-    shrinks = height * width < mask.size
+def _resized(image: np.ndarray, masks: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    if masks.shape[1:] == (height, width):
+        return image, masks
+    shrinks = height * width < masks[0].size
     smooth = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
     resize: Callable = lambda pixels, how: np.asarray(Image.fromarray(pixels).resize((width, height), how))  # noqa: E731
-    return resize(image, smooth), resize(mask, Image.Resampling.NEAREST)
+    return resize(image, smooth), np.stack([resize(mask, Image.Resampling.NEAREST) for mask in masks])
 
 
 def _stacked(names: list[str], pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> Part:
     pairs = list(pairs)
-    sizes = np.array([mask.shape for _, mask in pairs], dtype=np.int64)
+    sizes = np.array([masks.shape[1:] for _, masks in pairs], dtype=np.int64)
     height, width = sizes.max(0)
     images = np.zeros((len(pairs), 3, height, width), np.uint8)
-    masks = np.zeros((len(pairs), 1, height, width), np.uint8)
-    for i, (image, mask) in enumerate(pairs):
-        images[i, :, : mask.shape[0], : mask.shape[1]] = image.transpose(2, 0, 1)
-        masks[i, 0, : mask.shape[0], : mask.shape[1]] = mask
+    masks = np.zeros((len(pairs), len(pairs[0][1]), height, width), np.uint8)
+    for (image, raters), to_image, to_masks in zip(pairs, images, masks, strict=True):
+        to_image[:, : raters.shape[1], : raters.shape[2]] = image.transpose(2, 0, 1)
+        to_masks[:, : raters.shape[1], : raters.shape[2]] = raters
     return Part(tuple(names), images, masks, sizes)

@@ -19,7 +19,7 @@ from diffseg.data.arrays import Content, Part, digest
 from diffseg.data.records import Record, unreadable
 
 log = logging.getLogger(__name__)
-VERSION = 2  # of the arrays' meaning and the files' form; raise it when either changes
+VERSION = 3  # of the arrays' meaning and the files' form; raise it when either changes
 
 
 def through(

@@ -55,11 +55,12 @@ def findings(name: str, found: Found) -> Findings:
 def _look(record: Record) -> tuple[tuple[int, int], float, int | None] | str:
     """(size, foreground share, number of objects) of one image, or what is wrong with it."""
     try:
-        _, mask = record.read()
-        objects = len(polygons(record.annotation)) if record.annotation.suffix == ".xml" else None
+        _, masks = record.read()
+        (first, *_) = record.annotations
+        objects = len(polygons(first)) if first.suffix == ".xml" else None
     except DataError as error:
         return str(error)
-    return mask.shape, float(mask.mean()), objects
+    return masks.shape[1:], float(masks.mean()), objects
 
 
 def _summary(rows: list[tuple]) -> SplitFindings:

@@ -1,13 +1,10 @@
 """A folder of one's own: images/ and masks/ with equal names, split in two folders train/ and test/ or by name."""
 
 import dataclasses
-import hashlib
 from pathlib import Path
 
-from diffseg.data.records import Found, files_in, joined, pairs
+from diffseg.data.records import Found, drawn_for_testing, files_in, joined, pairs
 from diffseg.errors import DataError
-
-TEST_SHARE = 0.2  # of the images, where the folder has no split of its own
 
 
 def find(root: Path) -> Found:
@@ -20,7 +17,8 @@ def find(root: Path) -> Found:
         return joined(parts)
     whole = _pairs(root, "train")
     records = tuple(
-        dataclasses.replace(record, split="test" if _drawn(record.name) else "train") for record in whole.records
+        dataclasses.replace(record, split="test" if drawn_for_testing(record.name) else "train")
+        for record in whole.records
     )
     return Found(records, whole.problems)
 
@@ -32,7 +30,3 @@ def _pairs(folder: Path, split: str) -> Found:
                 f"{folder} has no folder {kind}: a data set is images/ and masks/, or these two in train/ and in test/"
             )
     return pairs(split, files_in(folder / "images"), files_in(folder / "masks"))
-
-
-def _drawn(name: str) -> bool:
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) < TEST_SHARE * 2**32

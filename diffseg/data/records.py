@@ -1,5 +1,6 @@
 """What a layout finds on disk, and how one image with its mask is read. Every fault is a DataError of one sentence."""
 
+import hashlib
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from diffseg.errors import DataError
 
+TEST_SHARE = 0.2
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 DEEP = ("I", "F")  # Pillow's modes of more than 8 bits begin so; converting them to 8 bits cuts values off
 
@@ -22,19 +24,20 @@ class Record:
     name: str
     split: str  # train or test
     image: Path
-    annotation: Path  # mask image, or XML
+    annotations: tuple[Path, ...]  # one a rater: mask image, or XML
     read_mask: Callable[[Path, tuple[int, int]], np.ndarray] = field(
         repr=False
     )  # (file, (height, width)) → bool [H, W]
+    group: str | None = None  # the patient, where the layout tells: all of a group are in one split
 
     @property
-    def files(self) -> tuple[Path, Path]:
-        return self.image, self.annotation
+    def files(self) -> tuple[Path, ...]:
+        return self.image, *self.annotations
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """(image uint8 [H, W, 3], mask bool [H, W]) at full size. Raises DataError."""
+        """(image uint8 [H, W, 3], masks bool [R, H, W], one a rater) at full size. Raises DataError."""
         image = read_image(self.image)
-        return image, self.read_mask(self.annotation, image.shape[:2])
+        return image, np.stack([self.read_mask(path, image.shape[:2]) for path in self.annotations])
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ def pairs(
 ) -> Found:
     """Records of the names in both, problems for those in one only and for names that several files share."""
     records = tuple(
-        Record(name, split, images[name][0], annotations[name][0], reader)
+        Record(name, split, images[name][0], (annotations[name][0],), reader)
         for name in sorted(images.keys() & annotations.keys())
     )
     problems = [
@@ -145,3 +148,11 @@ def _open(path: Path) -> Image.Image:
         if isinstance(error, OSError) and error.errno:  # of the file system, such as a link that leads nowhere
             raise unreadable(path, error) from None
         raise DataError(f"{path} cannot be decoded ({error}): it is truncated or damaged, copy it anew") from None
+
+
+def drawn_for_testing(name: str) -> bool:
+    """Whether an image or a group of that name is one of the fifth that is for testing, where a layout has no split.
+
+    The draw is a hash of the name, so adding others moves none.
+    """
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) < TEST_SHARE * 2**32

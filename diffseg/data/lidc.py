@@ -1,0 +1,87 @@
+"""LIDC-IDRI (Armato et al., 2011): CT crops of lung nodules, each outlined by four raters. Two public layouts of slices.
+
+A rater who did not mark the nodule has an empty mask, and a mask's number is no stable rater.
+"""
+
+import re
+from pathlib import Path
+
+from diffseg.data.records import Found, Record, drawn_for_testing, files_in, read_mask
+from diffseg.errors import DataError
+
+RATERS = 4
+CROP = re.compile(r"(?P<slice>z-.+_c\d+)_l(?P<rater>\d)")
+
+
+def find(root: Path) -> Found:
+    """`PATIENT/nodule-N/{images,mask-0 … mask-3}/slice-K.png`, or `{images,gt}/PATIENT/z-…_c0.png` and `…_c0_l0 … l3.png`.
+
+    The latter is also found in train/, val/ and test/, whose split then counts (val is trained on). Otherwise a fifth of
+    the patients is drawn for testing, by a hash of the name, so that adding patients moves no other.
+    """
+    for below in (root, root / "LIDC-IDRI-slices"):
+        if any(below.glob("*/nodule-*/images")):
+            return _slices(below)
+    splits = [path for path in (root / "train", root / "val", root / "test") if (path / "images").is_dir()]
+    if splits or (root / "images").is_dir():
+        parts = [_crops(path, "test" if path.name == "test" else "train") for path in splits] or [_crops(root, None)]
+        records = tuple(record for part in parts for record in part.records)
+        problems = tuple(problem for part in parts for problem in part.problems)
+        return Found(records, problems + _shared_patients(records))
+    raise DataError(
+        f"{root} is no LIDC-IDRI in slices: expected are PATIENT/nodule-N/images with mask-0 to mask-3, "
+        "or images/PATIENT and gt/PATIENT"
+    )
+
+
+def _slices(root: Path) -> Found:
+    records, problems = [], []
+    for folder in sorted(root.glob("*/nodule-*")):
+        patient = folder.parent.name
+        masks = [files_in(folder / f"mask-{k}") if (folder / f"mask-{k}").is_dir() else {} for k in range(RATERS)]
+        images = files_in(folder / "images") if (folder / "images").is_dir() else {}
+        for name in sorted({*images, *(name for found in masks for name in found)}):
+            missing = [f"mask-{k}" for k, found in enumerate(masks) if name not in found]
+            if name not in images:
+                problems.append(f"{folder} has masks of {name} but no image of it: add it, or remove the masks")
+            elif missing:
+                problems.append(
+                    f"{images[name][0]} has no mask in {', '.join(missing)}: every slice has {RATERS} raters"
+                )
+            else:
+                paths = tuple(found[name][0] for found in masks)
+                full = f"{patient}/{folder.name}/{name}"
+                records.append(Record(full, _split(patient), images[name][0], paths, read_mask, patient))
+    return Found(tuple(records), tuple(problems))
+
+
+def _crops(root: Path, split: str | None) -> Found:
+    records, problems = [], []
+    for folder in sorted(path for path in (root / "images").iterdir() if path.is_dir()):
+        truth: dict[str, list[Path]] = {}
+        if (root / "gt" / folder.name).is_dir():
+            for stem, paths in files_in(root / "gt" / folder.name).items():
+                if match := CROP.fullmatch(stem):
+                    truth.setdefault(match["slice"], []).append(paths[0])
+        for name, paths in files_in(folder).items():
+            found = tuple(sorted(truth.get(name, [])))
+            if len(found) != RATERS:
+                problems.append(
+                    f"{paths[0]} has {len(found)} masks in gt/{folder.name}: every slice has {RATERS} raters"
+                )
+                continue
+            full = f"{folder.name}/{name}"
+            records.append(Record(full, split or _split(folder.name), paths[0], found, read_mask, folder.name))
+    return Found(tuple(records), tuple(problems))
+
+
+def _split(patient: str) -> str:
+    return "test" if drawn_for_testing(patient) else "train"
+
+
+def _shared_patients(records: tuple[Record, ...]) -> tuple[str, ...]:
+    splits: dict[str, set[str]] = {}
+    for record in records:
+        splits.setdefault(record.group, set()).add(record.split)
+    shared = sorted(patient for patient, found in splits.items() if len(found) > 1)
+    return (f"patients are in both splits: {', '.join(shared)}; leave each in one of them",) if shared else ()
