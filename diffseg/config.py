@@ -17,7 +17,7 @@ from diffseg.presets import expanded
 SCHEMA_VERSION = 1  # raise it when the meaning of a key changes: old trials then count as other trials
 
 Experiment = Literal["e1", "e2", "e3", "e4"]
-LAYOUTS = ("isic16", "monuseg", "lidc", "folder", "synthetic")
+LAYOUTS = ("isic16", "monuseg", "lidc", "brats", "folder", "synthetic")
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]
@@ -52,6 +52,7 @@ class Data(Section):
     layout: Literal[LAYOUTS] = "synthetic"
     kind: Literal["large", "many", "clusters"] = "large"  # of object, for the synthetic layout only
     size: Annotated[int, Field(ge=8)] = 64                # side of the square that the network sees, px
+    channels: PositiveInt = 3                             # of an image
     fit: Literal["resize", "crop"] = "resize"             # whole image squashed to size × size, or random crops of it
     scale: Annotated[float, Field(gt=0, le=4)] = 1.0      # with fit="crop": images are resized by this factor first
     train_images: PositiveInt | None = None               # at most so many (synthetic: exactly so many; 200 if None)

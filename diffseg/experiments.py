@@ -26,14 +26,13 @@ from diffseg.diffusion.targets import RANGES, activated, coded, decoded, noised,
 from diffseg.diffusion.variational import bound
 from diffseg.networks import build
 
-IMAGE_CHANNELS = 3
 MASK_CHANNELS = 1
 
 
 def build_network(config: Config) -> nn.Module:
     """The configured network with the channels that its experiment needs."""
-    channels = IMAGE_CHANNELS if config.experiment == "e4" else MASK_CHANNELS
-    image_channels = IMAGE_CHANNELS if config.experiment in ("e1", "e2") else 0
+    channels = config.data.channels if config.experiment == "e4" else MASK_CHANNELS
+    image_channels = config.data.channels if config.experiment in ("e1", "e2") else 0
     outputs = 2 if config.diffusion.variance == "learned" else 1
     return build(config.network, channels, image_channels, outputs * channels, config.data.size)
 

@@ -135,12 +135,12 @@ def _write_raw(split: Split, root: Path) -> None:
     for kind in ("imagesTr", "labelsTr"):
         (root / kind).mkdir(parents=True)
     for index, (height, width) in enumerate(split.sizes.tolist()):
-        image = split.images[index, :, :height, :width].permute(1, 2, 0).cpu().numpy()
         mask = split.masks[index, 0, :height, :width].cpu().numpy()
-        Image.fromarray(image).save(root / "imagesTr" / f"case{index:06d}_0000.png")
+        for channel, pixels in enumerate(split.images[index, :, :height, :width].cpu().numpy()):
+            Image.fromarray(pixels).save(root / "imagesTr" / f"case{index:06d}_{channel:04d}.png")
         Image.fromarray(mask).save(root / "labelsTr" / f"case{index:06d}.png")
     description = {
-        "channel_names": {"0": "R", "1": "G", "2": "B"},
+        "channel_names": {str(channel): f"channel {channel}" for channel in range(split.images.shape[1])},
         "labels": {"background": 0, "foreground": 1},
         "numTraining": len(split.names),
         "file_ending": ".png",

@@ -183,7 +183,8 @@ def _metrics(prediction: Prediction, raters: torch.Tensor, config: Config) -> di
 
 def _example(prediction: Prediction, test: Split, height: int, width: int) -> list[dict]:
     """PNG pictures of one test image: the image, the true mask, mean and standard deviation of the ensemble."""
-    image = test.images[prediction.index, :, :height, :width].permute(1, 2, 0)
+    image = test.images[prediction.index, :, :height, :width]
+    image = image.permute(1, 2, 0) if len(image) == 3 else image.float().mean(0)
     truth = test.masks[prediction.index, :, :height, :width].float().mean(0) * 255
     pictures = {"image": image, "truth": truth, "mean": prediction.mean * 255, "sd": prediction.sd * 2 * 255}
     return [

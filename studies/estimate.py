@@ -49,19 +49,20 @@ def _network(config: Config) -> tuple[int, Pass, int]:
     check_size(config.network, config.data.size)
     if config.network.name == "nnunet":
         return _nnunet(config.data.size, config.data.train_images)
-    parameters = _parameters(config.network, config.experiment, config.diffusion.variance, config.data.size)
-    forward = _pass(config.network, config.experiment in ("e1", "e2"), config.data.size)
+    data = Data(size=config.data.size, channels=config.data.channels)  # what the network depends on
+    parameters = _parameters(config.network, config.experiment, config.diffusion.variance, data)
+    forward = _pass(config.network, config.experiment in ("e1", "e2"), data)
     return parameters, forward, config.training.batch
 
 
 @lru_cache
-def _parameters(network: Network, experiment: str, variance: str, size: int) -> int:
+def _parameters(network: Network, experiment: str, variance: str, data: Data) -> int:
     import torch
 
     from diffseg.experiments import build_network
 
     diffusion = Diffusion(variance=variance)
-    config = Config(experiment=experiment, network=network, data=Data(size=size), diffusion=diffusion)
+    config = Config(experiment=experiment, network=network, data=data, diffusion=diffusion)
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in build_network(config).parameters())
 
@@ -78,16 +79,16 @@ def _nnunet(size: int, images: int | None) -> tuple[int, Pass, int]:
 
 
 @lru_cache
-def _pass(network: Network, conditioned: bool, size: int) -> Pass:
+def _pass(network: Network, conditioned: bool, data: Data) -> Pass:
     """With the image or without; that the outputs differ between experiments hardly matters."""
     import torch
 
-    from diffseg.experiments import IMAGE_CHANNELS, build_network
+    from diffseg.experiments import build_network
 
-    config = Config(experiment="e1" if conditioned else "e3", network=network, data=Data(size=size))
+    config = Config(experiment="e1" if conditioned else "e3", network=network, data=data)
     with torch.device("meta"):
-        image = torch.empty(1, IMAGE_CHANNELS, size, size) if conditioned else None
-        return _measured(build_network(config), (torch.empty(1, 1, size, size), torch.zeros(1), image))
+        image = torch.empty(1, data.channels, data.size, data.size) if conditioned else None
+        return _measured(build_network(config), (torch.empty(1, 1, data.size, data.size), torch.zeros(1), image))
 
 
 def _measured(model, inputs: tuple) -> Pass:

@@ -7,13 +7,13 @@ from pathlib import Path
 import torch
 
 from diffseg.config import Data
-from diffseg.data import arrays, folder, isic16, lidc, monuseg
+from diffseg.data import arrays, brats, folder, isic16, lidc, monuseg
 from diffseg.data.cache import through
 from diffseg.data.check import Findings, findings
 from diffseg.data.records import Found, Record
 from diffseg.errors import DataError
 
-LAYOUTS = {"isic16": isic16, "monuseg": monuseg, "lidc": lidc, "folder": folder}
+LAYOUTS = {"isic16": isic16, "monuseg": monuseg, "lidc": lidc, "brats": brats, "folder": folder}
 SPLITS = ("train", "test")
 
 
@@ -22,7 +22,7 @@ class Split:
     """Images and masks of one split, decoded."""
 
     names: tuple[str, ...]
-    images: torch.Tensor  # uint8 [N, 3, H, W]; where sizes differ padded at bottom and right
+    images: torch.Tensor  # uint8 [N, C, H, W]; where sizes differ padded at bottom and right
     masks: torch.Tensor  # uint8 [N, R, H, W], 0 or 1, one a rater, padded likewise
     sizes: torch.Tensor  # int64 [N, 2]: height and width of each image without that padding
 
@@ -66,6 +66,11 @@ def load(config: Data, root: Path | None, cache: Path | None = None) -> Dataset:
     if len(records["train"]) == 1:
         raise DataError(f"{root} has a single training image, {records['train'][0].name}: at least two are needed")
     content, digest = through(cache, config, records, lambda: arrays.decoded(config, records))
+    if (channels := content["train"].images.shape[1]) != config.channels:
+        raise DataError(
+            f"the images of {root} have {channels} channels, but data.channels is {config.channels}: "
+            f"set data.channels={channels}"
+        )
     if not content["train"].masks.any():
         raise DataError(
             f"all {len(records['train'])} training masks of {root} are empty at this size: "

@@ -16,7 +16,7 @@ SYNTHETIC_IMAGES = {"train": 200, "test": 40}  # where the configuration leaves 
 
 @dataclass(frozen=True)
 class Part:
-    """One split: images uint8 [N, 3, H, W], masks uint8 [N, R, H, W] of 0 and 1, one a rater, sizes int64 [N, 2]."""
+    """One split: images uint8 [N, C, H, W], masks uint8 [N, R, H, W] of 0 and 1, one a rater, sizes int64 [N, 2]."""
 
     names: tuple[str, ...]
     images: np.ndarray
@@ -48,7 +48,7 @@ def synthetic(config: Data) -> Content:
 
 
 def prepared(image: np.ndarray, masks: np.ndarray, config: Data) -> tuple[np.ndarray, np.ndarray]:
-    """image uint8 [H, W, 3] and masks bool [R, H, W] as the configuration wants them.
+    """image uint8 [H, W, C] and masks bool [R, H, W] as the configuration wants them.
 
     fit="resize": squashed to size × size. fit="crop": resized by scale, and mirrored at the borders where still smaller
     than a crop. Images are averaged over the area of a pixel, masks take the nearest.
@@ -78,14 +78,16 @@ def _resized(image: np.ndarray, masks: np.ndarray, height: int, width: int) -> t
     shrinks = height * width < masks[0].size
     smooth = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
     resize: Callable = lambda pixels, how: np.asarray(Image.fromarray(pixels).resize((width, height), how))  # noqa: E731
-    return resize(image, smooth), np.stack([resize(mask, Image.Resampling.NEAREST) for mask in masks])
+    # each channel on its own: Pillow takes four for colours with transparency
+    image = np.stack([resize(channel, smooth) for channel in np.moveaxis(image, -1, 0)], axis=-1)
+    return image, np.stack([resize(mask, Image.Resampling.NEAREST) for mask in masks])
 
 
 def _stacked(names: list[str], pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> Part:
     pairs = list(pairs)
     sizes = np.array([masks.shape[1:] for _, masks in pairs], dtype=np.int64)
     height, width = sizes.max(0)
-    images = np.zeros((len(pairs), 3, height, width), np.uint8)
+    images = np.zeros((len(pairs), pairs[0][0].shape[-1], height, width), np.uint8)
     masks = np.zeros((len(pairs), len(pairs[0][1]), height, width), np.uint8)
     for (image, raters), to_image, to_masks in zip(pairs, images, masks, strict=True):
         to_image[:, : raters.shape[1], : raters.shape[2]] = image.transpose(2, 0, 1)

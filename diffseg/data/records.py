@@ -35,7 +35,7 @@ class Record:
         return self.image, *self.annotations
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """(image uint8 [H, W, 3], masks bool [R, H, W], one a rater) at full size. Raises DataError."""
+        """(image uint8 [H, W, C], masks bool [R, H, W], one a rater) at full size. Raises DataError."""
         image = read_image(self.image)
         return image, np.stack([self.read_mask(path, image.shape[:2]) for path in self.annotations])
 

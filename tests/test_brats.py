@@ -1,0 +1,87 @@
+"""BRATS2020's volumes, written small in depth but with the published frame of 240 px."""
+
+import nibabel
+import numpy as np
+import pytest
+
+from diffseg import data
+from diffseg.config import Data
+from diffseg.data import brats
+from diffseg.data.records import drawn_for_testing
+from diffseg.errors import DataError
+
+DEPTH = 80 + 3 + 26
+NAMES = [f"BraTS20_Training_{k:03d}" for k in range(4, 12)]
+RNG = np.random.default_rng(0)
+
+
+def volume(root, name, kinds=(*brats.MODALITIES, "seg"), depth=DEPTH, labels=(0, 1, 2, 4)):
+    folder = root / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind in kinds:
+        pixels = np.zeros((240, 240, depth), np.int16)
+        if kind == "seg":
+            for k, label in enumerate(labels):
+                pixels[60 + 20 * k : 80 + 20 * k, 100:140] = label
+        else:
+            pixels[40:200, 40:200] = RNG.integers(100, 1000)
+            pixels[100, 100, 81] = 30_000  # an outlier, which the percentiles cut
+            pixels[:, :, 82] += 1
+        nibabel.save(nibabel.Nifti1Image(pixels, np.eye(4)), folder / f"{name}_{kind}.nii.gz")
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    root = tmp_path_factory.mktemp("brats")
+    for name in NAMES:
+        volume(root, name)
+    return root
+
+
+def config(**settings):
+    return Data(**{"name": "brats", "layout": "brats", "size": 56, "channels": 4, **settings})
+
+
+def test_slices_are_cut_scaled_and_split_by_patient(tree):
+    found = data.load(config(size=224), tree)
+    assert found.train.images.shape[1:] == (4, 224, 224)
+    assert len(found.train.names) + len(found.test.names) == 3 * len(NAMES)
+    patients = {name.split("/")[0] for name in found.test.names}
+    assert patients == {name for name in NAMES if drawn_for_testing(name)}
+    assert found.train.images[0].amax((1, 2)).tolist() == [255] * 4
+    assert found.train.masks[0, 0, :, 110].sum() == 60  # labels 1, 2 and 4 of 20 px each, merged
+    small = data.load(config(), tree)
+    assert small.train.images.shape[1:] == (4, 56, 56)
+    assert (small.train.images[0].float().mean((1, 2)) - found.train.images[0].float().mean((1, 2))).abs().max() < 2
+
+
+def test_channels_must_be_those_of_the_images(tree):
+    with pytest.raises(DataError, match=r"have 4 channels, but data.channels is 3: set data.channels=4"):
+        data.load(config(channels=3), tree)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        ({"kinds": ("t1", "t2", "flair", "seg")}, r"BraTS20_Training_100 has no t1ce"),
+        ({"labels": (0, 3)}, r"_seg.nii.gz has the labels 3: allowed are 0, 1, 2, 4"),
+    ],
+)
+def test_faults_are_one_sentence(damage, words, tmp_path):
+    for name in NAMES[:6]:
+        volume(tmp_path, name)
+    volume(tmp_path, "BraTS20_Training_100", **damage)
+    with pytest.raises(DataError, match=words):
+        data.load(config(), tmp_path)
+
+
+def test_another_shape_and_a_truncated_file_are_named(tmp_path):
+    for name in NAMES[:6]:
+        volume(tmp_path, name)
+    volume(tmp_path, NAMES[0], kinds=("t2",), depth=DEPTH + 1)
+    with pytest.raises(DataError, match=r"_t2.nii.gz is 240 × 240 × 110, but its segmentation is 240 × 240 × 109"):
+        data.load(config(), tmp_path)
+    path = tmp_path / NAMES[0] / f"{NAMES[0]}_t2.nii.gz"
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(DataError, match=r"_t2.nii.gz"):
+        data.load(config(), tmp_path)
