@@ -23,6 +23,7 @@ PositiveInt = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]
 Levels = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Value = Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern="^#[0-9a-f]{6}$")]  # of a mask's pixels
 
 
 class Section(BaseModel):
@@ -52,12 +53,22 @@ class Data(Section):
     layout: Literal[LAYOUTS] = "synthetic"
     kind: Literal["large", "many", "clusters"] = "large"  # of object, for the synthetic layout only
     size: Annotated[int, Field(ge=8)] = 64                # side of the square that the network sees, px
-    channels: PositiveInt = 3                             # of an image
+    channels: PositiveInt = 3                             # that the network takes; gray images are repeated
+    foreground: tuple[Value, ...] = ()                    # of masks with more than two values: numbers, or "#rrggbb"
+    normalise: Literal["range", "standard"] = "range"     # images to [−1, 1], or to mean 0 and deviation 1 a channel
     fit: Literal["resize", "crop"] = "resize"             # whole image squashed to size × size, or random crops of it
     scale: Annotated[float, Field(gt=0, le=4)] = 1.0      # with fit="crop": images are resized by this factor first
+    test_crops: bool = False                              # with fit="crop": tested on one crop an image, drawn by seed
+    split_seed: Annotated[int, Field(ge=0)] = 0           # of what is drawn for testing, where a layout has no split
     train_images: PositiveInt | None = None               # at most so many (synthetic: exactly so many; 200 if None)
     test_images: PositiveInt | None = None                # at most so many (synthetic: exactly so many; 40 if None)
     augment: Augment = Augment()
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        if self.test_crops and self.fit != "crop":
+            raise ValueError('test_crops is true, but images are cut into crops with fit="crop" only')
+        return self
 
 
 class UNet(Section):
@@ -196,6 +207,7 @@ class Inference(Section):
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5    # of neighbouring tiles, with data.fit="crop"
     timesteps: Annotated[int, Field(ge=2)] = 50           # noise levels at which errors are measured
     timestep_images: PositiveInt = 64                     # test images (or crops) they are averaged over
+    resolution: Literal["network", "original"] = "network"  # at which predictions are compared with the masks
     examples: Annotated[int, Field(ge=0)] = 4             # test images whose maps are kept for the report
 
 

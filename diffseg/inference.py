@@ -4,12 +4,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from diffseg.augmentation import symmetry
-from diffseg.batches import one_rater, random_corners, scaled, windows
+from diffseg.batches import one_rater, random_corners
 from diffseg.config import Config
-from diffseg.data import Split
+from diffseg.data.arrays import scaled_size
+from diffseg.data.splits import Split
 from diffseg.diffusion.schedules import log_snr
 from diffseg.experiments import Denoising, task
 from diffseg.randomness import generator
@@ -38,7 +40,7 @@ class _Canvas:
 def predictions(
     network: nn.Module, split: Split, config: Config, on_batch: Callable[[], None] = lambda: None
 ) -> Iterator[Prediction]:
-    """The ensemble's prediction of every image of a split, at the size that the split holds.
+    """The ensemble's prediction of every image of a split, at the size that the split holds or the images' own.
 
     on_batch is called between batches and may raise to stop. Every member's noise is drawn for the whole image from
     (seed, image, member, step), so results do not depend on the batch size, and overlapping tiles see the same noise.
@@ -46,12 +48,12 @@ def predictions(
     inference, size = config.inference, config.data.size
     pending: list[_Canvas] = []
     for index, (height, width) in enumerate(split.sizes.tolist()):
-        blank = torch.zeros(inference.ensemble, height, width, device=split.images.device)
+        blank = torch.zeros(inference.ensemble, height, width, device=split.device)
         pending.append(_Canvas(index, blank, blank.clone(), corners(height, width, size, inference.overlap)))
         units = sum(len(canvas.tiles) * inference.ensemble for canvas in pending)
         if units >= inference.batch or index == len(split.names) - 1:
             _fill(network, split, config, pending, on_batch)
-            yield from (_merged(canvas, inference) for canvas in pending)
+            yield from (_merged(canvas, split, config) for canvas in pending)
             pending = []
 
 
@@ -75,12 +77,12 @@ def errors_over_t(
     """
     experiment = task(config)
     assert isinstance(experiment, Denoising)
-    count, device = min(config.inference.timestep_images, len(split.names)), split.images.device
+    count, device = min(config.inference.timestep_images, len(split.names)), split.device
     which = torch.arange(count, device=device)
-    places = random_corners(split.sizes[which], config.data.size, generator(device, config.seed, "windows"))
-    images, masks = windows(split, which, places, config.data.size)
+    places = random_corners(split, which, config.data.size, generator(device, config.seed, "windows"))
+    images, masks = split.windows(which, places, config.data.size)
     masks = one_rater(masks, generator(device, config.seed, "raters"))
-    images, masks = scaled(images), masks.float()
+    images, masks = split.inputs(images), masks.float()
     grid = (
         torch.arange(1, config.inference.timesteps + 1, dtype=torch.float64, device=device) / config.inference.timesteps
     )
@@ -110,7 +112,7 @@ def autocast(config: Config, device: torch.device) -> torch.autocast:
 @torch.inference_mode()
 def _fill(network, split: Split, config: Config, canvases: list[_Canvas], on_batch: Callable) -> None:
     """Predict every tile of every member of the canvases' images."""
-    size, device = config.data.size, split.images.device
+    size, device = config.data.size, split.device
     window = _window(size, device)
     units = [
         (canvas, member, tile)
@@ -125,10 +127,10 @@ def _fill(network, split: Split, config: Config, canvases: list[_Canvas], on_bat
         places = torch.tensor([tile for _, _, tile in chunk], device=device)
         views = torch.tensor([member % 8 for _, member, _ in chunk], device=device)
         views = views * (config.inference.augment == "symmetries")
-        images = symmetry(windows(split, which, places, size)[0], views)
+        images = symmetry(split.windows(which, places, size)[0], views)
         noise = _Noise(split, config, chunk)
         with autocast(config, device):
-            probabilities = task(config).predict(network, scaled(images), noise)
+            probabilities = task(config).predict(network, split.inputs(images), noise)
         probabilities = symmetry(probabilities, views, inverse=True)
         for (canvas, member, (top, left)), tile in zip(chunk, probabilities, strict=True):
             canvas.sums[member, top : top + size, left : left + size] += window * tile[0]
@@ -142,7 +144,7 @@ class _Noise:
         self.split, self.config, self.chunk = split, config, chunk
 
     def __call__(self, k: int) -> torch.Tensor:
-        size, device, maps = self.config.data.size, self.split.images.device, {}
+        size, device, maps = self.config.data.size, self.split.device, {}
         for canvas, member, _ in self.chunk:
             if (canvas.index, member) not in maps:
                 draw = generator(device, self.config.seed, "sample", self.split.names[canvas.index], member, k)
@@ -162,13 +164,33 @@ def _window(size: int, device: torch.device) -> torch.Tensor:
     return ramp[:, None] * ramp
 
 
-def _merged(canvas: _Canvas, inference) -> Prediction:
-    members = canvas.sums / canvas.weights
+def _merged(canvas: _Canvas, split: Split, config: Config) -> Prediction:
+    inference = config.inference
+    members = restored(canvas.sums / canvas.weights, split, canvas.index, config)
     masks = members > inference.threshold
     if inference.merge != "mean":
         members = masks.float()
     mean = _staple(members) if inference.merge == "staple" else members.mean(0)
     return Prediction(canvas.index, mean, members.std(0, correction=0), masks)
+
+
+def restored(maps: torch.Tensor, split: Split, index: int, config: Config) -> torch.Tensor:
+    """Maps [n, h, w] of the index-th image at the size at which it is evaluated; to its own they are interpolated bilinearly.
+
+    Mirrored borders, which small images have with data.fit="crop", are cut off then.
+    """
+    if config.inference.resolution == "network" or split.source is None:
+        return maps
+    size = split.records[index].shape().size
+    height, width = scaled_size(size, config.data)
+    return F.interpolate(maps[None, :, :height, :width], size, mode="bilinear")[0]
+
+
+def truth(split: Split, index: int, config: Config) -> torch.Tensor:
+    """The raters' masks of the index-th image at the size at which it is evaluated, bool [R, H, W]."""
+    if config.inference.resolution == "network" or split.source is None:
+        return split.masks[index].to(split.device).bool()
+    return torch.from_numpy(split.records[index].read_masks()).to(split.device)
 
 
 def _staple(masks: torch.Tensor) -> torch.Tensor:

@@ -25,9 +25,9 @@ from torch import nn
 
 from diffseg import checkpoints
 from diffseg.config import Config
-from diffseg.data import Split
+from diffseg.data.splits import Split
 from diffseg.errors import Diverged, Stopped
-from diffseg.inference import Prediction
+from diffseg.inference import Prediction, restored
 from diffseg.randomness import seed_of
 from diffseg.training import Hooks
 
@@ -57,9 +57,7 @@ def train(config: Config, split: Split, folder: Path, device: torch.device, hook
     with _output_to_log(), _environment(work, workers=None if device.type == "cuda" else 0):
         if not work.exists():
             _prepare(split, work)
-        trainer = _trainer(config, device)
-        state = State(trainer.network, _predictor(trainer, config))
-        _restore(state, trainer, folder, device)
+        state, trainer = _start(config, folder, device)
         trainer.dataloader_train, trainer.dataloader_val = trainer.get_dataloaders()
         trainer.set_deep_supervision_enabled(True)
         try:
@@ -73,22 +71,31 @@ def train(config: Config, split: Split, folder: Path, device: torch.device, hook
     return state
 
 
+def load(config: Config, folder: Path, device: torch.device) -> State:
+    """A training in the folder as its last checkpoint left it."""
+    with _output_to_log(), _environment(folder / "nnunet", workers=0):
+        state, trainer = _start(config, folder, device)
+        trainer.set_deep_supervision_enabled(False)
+    return state
+
+
 def predictions(
     state: State, split: Split, config: Config, on_batch: Callable[[], None] = lambda: None
 ) -> Iterator[Prediction]:
     """The probability of the foreground in every image of a split; one prediction each, so without spread."""
     state.network.eval()
     state.predictor.list_of_parameters = [state.network.state_dict()]  # it would average over folds
-    for index, (height, width) in enumerate(split.sizes.tolist()):
+    for index, image in enumerate(split.images):
         on_batch()
-        image = split.images[index, :, None, :height, :width].float().cpu().numpy()
+        pixels = image[:, None].float().cpu().numpy()
         with _output_to_log():
-            _, found = state.predictor.predict_single_npy_array(image, {"spacing": SPACING}, None, None, True)
-        mean = torch.from_numpy(np.ascontiguousarray(found[1, 0])).to(split.images.device)
+            _, found = state.predictor.predict_single_npy_array(pixels, {"spacing": SPACING}, None, None, True)
+        maps = torch.from_numpy(np.ascontiguousarray(found[1])).to(split.device)
+        mean = restored(maps, split, index, config)[0]
         yield Prediction(index, mean, torch.zeros_like(mean), mean[None] > config.inference.threshold)
 
 
-def planned(size: int, images: int | None) -> tuple[nn.Module, int]:
+def planned(size: int, images: int | None, channels: int = 3) -> tuple[nn.Module, int]:
     """(network on the meta device, batch) that nnU-Net would plan for so many square images, for estimates without data."""
     from dynamic_network_architectures.architectures.unet import PlainConvUNet
     from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
@@ -98,7 +105,7 @@ def planned(size: int, images: int | None) -> tuple[nn.Module, int]:
     stages = len(strides)
     with torch.device("meta"):
         network = PlainConvUNet(
-            input_channels=3,
+            input_channels=channels,
             n_stages=stages,
             features_per_stage=[min(512, 32 * 2**stage) for stage in range(stages)],
             conv_op=nn.Conv2d,
@@ -134,17 +141,22 @@ def _prepare(split: Split, work: Path) -> None:
 def _write_raw(split: Split, root: Path) -> None:
     for kind in ("imagesTr", "labelsTr"):
         (root / kind).mkdir(parents=True)
-    for index, (height, width) in enumerate(split.sizes.tolist()):
-        mask = split.masks[index, 0, :height, :width].cpu().numpy()
-        for channel, pixels in enumerate(split.images[index, :, :height, :width].cpu().numpy()):
-            Image.fromarray(pixels).save(root / "imagesTr" / f"case{index:06d}_{channel:04d}.png")
-        Image.fromarray(mask).save(root / "labelsTr" / f"case{index:06d}.png")
+    cases = {}
+    for index, (image, masks) in enumerate(zip(split.images, split.masks, strict=True)):
+        case = f"case{index:06d}"
+        names = [f"imagesTr/{case}_{channel:04d}.png" for channel in range(len(image))]
+        cases[case] = {"images": names, "label": f"labelsTr/{case}.png"}
+        for name, pixels in zip(names, image.cpu().numpy(), strict=True):
+            Image.fromarray(pixels).save(root / name)
+        majority = masks.float().mean(0) > 0.5
+        Image.fromarray(majority.byte().cpu().numpy()).save(root / cases[case]["label"])
     description = {
-        "channel_names": {str(channel): f"channel {channel}" for channel in range(split.images.shape[1])},
+        "channel_names": {str(channel): f"channel {channel}" for channel in range(split.images.channels)},
         "labels": {"background": 0, "foreground": 1},
         "numTraining": len(split.names),
         "file_ending": ".png",
         "overwrite_image_reader_writer": "NaturalImage2DIO",
+        "dataset": cases,  # or nnunetv2 lists the files in forked processes, which can hang where there are threads
     }
     (root / "dataset.json").write_text(json.dumps(description))
 
@@ -161,6 +173,14 @@ def _trainer(config: Config, device: torch.device):
     trainer.initial_lr = config.network.learning_rate
     trainer.initialize()
     return trainer
+
+
+def _start(config: Config, folder: Path, device: torch.device):
+    """(state, nnunetv2's trainer) to go on from."""
+    trainer = _trainer(config, device)
+    state = State(trainer.network, _predictor(trainer, config))
+    _restore(state, trainer, folder, device)
+    return state, trainer
 
 
 def _predictor(trainer, config: Config):

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 
-from diffseg.batches import one_rater, random_corners, scaled, windows
+from diffseg.batches import one_rater, random_corners
 from diffseg.config import Config
-from diffseg.data import Split
+from diffseg.data.splits import Split
 from diffseg.errors import DataError
 from diffseg.experiments import task
 from diffseg.inference import autocast
@@ -22,7 +22,7 @@ def selected(config: Config, split: Split, folder: Path, hooks: Hooks) -> tuple[
     the loss on the former is measured after every epoch. It goes on from checkpoints in the folder.
     Raises Stopped and Diverged as training does, DataError if either part would be empty.
     """
-    device, count = split.images.device, len(split.names)
+    device, count = split.device, len(split.names)
     order = torch.randperm(count, generator=generator(device, config.seed, "validation"), device=device)
     held = round(config.training.validation * count)
     if not 0 < held < count:
@@ -65,13 +65,14 @@ def _epoch(config: Config, split: Split) -> int:
 @torch.inference_mode()
 def _validated(state: State, split: Split, config: Config) -> dict[str, float]:
     """The mean loss of the images as they are, or of one window of each, the same ones every time."""
-    device, size, total = split.images.device, config.data.size, 0.0
-    corners = random_corners(split.sizes, size, generator(device, config.seed, "validation windows"))
+    device, size, total = split.device, config.data.size, 0.0
+    everything = torch.arange(len(split.names), device=device)
+    corners = random_corners(split, everything, size, generator(device, config.seed, "validation windows"))
     for first in range(0, len(split.names), config.training.batch):
-        which = torch.arange(first, min(first + config.training.batch, len(split.names)), device=device)
-        images, masks = windows(split, which, corners[which], size)
+        which = everything[first : first + config.training.batch]
+        images, masks = split.windows(which, corners[which], size)
         masks = one_rater(masks, generator(device, config.seed, "validation raters", first))
         draw = generator(device, config.seed, "validation noise", first)
         with autocast(config, device):
-            total += task(config).loss(state.average, scaled(images), masks.float(), draw) * len(which)
+            total += task(config).loss(state.average, split.inputs(images), masks.float(), draw) * len(which)
     return {"validation_loss": float(total) / len(split.names)}

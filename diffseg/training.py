@@ -13,7 +13,7 @@ from torch import nn
 from diffseg import checkpoints
 from diffseg.batches import Batches
 from diffseg.config import Config, Training
-from diffseg.data import Split
+from diffseg.data.splits import Split
 from diffseg.errors import Diverged, Stopped
 from diffseg.experiments import build_network, task
 from diffseg.inference import autocast
@@ -24,10 +24,11 @@ OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 @dataclass
 class Hooks:
-    """How a run talks to who started it: all are called with the step, between steps, and should return at once."""
+    """How a run talks to who started it: all should return at once."""
 
     should_stop: Callable[[], bool] = lambda: False
-    on_log: Callable[[int, dict[str, float]], None] = lambda step, metrics: None
+    on_log: Callable[[int, dict[str, float]], None] = lambda step, metrics: None  # between steps
+    on_data: Callable[[int, int], None] = lambda done, total: None  # images decoded, where they are not in the cache
 
 
 @dataclass
@@ -96,7 +97,7 @@ def train(
     snapshot(state) measures the network after the steps that are due; its rows are kept with their step.
     Raises Stopped (with a checkpoint left) when asked to stop, Diverged if the loss is not finite.
     """
-    training, device = config.training, split.images.device
+    training, device = config.training, split.device
     batches, objective = Batches(split, config), task(config).loss
     losses = torch.zeros(training.log_every, device=device)  # read only when logged: no host sync inside the step
     logged, clock = state.step, time.perf_counter()

@@ -1,9 +1,10 @@
 """One trial from beginning to end, without Ray: data, training, prediction, metrics. Run again, it goes on where it was."""
 
 import io
+import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +13,19 @@ from PIL import Image
 
 from diffseg import data
 from diffseg.ambiguity import ambiguity
+from diffseg.batches import random_corners
 from diffseg.config import Config
 from diffseg.data import Dataset, Split
 from diffseg.errors import Stopped
 from diffseg.experiments import task
-from diffseg.inference import Prediction, errors_over_t, pooled, predictions
+from diffseg.inference import Prediction, errors_over_t, pooled, predictions, truth
 from diffseg.metrics import Calibration, brier, nll, overlap
 from diffseg.networks import check_size
+from diffseg.randomness import generator
 from diffseg.selection import curves, later, selected
 from diffseg.training import Hooks, State, start, train
+
+EXAMPLE_SIDE = 512  # px, at most, of the pictures kept for the report
 
 
 @dataclass(frozen=True)
@@ -53,11 +58,11 @@ def run(
     config = config.resolved()
     check_size(config.network, config.data.size)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    dataset = data.load(config.data, root, cache)
+    dataset = data.load(config.data, root, cache, hooks.on_data)
     if device.type == "cuda":
         torch.backends.cudnn.deterministic = True  # a resumed run must end as one that was not stopped
         torch.cuda.reset_peak_memory_stats(device)
-    place = _Place(dataset.train.to(device), dataset.test.to(device), device, hooks)
+    place = _Place(dataset.train.to(device), _tested(dataset.test.to(device), config), device, hooks)
     if config.inference.seeds:
         folder_of = folder_of or (lambda member: folder / f"seed-{member.seed}")
         fitted = _together([_fitted(member, folder_of(member), place) for member in config.members()])
@@ -66,6 +71,14 @@ def run(
     clock = time.perf_counter()
     rows = _evaluate(fitted.predictions, place.test, config) if task(config).segments else {}
     return _outcome(fitted, dataset, device, rows, evaluate_seconds=time.perf_counter() - clock)
+
+
+def _tested(test: Split, config: Config) -> Split:
+    """The test images, or one crop of each, the same ones for every trial with this seed."""
+    if not config.data.test_crops:
+        return test
+    which, draw = torch.arange(len(test.names), device=test.device), generator(test.device, config.seed, "test crops")
+    return test.cropped(random_corners(test, which, config.data.size, draw), config.data.size)
 
 
 @dataclass(frozen=True)
@@ -141,22 +154,25 @@ def _together(members: list[_Fitted]) -> _Fitted:
 
 def _evaluate(found: Iterator[Prediction], test: Split, config: Config) -> dict:
     """Metrics of the ensemble on the test split: per image, pooled calibration, and example pictures."""
-    calibration, names, rows, examples = Calibration(test.images.device), [], [], []
+    calibration, names, rows, examples = Calibration(test.device), [], [], []
     for prediction in found:
-        height, width = test.sizes[prediction.index].tolist()
-        raters = test.masks[prediction.index, :, :height, :width].bool()
+        raters = truth(test, prediction.index, config)
         rows.append(_metrics(prediction, raters, config))
         names.append(test.names[prediction.index])
         for mask in raters:
             calibration.add(prediction.mean, mask)
         if len(names) <= config.inference.examples:
-            examples += _example(prediction, test, height, width)
+            examples += _example(prediction, raters, test)
     metrics = list(rows[0])
     values = torch.stack([torch.stack([row[metric] for metric in metrics]) for row in rows])
     images = [
         {"image": name, "metric": metric, "value": value}
         for name, row in zip(names, values.tolist(), strict=True)
         for metric, value in zip(metrics, row, strict=True)
+    ]
+    images += [
+        {"image": name, "metric": "objects", "value": float(count)}
+        for name, count in zip(test.names, test.objects, strict=True)
     ]
     return {
         "trial": dict(zip(metrics, values.nanmean(0).tolist(), strict=True)) | {"ece": calibration.ece()},
@@ -181,20 +197,25 @@ def _metrics(prediction: Prediction, raters: torch.Tensor, config: Config) -> di
     return found if len(raters) == 1 else found | ambiguity(prediction.masks, merged, raters)
 
 
-def _example(prediction: Prediction, test: Split, height: int, width: int) -> list[dict]:
+def _example(prediction: Prediction, raters: torch.Tensor, test: Split) -> list[dict]:
     """PNG pictures of one test image: the image, the true mask, mean and standard deviation of the ensemble."""
-    image = test.images[prediction.index, :, :height, :width]
-    image = image.permute(1, 2, 0) if len(image) == 3 else image.float().mean(0)
-    truth = test.masks[prediction.index, :, :height, :width].float().mean(0) * 255
-    pictures = {"image": image, "truth": truth, "mean": prediction.mean * 255, "sd": prediction.sd * 2 * 255}
+    image = (test.scaled(test.images[prediction.index].to(test.device)[None])[0] + 1) * 127.5
+    image = image.permute(1, 2, 0).round() if len(image) == 3 else image.mean(0)
+    pictures = {
+        "image": image,
+        "truth": raters.float().mean(0) * 255,
+        "mean": prediction.mean * 255,
+        "sd": prediction.sd * 2 * 255,
+    }
     return [
         {"image": test.names[prediction.index], "kind": kind, "png": _png(pixels)} for kind, pixels in pictures.items()
     ]
 
 
 def _png(pixels: torch.Tensor) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels.round().clamp(0, 255).cpu().numpy().astype(np.uint8)).save(buffer, "PNG")
+    buffer, picture = io.BytesIO(), Image.fromarray(pixels.round().clamp(0, 255).cpu().numpy().astype(np.uint8))
+    picture.thumbnail((EXAMPLE_SIDE, EXAMPLE_SIDE))
+    picture.save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -206,6 +227,7 @@ def _outcome(fitted: _Fitted, dataset: Dataset, device: torch.device, rows: dict
         "train_images": len(dataset.train.names),
         "test_images": len(dataset.test.names),
         "data_digest": dataset.digest,
+        "scaling": json.dumps(asdict(dataset.train.scaling)),
         "train_seconds": fitted.seconds,
         "resumed_seconds": fitted.resumed,
         "evaluate_seconds": evaluate_seconds,

@@ -1,5 +1,6 @@
 """The program `diffseg`. Heavy packages are imported by the commands that need them."""
 
+import contextlib
 import json
 import os
 import shlex
@@ -56,6 +57,20 @@ experiment_option = click.option(
     type=click.Choice(["e1", "e2", "e3", "e4"]),
     help="Only this experiment of the study; repeatable.",
 )
+METRICS = [
+    "iou",
+    "dice",
+    "ece",
+    "brier",
+    "nll",
+    "iou_raters",
+    "dice_raters",
+    "ged",
+    "ged_unbiased",
+    "hm_iou",
+    "ncc",
+]
+TABLE_WIDTH = 160  # characters, where tables go to a file or another program
 settings_argument = click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
 
 
@@ -175,7 +190,7 @@ def show(study, trial, store, as_json):
 @main.command()
 @click.argument("study")
 @store_option
-@click.option("--metric", type=click.Choice(["iou", "dice", "ece", "brier", "nll"]), default="iou", show_default=True)
+@click.option("--metric", type=click.Choice(METRICS), default="iou", show_default=True)
 @click.option("--pareto", is_flag=True, help="Show the trials that no other beats in both IoU and ECE.")
 @json_option
 def best(study, store, metric, pareto, as_json):
@@ -183,7 +198,7 @@ def best(study, store, metric, pareto, as_json):
     from studies.state import best_table, best_trials
 
     _, ledger = _stored(study, store)
-    _show(best_trials(ledger, metric, pareto), as_json, best_table)
+    _show(best_trials(ledger, metric, pareto), as_json, lambda rows: best_table(rows, metric))
 
 
 @main.command()
@@ -200,6 +215,42 @@ def report(studies, store, output):
     click.echo(write(ledgers, Path(output) if output else Path(ledgers[0].root) / "report.html"))
 
 
+@main.command()
+@click.argument("study")
+@click.argument("trial")
+@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="INPUT...")
+@store_option
+@click.option(
+    "--output", type=click.Path(file_okay=False, path_type=Path), default="predictions", show_default=True, metavar="DIR",
+    help="Where the masks and maps go.",
+)  # fmt: skip
+@click.option("--device", help="Such as cpu or cuda:1.  [default: a GPU if there is one]")
+def predict(study, trial, inputs, store, output, device):
+    """Segment new images with a finished trial: mask, mean, standard deviation and samples of each, at its own size.
+
+    INPUT is a picture, a NIfTI volume or a folder of them (for BRATS, a patient's folder); TRIAL is a trial's name or the
+    beginning or end of it.
+    """
+    from diffseg.predict import run as run_prediction
+    from studies.state import named, trained_scaling
+    from studies.study import trial_name
+
+    wanted, ledger = _stored(study, store)
+    chosen, work = named(wanted, trial), Path(ledger.root) / "work"
+    with _progress("predicting") as on_progress:
+        written = run_prediction(
+            chosen.config,
+            work / chosen.name,
+            trained_scaling(ledger, chosen),
+            list(inputs),
+            output,
+            device,
+            folder_of=lambda member: work / trial_name(member),
+            on_progress=on_progress,
+        )
+    click.echo(f"{len(written)} files in {output}")
+
+
 @main.group()
 def data():
     """Data sets."""
@@ -209,17 +260,46 @@ def data():
 @click.argument("name")
 @click.argument("root", type=click.Path(file_okay=False))
 @settings_argument
+@click.option(
+    "--sheet", type=click.Path(dir_okay=False), help="Where to draw the contact sheet.  [default: NAME.png, here]"
+)
 @json_option
-def check(name, root, settings, as_json):
-    """What is found at ROOT for the data set NAME: images, sizes, foreground, and every file that cannot be used."""
+def check(name, root, settings, sheet, as_json):
+    """What is found at ROOT for the data set NAME: images, sizes, foreground, and every file that cannot be used.
+
+    Draws a contact sheet of images with the contours of their masks, one colour a rater.
+    """
     from diffseg.config import Config
-    from diffseg.data import check as check_data
+    from diffseg.data.check import check as check_data
     from studies.study import data_settings
 
     leaves = data_settings(name) | {"data.name": name} | dict(parse_leaf(text) for text in settings)
-    found = check_data(Config().with_leaves(leaves).data, Path(root))
+    with _progress(f"reading {name}") as on_progress:
+        found = check_data(Config().with_leaves(leaves).data, Path(root), on_progress)
     _show(found.to_dict(), as_json, lambda _: str(found))
+    if found.sheet:
+        path = Path(sheet or f"{name}.png")
+        try:
+            found.sheet.save(path)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"the contact sheet cannot be written to {path} ({error}): give another with --sheet"
+            ) from None
+        click.echo(path, err=True)
     sys.exit(1 if found.problems else 0)
+
+
+@contextlib.contextmanager
+def _progress(what: str):
+    """A progress bar on the terminal's error output: what it yields is told how many of how many are done."""
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress
+
+    console = Console(stderr=True)
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _wanted(
@@ -284,7 +364,10 @@ def _show(value, as_json: bool, render) -> None:
         return
     from rich.console import Console
 
-    Console(highlight=False).print(render(value))
+    console, found = Console(highlight=False), render(value)
+    if not console.is_terminal:
+        console.width = TABLE_WIDTH
+    console.print(found, soft_wrap=isinstance(found, str))
 
 
 if __name__ == "__main__":

@@ -63,6 +63,9 @@ class Display:
         )
         if rate:
             parts.append(f"{rate:.1f} steps/s")
+        parts += sorted({
+            state.progress.phase for state in found if state.status == "running" and state.progress.phase[:7] == "reading"
+        })  # fmt: skip
         return " · ".join([*parts, self._left(found)])
 
     def _left(self, found: list[TrialState]) -> str:

@@ -48,7 +48,7 @@ def _network(config: Config) -> tuple[int, Pass, int]:
 
     check_size(config.network, config.data.size)
     if config.network.name == "nnunet":
-        return _nnunet(config.data.size, config.data.train_images)
+        return _nnunet(config.data)
     data = Data(size=config.data.size, channels=config.data.channels)  # what the network depends on
     parameters = _parameters(config.network, config.experiment, config.diffusion.variance, data)
     forward = _pass(config.network, config.experiment in ("e1", "e2"), data)
@@ -68,13 +68,13 @@ def _parameters(network: Network, experiment: str, variance: str, data: Data) ->
 
 
 @lru_cache
-def _nnunet(size: int, images: int | None) -> tuple[int, Pass, int]:
+def _nnunet(data: Data) -> tuple[int, Pass, int]:
     import torch
 
     from diffseg.nnunet import planned
 
-    network, batch = planned(size, images)
-    forward = _measured(network, (torch.empty(1, 3, size, size, device="meta"),))
+    network, batch = planned(data.size, data.train_images, data.channels)
+    forward = _measured(network, (torch.empty(1, data.channels, data.size, data.size, device="meta"),))
     return sum(parameter.numel() for parameter in network.parameters()), forward, batch
 
 

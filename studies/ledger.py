@@ -20,7 +20,11 @@ import pyarrow.parquet as pq
 
 from diffseg.errors import UserError
 
-METRICS = ("iou", "dice", "ece", "brier", "nll")
+# Means over the test images, and whether more is better. From iou_raters on, of data with several raters only.
+METRICS = {
+    "iou": True, "dice": True, "ece": False, "brier": False, "nll": False, "iou_raters": True, "dice_raters": True,
+    "ged": False, "ged_unbiased": False, "hm_iou": True, "ncc": True,
+}  # fmt: skip
 
 _KEY = [("trial", pa.string()), ("attempt", pa.int32())]
 # fmt: off
@@ -30,9 +34,10 @@ SCHEMAS = {
         ("study", pa.string()), *_KEY, ("digest", pa.string()), ("status", pa.string()),  # complete, failed or pruned
         ("experiment", pa.string()), ("dataset", pa.string()), ("network", pa.string()), ("seed", pa.int64()),
         ("config", pa.string()),                                        # canonical JSON
-        *((metric, pa.float64()) for metric in METRICS),                # means over the test images; E1 and E2 only
+        *((metric, pa.float64()) for metric in METRICS),                # E1 and E2 only
+        ("samples", pa.float64()),                                      # of an image, that ged and the like depend on
         ("parameters", pa.int64()), ("train_images", pa.int64()), ("test_images", pa.int64()),
-        ("data_digest", pa.string()),
+        ("data_digest", pa.string()), ("scaling", pa.string()),         # JSON: how pixels became numbers, by channel
         ("seconds", pa.float64()), ("train_seconds", pa.float64()), ("evaluate_seconds", pa.float64()),
         ("gpu_seconds", pa.float64()), ("peak_memory_bytes", pa.int64()),
         ("device", pa.string()), ("host", pa.string()), ("git_commit", pa.string()), ("dirty", pa.bool_()),

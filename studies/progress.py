@@ -13,7 +13,7 @@ class Progress:
     step: int
     steps: int
     rate: float  # training steps per second of late
-    phase: str  # starting, training, evaluating or stopped
+    phase: str  # starting, reading … of … images, training, evaluating or stopped
 
     @property
     def share(self) -> float:
@@ -35,6 +35,12 @@ class Reporter:
         self.rate = (step - self.step) / elapsed
         self.step, self.clock = step, time.monotonic()
         self.write("training" if step < self.steps else "evaluating")
+
+    def reading(self, done: int, total: int) -> None:
+        """Images decoded, of all."""
+        if time.monotonic() - self.clock >= EVERY:
+            self.clock = time.monotonic()
+            self.write(f"reading {done:,} of {total:,} images")
 
     def write(self, phase: str) -> None:
         temporary = self.path.with_suffix(".tmp")

@@ -9,7 +9,7 @@ from diffseg.errors import UserError
 from studies.ledger import METRICS, Ledger
 from studies.lock import Lock
 from studies.progress import Progress, read
-from studies.study import Study
+from studies.study import Study, Trial
 
 STATUSES = ("complete", "running", "failed", "pruned", "interrupted", "waiting")
 
@@ -54,9 +54,11 @@ def _state(trial: str, ledger: Ledger, row: dict, held: bool) -> TrialState:
 
 
 def status_table(study: Study, found: list[TrialState]):
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("trial", "status", "done", "IoU", "ECE", "seconds", "error", box=None, pad_edge=False)
+    table = Table(
+        Column("trial", overflow="fold"), "status", "done", "IoU", "ECE", "seconds", "error", box=None, pad_edge=False
+    )
     for state in found:
         numbers = [
             _number(state.row.get(key), form) for key, form in (("iou", ".3f"), ("ece", ".3f"), ("seconds", ".0f"))
@@ -66,23 +68,37 @@ def status_table(study: Study, found: list[TrialState]):
     return table
 
 
-def trial_details(study: Study, ledger: Ledger, name: str) -> dict:
-    """One trial's configuration, last attempt and the end of its log. Raises UserError unless the name fits just one."""
-    names = [trial.name for trial in study.trials]
-    fitting = [full for full in names if full == name] or [
-        full for full in names if full.startswith(name) or full.endswith(name)
+def named(study: Study, name: str) -> Trial:
+    """The trial of that name, or of which it is the beginning or end. Raises UserError unless the name fits just one."""
+    fitting = [trial for trial in study.trials if trial.name == name] or [
+        trial for trial in study.trials if trial.name.startswith(name) or trial.name.endswith(name)
     ]
     if len(fitting) != 1:
-        raise UserError(
-            f"'{name}' fits {len(fitting)} trials of {study.name}: give one of {', '.join(fitting or names)}"
-        )
-    (trial,) = (trial for trial in study.trials if trial.name == fitting[0])
+        names = ", ".join(trial.name for trial in fitting or study.trials)
+        raise UserError(f"'{name}' fits {len(fitting)} trials of {study.name}: give one of {names}")
+    return fitting[0]
+
+
+def trial_details(study: Study, ledger: Ledger, name: str) -> dict:
+    """One trial's configuration, last attempt and the end of its log. Raises UserError unless the name fits just one."""
+    trial = named(study, name)
     (state,) = (state for state in states(study, ledger) if state.trial == trial.name)
     log = Path(ledger.root) / "work" / trial.name / "log.txt"
     tail = log.read_text(errors="replace").splitlines()[-40:] if log.exists() else []
     row = next((row for row in ledger.last() if row["trial"] == trial.name), {})
     shown = {key: value for key, value in row.items() if not key.startswith("config")}
     return {**state.to_dict(), **shown, "config": trial.config.model_dump(mode="json"), "log_tail": tail}
+
+
+def trained_scaling(ledger: Ledger, trial: Trial):
+    """How the training images of a finished trial became numbers. Raises UserError if it has not finished."""
+    from diffseg.data.splits import Scaling
+
+    rows = {row["trial"]: row for row in ledger.last(["status", "scaling"])}
+    row = rows.get(trial.name, {"status": "waiting"})
+    if row["status"] != "complete":
+        raise UserError(f"trial {trial.name} is {row['status']}: `diffseg run {ledger.study}` has to end it first")
+    return Scaling(**json.loads(row["scaling"]))
 
 
 def trial_text(details: dict) -> str:
@@ -111,16 +127,18 @@ def best_trials(ledger: Ledger, metric: str, pareto: bool) -> list[dict]:
         )
     if pareto:
         rows = [row for row in rows if not any(_beats(other, row) for other in rows)]
-    sign = -1 if metric in ("iou", "dice") else 1
+    rows = [row for row in rows if row[metric] is not None]
+    sign = -1 if METRICS[metric] else 1
     return sorted(rows, key=lambda row: (row["dataset"], sign * row[metric]))
 
 
-def best_table(rows: list[dict]):
-    from rich.table import Table
+def best_table(rows: list[dict], metric: str):
+    from rich.table import Column, Table
 
-    table = Table("data set", "trial", *METRICS, box=None, pad_edge=False)
+    metrics = dict.fromkeys((metric, "iou", "dice", "ece", "brier", "nll"))
+    table = Table("data set", Column("trial", overflow="fold"), *metrics, box=None, pad_edge=False)
     for row in rows:
-        table.add_row(row["dataset"], row["trial"], *(_number(row[metric], ".3f") for metric in METRICS))
+        table.add_row(row["dataset"], row["trial"], *(_number(row[metric], ".3f") for metric in metrics))
     return table
 
 

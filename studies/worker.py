@@ -89,7 +89,11 @@ def _run(order: Order, progress: Reporter) -> dict[str, list[dict]]:
     from diffseg import trial
     from diffseg.training import Hooks
 
-    hooks = Hooks(should_stop=_Stop(Path(order.stop_file)), on_log=lambda step, metrics: progress(step))
+    hooks = Hooks(
+        should_stop=_Stop(Path(order.stop_file)),
+        on_log=lambda step, metrics: progress(step),
+        on_data=progress.reading,
+    )
     outcome = trial.run(
         configuration.load(order.config),
         root=Path(order.root) if order.root else None,

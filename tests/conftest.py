@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from diffseg.config import Config
+from diffseg.data.splits import Pixels, Scaling, Split
 
 hypothesis.settings.register_profile("diffseg", deadline=None, derandomize=True)  # alike on slow machines and each time
 hypothesis.settings.load_profile("diffseg")
@@ -41,6 +42,20 @@ def tiny():
     """A function from settings to a resolved configuration that trains in well under a second."""
     return lambda **leaves: (
         Config().with_leaves(TINY | {key.replace("__", "."): value for key, value in leaves.items()}).resolved()
+    )
+
+
+def split_of(images: list[torch.Tensor], masks: list[torch.Tensor]) -> Split:
+    """Images uint8 [C, H, W] and masks uint8 [R, H, W] of any sizes as a split; they are called 0, 1, …"""
+    return Split(
+        names=tuple(map(str, range(len(images)))),
+        images=Pixels.stacked(images),
+        masks=Pixels.stacked(masks),
+        objects=(1,) * len(images),
+        scaling=Scaling((0.0,), (255.0,), (0.0,), (1.0,)),
+        standard=False,
+        channels=3,
+        device=torch.device("cpu"),
     )
 
 

@@ -1,28 +1,28 @@
 import torch
+from conftest import split_of
 
-from diffseg.batches import Batches, random_corners, windows
-from diffseg.data import Split
+from diffseg.batches import Batches, random_corners
 from diffseg.randomness import generator
 
 
 def split(count=7, height=20, width=30):
     """Every pixel names its image and place, so that a window can be told from any other."""
     pixels = torch.arange(count * height * width).view(count, 1, height, width) % 251
-    sizes = torch.tensor([[height - k, width - 2 * k] for k in range(count)])
-    return Split(tuple(map(str, range(count))), pixels.repeat(1, 3, 1, 1).byte(), (pixels % 2).byte(), sizes)
+    pixels = [image[:, : height - k, : width - 2 * k] for k, image in enumerate(pixels)]
+    return split_of([image.repeat(3, 1, 1).byte() for image in pixels], [(image % 2).byte() for image in pixels])
 
 
 def test_windows_are_slices():
     data, corners, which = split(), torch.tensor([[0, 0], [3, 5], [4, 14]]), torch.tensor([2, 0, 0])
-    images, masks = windows(data, which, corners, 8)
+    images, masks = data.windows(which, corners, 8)
     for k, (index, (top, left)) in enumerate(zip(which.tolist(), corners.tolist(), strict=True)):
-        assert torch.equal(images[k], data.images[index, :, top : top + 8, left : left + 8])
-        assert torch.equal(masks[k], data.masks[index, :, top : top + 8, left : left + 8])
+        assert torch.equal(images[k], data.images[index][:, top : top + 8, left : left + 8])
+        assert torch.equal(masks[k], data.masks[index][:, top : top + 8, left : left + 8])
 
 
 def test_random_corners_keep_to_the_image_and_reach_its_ends():
-    sizes = torch.tensor([[10, 12]]).repeat(4000, 1)
-    corners = random_corners(sizes, 8, generator("cpu", 0))
+    data, which = split(1, 10, 12), torch.zeros(4000, dtype=torch.long)
+    corners = random_corners(data, which, 8, generator("cpu", 0))
     assert corners.min(0).values.tolist() == [0, 0]
     assert corners.max(0).values.tolist() == [2, 4]
 

@@ -7,6 +7,7 @@ import time
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from studies.cli import main
 from studies.ledger import Ledger
@@ -147,12 +148,15 @@ def test_plan_tells_what_is_missing(store):
     assert "9 of 12 trials to do" in call("plan", "quickstart", "--store", store).output
 
 
-def test_data_check_exits_with_one_if_there_are_problems(tmp_path):
+def test_data_check_exits_with_one_if_there_are_problems(tmp_path, monkeypatch):
     from test_data import folder
 
+    monkeypatch.chdir(tmp_path)
     folder(tmp_path)
     assert call("data", "check", "mine", str(tmp_path)).exit_code == 0
+    assert Image.open("mine.png").height > 400  # two rows
+    assert "cannot be written" in call("data", "check", "mine", ".", "--sheet", "nowhere/sheet.png").output
     (tmp_path / "train/masks/train0.png").unlink()
     result = call("data", "check", "mine", str(tmp_path), "--json")
     assert result.exit_code == 1
-    assert len(json.loads(result.output)["problems"]) == 1
+    assert len(json.loads(result.stdout)["problems"]) == 1

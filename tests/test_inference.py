@@ -2,10 +2,10 @@ import itertools
 
 import pytest
 import torch
+from conftest import split_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffseg.data import Split
 from diffseg.experiments import build_network
 from diffseg.inference import _staple, corners, errors_over_t, predictions
 
@@ -26,12 +26,9 @@ def test_tiles_cover_the_image_and_overlap_as_asked(height, width, size, overlap
 def split(count=3, height=20, width=27):
     draw = torch.Generator().manual_seed(0)
     images = torch.randint(0, 255, (count, 3, height, width), generator=draw, dtype=torch.uint8)
-    return Split(
-        tuple(map(str, range(count))),
-        images,
-        (images[:, :1] > 128).byte(),
-        torch.tensor([[height, width], [16, 16], [18, width]][:count]),
-    )
+    sizes = [(height, width), (16, 16), (18, width)][:count]
+    images = [image[:, :h, :w] for image, (h, w) in zip(images, sizes, strict=True)]
+    return split_of(images, [(image[:1] > 128).byte() for image in images])
 
 
 def trained(config):
@@ -83,7 +80,7 @@ def test_a_perfect_network_of_tiles_gives_the_mask_without_seams(tiny):
     """E1 with a network that reads the mask off the image's brightness: blending must not change it anywhere."""
     config = tiny(experiment="e1", data__fit="crop")
     (one, *_) = predictions(lambda x_t, t, image: 1e4 * (image[:, :1] - 129 / 127.5 + 1 + 1e-3), split(), config)
-    assert torch.equal(one.mean > 0.5, split().masks[0, 0].bool())
+    assert torch.equal(one.mean > 0.5, split().masks[0][0].bool())
     assert torch.allclose(one.mean, (one.mean > 0.5).float(), atol=1e-4)
 
 
@@ -120,7 +117,7 @@ def test_members_of_test_time_augmentation_see_the_eight_views_of_a_tile(tiny):
 
     (one, *_) = predictions(
         corner,
-        Split(("a",), *(x[:1, :, :16, :16] for x in (split().images, split().masks)), torch.tensor([[16, 16]])),
+        split(1).cropped(torch.zeros(1, 2, dtype=torch.long), 16),
         config,
     )
     assert torch.allclose(one.mean, torch.full((16, 16), 0.25))

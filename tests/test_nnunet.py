@@ -1,12 +1,15 @@
 """nnU-Net's own parts, driven from a Config: learning, exact resume on a CPU, and what is planned without data."""
 
 import itertools
+import json
 
 import pytest
 import torch
+from PIL import Image
 
-from diffseg import checkpoints, trial
+from diffseg import checkpoints, predict, trial
 from diffseg.config import Config
+from diffseg.data.splits import Scaling
 from diffseg.errors import Stopped
 from diffseg.nnunet import planned
 from diffseg.training import Hooks
@@ -40,6 +43,7 @@ def process_group(tmp_path):
 def test_a_trial_is_run_by_nnunetv2_and_resumed_after_a_stop(tmp_path, monkeypatch, caplog):
     caplog.set_level("INFO")
     monkeypatch.delenv("nnUNet_raw", raising=False)
+    monkeypatch.setattr("nnunetv2.utilities.utils.Pool", None)  # it forks, which hangs now and then beside threads
     config = Config().with_leaves(LEAVES)
     with pytest.raises(Stopped, match="epoch 2 of 2"):
         trial.run(config, None, tmp_path, device="cpu", hooks=stop_after(6))
@@ -48,9 +52,13 @@ def test_a_trial_is_run_by_nnunetv2_and_resumed_after_a_stop(tmp_path, monkeypat
     assert [row["step"] for row in outcome.curves if row["metric"] == "loss"] == [4, 8]
     assert outcome.trial["parameters"] == sum(p.numel() for p in planned(32, 12)[0].parameters())
     assert 0 <= outcome.trial["iou"] <= 1
-    assert len(outcome.images) == 4 * 4
+    assert len(outcome.images) == 5 * 4
     assert {row["kind"] for row in outcome.examples} == {"image", "truth", "mean", "sd"}
     assert "Please cite the following paper" in caplog.text  # its output is logged, not printed
+    Image.new("RGB", (40, 50), (200, 100, 100)).save(tmp_path / "new.png")
+    scaling = Scaling(**json.loads(outcome.trial["scaling"]))
+    written = predict.run(config, tmp_path, scaling, [tmp_path / "new.png"], tmp_path / "out", "cpu")
+    assert {Image.open(path).size for path in written} == {(40, 50)}
 
 
 @pytest.mark.slow

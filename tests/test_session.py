@@ -107,7 +107,7 @@ def test_a_study_runs_through_ray_and_what_fails_stays_apart(ray, tiny, tmp_path
     assert complete["seconds"] >= complete["train_seconds"] > 0
     assert complete["config_training_steps"] == 6
     assert json.loads(complete["versions"])["torch"]
-    assert ledger.read("images").num_rows == 16
+    assert ledger.read("images").num_rows == 20
 
     assert missing(study, ledger, retry=False) == []
     assert [trial.name for trial in missing(study, ledger, retry=True)] == [study.trials[1].name]

@@ -15,13 +15,25 @@ from diffseg.experiments import build_network
 from diffseg.networks.blocks import Attention
 from diffseg.training import Hooks, start, train
 
+SEGDIFF = {  # its published augmentation, on crops
+    "data.augment.flips": "both",
+    "data.augment.degrees": 22.0,
+    "data.augment.zoom": [0.75, 1.25],
+    "data.augment.brightness": 0.4,
+    "data.augment.contrast": 0.4,
+    "data.augment.saturation": 0.4,
+    "data.augment.hue": 0.1,
+    "data.normalise": "standard",
+}
+
 
 @pytest.mark.slow
-def test_gathering_is_a_small_share_of_a_step(tmp_path, monkeypatch):
-    """At batch 16 and 64 px, what a step does besides forward, backward and optimiser takes less than 3 % of it."""
+@pytest.mark.parametrize(("augment", "limit"), [({"data.augment.flips": "symmetries"}, 0.03), (SEGDIFF, 0.05)])
+def test_gathering_is_a_small_share_of_a_step(augment, limit, tmp_path, monkeypatch):
+    """At batch 16 and 64 px, what a step does besides forward, backward and optimiser takes so small a share of it."""
     leaves = {
         "data.size": 64,
-        "data.augment.flips": "symmetries",
+        **augment,
         "network.width": 32,
         "network.multipliers": [1, 1, 2, 2],
         "network.blocks": 1,
@@ -56,7 +68,7 @@ def test_gathering_is_a_small_share_of_a_step(tmp_path, monkeypatch):
     train(config, split, state, tmp_path, lambda state: [], (), Hooks())
     share = 1 - inside / (time.perf_counter() - clock)
     print(f"outside forward, backward, clipping, optimiser and EMA: {share:.2%}")
-    assert share < 0.03
+    assert share < limit
 
 
 def test_a_batch_is_gathered_in_milliseconds(tiny):

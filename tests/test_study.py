@@ -38,7 +38,7 @@ def test_paper_is_the_grid_of_the_data_sets_that_have_a_root():
     assert {c.diffusion.steps for t in study.trials for c in [t.config]} == {1000}
     one = read("paper", {"isic16": "/a"}, {}, experiments=("e1", "e2"))
     assert [t.config.experiment for t in one.trials] == ["e1", "e2"] * 3 + ["e1"] * 2
-    assert one.left_out == ("monuseg", "her2")
+    assert one.left_out == ("monuseg", "her2", "lidc", "brats2020")
     own = read("paper", {"mine": "/d"}, {})
     assert {(t.config.data.name, t.config.data.layout) for t in own.trials} == {("mine", "folder")}
     with pytest.raises(UserError, match=r"--data isic16=ROOT --data monuseg=ROOT"):

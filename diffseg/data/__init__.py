@@ -1,7 +1,9 @@
-"""Data sets: found on disk in their official layout, decoded once, held as uint8 tensors."""
+"""Data sets: found on disk in their official layout, decoded once, held as tensors of 8 or 16 bits."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -9,30 +11,11 @@ import torch
 from diffseg.config import Data
 from diffseg.data import arrays, brats, folder, isic16, lidc, monuseg
 from diffseg.data.cache import through
-from diffseg.data.check import Findings, findings
-from diffseg.data.records import Found, Record
+from diffseg.data.records import Found, Record, conflicts
+from diffseg.data.splits import Pixels, Scaling, Split
 from diffseg.errors import DataError
 
 LAYOUTS = {"isic16": isic16, "monuseg": monuseg, "lidc": lidc, "brats": brats, "folder": folder}
-SPLITS = ("train", "test")
-
-
-@dataclass(frozen=True)
-class Split:
-    """Images and masks of one split, decoded."""
-
-    names: tuple[str, ...]
-    images: torch.Tensor  # uint8 [N, C, H, W]; where sizes differ padded at bottom and right
-    masks: torch.Tensor  # uint8 [N, R, H, W], 0 or 1, one a rater, padded likewise
-    sizes: torch.Tensor  # int64 [N, 2]: height and width of each image without that padding
-
-    def to(self, device: torch.device | str) -> "Split":
-        return Split(self.names, self.images.to(device), self.masks.to(device), self.sizes.to(device))
-
-    def subset(self, indices: torch.Tensor) -> "Split":
-        """The images that indices [K] number."""
-        names = tuple(self.names[index] for index in indices.tolist())
-        return Split(names, self.images[indices], self.masks[indices], self.sizes[indices])
 
 
 @dataclass(frozen=True)
@@ -43,14 +26,38 @@ class Dataset:
     test: Split
 
 
-def load(config: Data, root: Path | None, cache: Path | None = None) -> Dataset:
+def load(
+    config: Data,
+    root: Path | None,
+    cache: Path | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Dataset:
     """The decoded data set. root: its folder (not used by synthetic data). cache: folder for decoded copies.
 
-    Raises DataError for the first thing that is wrong with it.
+    on_progress is told how many of how many images are decoded, if any have to be. Raises DataError for the first thing
+    that is wrong with the data.
     """
     if config.layout == "synthetic":
         content = arrays.synthetic(config)
-        return _dataset(config, content, arrays.digest(content))
+        return _dataset(config, content, content.digest, None)
+    _check_root(config, root)
+    choose = partial(_chosen, config, root)
+    content, digest = through(cache, config, root, choose, partial(arrays.decoded, config, on_progress=on_progress))
+    if content.channels not in (1, config.channels):
+        raise DataError(
+            f"the images of {root} have {content.channels} channels, but data.channels is {config.channels}: "
+            f"set data.channels={content.channels}"
+        )
+    if not content.parts["train"].masks.any():
+        raise DataError(
+            f"all {len(content.parts['train'].names)} training masks of {root} are empty at this size: "
+            "check them with `diffseg data check`, or give a larger data.size"
+        )
+    return _dataset(config, content, digest, choose)
+
+
+def _chosen(config: Data, root: Path) -> dict[str, list[Record]]:
+    """The records of both splits. Raises DataError for the first thing that is wrong with them."""
     found = find(config, root)
     if found.problems:
         more = (
@@ -59,28 +66,27 @@ def load(config: Data, root: Path | None, cache: Path | None = None) -> Dataset:
             else ""
         )
         raise DataError(found.problems[0] + more)
-    records = {split: _subset(found.records, split, limit) for split, limit in _limits(config).items()}
+    limits = {"train": config.train_images, "test": config.test_images}
+    records = {split: _subset(found.records, split, limit) for split, limit in limits.items()}
     for split, chosen in records.items():
         if not chosen:
             raise DataError(f"{root} has no {split} images: a data set needs images to train on and others to test on")
     if len(records["train"]) == 1:
         raise DataError(f"{root} has a single training image, {records['train'][0].name}: at least two are needed")
-    content, digest = through(cache, config, records, lambda: arrays.decoded(config, records))
-    if (channels := content["train"].images.shape[1]) != config.channels:
-        raise DataError(
-            f"the images of {root} have {channels} channels, but data.channels is {config.channels}: "
-            f"set data.channels={channels}"
-        )
-    if not content["train"].masks.any():
-        raise DataError(
-            f"all {len(records['train'])} training masks of {root} are empty at this size: "
-            "check them with `diffseg data check`, or give a larger data.size"
-        )
-    return _dataset(config, content, digest)
+    return records
 
 
 def find(config: Data, root: Path | None) -> Found:
     """What lies at the root, without decoding. Raises DataError if it is not there or not in the layout."""
+    _check_root(config, root)
+    try:
+        found = LAYOUTS[config.layout].find(root, config)
+    except OSError as error:
+        raise DataError(f"{error.filename or root} cannot be read ({error.strerror}): allow reading it") from None
+    return Found(found.records, found.problems + conflicts(found.records))
+
+
+def _check_root(config: Data, root: Path | None) -> None:
     if config.layout == "synthetic":
         raise DataError(
             f"data set {config.name} has layout synthetic, which is drawn and has no files: "
@@ -92,16 +98,6 @@ def find(config: Data, root: Path | None) -> Found:
         raise DataError(
             f"the root of data set {config.name} is {root}, which is not a folder: give --data {config.name}=ROOT anew"
         )
-    return LAYOUTS[config.layout].find(root)
-
-
-def check(config: Data, root: Path) -> Findings:
-    """Everything about a data set on disk, and every fault of it. Raises DataError if it is not in the layout at all."""
-    return findings(config.name, find(config, root))
-
-
-def _limits(config: Data) -> dict[str, int | None]:
-    return {"train": config.train_images, "test": config.test_images}
 
 
 def _subset(records: tuple[Record, ...], split: str, limit: int | None) -> list[Record]:
@@ -111,9 +107,33 @@ def _subset(records: tuple[Record, ...], split: str, limit: int | None) -> list[
     return sorted(chosen, key=lambda record: record.name)
 
 
-def _dataset(config: Data, content: arrays.Content, digest: str) -> Dataset:
-    splits = {
-        split: Split(part.names, *map(torch.from_numpy, (part.images, part.masks, part.sizes)))
-        for split, part in content.items()
-    }
+def unlabelled(config: Data, records: list[Record], scaling: Scaling) -> Split:
+    """Images without masks, decoded as those that a network was trained on. Raises DataError."""
+    content = arrays.decoded(config, {"test": records})
+    if content.channels not in (1, config.channels):
+        raise DataError(
+            f"{records[0].image} has {content.channels} channels, but the network was trained on {config.channels}"
+        )
+    return _split(config, content, "test", scaling, lambda: {"test": records})
+
+
+def _dataset(config: Data, content: arrays.Content, digest: str, choose: Callable | None) -> Dataset:
+    scaling = Scaling.of(content.histogram)
+    splits = {split: _split(config, content, split, scaling, choose) for split in content.parts}
     return Dataset(config.name, digest, **splits)
+
+
+def _split(config: Data, content: arrays.Content, split: str, scaling: Scaling, choose: Callable | None) -> Split:
+    part = content.parts[split]
+    sizes = torch.from_numpy(part.sizes)
+    return Split(
+        names=part.names,
+        images=Pixels.of(torch.from_numpy(part.images), content.channels, sizes),
+        masks=Pixels.of(torch.from_numpy(part.masks), content.raters, sizes),
+        objects=tuple(part.objects.tolist()),
+        scaling=scaling,
+        standard=config.normalise == "standard",
+        channels=config.channels,
+        device=torch.device("cpu"),
+        source=choose and (lambda: choose()[split]),
+    )

@@ -1,95 +1,187 @@
-"""From files to the arrays that training reads: resized or padded, uint8."""
+"""From files to the arrays that training reads: resized or cut, 8 or 16 bits, all images of a split in one array."""
 
 import hashlib
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from diffseg.config import Data
-from diffseg.data.records import Record, in_parallel
+from diffseg.data.files import Shape
+from diffseg.data.records import Record, Sample, in_parallel
 from diffseg.data.synthetic import draw
+from diffseg.errors import DataError
 
 SYNTHETIC_IMAGES = {"train": 200, "test": 40}  # where the configuration leaves it open
+SPARE = 4  # times the wanted side that a photograph must at least have when it is decoded smaller than it is
+
+Allocate = Callable[[str, tuple[int, ...], np.dtype], np.ndarray]  # name, shape, type → array to be filled
 
 
 @dataclass(frozen=True)
 class Part:
-    """One split: images uint8 [N, C, H, W], masks uint8 [N, R, H, W] of 0 and 1, one a rater, sizes int64 [N, 2]."""
+    """One split. Images and masks lie one after the other, each [C, H, W] and [R, H, W] in row-major order."""
 
     names: tuple[str, ...]
-    images: np.ndarray
-    masks: np.ndarray
-    sizes: np.ndarray
+    images: np.ndarray  # uint8 or uint16 [Σ C·H·W]
+    masks: np.ndarray  # uint8 [Σ R·H·W], 0 or 1, one a rater
+    sizes: np.ndarray  # int64 [N, 2]: height, width
+    objects: np.ndarray  # int64 [N]: how many are annotated
 
 
-Content = dict[str, Part]  # by split
+@dataclass(frozen=True)
+class Content:
+    parts: dict[str, Part]  # by split
+    channels: int  # C
+    raters: int  # R
+    histogram: np.ndarray  # int64 [C, 256 or 65536] of the training images
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        parts = {
+            f"{split}-{kind}": getattr(part, kind)
+            for split, part in self.parts.items()
+            for kind in Part.__annotations__
+        }
+        return {name: array for name, array in parts.items() if not name.endswith("names")} | {
+            "histogram": self.histogram
+        }
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits of names, sizes, images and masks."""
+        state = hashlib.sha256(repr({split: part.names for split, part in self.parts.items()}).encode())
+        with ThreadPoolExecutor() as pool:  # hashing releases the interpreter's lock
+            for name, found in sorted(zip(self.arrays, pool.map(_hash, self.arrays.values()), strict=True)):
+                state.update(f"{name} {found}".encode())
+        return state.hexdigest()[:12]
 
 
-def decoded(config: Data, records: dict[str, list[Record]]) -> Content:
-    """Read and prepare every record, on all processors. Raises DataError for the first that cannot be read."""
+def decoded(
+    config: Data,
+    records: dict[str, list[Record]],
+    allocate: Allocate = lambda name, shape, dtype: np.empty(shape, dtype),
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Content:
+    """Read and prepare every record, on all processors, each straight into its place in the arrays.
 
-    def read(record: Record):
-        return prepared(*record.read(), config)
+    on_progress is told how many of how many images are done. Raises DataError for the first that cannot be read.
+    """
+    everything = [record for chosen in records.values() for record in chosen]
+    shapes = in_parallel(lambda record: record.shape(), everything)
+    channels = max(1 if config.channels == 1 and shape.channels == 3 else shape.channels for shape in shapes)
+    dtype = np.dtype(np.uint16 if any(shape.deep for shape in shapes) else np.uint8)
+    raters = max(1, len(everything[0].annotations))
+    sizes = np.array([_target(shape, config) for shape in shapes], dtype=np.int64)
+    histogram = np.zeros((channels, 2 ** (8 * dtype.itemsize)), np.int64)
+    parts, places, first = {}, {}, 0
+    for split, chosen in records.items():
+        own = sizes[first : first + len(chosen)]
+        first += len(chosen)
+        ends = own.prod(1).cumsum()
+        images = allocate(f"{split}-images", (channels * int(ends[-1]),), dtype)
+        masks = allocate(f"{split}-masks", (raters * int(ends[-1]),), np.dtype(np.uint8))
+        parts[split] = Part(tuple(r.name for r in chosen), images, masks, own, np.zeros(len(chosen), np.int64))
+        for k, (record, size, end) in enumerate(zip(chosen, own, ends, strict=True)):
+            places[id(record)] = parts[split], k, tuple(size), int(end - size.prod()), split == "train"
+    lock = threading.Lock()
 
-    return {split: _stacked([r.name for r in chosen], in_parallel(read, chosen)) for split, chosen in records.items()}
+    def fill(record: Record) -> None:
+        part, k, (height, width), start, counted = places[id(record)]
+        sample = record.read(config.channels, SPARE * config.size if config.fit == "resize" else None)
+        image, masks = prepared(sample, (height, width), config)
+        if image.shape[-1] not in (1, channels) or len(masks) != raters:
+            raise DataError(
+                f"{record.image} has {image.shape[-1]} channels and {len(masks)} masks, others {channels} and {raters}: "
+                "all images of a data set have as many"
+            )
+        if image.dtype == np.uint8 and dtype == np.uint16:
+            image = image * np.uint16(257)
+        pixels, stop = height * width, start + height * width
+        part.images[channels * start : channels * stop].reshape(channels, height, width)[:] = image.transpose(2, 0, 1)
+        part.masks[raters * start : raters * stop].reshape(raters, height, width)[:] = masks
+        part.objects[k] = sample.objects
+        if counted:
+            own = part.images[channels * start : channels * stop].reshape(channels, pixels)
+            found = np.stack([np.bincount(channel, minlength=histogram.shape[1]) for channel in own])
+            with lock:
+                histogram[:] += found
+
+    in_parallel(fill, everything, on_progress)
+    return Content(parts, channels, raters, histogram)
 
 
 def synthetic(config: Data) -> Content:
     """The synthetic images and masks of a configuration."""
-    content = {}
+    from scipy.ndimage import label
+
+    parts, histogram = {}, np.zeros((3, 256), np.int64)
     for split, limit in (("train", config.train_images), ("test", config.test_images)):
         count = limit or SYNTHETIC_IMAGES[split]
-        drawn = (draw(config.kind, config.size, split, index) for index in range(count))
-        pairs = ((image, mask[None]) for image, mask in drawn)
-        content[split] = _stacked([f"{split}-{index:04d}" for index in range(count)], pairs)
-    return content
+        images, masks = zip(*(draw(config.kind, config.size, split, index) for index in range(count)), strict=True)
+        images = np.stack(images).transpose(0, 3, 1, 2)
+        if split == "train":
+            histogram[:] = [np.bincount(images[:, channel].ravel(), minlength=256) for channel in range(3)]
+        parts[split] = Part(
+            tuple(f"{split}-{index:04d}" for index in range(count)),
+            images.reshape(-1),
+            np.stack(masks).astype(np.uint8).reshape(-1),
+            np.full((count, 2), config.size, np.int64),
+            np.array([label(mask, np.ones((3, 3)))[1] for mask in masks], np.int64),
+        )
+    return Content(parts, 3, 1, histogram)
 
 
-def prepared(image: np.ndarray, masks: np.ndarray, config: Data) -> tuple[np.ndarray, np.ndarray]:
-    """image uint8 [H, W, C] and masks bool [R, H, W] as the configuration wants them.
+def prepared(sample: Sample, size: tuple[int, int], config: Data) -> tuple[np.ndarray, np.ndarray]:
+    """image [H, W, C] and masks bool [R, H, W] of the size (H, W) that `_target` gives.
 
-    fit="resize": squashed to size × size. fit="crop": resized by scale, and mirrored at the borders where still smaller
-    than a crop. Images are averaged over the area of a pixel, masks take the nearest.
+    fit="resize": squashed. fit="crop": resized by scale, and mirrored at the borders where still smaller than a crop.
+    Images are averaged over the area of a pixel, masks take the nearest.
     """
+    image, masks = sample.image, sample.masks
     if config.fit == "resize":
-        return _resized(image, masks, config.size, config.size)
-    height, width = (max(1, round(side * config.scale)) for side in masks.shape[1:])
-    image, masks = _resized(image, masks, height, width)
-    missing = [(0, max(0, config.size - side)) for side in masks.shape[1:]]
+        return _resized(image, size), _resized_masks(masks, size)
+    inner = scaled_size(masks.shape[1:], config)
+    image, masks = _resized(image, inner), _resized_masks(masks, inner)
+    missing = [(0, outer - side) for outer, side in zip(size, inner, strict=True)]
     return np.pad(image, [*missing, (0, 0)], mode="symmetric"), np.pad(masks, [(0, 0), *missing], mode="symmetric")
 
 
-def digest(content: Content) -> str:
-    """Twelve hexadecimal digits of names, images and masks."""
-    state = hashlib.sha256()
-    for split in sorted(content):
-        part = content[split]
-        state.update("\n".join((split, *part.names)).encode())
-        for pixels in (part.images, part.masks):
-            state.update(np.ascontiguousarray(pixels))
-    return state.hexdigest()[:12]
+def scaled_size(size: tuple[int, int], config: Data) -> tuple[int, int]:
+    """(height, width) that an image of that size has for the network, without the mirrored borders of small crops."""
+    if config.fit == "resize":
+        return config.size, config.size
+    return tuple(max(1, round(side * config.scale)) for side in size)
 
 
-def _resized(image: np.ndarray, masks: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    if masks.shape[1:] == (height, width):
-        return image, masks
-    shrinks = height * width < masks[0].size
-    smooth = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
-    resize: Callable = lambda pixels, how: np.asarray(Image.fromarray(pixels).resize((width, height), how))  # noqa: E731
-    # each channel on its own: Pillow takes four for colours with transparency
-    image = np.stack([resize(channel, smooth) for channel in np.moveaxis(image, -1, 0)], axis=-1)
-    return image, np.stack([resize(mask, Image.Resampling.NEAREST) for mask in masks])
+def _target(shape: Shape, config: Data) -> tuple[int, int]:
+    return tuple(max(config.size, side) for side in scaled_size(shape.size, config))
 
 
-def _stacked(names: list[str], pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> Part:
-    pairs = list(pairs)
-    sizes = np.array([masks.shape[1:] for _, masks in pairs], dtype=np.int64)
-    height, width = sizes.max(0)
-    images = np.zeros((len(pairs), pairs[0][0].shape[-1], height, width), np.uint8)
-    masks = np.zeros((len(pairs), len(pairs[0][1]), height, width), np.uint8)
-    for (image, raters), to_image, to_masks in zip(pairs, images, masks, strict=True):
-        to_image[:, : raters.shape[1], : raters.shape[2]] = image.transpose(2, 0, 1)
-        to_masks[:, : raters.shape[1], : raters.shape[2]] = raters
-    return Part(tuple(names), images, masks, sizes)
+def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """[H, W, C], each channel on its own: Pillow takes four for colours with transparency, and 16 bits one at a time."""
+    if image.shape[:2] == tuple(size):
+        return image
+    height, width = size
+    shrinks = height * width < image.shape[0] * image.shape[1]
+    how = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
+    if image.dtype == np.uint8:
+        channels = [Image.fromarray(channel).resize((width, height), how) for channel in np.moveaxis(image, -1, 0)]
+        return np.stack([np.asarray(channel) for channel in channels], axis=-1)
+    channels = [Image.fromarray(channel.astype(np.float32)) for channel in np.moveaxis(image, -1, 0)]
+    found = np.stack([np.asarray(channel.resize((width, height), how)) for channel in channels], axis=-1)
+    return found.round().clip(0, 65535).astype(np.uint16)
+
+
+def _resized_masks(masks: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    if masks.shape[1:] == tuple(size):
+        return masks
+    nearest = Image.Resampling.NEAREST
+    return np.stack([np.asarray(Image.fromarray(mask).resize((size[1], size[0]), nearest)) for mask in masks])
+
+
+def _hash(array: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()

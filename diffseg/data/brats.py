@@ -5,12 +5,13 @@ al., 2022): the lowest 80 and the uppermost 26 of 155 slices are dropped, 8 px a
 intensities are cut at the volume's top and bottom percentile; here they are then scaled to 0 … 255 per modality.
 """
 
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from diffseg.config import Data
+from diffseg.data.files import Shape, remembered, volume_header, volume_numbers
 from diffseg.data.records import Found, Record, drawn_for_testing
 from diffseg.errors import DataError
 
@@ -18,91 +19,109 @@ MODALITIES = ("t1", "t1ce", "t2", "flair")
 LABELS = (0, 1, 2, 4)  # background, necrosis, oedema, enhancing tumour
 DROPPED = (80, 26)  # slices, at the lower and the upper end
 MARGIN = 8  # px, on every side
+INSIDE = (slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
 PERCENTILES = (1, 99)
 
 
 @dataclass(frozen=True)
 class Slice(Record):
-    """One axial slice of a volume; `image` is the folder of its files."""
+    """One axial slice of a patient's volumes; `image` is the folder of its files."""
 
-    index: int = 0
+    margin = MARGIN
+
+    @property
+    def volume(self) -> Path:
+        return _file(self.image, MODALITIES[-1])
 
     @property
     def files(self) -> tuple[Path, ...]:
         return (*(_file(self.image, kind) for kind in MODALITIES), *self.annotations)
 
-    def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """(image uint8 [H, W, 4], mask bool [1, H, W])."""
-        images, mask = _volume(self.image)
-        return images[:, :, self.index], mask[None, :, :, self.index]
+    def shape(self) -> Shape:
+        height, width = volume_header(self.volume).shape[:2]
+        return Shape(height - 2 * MARGIN, width - 2 * MARGIN, len(MODALITIES), deep=False)
+
+    def read_image(self, channels: int = 4, at_least: int | None = None) -> np.ndarray:
+        return _channels(self.image)[:, :, self.index]
+
+    def read_mask(self, path: Path, size: tuple[int, int]) -> np.ndarray:
+        return _tumour(path)[:, :, self.index]
 
 
-def find(root: Path) -> Found:
-    """`PATIENT/PATIENT_{t1,t1ce,t2,flair,seg}.nii.gz` (or .nii); a fifth of the patients, drawn by name, is for testing."""
+def find(root: Path, config: Data) -> Found:
+    """`PATIENT/PATIENT_{t1,t1ce,t2,flair,seg}.nii.gz` (or .nii).
+
+    A fifth of the patients, drawn by data.split_seed, is for testing.
+    """
     folders = sorted(path for path in root.iterdir() if path.is_dir() and any(path.glob("*.nii*")))
     if not folders:
         raise DataError(
             f"{root} has no folder with NIfTI files: BRATS is expected as PATIENT/PATIENT_t1.nii.gz and so on"
         )
     records, problems = [], []
+    tested = drawn_for_testing((folder.name for folder in folders), config.split_seed)
     for folder in folders:
-        missing = [kind for kind in (*MODALITIES, "seg") if not _file(folder, kind).is_file()]
-        if missing:
-            problems.append(f"{folder} has no {', '.join(missing)}: add the files, or remove the folder")
-            continue
         try:
-            depth = _header(_file(folder, "seg")).shape[-1]
+            slices = of_patient(folder, "test" if folder.name in tested else "train")
         except DataError as error:
             problems.append(str(error))
             continue
-        split = "test" if drawn_for_testing(folder.name) else "train"
-        for index in range(DROPPED[0], depth - DROPPED[1]):
-            name, annotations = f"{folder.name}/{index:03d}", (_file(folder, "seg"),)
-            records.append(Slice(name, split, folder, annotations, None, folder.name, index))
+        seg = _file(folder, "seg")
+        if not seg.is_file():
+            problems.append(f"{folder} has no seg: add the file, or remove the folder")
+            continue
+        records += [replace(record, annotations=(seg,)) for record in slices]
     return Found(tuple(records), tuple(problems))
 
 
-@lru_cache(maxsize=4)
-def _volume(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """(uint8 [H, W, D, 4], bool [H, W, D]) of a patient, cropped. Raises DataError."""
-    seg = _pixels(_file(folder, "seg"))
+def of_patient(folder: Path, split: str) -> list[Slice]:
+    """The slices of a patient that are used, without masks. Raises DataError."""
+    if missing := [kind for kind in MODALITIES if not _file(folder, kind).is_file()]:
+        raise DataError(f"{folder} has no {', '.join(missing)}: add the files, or remove the folder")
+    height, width, depth = volume_header(_file(folder, MODALITIES[-1])).shape[:3]
+    if min(height, width) <= 2 * MARGIN or depth <= sum(DROPPED):
+        raise DataError(
+            f"{folder} has volumes of {height} × {width} × {depth}: after cropping nothing of them would be left"
+        )
+    return [
+        Slice(f"{folder.name}/{index:03d}", split, folder, (), folder.name, index)
+        for index in range(DROPPED[0], depth - DROPPED[1])
+    ]
+
+
+@remembered
+def _channels(folder: Path) -> np.ndarray:
+    """uint8 [H, W, D, 4] of a patient, cropped. Raises DataError."""
+    channels, shape = [], None
+    for kind in MODALITIES:
+        path = _file(folder, kind)
+        numbers = volume_numbers(path)
+        if numbers.shape != (shape := shape or numbers.shape):
+            raise _disagree(path, numbers.shape, _file(folder, MODALITIES[0]), shape)
+        low, high = np.percentile(numbers, PERCENTILES)
+        if not np.isfinite(high - low):
+            raise DataError(f"{path} has values that are not finite: copy it anew, or remove the folder")
+        scaled = (numbers[INSIDE].clip(low, high) - low) * (255 / max(high - low, 1e-6))
+        channels.append(scaled.round().astype(np.uint8))
+    return np.stack(channels, axis=-1)
+
+
+@remembered
+def _tumour(path: Path) -> np.ndarray:
+    """bool [H, W, D]: where a patient's segmentation has any label, cropped. Raises DataError."""
+    seg, image = volume_numbers(path), _file(path.parent, MODALITIES[-1])
+    if seg.shape != (shape := volume_header(image).shape):
+        raise _disagree(image, shape, path, seg.shape)
     labels = set(np.unique(seg).tolist())
     if not labels <= set(LABELS):
         unknown = ", ".join(f"{label:g}" for label in sorted(labels - set(LABELS)))
-        raise DataError(f"{_file(folder, 'seg')} has the labels {unknown}: allowed are {', '.join(map(str, LABELS))}")
-    channels = []
-    for kind in MODALITIES:
-        pixels = _pixels(_file(folder, kind))
-        if pixels.shape != seg.shape:
-            shapes = [" × ".join(map(str, shape)) for shape in (pixels.shape, seg.shape)]
-            raise DataError(
-                f"{_file(folder, kind)} is {shapes[0]}, but its segmentation is {shapes[1]}: they must agree"
-            )
-        low, high = np.percentile(pixels, PERCENTILES)
-        scaled = (pixels.clip(low, high) - low) * (255 / max(high - low, 1e-6))
-        channels.append(scaled.round().astype(np.uint8))
-    inside = (slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
-    return np.stack(channels, axis=-1)[inside], (seg > 0)[inside]
+        raise DataError(f"{path} has the labels {unknown}: allowed are {', '.join(map(str, LABELS))}")
+    return (seg > 0)[INSIDE]
 
 
-def _pixels(path: Path) -> np.ndarray:
-    image = _header(path)
-    try:
-        return np.asarray(image.dataobj)
-    except (OSError, EOFError, ValueError) as error:
-        raise DataError(f"{path} cannot be decoded ({error}): it is truncated or damaged, copy it anew") from None
-
-
-def _header(path: Path):
-    import nibabel
-
-    try:
-        image = nibabel.load(path)
-    except (OSError, EOFError, ValueError, nibabel.filebasedimages.ImageFileError) as error:
-        raise DataError(f"{path} is not a NIfTI volume ({error}): copy it anew, or remove the folder") from None
-    if len(image.shape) != 3:
-        raise DataError(f"{path} has {len(image.shape)} dimensions: a volume has three")
-    return image
+def _disagree(path: Path, shape: tuple, other: Path, others: tuple) -> DataError:
+    shapes = [" × ".join(map(str, found)) for found in (shape, others)]
+    return DataError(f"{path} is {shapes[0]}, but {other} is {shapes[1]}: all volumes of a patient have one shape")
 
 
 def _file(folder: Path, kind: str) -> Path:

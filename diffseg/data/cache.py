@@ -1,95 +1,155 @@
 """Decoded data sets on disk, so that the trials of a study decode once.
 
-`<cache>/<key>/` is written under another name and renamed: a kill leaves nothing half-written, and of two processes that
-build at once the later one finds the work done.
+`<cache>/<key>/` is built under another name and renamed: a kill leaves nothing that could be taken for whole. Of two
+processes that want one entry at once, the later waits for the earlier (the operating system frees the lock of a dead one).
+An entry remembers every file and folder that it was made from, and is built anew when one of them has changed.
 """
 
+import errno
 import hashlib
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 
 from diffseg.config import Data
-from diffseg.data.arrays import Content, Part, digest
-from diffseg.data.records import Record, unreadable
+from diffseg.data.arrays import Allocate, Content, Part
+from diffseg.data.files import unreadable
+from diffseg.data.records import Record
+from diffseg.errors import DataError
 
 log = logging.getLogger(__name__)
-VERSION = 3  # of the arrays' meaning and the files' form; raise it when either changes
+VERSION = 5  # of the arrays' meaning and the files' form; raise it when either changes
+IN_MEMORY = 2**26  # bytes of an array that is read at once; larger ones are memory-mapped
+INDEX = "index.json"
+SETTINGS = {  # what the arrays depend on, besides the files
+    "layout", "size", "channels", "fit", "scale", "foreground", "split_seed", "train_images", "test_images"
+}  # fmt: skip
+
+Records = dict[str, list[Record]]  # by split
 
 
 def through(
-    cache: Path | None, config: Data, records: dict[str, list[Record]], build: Callable[[], Content]
+    cache: Path | None, config: Data, root: Path, choose: Callable[[], Records], build: Callable[..., Content]
 ) -> tuple[Content, str]:
     """The content and its digest, from the cache, or built and put there.
 
-    A damaged entry is built anew; without a folder, the content is just built. Raises DataError as `build` does.
+    choose() finds the records to be decoded, build(records, allocate) decodes them. A damaged entry, or one of another
+    version or of files that have changed, is built anew; without a folder, the content is just built. Raises DataError as
+    these two do, and if there is no room for the entry.
     """
     if cache is None:
-        content = build()
-        return content, digest(content)
-    entry = cache / _key(config, records)
-    if entry.is_dir():
-        try:
-            return _read(entry)
-        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-            log.warning("the cached data in %s are damaged (%s) and built anew", entry, error)
-            shutil.rmtree(entry, ignore_errors=True)
-    content = build()
-    checksum = digest(content)
-    _write(entry, content, checksum)
-    return content, checksum
+        content = build(choose())
+        return content, content.digest
+    from filelock import FileLock
 
-
-def _key(config: Data, records: dict[str, list[Record]]) -> str:
-    """A name for what the arrays depend on: settings, and every file's path, size and time of change."""
-    settings = config.model_dump(include={"layout", "size", "fit", "scale"})
-    files = [
-        (split, record.name, str(file), *_state(file))
-        for split, chosen in records.items()
-        for record in chosen
-        for file in record.files
-    ]
-    return hashlib.sha256(json.dumps([VERSION, settings, files]).encode()).hexdigest()[:20]
-
-
-def _state(file: Path) -> tuple[int, int]:
+    entry = cache / _key(config, root)
     try:
-        state = file.stat()
+        cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{entry}.lock"):
+            return _sound(entry) or _built(entry, root, choose(), build)
     except OSError as error:
-        raise unreadable(file, error) from None
-    return state.st_size, state.st_mtime_ns
+        raise DataError(
+            f"the decoded data cannot be kept in {cache} ({error.strerror or error}): make room there, or give another --store"
+        ) from None
 
 
-def _read(entry: Path) -> tuple[Content, str]:
-    """Memory-mapped arrays, writable copies of their pages. Raises ValueError if they are not what was written."""
-    index = json.loads((entry / "index.json").read_text())
-    content = {
-        split: Part(
-            tuple(names),
-            *(np.load(entry / f"{split}-{kind}.npy", mmap_mode="c") for kind in ("images", "masks", "sizes")),
-        )
+def _built(entry: Path, root: Path, records: Records, build: Callable[..., Content]) -> tuple[Content, str]:
+    temporary = entry.with_suffix(".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
+    shutil.rmtree(entry, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        index = {"version": VERSION, "sources": _sources(root, records)}
+        content = build(records, allocate=_files(temporary))
+        for name, array in content.arrays.items():
+            path = temporary / f"{name}.npy"
+            if not path.exists():
+                np.save(path, array)
+        index |= {"digest": content.digest, "channels": content.channels, "raters": content.raters}
+        index["names"] = {split: part.names for split, part in content.parts.items()}
+        del content  # the files themselves, mapped
+        index["checksums"] = {path.name: _checksum(path) for path in sorted(temporary.glob("*.npy"))}
+        (temporary / INDEX).write_text(json.dumps(index))
+        temporary.rename(entry)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return _read(entry, index)
+
+
+def _files(folder: Path) -> Allocate:
+    """Arrays that are files. Their room is claimed first: a disk that filled up later would kill the process."""
+
+    def allocate(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        path = folder / f"{name}.npy"
+        array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+        with path.open("r+b") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            elif shutil.disk_usage(folder).free < array.nbytes:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return array
+
+    return allocate
+
+
+def _key(config: Data, root: Path) -> str:
+    wanted = [str(root.resolve()), config.model_dump(mode="json", include=SETTINGS)]
+    return hashlib.sha256(json.dumps(wanted).encode()).hexdigest()[:20]
+
+
+def _sources(root: Path, records: Records) -> dict[str, list[int]]:
+    """Size and time of change of every file that is decoded, and of every folder below the root, by path."""
+    paths = {str(file) for chosen in records.values() for record in chosen for file in record.files}
+    return {path: _state(path) for path in (*sorted(paths), *(folder for folder, _, _ in os.walk(root)))}
+
+
+def _state(path: str) -> list[int]:
+    try:
+        state = os.stat(path)
+    except OSError as error:
+        raise unreadable(Path(path), error) from None
+    return [state.st_size, state.st_mtime_ns]
+
+
+def _sound(entry: Path) -> tuple[Content, str] | None:
+    """The entry's content if it is what was written and what it was made from has not changed, None otherwise."""
+    if not entry.is_dir():
+        return None
+    try:
+        index = json.loads((entry / INDEX).read_text())
+        if index["version"] != VERSION:
+            raise ValueError(f"they are of version {index['version']}, this is {VERSION}")
+        if changed := next((path for path, state in index["sources"].items() if _state(path) != state), None):
+            raise ValueError(f"{changed} has changed")
+        if damaged := [name for name, found in index["checksums"].items() if _checksum(entry / name) != found]:
+            raise ValueError(f"{', '.join(damaged)} is damaged")
+        return _read(entry, index)
+    except (OSError, EOFError, ValueError, KeyError, TypeError, DataError) as error:
+        log.warning("the cached data in %s are built anew: %s", entry, error)
+        return None
+
+
+def _read(entry: Path, index: dict) -> tuple[Content, str]:
+    """The entry's content and digest. Large arrays are mapped, with private copies of the pages that are written to."""
+    parts = {
+        split: Part(tuple(names), *(_array(entry / f"{split}-{kind.name}.npy") for kind in fields(Part)[1:]))
         for split, names in index["names"].items()
     }
-    if digest(content) != index["digest"]:
-        raise ValueError("the arrays do not match their digest")
-    return content, index["digest"]
+    return Content(parts, index["channels"], index["raters"], _array(entry / "histogram.npy")), index["digest"]
 
 
-def _write(entry: Path, content: Content, checksum: str) -> None:
-    temporary = entry.with_name(f"{entry.name}.{uuid4().hex}.tmp")
-    try:
-        temporary.mkdir(parents=True)
-        for split, part in content.items():
-            for kind in ("images", "masks", "sizes"):
-                np.save(temporary / f"{split}-{kind}.npy", getattr(part, kind))
-        index = {"digest": checksum, "names": {split: part.names for split, part in content.items()}}
-        (temporary / "index.json").write_text(json.dumps(index))
-        temporary.rename(entry)
-    except OSError as error:  # another process was first, or the disk is full: the arrays are at hand all the same
-        log.info("the decoded data are not cached in %s: %s", entry, error)
-        shutil.rmtree(temporary, ignore_errors=True)
+def _checksum(path: Path) -> str:
+    import xxhash
+
+    return xxhash.xxh3_128(np.memmap(path, np.uint8, "r")).hexdigest()
+
+
+def _array(path: Path) -> np.ndarray:
+    return np.load(path, mmap_mode="c" if path.stat().st_size > IN_MEMORY else None)

@@ -1,24 +1,58 @@
-"""ISIC 2016, the Part 1 layout of the challenge (Gutman et al., 2016): dermoscopic images, one lesion each."""
+"""ISIC 2016 (Gutman et al., 2016): dermoscopic images, one lesion each, in two layouts of the challenge."""
 
+import csv
+import re
 from pathlib import Path
 
-from diffseg.data.records import Found, files_in, joined, pairs
+from diffseg.config import Data
+from diffseg.data.files import files_in, unreadable
+from diffseg.data.records import Found, joined, no_folder, pairs
 from diffseg.errors import DataError
 
-SPLITS = {"train": "ISBI2016_ISIC_Part1_Training", "test": "ISBI2016_ISIC_Part1_Test"}
+SPLITS = {"train": "Training", "test": "Test"}
+PART1, PART3B = "ISBI2016_ISIC_Part1_{}_{}", "ISBI2016_ISIC_Part3B_{}_{}"
 SUFFIX = "_Segmentation"
+NAME = re.compile(r"(ISIC_\w+?)(?:_Segmentation)?(?:\.\w+)?")
 
 
-def find(root: Path) -> Found:
-    """Pairs of ISIC_*.jpg and ISIC_*_Segmentation.png."""
+def find(root: Path, config: Data) -> Found:
+    """Pairs of ISIC_*.jpg and ISIC_*_Segmentation.png: in the four folders of Part 1, or as Part 3B has them.
+
+    The latter lie side by side in one folder a split, or in one for both; the split is told by the challenge's CSV files.
+    """
+    if any((root / f"{PART3B.format(split, 'GroundTruth')}.csv").is_file() for split in SPLITS.values()):
+        return joined(_listed(root, name, split) for name, split in SPLITS.items())
     parts = []
-    for split, prefix in SPLITS.items():
-        folders = [root / f"{prefix}_{kind}" for kind in ("Data", "GroundTruth")]
+    for name, split in SPLITS.items():
+        folders = [root / PART1.format(split, kind) for kind in ("Data", "GroundTruth")]
         for folder in folders:
             if not folder.is_dir():
-                raise DataError(
-                    f"{root} has no folder {folder.name}: ISIC16 is expected as unpacked from the challenge's Part 1"
+                raise no_folder(
+                    root, folder.name, "ISIC16 is expected as unpacked from the challenge's Part 1, or its Part 3B"
                 )
         masks = {stem.removesuffix(SUFFIX): paths for stem, paths in files_in(folders[1]).items()}
-        parts.append(pairs(split, files_in(folders[0]), masks))
+        parts.append(pairs(name, files_in(folders[0]), masks))
     return joined(parts)
+
+
+def _listed(root: Path, name: str, split: str) -> Found:
+    table, folder = root / f"{PART3B.format(split, 'GroundTruth')}.csv", root / PART3B.format(split, "Data")
+    try:
+        with table.open(newline="") as lines:
+            rows = list(csv.reader(lines))
+    except FileNotFoundError:
+        raise DataError(f"{root} has no {table.name}: Part 3B has a CSV file for each split, which lists it") from None
+    except OSError as error:
+        raise unreadable(table, error) from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{table} is no CSV file ({error}): copy it anew") from None
+    found = files_in(folder if folder.is_dir() else root)
+    listed = {match[1] for row in rows for cell in row if (match := NAME.fullmatch(Path(cell.strip()).name))}
+    images = {stem: found[stem] for stem in listed & found.keys()}
+    masks = {stem: found[stem + SUFFIX] for stem in listed if stem + SUFFIX in found}
+    absent = tuple(
+        f"{table} lists {stem}, but {folder if folder.is_dir() else root} has no such image: add it, or remove the line"
+        for stem in sorted(listed - images.keys() - masks.keys())
+    )
+    part = pairs(name, images, masks)
+    return Found(part.records, part.problems + absent)

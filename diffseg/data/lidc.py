@@ -4,30 +4,32 @@ A rater who did not mark the nodule has an empty mask, and a mask's number is no
 """
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
-from diffseg.data.records import Found, Record, drawn_for_testing, files_in, read_mask
+from diffseg.config import Data
+from diffseg.data.files import files_in
+from diffseg.data.records import Found, Record, drawn_for_testing, joined, shared_names
 from diffseg.errors import DataError
 
 RATERS = 4
 CROP = re.compile(r"(?P<slice>z-.+_c\d+)_l(?P<rater>\d)")
 
 
-def find(root: Path) -> Found:
+def find(root: Path, config: Data) -> Found:
     """`PATIENT/nodule-N/{images,mask-0 … mask-3}/slice-K.png`, or `{images,gt}/PATIENT/z-…_c0.png` and `…_c0_l0 … l3.png`.
 
     The latter is also found in train/, val/ and test/, whose split then counts (val is trained on). Otherwise a fifth of
-    the patients is drawn for testing, by a hash of the name, so that adding patients moves no other.
+    the patients is drawn for testing, by data.split_seed.
     """
     for below in (root, root / "LIDC-IDRI-slices"):
         if any(below.glob("*/nodule-*/images")):
-            return _slices(below)
+            return _drawn(_slices(below), config)
     splits = [path for path in (root / "train", root / "val", root / "test") if (path / "images").is_dir()]
     if splits or (root / "images").is_dir():
-        parts = [_crops(path, "test" if path.name == "test" else "train") for path in splits] or [_crops(root, None)]
-        records = tuple(record for part in parts for record in part.records)
-        problems = tuple(problem for part in parts for problem in part.problems)
-        return Found(records, problems + _shared_patients(records))
+        if not splits:
+            return _drawn(_crops(root, "train"), config)
+        return joined(_crops(path, "test" if path.name == "test" else "train") for path in splits)
     raise DataError(
         f"{root} is no LIDC-IDRI in slices: expected are PATIENT/nodule-N/images with mask-0 to mask-3, "
         "or images/PATIENT and gt/PATIENT"
@@ -51,11 +53,12 @@ def _slices(root: Path) -> Found:
             else:
                 paths = tuple(found[name][0] for found in masks)
                 full = f"{patient}/{folder.name}/{name}"
-                records.append(Record(full, _split(patient), images[name][0], paths, read_mask, patient))
+                records.append(Record(full, "train", images[name][0], paths, patient))
+        problems += shared_names(images, *masks)
     return Found(tuple(records), tuple(problems))
 
 
-def _crops(root: Path, split: str | None) -> Found:
+def _crops(root: Path, split: str) -> Found:
     records, problems = [], []
     for folder in sorted(path for path in (root / "images").iterdir() if path.is_dir()):
         truth: dict[str, list[Path]] = {}
@@ -70,18 +73,12 @@ def _crops(root: Path, split: str | None) -> Found:
                     f"{paths[0]} has {len(found)} masks in gt/{folder.name}: every slice has {RATERS} raters"
                 )
                 continue
-            full = f"{folder.name}/{name}"
-            records.append(Record(full, split or _split(folder.name), paths[0], found, read_mask, folder.name))
+            records.append(Record(f"{folder.name}/{name}", split, paths[0], found, folder.name))
     return Found(tuple(records), tuple(problems))
 
 
-def _split(patient: str) -> str:
-    return "test" if drawn_for_testing(patient) else "train"
-
-
-def _shared_patients(records: tuple[Record, ...]) -> tuple[str, ...]:
-    splits: dict[str, set[str]] = {}
-    for record in records:
-        splits.setdefault(record.group, set()).add(record.split)
-    shared = sorted(patient for patient, found in splits.items() if len(found) > 1)
-    return (f"patients are in both splits: {', '.join(shared)}; leave each in one of them",) if shared else ()
+def _drawn(found: Found, config: Data) -> Found:
+    """With about a fifth of the patients for testing."""
+    tested = drawn_for_testing((record.group for record in found.records), config.split_seed)
+    records = (replace(record, split="test" if record.group in tested else "train") for record in found.records)
+    return Found(tuple(records), found.problems)

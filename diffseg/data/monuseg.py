@@ -1,5 +1,6 @@
 """MoNuSeg 2018 (Kumar et al., 2020): H&E tissue in TIFF, every nucleus a polygon in an Aperio XML."""
 
+from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from xml.etree.ElementTree import ParseError
@@ -8,7 +9,9 @@ import numpy as np
 from defusedxml import ElementTree
 from PIL import Image, ImageDraw
 
-from diffseg.data.records import Found, files_in, joined, pairs, unreadable
+from diffseg.config import Data
+from diffseg.data.files import files_in, remembered, unreadable
+from diffseg.data.records import Found, Record, joined, no_folder, pairs
 from diffseg.errors import DataError
 
 FOLDERS = {  # of images and annotations
@@ -17,20 +20,30 @@ FOLDERS = {  # of images and annotations
 }
 
 
-def find(root: Path) -> Found:
+@dataclass(frozen=True)
+class Outlined(Record):
+    """An image whose nuclei are outlined in an XML file."""
+
+    def read_mask(self, path: Path, size: tuple[int, int]) -> np.ndarray:
+        return instances(path, size) > 0
+
+    def objects(self, masks: np.ndarray) -> int:
+        return len(polygons(self.annotations[0]))
+
+
+def find(root: Path, config: Data) -> Found:
     """Pairs of TIFF and XML files with equal names."""
     parts = []
     for split, folders in FOLDERS.items():
         for folder in folders:
             if not (root / folder).is_dir():
-                raise DataError(
-                    f"{root} has no folder {folder}: MoNuSeg is expected as unpacked from the challenge's two archives"
-                )
+                raise no_folder(root, folder, "MoNuSeg is expected as unpacked from the challenge's two archives")
         images, annotations = (root / folder for folder in folders)
-        parts.append(pairs(split, files_in(images), files_in(annotations, (".xml",)), foreground))
+        parts.append(pairs(split, files_in(images), files_in(annotations, (".xml",)), Outlined))
     return joined(parts)
 
 
+@remembered  # counted and drawn one after the other
 def polygons(path: Path) -> list[np.ndarray]:
     """The nuclei of an XML as [n, 2] arrays of x, y in pixels; those of fewer than three vertices are left out.
 
@@ -57,8 +70,3 @@ def instances(path: Path, size: tuple[int, int]) -> np.ndarray:
     for k, vertices in enumerate(polygons(path), 1):
         draw.polygon([tuple(vertex) for vertex in vertices], fill=k)
     return np.asarray(canvas, dtype=np.int32)
-
-
-def foreground(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """bool [H, W]: whatever is nucleus."""
-    return instances(path, size) > 0

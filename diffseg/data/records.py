@@ -1,119 +1,136 @@
-"""What a layout finds on disk, and how one image with its mask is read. Every fault is a DataError of one sentence."""
+"""What a layout finds on disk, and how one image with its masks is read. Every fault is a DataError of one sentence."""
 
 import hashlib
+import itertools
+import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
+from diffseg.data import files
+from diffseg.data.files import Shape
 from diffseg.errors import DataError
 
 TEST_SHARE = 0.2
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-DEEP = ("I", "F")  # Pillow's modes of more than 8 bits begin so; converting them to 8 bits cuts values off
+COUNTED = 2048  # px a side at most, of masks whose objects are counted: larger ones are thinned out
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image at full size, decoded."""
+
+    image: np.ndarray  # uint8 or uint16 [H, W, C]; smaller where a JPEG was read so
+    masks: np.ndarray  # bool [R, H, W], one a rater
+    objects: int  # that are annotated: polygons, or connected parts of what most raters marked
 
 
 @dataclass(frozen=True)
 class Record:
-    """One image of a data set and where its mask comes from."""
+    """One image of a data set and where its masks come from."""
 
     name: str
     split: str  # train or test
     image: Path
-    annotations: tuple[Path, ...]  # one a rater: mask image, or XML
-    read_mask: Callable[[Path, tuple[int, int]], np.ndarray] = field(
-        repr=False
-    )  # (file, (height, width)) → bool [H, W]
+    annotations: tuple[Path, ...]  # one a rater
     group: str | None = None  # the patient, where the layout tells: all of a group are in one split
+    index: int | None = None  # of the slice, in a volume
+    foreground: tuple[int | str, ...] = ()  # values of the masks that are it, where there are more than two
+
+    margin: ClassVar[int] = 0  # px that the image lacks of its volume's slice, on every side
+
+    @property
+    def volume(self) -> Path | None:
+        """The file with the geometry of the volume that it is a slice of."""
+        return None if self.index is None else self.image
 
     @property
     def files(self) -> tuple[Path, ...]:
         return self.image, *self.annotations
 
-    def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """(image uint8 [H, W, C], masks bool [R, H, W], one a rater) at full size. Raises DataError."""
-        image = read_image(self.image)
-        return image, np.stack([self.read_mask(path, image.shape[:2]) for path in self.annotations])
+    def shape(self) -> Shape:
+        """Of the image, without decoding. Raises DataError."""
+        return files.shape(self.image)
+
+    def read(self, channels: int = 3, at_least: int | None = None) -> Sample:
+        """Decode image and masks (see files.read_image). Raises DataError."""
+        image, masks = self.read_image(channels, at_least), self.read_masks()
+        return Sample(image, masks, self.objects(masks))
+
+    def read_image(self, channels: int = 3, at_least: int | None = None) -> np.ndarray:
+        """uint8 or uint16 [H, W, C]."""
+        return files.read_image(self.image, channels, self.index, at_least)
+
+    def read_masks(self) -> np.ndarray:
+        """bool [R, H, W] at full size; where there are no annotations, one that is empty. Raises DataError."""
+        size = self.shape().size
+        if not self.annotations:
+            return np.zeros((1, *size), bool)
+        return np.stack([self.read_mask(path, size) for path in self.annotations])
+
+    def read_mask(self, path: Path, size: tuple[int, int]) -> np.ndarray:
+        """bool [H, W] of one rater."""
+        return files.read_mask(path, size, self.foreground, self.index)
+
+    def objects(self, masks: np.ndarray) -> int:
+        from scipy.ndimage import label
+
+        thinned = masks[:, :: 1 + masks.shape[1] // COUNTED, :: 1 + masks.shape[2] // COUNTED]
+        return label(2 * thinned.sum(0, np.int16) > len(masks), structure=np.ones((3, 3)))[1]
 
 
 @dataclass(frozen=True)
 class Found:
-    """The pairs of a data set, and one sentence for every file that has no partner."""
+    """The images of a data set, and one sentence for every file that cannot be used."""
 
     records: tuple[Record, ...]
     problems: tuple[str, ...] = ()
 
 
-def joined(parts: list[Found]) -> Found:
+def joined(parts: Iterable[Found]) -> Found:
+    parts = list(parts)
     return Found(tuple(r for part in parts for r in part.records), tuple(p for part in parts for p in part.problems))
 
 
-def in_parallel(function: Callable, records: list[Record] | tuple[Record, ...]) -> list:
+def in_parallel(
+    function: Callable, records: Sequence[Record], on_progress: Callable[[int, int], None] | None = None
+) -> list:
     """The function of every record, in order, on all processors: decoding releases the interpreter's lock.
 
-    Pillow's warnings (odd TIFF tags, say) are silenced out here, because the filters belong to the process: threads
-    that each save and restore them leave them changed.
+    Slices of one volume stay on one processor, so that it is decoded once. on_progress is told how many of how many
+    are done. Pillow's warnings (odd TIFF tags, say) are silenced out here, because the filters belong to the process:
+    threads that each save and restore them leave them changed.
     """
-    with warnings.catch_warnings():
+    groups = [list(group) for _, group in itertools.groupby(records, key=lambda record: record.image)]
+    results = []
+    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
         warnings.filterwarnings("ignore", module=r"PIL\.")
-        with ThreadPoolExecutor() as pool:
-            return list(pool.map(function, records))
-
-
-def read_image(path: Path) -> np.ndarray:
-    """uint8 [H, W, 3]; gray is repeated. Raises DataError, also for more than 8 bits a channel."""
-    image = _open(path)
-    if image.mode.startswith(DEEP):
-        raise DataError(
-            f"{path} has pixels of more than 8 bits (mode {image.mode}), of which 8 bits would keep only a part: "
-            "choose the range that matters and save it as 8-bit gray or RGB"
-        )
-    return np.asarray(image.convert("RGB"))
-
-
-def read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """bool [H, W] from a mask image of two values, 0 for background. size: (height, width) of its image."""
-    image = _open(path)
-    pixels = np.asarray(image if image.mode.startswith(DEEP) else image.convert("L"))
-    if pixels.shape != size:
-        raise DataError(
-            f"{path} is {pixels.shape[1]} × {pixels.shape[0]} px, but its image is {size[1]} × {size[0]}: "
-            "mask and image must have one size"
-        )
-    values = np.unique(pixels)
-    if not (set(values.tolist()) <= {0, 255} or set(values.tolist()) <= {0, 1}):
-        shown = ", ".join(map(str, values[:6])) + (", …" if len(values) > 6 else "")
-        raise DataError(
-            f"{path} has the values {shown}: a mask holds 0 for background and 255 (or 1) for foreground, nothing else"
-        )
-    return pixels > 0
-
-
-def unreadable(path: Path, error: OSError) -> DataError:
-    return DataError(f"{path} cannot be read ({error.strerror}): put it back or allow reading it, or remove it")
-
-
-def files_in(folder: Path, extensions: tuple[str, ...] = EXTENSIONS) -> dict[str, list[Path]]:
-    """Files of a folder by stem; it should be one a stem."""
-    found: dict[str, list[Path]] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in extensions and not path.name.startswith("."):
-            found.setdefault(path.stem, []).append(path)
-    return found
+        try:
+            for found in pool.map(lambda group: [function(record) for record in group], groups):
+                results += found
+                if on_progress:
+                    on_progress(len(results), len(records))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+        finally:
+            files.forget()
+    return results
 
 
 def pairs(
-    split: str, images: dict[str, list[Path]], annotations: dict[str, list[Path]], reader: Callable = read_mask
+    split: str,
+    images: dict[str, list[Path]],
+    annotations: dict[str, list[Path]],
+    make: Callable[..., Record] = Record,
 ) -> Found:
     """Records of the names in both, problems for those in one only and for names that several files share."""
-    records = tuple(
-        Record(name, split, images[name][0], (annotations[name][0],), reader)
-        for name in sorted(images.keys() & annotations.keys())
-    )
+    names = sorted(images.keys() & annotations.keys())
+    records = tuple(make(name, split, images[name][0], (annotations[name][0],)) for name in names)
     problems = [
         f"{images[name][0]} has no mask: add it, or remove the image"
         for name in sorted(images.keys() - annotations.keys())
@@ -122,37 +139,45 @@ def pairs(
         f"{annotations[name][0]} has no image: add it, or remove the mask"
         for name in sorted(annotations.keys() - images.keys())
     ]
-    problems += [
+    return Found(records, (*problems, *shared_names(images, annotations)))
+
+
+def shared_names(*folders: dict[str, list[Path]]) -> tuple[str, ...]:
+    """A problem for every name that several files of a folder share."""
+    return tuple(
         f"{first} and {' and '.join(path.name for path in others)} have one name: leave only one of them"
-        for first, *others in (*images.values(), *annotations.values())
+        for folder in folders
+        for first, *others in folder.values()
         if others
-    ]
-    return Found(records, tuple(problems))
+    )
 
 
-def _open(path: Path) -> Image.Image:
-    """The image, decoded. Raises DataError."""
-    try:
-        with Image.open(path) as image:
-            # Pillow itself only warns up to twice the limit
-            if Image.MAX_IMAGE_PIXELS and image.width * image.height > Image.MAX_IMAGE_PIXELS:
-                raise Image.DecompressionBombError
-            image.load()
-            return image
-    except UnidentifiedImageError:
-        what = "is empty" if path.stat().st_size == 0 else "is not an image"
-        raise DataError(f"{path} {what}: give a PNG, JPEG, TIFF or BMP file, or remove it") from None
-    except Image.DecompressionBombError:
-        raise DataError(f"{path} has more than {Image.MAX_IMAGE_PIXELS:,} pixels: cut it into smaller images") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno:  # of the file system, such as a link that leads nowhere
-            raise unreadable(path, error) from None
-        raise DataError(f"{path} cannot be decoded ({error}): it is truncated or damaged, copy it anew") from None
+def conflicts(records: Sequence[Record]) -> tuple[str, ...]:
+    """Problems between records: names used twice, groups in both splits, raters that differ in number."""
+    problems, names, splits = [], {}, {}
+    for record in records:
+        if (other := names.setdefault((record.split, record.name), record)) is not record:
+            problems.append(f"{record.image} and {other.image} are both called {record.name}: rename one of them")
+        if record.group is not None:
+            splits.setdefault(record.group, set()).add(record.split)
+        if len(record.annotations) != len(records[0].annotations):
+            problems.append(
+                f"{record.image} has {len(record.annotations)} raters, but {records[0].image} has "
+                f"{len(records[0].annotations)}: every image of a data set has as many"
+            )
+    if shared := sorted(group for group, found in splits.items() if len(found) > 1):
+        problems.append(f"patients or groups are in both splits: {', '.join(shared)}; leave each in one of them")
+    return tuple(problems)
 
 
-def drawn_for_testing(name: str) -> bool:
-    """Whether an image or a group of that name is one of the fifth that is for testing, where a layout has no split.
+def drawn_for_testing(names: Iterable[str], seed: int) -> set[str]:
+    """A fifth of the names (of images or groups), at least one, where a layout has no split.
 
-    The draw is a hash of the name, so adding others moves none.
+    They are those with the lowest hashes of seed and name, so adding a name moves one other at most.
     """
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) < TEST_SHARE * 2**32
+    names = sorted(set(names), key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
+    return set(names[: max(1, round(TEST_SHARE * len(names)))])
+
+
+def no_folder(root: Path, folder: str, expected: str) -> DataError:
+    return DataError(f"{root} has no folder {folder}: {expected}")

@@ -1,0 +1,182 @@
+"""Decoded images and masks as tensors, gathered into batches on the device where they are used."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple, dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from diffseg.data.records import Record
+
+DEVICE_SHARE = 0.4  # of a device's free memory that a split may take; larger ones stay on the host
+OUTLIERS = 0.005  # share of the 16-bit training pixels at either end that is clipped
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Images of any sizes in one tensor, one after the other, each [C, H, W]."""
+
+    values: torch.Tensor  # [Σ C·H·W]
+    channels: int
+    sizes: torch.Tensor  # int64 [N, 2], on the device of the values
+    starts: torch.Tensor  # int64 [N]: where each begins, likewise
+    uniform: tuple[int, int] | None  # the size of all, if they have one
+
+    @classmethod
+    def stacked(cls, images: Sequence[torch.Tensor]) -> "Pixels":
+        """Images [C, H, W], one after the other."""
+        sizes = torch.tensor([image.shape[1:] for image in images], device=images[0].device)
+        return cls.of(torch.cat([image.flatten() for image in images]), len(images[0]), sizes)
+
+    @classmethod
+    def of(cls, values: torch.Tensor, channels: int, sizes: torch.Tensor) -> "Pixels":
+        lengths = channels * sizes.prod(1)
+        uniform = tuple(sizes[0].tolist()) if (sizes == sizes[:1]).all() else None
+        return cls(values, channels, sizes, lengths.cumsum(0) - lengths, uniform)
+
+    @property
+    def device(self) -> torch.device:
+        return self.values.device
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        """The index-th image, [C, H, W]."""
+        (height, width), start = self.sizes[index].tolist(), int(self.starts[index])
+        return self.values[start : start + self.channels * height * width].view(self.channels, height, width)
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return (self[index] for index in range(len(self)))
+
+    def to(self, device: torch.device) -> "Pixels":
+        return replace(self, **{name: getattr(self, name).to(device) for name in ("values", "sizes", "starts")})
+
+    def subset(self, indices: torch.Tensor) -> "Pixels":
+        return replace(self, sizes=self.sizes[indices], starts=self.starts[indices])
+
+    def windows(self, which: torch.Tensor, corners: torch.Tensor, size: int) -> torch.Tensor:
+        """[B, C, size, size] of images which [B] at top-left corners [B, 2]."""
+        if self.uniform == (size, size):
+            length = self.channels * size * size
+            return self.values.view(-1, self.channels, size, size)[self.starts[which] // length]
+        heights, widths = self.sizes[which].unbind(1)
+        span = torch.arange(size, device=which.device)
+        rows, columns = (corners[:, side, None] + span for side in (0, 1))
+        pixel = rows[:, :, None] * widths[:, None, None] + columns[:, None, :]
+        channel = torch.arange(self.channels, device=which.device) * (heights * widths)[:, None]
+        return self.values[(self.starts[which, None] + channel)[:, :, None, None] + pixel[:, None]]
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How pixel values become the network's numbers, per channel of the training images."""
+
+    low: tuple[float, ...]  # becomes −1
+    high: tuple[float, ...]  # becomes 1
+    mean: tuple[float, ...]  # of the numbers so scaled
+    sd: tuple[float, ...]
+
+    @classmethod
+    def of(cls, histogram: np.ndarray) -> "Scaling":
+        """From the counts [C, levels] of the training images: 8 bits keep their range, 16 bits lose their outliers."""
+        levels = np.arange(histogram.shape[1])
+        low, high = np.zeros(len(histogram)), np.full(len(histogram), 255.0)
+        if len(levels) > 256:
+            shares = histogram.cumsum(1) / histogram.sum(1, keepdims=True)
+            low = (shares <= OUTLIERS).sum(1).astype(float)
+            high = np.maximum((shares < 1 - OUTLIERS).sum(1), low + 1)
+        scaled = (2 * (levels - low[:, None]) / (high - low)[:, None] - 1).clip(-1, 1)
+        share = histogram / histogram.sum(1, keepdims=True)
+        mean = (share * scaled).sum(1)
+        sd = np.sqrt((share * (scaled - mean[:, None]) ** 2).sum(1))
+        return cls(*(tuple(x.tolist()) for x in (low, high, mean, np.maximum(sd, 1e-3))))
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images and masks of one split, decoded."""
+
+    names: tuple[str, ...]
+    images: Pixels  # uint8 or uint16 [C, H, W] each
+    masks: Pixels  # uint8 [R, H, W] each, 0 or 1, one a rater
+    objects: tuple[int, ...]  # that are annotated, of each image
+    scaling: Scaling
+    standard: bool  # whether images are given mean 0 and deviation 1 in the end
+    channels: int  # that the network takes: gray images (C = 1) are repeated
+    device: torch.device  # where batches go, and the pixels if they fit
+    source: Callable[[], list[Record]] | None = None  # finds the images' files; None for what is not as it is in files
+
+    @cached_property
+    def sizes(self) -> torch.Tensor:
+        """int64 [N, 2]: height and width of each image, on the device."""
+        return self.images.sizes.to(self.device)
+
+    @cached_property
+    def records(self) -> list[Record]:
+        """Where the images came from."""
+        return self.source()
+
+    def to(self, device: torch.device | str) -> "Split":
+        """For batches on the device. The pixels go there as well unless they would take too much of its memory."""
+        device = torch.device(device)
+        nbytes = sum(pixels.values.nbytes for pixels in (self.images, self.masks))
+        if device.type == "cuda" and nbytes > DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
+            return replace(self, device=device)
+        return replace(self, images=self.images.to(device), masks=self.masks.to(device), device=device)
+
+    def subset(self, indices: torch.Tensor) -> "Split":
+        """The images that indices [K] number, without a copy of their pixels."""
+        own, chosen = indices.to(self.images.device), indices.tolist()
+        pick = lambda values: tuple(values[index] for index in chosen)  # noqa: E731
+        return replace(
+            self,
+            names=pick(self.names),
+            images=self.images.subset(own),
+            masks=self.masks.subset(own),
+            objects=pick(self.objects),
+            source=None,
+        )
+
+    def windows(self, which: torch.Tensor, corners: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Square windows of images and masks, on the device: uint8 or uint16 [B, C, size, size], uint8 [B, R, size, size]."""
+        place = self.images.device
+        found = (pixels.windows(which.to(place), corners.to(place), size) for pixels in (self.images, self.masks))
+        return tuple(pixels.to(self.device) for pixels in found)
+
+    def cropped(self, corners: torch.Tensor, size: int) -> "Split":
+        """The same with one window of each image in its place."""
+        which = torch.arange(len(self.names), device=corners.device)
+        images, masks = self.windows(which, corners, size)
+        sizes = torch.full_like(self.sizes, size)
+        return replace(
+            self,
+            images=Pixels.of(images.reshape(-1), self.images.channels, sizes),
+            masks=Pixels.of(masks.reshape(-1), self.masks.channels, sizes),
+            source=None,
+        )
+
+    def scaled(self, images: torch.Tensor) -> torch.Tensor:
+        """Pixels [B, C, H, W] as float32 in [−1, 1], with as many channels as the network takes."""
+        low, high, _, _ = self._levels
+        numbers = images.float() / ((high - low) / 2) - (high + low) / (high - low)
+        if images.dtype != torch.uint8:
+            numbers = numbers.clamp(-1, 1)
+        return numbers.expand(-1, self.channels, -1, -1) if images.shape[1] == 1 else numbers
+
+    def normalised(self, images: torch.Tensor) -> torch.Tensor:
+        """Scaled images [B, C, H, W] as the network takes them: as they are, or with mean 0 and deviation 1 a channel."""
+        if not self.standard:
+            return images
+        _, _, mean, sd = self._levels
+        return (images - mean) / sd
+
+    def inputs(self, images: torch.Tensor) -> torch.Tensor:
+        """Pixels [B, C, H, W] as the network takes them."""
+        return self.normalised(self.scaled(images))
+
+    @cached_property
+    def _levels(self) -> torch.Tensor:
+        """float32 [4, C, 1, 1]: the scaling's low, high, mean and sd, on the device."""
+        return torch.tensor(astuple(self.scaling), device=self.device)[:, :, None, None]
