@@ -45,6 +45,32 @@ def fingerprints(tables: Tables) -> alt.LayerChart | None:
     return (lines + points).properties(width=560, height=300)
 
 
+def effective_weights(tables: Tables) -> alt.FacetChart | None:
+    """The effective weight W(λ) of the noise levels in E2's training, log scale, each curve's greatest 1, over the log-SNR."""
+    rows = tables.timesteps[(tables.timesteps["experiment"] == "e2") & (tables.timesteps["weight"] > 0)]
+    rows = rows[rows["weight"] < float("inf")]  # a schedule's end, where it stands still
+    curves = t.errors(Tables(**{**vars(tables), "timesteps": rows}), ["e2"], "weight")
+    if curves.empty:
+        return None
+    curves["share"] = curves["mean"] / curves.groupby(t.GROUP)["mean"].transform("max")
+    look = _look(tables.trials["series"], curves["series"], "series")
+    lines = alt.Chart(curves).mark_line()
+    lines = lines.encode(
+        x=alt.X("log_snr:Q", title="log-SNR (noise at the left)"),
+        y=alt.Y("share:Q", title="effective weight (log scale)", scale=alt.Scale(type="log")),
+        color=look["color"],
+        strokeDash=look["strokeDash"],
+        tooltip=[
+            "dataset",
+            "series",
+            alt.Tooltip("t", format=".3f"),
+            alt.Tooltip("log_snr", format=".2f", title="log-SNR"),
+            alt.Tooltip("mean", format=".3g", title="effective weight"),
+        ],
+    )
+    return _facets(lines.properties(width=260, height=200))
+
+
 def learning_curves(tables: Tables) -> alt.FacetChart | None:
     """Training loss over the steps, log scale, a panel for each data set."""
     rows = tables.curves[tables.curves["metric"] == "loss"]
@@ -52,10 +78,11 @@ def learning_curves(tables: Tables) -> alt.FacetChart | None:
         return None
     rows = rows.groupby([*t.GROUP, "step"], sort=False)["value"].mean().reset_index()
     look = _look(tables.trials["series"], rows["series"], "series")
+    scale = "log" if (rows["value"] > 0).all() else "symlog"  # a learnt weighting makes the loss a logarithm
     lines = alt.Chart(rows).mark_line(strokeWidth=1.5)
     lines = lines.encode(
         x=alt.X("step:Q", title="step"),
-        y=alt.Y("value:Q", title="training loss (log scale)", scale=alt.Scale(type="log")),
+        y=alt.Y("value:Q", title=f"training loss ({scale} scale)", scale=alt.Scale(type=scale)),
         color=look["color"],
         strokeDash=look["strokeDash"],
         tooltip=["dataset", "series", "step", alt.Tooltip("value", format=".4g", title="loss")],

@@ -51,6 +51,7 @@ def _figures(found: Tables) -> dict[str, str | None]:
             charts.mask_errors,
             charts.losses,
             charts.fingerprints,
+            charts.effective_weights,
             charts.learning_curves,
             charts.reliability,
         )

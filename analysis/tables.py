@@ -1,6 +1,7 @@
 """Data frames from ledgers, and the numbers that the report states."""
 
 import json
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -169,11 +170,12 @@ def _variants(trials: pd.DataFrame) -> pd.Series:
     for _, group in trials.groupby(["experiment", "dataset", "network"]):
         varying = [c for c in columns if group[c].astype(str).nunique() > 1]
         for index, row in group.iterrows():
-            labels[index] = ", ".join(_value(column, row[column]) for column in varying)
+            labels[index] = ", ".join(_value(column, row[column]) for column in varying if not pd.isna(row[column]))
     return labels
 
 
 def _value(column: str, value) -> str:
+    name = column.removeprefix("config_").partition("_")[2].replace("_", " ")
     if column == "config_diffusion_target":
         return {"epsilon": "ε"}.get(value, value)
     if column == "config_inference_seeds":
@@ -181,4 +183,10 @@ def _value(column: str, value) -> str:
         return f"deep ensemble of {count}" if count else "one network"
     if column == "config_inference_augment":
         return {"none": "no test-time augmentation", "symmetries": "test-time augmentation"}[value]
-    return f"{column.removeprefix('config_').partition('_')[2]} {value:g}" if isinstance(value, float) else str(value)
+    if column == "config_diffusion_profile":  # knots are too many to name
+        return "no profile" if value == "[]" else f"profile {zlib.crc32(value.encode()):08x}"
+    if isinstance(value, bool | np.bool_):
+        return name if value else f"no {name}"
+    if isinstance(value, float):
+        return f"{name} {value:g}"
+    return f"{name} {value}" if name in ("schedule", "weighting", "density", "loss", "ends") else str(value)

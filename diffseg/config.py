@@ -155,25 +155,107 @@ FEED_FORWARD = ("segformer", "nnunet")  # networks without a noisy mask: E1 only
 Network = Annotated[EnsemDiff | SegDiff | MedSegDiff | AmbDiff | SegFormer | NNUNet, Field(discriminator="name")]
 
 
+PUBLISHED = {  # what None stands for, by the schedule or weighting that uses the setting
+    "location": ("schedule", {"laplace": 0.0, "cauchy": 0.0, "edm": -1.2, "logit-normal": 0.0}),
+    "spread": ("schedule", {"laplace": 0.5, "cauchy": 1.0, "edm": 1.2, "logit-normal": 1.0}),
+    "gamma": ("weighting", {"min-snr": 5.0, "soft-min-snr": 5.0, "p2": 1.0}),
+}
+USERS = {  # which choices use a setting; with others it is at its default
+    **{name: {choice: tuple(values)} for name, (choice, values) in PUBLISHED.items()},
+    "activation": {"target": ("x0",)},
+    "temperature": {"schedule": ("sigmoid",)},
+    "shift": {"schedule": ("shifted-cosine",)},
+    "boundary_weight": {"loss": ("boundary",)},
+    "boundary_width": {"loss": ("boundary",)},
+    "bias": {"weighting": ("sigmoid",)},
+    "sigma_data": {"weighting": ("edm",)},
+    "density_decay": {"density": ("adaptive",)},
+    "unbiased": {"density": ("profile",)},
+    "mixing": {"weighting": ("profile",), "density": ("profile", "adaptive")},
+    "profile": {"weighting": ("profile",), "density": ("profile",)},
+    "profile_floor": {"weighting": ("profile",), "density": ("profile",)},
+    "profile_exponent": {"weighting": ("profile",), "density": ("profile",)},
+}
+
+
 class Diffusion(Section):
-    schedule: Literal["linear", "cosine"] = "linear"
+    # The noise levels λ(t), t from 0 (clean) to 1 (noise): diffusion/schedules.py
+    schedule: Literal["linear", "linear-continuous", "cosine", "shifted-cosine", "sigmoid", "simple-linear",
+                      "laplace", "cauchy", "edm", "logit-normal"] = "linear"
     steps: PositiveInt = 1000                             # T of the published discrete chain; the network sees t·T − 1
-    target: Literal["epsilon", "x0"] = "epsilon"
-    activation: Literal["identity", "tanh"] = "identity"  # of an x0 output; tanh is mapped onto the coding's range
-    coding: Literal["pm1", "01"] = "pm1"                  # mask values: −1 and 1, or 0 and 1
-    density: Literal["uniform"] = "uniform"               # of training timesteps, stratified over the batch
-    discrete: bool = False                                # training timesteps are the points i/T, as published
+    location: float | None = None                         # of λ (laplace, cauchy) or ln(σ/α) (edm, logit-normal); published if None
+    spread: Positive | None = None                        # of the same
+    temperature: Annotated[float, Field(ge=0.1)] = 1.0    # τ of the sigmoid schedule
+    shift: Positive = 0.25                                # noise_d/image_d of shifted-cosine; as published for 64 and 256 px
     input_scale: Positive = 1.0                           # b of the input b·x0, which adds 2 ln b to the log-SNR
-    weighting: Literal["target", "snr+1"] = "target"      # of the loss: none on the target's own; or SNR + 1 on x0's
-    reduction: Literal["mean", "sum"] = "mean"            # of the loss over an image's pixels and channels
+    log_snr_max: Annotated[float, Field(ge=-60, le=20)] = 20.0
+    log_snr_min: Annotated[float, Field(ge=-60, le=20)] = -20.0
+    ends: Literal["limited", "exact", "zero-terminal"] = "limited"  # these are limits; or met at both ends; or at t = 1, in α
+    # What the network is told and predicts: diffusion/targets.py
+    time: Literal["steps", "unit"] = "steps"              # t·T − 1, or t itself
+    coding: Literal["pm1", "01"] = "pm1"                  # mask values: −1 and 1, or 0 and 1
+    self_conditioning: bool = False                       # it is also given its last x̂0; in training, in half of the steps
+    target: Literal["epsilon", "x0", "v"] = "epsilon"
+    activation: Literal["identity", "tanh", "sigmoid"] = "identity"  # of an x0 output, mapped onto the coding's range
     variance: Literal["small", "large", "learned"] = "small"  # of the ancestral step; learned: a second output
-    time: Literal["steps", "unit"] = "steps"              # what the network is told: t·T − 1, or t itself
+    # What is minimised: diffusion/losses.py and weightings.py
+    loss: Literal["mse", "cross-entropy", "dice-cross-entropy", "boundary"] = "mse"  # boundary: weighted MSE
+    boundary_weight: Positive = 10.0                      # of a pixel at the mask's border, added to the 1 of all
+    boundary_width: Annotated[float, Field(gt=0, le=20)] = 5.0  # standard deviation of its fall with the distance, px
+    reduction: Literal["mean", "sum"] = "mean"            # of the loss over an image's pixels and channels
+    weighting: Literal["target", "uniform", "snr", "snr+1", "truncated-snr", "min-snr", "soft-min-snr", "p2", "sigmoid",
+                       "edm", "debiased", "learned", "profile"] = "target"  # on x0's loss; target: none on the target's own
+    gamma: Positive | None = None                         # SNR where (soft-)min-snr levels off; p2's exponent; published if None
+    bias: float = 0.0                                     # log-SNR where the sigmoid weight is a half
+    sigma_data: Positive = 0.5                            # standard deviation of the data in the edm weight
+    decoupled: bool = False                               # times −dλ/dt: a noise level weighs the same in every schedule
+    # Training timesteps: diffusion/densities.py
+    density: Literal["uniform", "independent", "adaptive", "profile"] = "uniform"  # independent: not stratified
+    discrete: bool = False                                # training timesteps are the points i/T, as published
+    unbiased: bool = False                                # the loss is divided by the profile's density; by the adaptive, always
+    density_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999  # of the loss's moving average behind the adaptive density
+    # A curve over the log-SNR, such as a data set's fingerprint, for weighting or density: diffusion/profile.py
+    profile: tuple[tuple[float, Annotated[float, Field(ge=0)]], ...] = ()  # knots [log-SNR, weight], joined by straight lines
+    profile_floor: Fraction = 0.0                         # least weight, as a share of the greatest
+    profile_exponent: Positive = 1.0
+    mixing: Fraction = 0.0                                # share of a constant, in the adaptive density, too
 
     @model_validator(mode="after")
     def _consistent(self):
         if self.schedule == "linear" and not 25 <= self.steps <= 10_000:
             raise ValueError(f"steps is {self.steps}, but the linear schedule (β up to 20/steps) is defined for 25 to 10000")
+        if self.log_snr_min >= self.log_snr_max:
+            raise ValueError(f"log_snr_min is {self.log_snr_min:g}, but it must be below log_snr_max, {self.log_snr_max:g}")
+        if "cross-entropy" in self.loss and (self.target, self.activation) != ("x0", "sigmoid"):
+            raise ValueError(f"loss {self.loss} is of logits of the mask: set diffusion.target=x0 and diffusion.activation=sigmoid")
+        if self.weighting == "learned" and self.density == "adaptive":
+            raise ValueError("density adaptive needs a loss that is never negative, but weighting learned makes it a logarithm")
+        levels, weights = [level for level, _ in self.profile], [weight for _, weight in self.profile]
+        if "profile" in (self.weighting, self.density) and len(levels) < 2:
+            raise ValueError("weighting or density profile needs diffusion.profile, two or more knots [log-SNR, weight]")
+        if levels != sorted(set(levels)) or (weights and not any(weights)):
+            raise ValueError("the knots of diffusion.profile must rise in log-SNR, and one weight at least must be above 0")
         return self
+
+    def published(self, name: str) -> float:
+        """A setting, or, where it is None, what was published for the schedule or weighting that uses it."""
+        choice, values = PUBLISHED[name]
+        value = getattr(self, name)
+        return values[getattr(self, choice)] if value is None else value
+
+    def resolved(self) -> "Diffusion":
+        """With what the choices do not use at its default, and published values in place of None."""
+        leaves = self.model_dump()
+        for name, users in USERS.items():
+            if not any(getattr(self, choice) in values for choice, values in users.items()):
+                leaves.pop(name)
+            elif name in PUBLISHED:
+                leaves[name] = self.published(name)
+        if self.density == "adaptive":
+            leaves["unbiased"] = True
+        if self.weighting == "learned":
+            leaves.pop("decoupled")  # a factor that depends on the noise level only is learnt away
+        return Diffusion(**leaves)
 
 
 class Training(Section):
@@ -195,7 +277,8 @@ class Training(Section):
 
 
 class Inference(Section):
-    sampler: Literal["ancestral", "ddim"] = "ancestral"
+    sampler: Literal["ancestral", "ddim", "dpm-solver++"] = "ancestral"
+    eta: Fraction = 0.0                                   # of ddim: 0 draws no noise, 1 as much as ancestral with small variance
     steps: PositiveInt = 1000                             # network evaluations a sample (E1 needs one)
     clip: Literal["coding", "pm1", "none"] = "coding"     # of x̂0 while sampling: to the coding's range, to ±1, or not
     ensemble: PositiveInt = 5                             # predictions an image
@@ -269,27 +352,25 @@ class Config(Section):
     def _resolved_diffusion(self) -> Diffusion:
         if self.network.name in FEED_FORWARD:
             return Diffusion()
-        leaves = self.diffusion.model_dump()
         if self.experiment == "e1":
-            return Diffusion(steps=leaves["steps"], time=leaves["time"])
-        if self.experiment == "e3":
-            leaves |= {"target": "x0", "weighting": "target", "variance": "small"}
-        if self.experiment == "e4":
-            leaves |= {"target": "epsilon", "coding": "pm1", "weighting": "target", "variance": "small"}
-        if leaves["target"] != "x0":
-            leaves.pop("activation")
-        return Diffusion(**leaves)
+            return Diffusion(steps=self.diffusion.steps, time=self.diffusion.time)
+        leaves = self.diffusion.model_dump()
+        if self.experiment in ("e3", "e4"):  # the paper's measurements
+            leaves |= {"loss": "mse", "weighting": "target", "decoupled": False, "density": "uniform"}
+            leaves |= {"variance": "small", "self_conditioning": False}
+            leaves |= {"target": "x0"} if self.experiment == "e3" else {"target": "epsilon", "coding": "pm1"}
+        return Diffusion(**leaves).resolved()
 
     def _resolved_inference(self) -> Inference:
         leaves, unused = self.inference.model_dump(), set()
         if self.experiment in ("e3", "e4"):
             unused = set(leaves) - {"batch", "timesteps", "timestep_images"}
         elif self.experiment == "e1":
-            unused = {"sampler", "steps", "clip", "timesteps", "timestep_images"}
+            unused = {"sampler", "eta", "steps", "clip", "timesteps", "timestep_images"}
         if self.network.name == "nnunet":
             unused = set(leaves) - {"threshold", "examples", "seeds"}
         if self.experiment == "e2":
-            unused = {"seeds"}
+            unused = {"seeds"} if self.inference.sampler == "ddim" else {"seeds", "eta"}
         leaves = {key: value for key, value in leaves.items() if key not in unused}
         if self.network.name in FEED_FORWARD and self.inference.augment == "none":
             leaves["ensemble"] = 1  # all members would be the same
@@ -367,4 +448,6 @@ def _sentence(error: dict) -> str:
     message = error["msg"].removeprefix("Value error, ")
     if not error["loc"]:
         return message
+    if isinstance(error["input"], dict):  # several settings of a section do not go together
+        return f"{path}: {message}"
     return f"{path}: got {json.dumps(error['input'], default=str)[:80]}; {message[0].lower()}{message[1:]}"

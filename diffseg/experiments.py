@@ -3,11 +3,12 @@
 | | input | conditioned on | predicts | loss |
 |---|---|---|---|---|
 | e1 feed-forward segmentation | noise in place of x_t | image | mask logits | Dice + cross-entropy |
-| e2 diffusion segmentation | noisy mask x_t | image | ε or x0 | mean squared error |
+| e2 diffusion segmentation | noisy mask x_t | image | ε, x0 or v | mean squared error, or others on x0 |
 | e3 mask prediction | noisy mask x_t | nothing | x0 (Eq. 2) | mean squared error |
 | e4 image generation | noisy image x_t | nothing | ε (Eq. 1) | mean squared error |
 
 MedSegDiff's second output, a mask from the image alone, adds its own loss in E1 and E2: nothing else trains that half.
+What a loss learns for itself, its uncertainty or its density of timesteps, is a part of the network, and so of checkpoints.
 """
 
 from collections.abc import Callable
@@ -19,11 +20,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from diffseg.config import Config
-from diffseg.diffusion.densities import DENSITIES, discrete
+from diffseg.diffusion.densities import Adaptive, discrete, timesteps
+from diffseg.diffusion.losses import LOSSES
 from diffseg.diffusion.samplers import SAMPLERS
 from diffseg.diffusion.schedules import alpha_sigma, log_snr
 from diffseg.diffusion.targets import RANGES, activated, coded, decoded, noised, target, to_x0
+from diffseg.diffusion.uncertainty import Uncertainty
 from diffseg.diffusion.variational import bound
+from diffseg.diffusion.weightings import target_weight
 from diffseg.networks import build
 
 MASK_CHANNELS = 1
@@ -33,8 +37,14 @@ def build_network(config: Config) -> nn.Module:
     """The configured network with the channels that its experiment needs."""
     channels = config.data.channels if config.experiment == "e4" else MASK_CHANNELS
     image_channels = config.data.channels if config.experiment in ("e1", "e2") else 0
+    inputs = 2 if config.diffusion.self_conditioning else 1
     outputs = 2 if config.diffusion.variance == "learned" else 1
-    return build(config.network, channels, image_channels, outputs * channels, config.data.size)
+    network = build(config.network, inputs * channels, image_channels, outputs * channels, config.data.size)
+    if config.diffusion.weighting == "learned":
+        network.uncertainty = Uncertainty()
+    if config.diffusion.density == "adaptive":
+        network.density = Adaptive()
+    return network
 
 
 def task(config: Config) -> "FeedForward | Denoising":
@@ -82,31 +92,51 @@ class Denoising:
         return self.config.experiment == "e2"
 
     def loss(self, network: Callable, images: torch.Tensor, masks: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
-        """What is minimised: the weighted error at random noise levels, of images [B, C, H, W] and masks [B, 1, H, W]."""
-        diffusion = self.config.diffusion
-        t = DENSITIES[diffusion.density](len(images), draw)
-        t = discrete(t, diffusion.steps) if diffusion.discrete else t
-        signal = self._signal(images, masks)
-        return self.loss_at(network, images, masks, t, _noise_like(signal, draw))
+        """What is minimised: the weighted error at random noise levels, of images [B, C, H, W] and masks [B, 1, H, W].
 
-    def loss_at(self, network, images, masks, t: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """The loss at noise levels t [B] with the given noise [B, C, H, W].
-
-        weighting "snr+1": (SNR + 1) times the squared error of x̂0 (Christensen et al., 2025), whatever the target.
-        A learnt variance adds the variational term times T/1000, which does not train x̂0 (Nichol & Dhariwal, 2021).
+        With self-conditioning, half of the steps are given an estimate (Analog Bits, Chen et al., 2023): those of an even
+        seed, which the host knows without asking the device.
         """
         diffusion = self.config.diffusion
-        denoised = self._denoised(network, images, masks, t, noise)
-        if diffusion.weighting == "target":
-            errors = F.mse_loss(denoised.output, target(denoised.signal, noise, diffusion), reduction="none")
-        else:
-            errors = (denoised.x0 - denoised.signal).square() * self._log_snr(t).exp().add(1).float().view(-1, 1, 1, 1)
+        adaptive = network.density if diffusion.density == "adaptive" else None
+        drawn, density = timesteps(len(images), diffusion, draw, adaptive)
+        t = discrete(drawn, diffusion.steps) if diffusion.discrete else drawn
+        signal = self._signal(images, masks)
+        guided = diffusion.self_conditioning and draw.initial_seed() % 2 == 0
+        losses, calibration = self._losses(network, images, masks, t, _noise_like(signal, draw), guided)
+        if adaptive is not None and network.training:
+            adaptive.update(drawn, losses.detach(), diffusion.density_decay)
+        if density is not None and diffusion.unbiased:
+            losses = losses / density.float()
+        return losses.mean() + _calibration_loss(calibration, masks, self.config)
+
+    def loss_at(self, network, images, masks, t: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """The loss at noise levels t [B] with the given noise [B, C, H, W]."""
+        losses, calibration = self._losses(network, images, masks, t, noise, guided=False)
+        return losses.mean() + _calibration_loss(calibration, masks, self.config)
+
+    def _losses(self, network, images, masks, t, noise, guided: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(losses [B] at noise levels t [B], calibration output or None).
+
+        A learnt variance adds the variational term times T/1000, which does not train x̂0 (Nichol & Dhariwal, 2021). A
+        learnt weighting divides by what loss is to be expected at the noise level, and adds its logarithm (EDM2).
+        """
+        diffusion = self.config.diffusion
+        denoised, wanted = self._denoised(network, images, masks, t, noise, guided)
+        errors = LOSSES[diffusion.loss](denoised.output, wanted, denoised.logits, masks, diffusion)
+        weight = target_weight(t, diffusion)
+        if weight is not None:
+            errors = errors * weight.float().view(-1, 1, 1, 1)
         errors = errors.flatten(1)
-        loss = errors.mean(1) if diffusion.reduction == "mean" else errors.sum(1)
+        losses = errors.mean(1) if diffusion.reduction == "mean" else errors.sum(1)
         if diffusion.variance == "learned":
-            terms = bound(denoised.signal, denoised.x0.detach(), denoised.share, t, self._log_snr, diffusion.steps)
-            loss = loss + diffusion.steps / 1000 * terms
-        return loss.mean() + _calibration_loss(denoised.calibration, masks, self.config)
+            signal = self._signal(images, masks)
+            terms = bound(signal, denoised.x0.detach(), denoised.share, t, self._log_snr, diffusion.steps)
+            losses = losses + diffusion.steps / 1000 * terms
+        if diffusion.weighting == "learned":
+            expected = network.uncertainty(self._log_snr(t))
+            losses = losses / expected.exp() + expected
+        return losses, denoised.calibration
 
     def errors(
         self, network: Callable, images: torch.Tensor, masks: torch.Tensor, t: torch.Tensor, draw: torch.Generator
@@ -114,12 +144,12 @@ class Denoising:
         """(mask error, loss), each [B], at noise levels t [B]. The loss is the target's mean squared error, unweighted.
 
         The mask error is the mean squared error of x̂0, clipped to the coding's range as in sampling, in units of masks
-        in ±1 whatever the coding; NaN for E4.
+        in ±1 whatever the coding; NaN for E4. With self-conditioning, the network is given an estimate, as in sampling.
         """
         signal = self._signal(images, masks)
         noise = _noise_like(signal, draw)
-        denoised = self._denoised(network, images, masks, t, noise)
-        wanted = target(signal, noise, self.config.diffusion)
+        guided = self.config.diffusion.self_conditioning
+        denoised, wanted = self._denoised(network, images, masks, t, noise, guided)
         loss = F.mse_loss(denoised.output, wanted, reduction="none").flatten(1).mean(1)
         if self.config.experiment == "e4":
             return torch.full_like(loss, torch.nan), loss
@@ -131,14 +161,19 @@ class Denoising:
         """Foreground probability [B, 1, H, W] of one sampled mask an image (E2). noise(k) is the k-th N(0, I) draw."""
         diffusion, inference = self.config.diffusion, self.config.inference
         clip = {"coding": RANGES[diffusion.coding], "pm1": (-1.0, 1.0), "none": (-torch.inf, torch.inf)}[inference.clip]
+        estimate = None
 
         def denoise(x_t: torch.Tensor, t: torch.Tensor):
-            output, share, _ = self._output(network, x_t, t.expand(len(x_t)), images)
+            nonlocal estimate
             scales = alpha_sigma(self._log_snr(t), x_t)
-            return to_x0(output, x_t, *scales, diffusion).clamp(*clip), share
+            found = self._predicted(network, x_t, t.expand(len(x_t)), scales, images, estimate)
+            estimate = found.x0
+            return found.x0.clamp(*clip), found.share
 
         draws = iter(range(1, inference.steps + 1))
-        x0 = SAMPLERS[inference.sampler](denoise, noise(0), inference.steps, self._log_snr, lambda: noise(next(draws)))
+        options = {"eta": inference.eta} if inference.sampler == "ddim" else {}
+        sample = SAMPLERS[inference.sampler]
+        x0 = sample(denoise, noise(0), inference.steps, self._log_snr, lambda: noise(next(draws)), **options)
         return decoded(x0, diffusion.coding)
 
     def _signal(self, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
@@ -147,32 +182,43 @@ class Denoising:
     def _log_snr(self, t: torch.Tensor) -> torch.Tensor:
         return log_snr(t, self.config.diffusion)
 
-    def _denoised(self, network, images, masks, t, noise) -> "_Denoised":
+    def _denoised(self, network, images, masks, t, noise, guided: bool) -> tuple["_Prediction", torch.Tensor]:
+        """(prediction, target). guided: the network is given its own estimate, through which it is not trained."""
         signal = self._signal(images, masks)
         scales = alpha_sigma(self._log_snr(t), signal)
         x_t = noised(signal, noise, *scales)
-        output, share, calibration = self._output(network, x_t, t, images)
-        x0 = to_x0(output, x_t, *scales, self.config.diffusion)
-        return _Denoised(signal, output, x0, share, calibration)
+        estimate = None
+        if guided:
+            with torch.no_grad():
+                estimate = self._predicted(network, x_t, t, scales, images).x0
+        found = self._predicted(network, x_t, t, scales, images, estimate)
+        return found, target(signal, noise, *scales, self.config.diffusion)
 
-    def _output(self, network, x_t, t, images):
-        """(prediction of the target, share of the large variance, calibration output or None)."""
+    def _predicted(self, network, x_t, t, scales, images, estimate: torch.Tensor | None = None) -> "_Prediction":
         diffusion = self.config.diffusion
         condition = images if self.config.experiment == "e2" else None
-        output, calibration = _called(network, self.config, x_t, _told(t, self.config).to(x_t.dtype), condition)
+        inputs = self._self_conditioned(x_t, estimate) if diffusion.self_conditioning else x_t
+        logits, calibration = _called(network, self.config, inputs, _told(t, self.config).to(x_t.dtype), condition)
         share = {"small": 0.0, "large": 1.0}.get(diffusion.variance)
         if share is None:
-            output, extra = output.chunk(2, dim=1)
+            logits, extra = logits.chunk(2, dim=1)
             share = (extra + 1) / 2
-        return activated(output, diffusion), share, calibration
+        output = activated(logits, diffusion)
+        return _Prediction(logits, output, to_x0(output, x_t, *scales, diffusion), share, calibration)
+
+    def _self_conditioned(self, x_t: torch.Tensor, estimate: torch.Tensor | None) -> torch.Tensor:
+        """x_t and the estimate of x0 within the coding's range, or zeros if there is none yet, [B, 2C, H, W]."""
+        if estimate is None:
+            return torch.cat([x_t, torch.zeros_like(x_t)], dim=1)
+        return torch.cat([x_t, estimate.clamp(*RANGES[self.config.diffusion.coding])], dim=1)
 
 
 @dataclass(frozen=True)
-class _Denoised:
-    signal: torch.Tensor  # what was noised
-    output: torch.Tensor  # the prediction of the target
+class _Prediction:
+    logits: torch.Tensor  # before the activation
+    output: torch.Tensor  # of the target
     x0: torch.Tensor  # of the signal, not clipped
-    share: torch.Tensor | float
+    share: torch.Tensor | float  # of the large variance
     calibration: torch.Tensor | None
 
 

@@ -12,7 +12,7 @@ from diffseg.batches import one_rater, random_corners
 from diffseg.config import Config
 from diffseg.data.arrays import scaled_size
 from diffseg.data.splits import Split
-from diffseg.diffusion.schedules import log_snr
+from diffseg.diffusion.effective import effective_weight
 from diffseg.experiments import Denoising, task
 from diffseg.randomness import generator
 
@@ -71,9 +71,10 @@ def corners(height: int, width: int, size: int, overlap: float) -> list[tuple[in
 def errors_over_t(
     network: nn.Module, split: Split, config: Config, on_batch: Callable[[], None] = lambda: None
 ) -> list[dict]:
-    """Mask error and loss at `inference.timesteps` equally spaced noise levels: rows of t, log_snr, mask_error, loss.
+    """Errors at `inference.timesteps` equally spaced noise levels: rows of t, log_snr, mask_error, loss, weight.
 
-    Means over the first `inference.timestep_images` images of the split, one noise draw each (E2, E3, E4).
+    Means over the first `inference.timestep_images` images of the split, one noise draw each (E2, E3, E4). weight is the
+    effective weight of the noise level in training.
     """
     experiment = task(config)
     assert isinstance(experiment, Denoising)
@@ -97,9 +98,9 @@ def errors_over_t(
                 sums[k] += (
                     torch.stack(experiment.errors(network, images[part], masks[part], times, draw)).double().sum(1)
                 )
-    levels = log_snr(grid, config.diffusion)
-    columns = torch.stack([grid, levels, *(sums / count).unbind(1)], dim=1)
-    return [dict(zip(("t", "log_snr", "mask_error", "loss"), row, strict=True)) for row in columns.tolist()]
+    levels, weights = effective_weight(grid, config.diffusion, getattr(network, "uncertainty", None))
+    columns = torch.stack([grid, levels, *(sums / count).unbind(1), weights], dim=1)
+    return [dict(zip(("t", "log_snr", "mask_error", "loss", "weight"), row, strict=True)) for row in columns.tolist()]
 
 
 def autocast(config: Config, device: torch.device) -> torch.autocast:

@@ -31,6 +31,8 @@ def cost(config: Config) -> Cost:
     inference, tests = config.inference, config.data.test_images or UNKNOWN_TEST_IMAGES
     networks = max(1, len(inference.seeds))
     passes = 0 if inference.seeds else 3 * config.steps * batch  # the backward pass costs two forward ones
+    if config.diffusion.self_conditioning:
+        passes += 0.5 * config.steps * batch  # estimates in half of the steps
     if config.experiment != "e1":
         passes += len(config.training.snapshots) * inference.timesteps * inference.timestep_images
     if config.network.name == "nnunet":
@@ -50,18 +52,18 @@ def _network(config: Config) -> tuple[int, Pass, int]:
     if config.network.name == "nnunet":
         return _nnunet(config.data)
     data = Data(size=config.data.size, channels=config.data.channels)  # what the network depends on
-    parameters = _parameters(config.network, config.experiment, config.diffusion.variance, data)
+    channels = {"variance": config.diffusion.variance, "self_conditioning": config.diffusion.self_conditioning}
+    parameters = _parameters(config.network, config.experiment, Diffusion(**channels), data)
     forward = _pass(config.network, config.experiment in ("e1", "e2"), data)
     return parameters, forward, config.training.batch
 
 
 @lru_cache
-def _parameters(network: Network, experiment: str, variance: str, data: Data) -> int:
+def _parameters(network: Network, experiment: str, diffusion: Diffusion, data: Data) -> int:
     import torch
 
     from diffseg.experiments import build_network
 
-    diffusion = Diffusion(variance=variance)
     config = Config(experiment=experiment, network=network, data=data, diffusion=diffusion)
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in build_network(config).parameters())

@@ -48,9 +48,10 @@ SCHEMAS = {
     # Learning curves: loss, gradient_norm, learning_rate, step_seconds, idle_share … at training steps.
     "curves": pa.schema([*_KEY, ("step", pa.int64()), ("metric", pa.string()), ("value", pa.float64())]),
     # Errors of the trained model over the noise levels. mask_error: mean squared error of the predicted clean mask in
-    # units of masks in ±1 (0 to 4; NaN for E4). loss: mean squared error of the trained target.
+    # units of masks in ±1 (0 to 4; NaN for E4). loss: mean squared error of the trained target. weight: effective weight
+    # W(λ) of the noise level in training, on the squared error of ε per unit of log-SNR.
     "timesteps": pa.schema([*_KEY, ("step", pa.int64()), ("t", pa.float64()), ("log_snr", pa.float64()),
-                            ("mask_error", pa.float64()), ("loss", pa.float64())]),
+                            ("mask_error", pa.float64()), ("loss", pa.float64()), ("weight", pa.float64())]),
     "images": pa.schema([*_KEY, ("image", pa.string()), ("metric", pa.string()), ("value", pa.float64())]),
     # Reliability of the merged foreground probability, pooled over all test pixels, ten equal bins.
     "calibration": pa.schema([*_KEY, ("bin", pa.int32()), ("count", pa.int64()), ("confidence", pa.float64()),
@@ -174,8 +175,10 @@ class Ledger:
         if not paths:
             return None
         data = ds.dataset(paths, filesystem=self.filesystem, format="parquet")
+        schema = SCHEMAS[table]  # columns that an earlier version did not write are empty
         if table == "trials":  # the leaves of the configuration may differ between versions
-            data = data.replace_schema(pa.unify_schemas([f.physical_schema for f in data.get_fragments()]))
+            schema = pa.unify_schemas([f.physical_schema for f in data.get_fragments()])
+        data = data.replace_schema(schema)
         return data.to_table(columns=columns)
 
 

@@ -3,6 +3,7 @@
 import os
 
 from diffseg.config import Config
+from diffseg.diffusion.combinations import warnings
 from studies.estimate import cost, flops_per_second
 from studies.ledger import Ledger
 from studies.session import Resources, missing, place
@@ -12,7 +13,7 @@ GPU_FLOPS = 2e13  # a cautious guess for a GPU that is not measured before it is
 
 
 def plan(study: Study, ledger: Ledger, resources: Resources) -> dict:
-    """Trials with their cost, and the whole: how many are missing, how many run side by side here, seconds in all."""
+    """Trials with their cost, the whole of it (missing, side by side here, seconds in all), and what is known to go wrong."""
     share, concurrent = place(resources, [_this_machine()])
     speed = GPU_FLOPS * share.gpus if share.gpus else flops_per_second(max(1, int(share.cpus)))
     left = {trial.name for trial in missing(study, ledger, retry=False)}
@@ -27,6 +28,7 @@ def plan(study: Study, ledger: Ledger, resources: Resources) -> dict:
         "cpus": share.cpus,
         "gpus": share.gpus,
         "seconds": seconds,
+        "warnings": _warnings(study),
     }
 
 
@@ -45,7 +47,18 @@ def table(found: dict):
     if found["left_out"]:
         wanted = " ".join(f"--data {name}=ROOT" for name in found["left_out"])
         lines.append(f"Left out, since no root was given: {', '.join(found['left_out'])} (add {wanted}).")
+    for sentence, names in found["warnings"].items():
+        lines.append(f"Mind that {sentence} ({names[0]}{f' and {len(names) - 1} more' if names[1:] else ''}).")
     return Group(rows, *lines)
+
+
+def _warnings(study: Study) -> dict[str, list[str]]:
+    """Sentences on combinations of settings that are known to go wrong, with the names of the trials that have them."""
+    found: dict[str, list[str]] = {}
+    for trial in study.trials:
+        for sentence in warnings(trial.config):
+            found.setdefault(sentence, []).append(trial.name)
+    return found
 
 
 def _row(name: str, config: Config, missing: bool, speed: float) -> dict:

@@ -37,7 +37,7 @@ def test_leaves_set_are_leaves_read(rate, steps):
         ({"training.steps": 1.5}, ["training.steps", "1.5"]),
         ({"training.steps": True}, ["training.steps", "true"]),
         ({"training.steps": 0}, ["training.steps", "0", "greater"]),
-        ({"diffusion.target": "v"}, ["diffusion.target", '"v"', "epsilon", "x0"]),
+        ({"diffusion.target": "u"}, ["diffusion.target", '"u"', "epsilon", "x0", "v"]),
         ({"network.width": 33}, ["33", "multiple of 32"]),
         ({"diffusion.steps": 10}, ["10", "25"]),
         ({"data.name": "../up"}, ["data.name"]),

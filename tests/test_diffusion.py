@@ -3,13 +3,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from diffseg.config import Diffusion
-from diffseg.diffusion.densities import DENSITIES, discrete
+from diffseg.diffusion.densities import discrete
 from diffseg.diffusion.samplers import SAMPLERS, times
-from diffseg.diffusion.schedules import LOG_SNR_LIMIT, SCHEDULES, alpha_sigma, log_snr
+from diffseg.diffusion.schedules import SCHEDULES, alpha_sigma, log_snr
 from diffseg.diffusion.targets import RANGES, activated, coded, decoded, noised, target, to_epsilon, to_x0
 from diffseg.diffusion.variational import bound
 from diffseg.randomness import generator
@@ -20,7 +20,7 @@ def test_linear_schedule_meets_the_discrete_one_at_its_points(steps):
     betas = np.linspace(0.1 / steps, 20 / steps, steps)
     published = np.cumprod(1 - betas)
     t = torch.arange(1, steps + 1, dtype=torch.float64) / steps
-    ours = torch.sigmoid(SCHEDULES["linear"](t, steps)).numpy()
+    ours = torch.sigmoid(SCHEDULES["linear"](t, Diffusion(steps=steps))).numpy()
     assert np.abs(ours - published).max() < 1e-6
     if steps in (100, 1000):  # facts of the published chains
         assert ours[-1] == pytest.approx({1000: 4.036e-5, 100: 2.04e-5}[steps], rel=2e-3)
@@ -28,7 +28,9 @@ def test_linear_schedule_meets_the_discrete_one_at_its_points(steps):
 
 def test_cosine_schedule_is_its_closed_form():
     t = torch.linspace(0.01, 0.99, 50, dtype=torch.float64)
-    assert torch.allclose(torch.sigmoid(SCHEDULES["cosine"](t, 1000)), torch.cos(math.pi * t / 2) ** 2, atol=1e-12)
+    assert torch.allclose(
+        torch.sigmoid(SCHEDULES["cosine"](t, Diffusion())), torch.cos(math.pi * t / 2) ** 2, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -40,16 +42,17 @@ def test_schedules_fall_and_stay_within_the_limit(schedule):
     )
     levels = log_snr(grid, Diffusion(schedule=schedule))
     assert torch.isfinite(levels).all()
-    assert levels.abs().max() <= LOG_SNR_LIMIT
-    assert (levels[grid >= 1e-4].diff() < 0).all()
-    assert float(levels[0]) == pytest.approx(LOG_SNR_LIMIT)
+    assert levels.abs().max() <= 20
+    assert (levels.diff() <= 0).all()
+    assert (levels[(grid >= 1e-4) & (levels.abs() < 19.9)].diff() < 0).all()  # cauchy's tails reach the limits early
+    assert float(levels[0]) == pytest.approx(9.21 if schedule == "linear-continuous" else 20, abs=1e-3)
 
 
 @given(scale=st.floats(0.03, 2), t=st.floats(0.02, 0.98))
 def test_input_scaling_is_that_of_the_scaled_input(scale, t):
     """b·x0 in place of x0, divided by the standard deviation: γ' = b²γ / ((b² − 1)γ + 1) (Christensen et al., 2025)."""
     t = torch.tensor(t, dtype=torch.float64)
-    gamma = torch.sigmoid(SCHEDULES["cosine"](t, 1000))
+    gamma = torch.sigmoid(SCHEDULES["cosine"](t, Diffusion()))
     expected = scale**2 * gamma / ((scale**2 - 1) * gamma + 1)
     ours = torch.sigmoid(log_snr(t, Diffusion(schedule="cosine", input_scale=scale)))
     assert float(ours) == pytest.approx(float(expected), abs=1e-8)
@@ -61,9 +64,9 @@ def test_conversions_invert_each_other(level, x0, noise):
     alpha, sigma = alpha_sigma(torch.tensor([level]), x0)
     assert float(alpha**2 + sigma**2) == pytest.approx(1)
     x_t = noised(x0, noise, alpha, sigma)
-    for name in ("epsilon", "x0"):
+    for name in ("epsilon", "x0", "v"):
         diffusion = Diffusion(target=name)
-        recovered = to_x0(target(x0, noise, diffusion), x_t, alpha, sigma, diffusion)
+        recovered = to_x0(target(x0, noise, alpha, sigma, diffusion), x_t, alpha, sigma, diffusion)
         assert torch.allclose(recovered, x0, atol=1e-9 * math.exp(6))
     assert torch.allclose(to_epsilon(x0, x_t, alpha, sigma), noise, atol=1e-9 * math.exp(6))
 
@@ -86,16 +89,6 @@ def test_codings_decode_to_the_mask_and_activation_stays_within(coding):
     assert float(outputs.min()) == pytest.approx(low)
     assert float(outputs.max()) == pytest.approx(high)
     assert float(outputs[50]) == pytest.approx((low + high) / 2)
-
-
-@pytest.mark.parametrize("density", DENSITIES)
-@settings(max_examples=20)
-@given(count=st.integers(1, 64), seed=st.integers(0, 2**31 - 1))
-def test_timesteps_are_one_in_each_equal_interval(density, count, seed):
-    t = DENSITIES[density](count, generator("cpu", seed))
-    assert t.shape == (count,)
-    assert ((t >= 0) & (t <= 1)).all()
-    assert sorted((t * count).long().clamp(max=count - 1).tolist()) == list(range(count))
 
 
 def sampled(name, steps, denoise, start, diffusion):

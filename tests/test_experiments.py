@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffseg.config import Config
 from diffseg.diffusion.schedules import log_snr
@@ -124,6 +125,103 @@ def test_medsegdiff_trains_its_other_half_where_there_is_an_image(experiment, ti
         )
     expected = 0.0 if calibration is None else 10 * float((calibration - masks).square().mean())
     assert losses[10.0] - losses[0.0] == pytest.approx(expected, abs=1e-5)
+
+
+PROFILE = [[-12.0, 0.0], [-4.0, 2.0], [0.0, 1.0], [6.0, 0.0]]
+CHOICES = [
+    {"target": "v", "weighting": "min-snr", "schedule": "sigmoid"},
+    {"target": "epsilon", "weighting": "sigmoid", "decoupled": True},
+    {"weighting": "learned"},
+    {"density": "adaptive", "weighting": "debiased"},
+    {"density": "profile", "unbiased": True, "mixing": 0.1},
+    {"density": "independent", "weighting": "profile", "schedule": "laplace"},
+    {"loss": "dice-cross-entropy", "activation": "sigmoid"},
+    {"loss": "boundary", "variance": "learned", "discrete": True},
+    {"self_conditioning": True, "ends": "zero-terminal"},
+]
+
+
+def chosen(tiny, choice, **more):
+    profiled = "profile" in choice.values()
+    settings = choice | ({"profile": PROFILE} if profiled else {})
+    return tiny(**{f"diffusion__{key}": value for key, value in settings.items()}, **more)
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=lambda choice: "-".join(map(str, choice.values())))
+def test_no_step_waits_for_the_device(choice, tiny):
+    """No number is read from a tensor, and no tensor is made from numbers of the host, once caches are warm."""
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            waiting = ("_local_scalar_dense", "nonzero", "lift_fresh", "masked_select", "equal", "unique")
+            assert function.__name__.split(".")[0] not in waiting, function
+            return function(*args, **(kwargs or {}))
+
+    config = chosen(tiny, choice)
+    network, (images, masks, _) = build_network(config), batch()
+    task(config).loss(network, images, masks, generator("cpu", 0)).backward()
+    with Watch():
+        for seed in (1, 2):
+            task(config).loss(network, images, masks, generator("cpu", seed)).backward()
+
+
+class TestSelfConditioning:
+    def config(self, tiny, **more):
+        return tiny(diffusion__self_conditioning=True, **more)
+
+    def seen(self, config, run):
+        """The second channels that a network was given, one a call, by what `run` does with it."""
+        found = []
+
+        def network(x_t, t, image):
+            found.append(x_t[:, 1:])
+            return torch.full_like(x_t[:, :1], 0.5) + torch.zeros(1, requires_grad=True)
+
+        run(network)
+        return found
+
+    def test_half_of_the_training_steps_are_given_an_estimate(self, tiny):
+        config, (images, masks, _) = self.config(tiny), batch()
+        calls = [
+            self.seen(config, lambda network, s=s: task(config).loss(network, images, masks, generator("cpu", 0, s)))
+            for s in range(200)
+        ]
+        guided = [step for step in calls if len(step) == 2]
+        assert 70 < len(guided) < 130
+        for step in calls:
+            assert (step[0] == 0).all()
+        for step in guided:
+            assert torch.allclose(step[1], torch.full_like(step[1], 0.5).tanh())
+            assert not step[1].requires_grad
+
+    @pytest.mark.parametrize("sampler", ["ancestral", "ddim", "dpm-solver++"])
+    def test_samplers_pass_the_last_estimate_on(self, sampler, tiny):
+        config, (images, _, noise) = self.config(tiny, inference__sampler=sampler, inference__steps=4), batch()
+        found = self.seen(config, lambda network: task(config).predict(network, images, lambda k: noise))
+        assert len(found) == 4
+        assert (found[0] == 0).all()
+        assert all(torch.allclose(given, torch.full_like(given, 0.5).tanh()) for given in found[1:])
+
+    def test_estimates_stay_within_the_coding(self, tiny):
+        """With ε at much noise, x̂0 can be any number."""
+        config, (images, masks, _) = self.config(tiny, diffusion__target="epsilon"), batch()
+        t = torch.ones(4, dtype=torch.float64)
+        run = lambda network: task(config).errors(network, images, masks, t, generator("cpu", 0))  # noqa: E731
+        (_, given) = self.seen(config, run)
+        assert given.abs().max() == 1
+
+    @pytest.mark.parametrize("name", ["ensemdiff", "segdiff", "medsegdiff", "ambdiff"])
+    def test_every_diffusion_network_takes_it(self, name, tiny):
+        settings = {"network__blocks": [1, 1]} if name == "ambdiff" else {}
+        config = self.config(tiny, network__name=name, network__width=32, network__multipliers=[1, 1], **settings)
+        network, (images, masks, noise) = build_network(config), batch()
+        for seed in (0, 1, 2, 3):
+            assert task(config).loss(network, images, masks, generator("cpu", seed)).isfinite()
+        assert task(config).predict(network.eval(), images, lambda k: noise).shape == masks.shape
+
+    def test_other_experiments_have_none(self, tiny):
+        for experiment in ("e1", "e3", "e4"):
+            assert not self.config(tiny, experiment=experiment).diffusion.self_conditioning
 
 
 @pytest.mark.parametrize("name", ["segformer", "nnunet"])

@@ -37,6 +37,18 @@ def test_what_is_written_is_read(ledger):
     ]
 
 
+@pytest.mark.parametrize("first", ["a", "z"])
+def test_columns_that_an_earlier_version_did_not_write_are_empty(ledger, first, monkeypatch):
+    row = {"step": 1, "t": 0.5, "log_snr": 0.0, "mask_error": 0.1, "loss": 0.2}
+    ledger.write("m-new", 1, attempt() | {"timesteps": [row | {"weight": 3.0}]})
+    schema = SCHEMAS["timesteps"]
+    monkeypatch.setitem(SCHEMAS, "timesteps", schema.remove(schema.get_field_index("weight")))
+    ledger.write(f"{first}-old", 1, attempt() | {"timesteps": [row]})
+    monkeypatch.undo()
+    found = ledger.read("timesteps").to_pylist()
+    assert {row["trial"]: row["weight"] for row in found} == {"m-new": 3.0, f"{first}-old": None}
+
+
 @pytest.mark.parametrize("table", SCHEMAS)
 def test_schemas_hold(table, tmp_path):
     ledger = Ledger(str(tmp_path), "study")

@@ -48,6 +48,10 @@ def error_at(config, t):
     return np.where(t <= 0.5, rise, np.minimum(rise, 0.3)) if config.experiment == "e2" else rise
 
 
+def weight_at(t):
+    return float("inf") if t == 1 else 4 * float(t)
+
+
 def iou_of(config):
     return (
         0.8
@@ -105,6 +109,7 @@ def attempt(config, trial, status="complete", error=None):
                 "log_snr": float(10 - 20 * t),
                 "mask_error": float(masks * error_at(config, t)) * scale,
                 "loss": float(1.1 - t) * scale,
+                "weight": weight_at(t),
             }
             for step, scale in ((75, 2.0), (100, 1.0))
             for t in T
@@ -228,12 +233,40 @@ def test_charts_draw_the_ledgers_numbers(found):
     fingerprint = [row for row in values(charts.fingerprints(found)) if "experiment" in row]
     assert {row["experiment"] for row in fingerprint} == {"e3"}
     assert len(fingerprint) == 2 * len(T)
+    weights = pd.DataFrame(values(charts.effective_weights(found)))
+    assert set(weights["experiment"]) == {"e2"}
+    assert np.allclose(weights["share"], weights["t"] / 0.95)  # of the last point but one: at the last it is infinite
+    assert len(weights) == 2 * 2 * (len(T) - 1)
     calibration = pd.DataFrame(values(charts.reliability(found)))
     assert np.allclose(calibration["confidence"] - calibration["accuracy"], 0.05)
     assert (
         calibration["count"].sum() == sum(10 * (b + 1) for b in range(10)) * 3 * 2 * 3
     )  # three seeds, two data sets, E1 and two E2
     assert len(values(charts.learning_curves(found))) == 3 * 2 * 5
+
+
+@pytest.mark.parametrize(("shift", "scale"), [(0.0, "log"), (0.05, "symlog")])
+def test_learning_curves_below_zero_are_drawn(found, shift, scale):
+    curves = found.curves.assign(value=found.curves["value"] - shift)
+    spec = charts.learning_curves(tables.Tables(**{**vars(found), "curves": curves})).to_dict()
+    assert spec["spec"]["encoding"]["y"]["scale"]["type"] == scale
+
+
+def test_the_words_of_a_variant_tell_settings_apart():
+    words = {
+        ("config_diffusion_weighting", "edm"): "weighting edm",
+        ("config_diffusion_schedule", "edm"): "schedule edm",
+        ("config_diffusion_self_conditioning", True): "self conditioning",
+        ("config_diffusion_self_conditioning", False): "no self conditioning",
+        ("config_diffusion_input_scale", 0.1): "input scale 0.1",
+        ("config_diffusion_profile", "[]"): "no profile",
+        ("config_diffusion_target", "epsilon"): "ε",
+        ("config_diffusion_activation", "tanh"): "tanh",
+    }
+    for (column, value), label in words.items():
+        assert tables._value(column, value) == label
+    one, other = (tables._value("config_diffusion_profile", text) for text in ("[[0, 1], [1, 2]]", "[[0, 1], [1, 3]]"))
+    assert one != other
 
 
 def test_the_page_is_whole_and_nothing_of_the_users_is_markup(ledger, tmp_path):
@@ -247,7 +280,7 @@ def test_the_page_is_whole_and_nothing_of_the_users_is_markup(ledger, tmp_path):
     assert "30 of 31 trials are complete, 1 failed" in " ".join(body.split())
     assert "diffseg run study.toml" in body
     assert "85.00" in page or "86.00" in page
-    for name in ("mask_errors", "losses", "fingerprints", "learning_curves", "reliability"):
+    for name in ("mask_errors", "losses", "fingerprints", "effective_weights", "learning_curves", "reliability"):
         assert f'id="{name}"' in body
     specs = re.search(r"const figures = \{(.*)\};", scripts[1], re.DOTALL).group(1)
     for name in ("mask_errors", "losses"):

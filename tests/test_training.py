@@ -9,6 +9,7 @@ import torch
 from test_networks import SMALL
 
 from diffseg import checkpoints, data, trial
+from diffseg.diffusion.schedules import SCHEDULES
 from diffseg.errors import Diverged, Stopped
 from diffseg.training import Hooks, start, train
 
@@ -62,6 +63,65 @@ def test_a_run_killed_after_a_checkpoint_ends_bit_for_bit_as_one_that_was_not(ti
     assert start(config, tmp_path / "killed", torch.device("cpu")).step == 3
     trial.run(config, None, tmp_path / "killed", device="cpu")
     assert equal(weights(config, tmp_path / "whole"), weights(config, tmp_path / "killed"))
+
+
+LEARNING = {  # what a loss learns for itself, too
+    "learned": {"diffusion__weighting": "learned"},
+    "adaptive": {"diffusion__density": "adaptive", "diffusion__density_decay": 0.5},
+    "self-conditioning": {"diffusion__self_conditioning": True},
+}
+
+
+@pytest.mark.parametrize("learning", LEARNING)
+def test_a_run_whose_loss_learns_resumes_bit_for_bit(learning, tiny, tmp_path):
+    config = tiny(training__steps=9, **LEARNING[learning])
+    whole = trial.run(config, None, tmp_path / "whole", device="cpu")
+    with pytest.raises(Stopped):
+        trial.run(config, None, tmp_path / "parts", device="cpu", hooks=stop_at(5))
+    assert start(config, tmp_path / "parts", torch.device("cpu")).step == 5
+    parts = trial.run(config, None, tmp_path / "parts", device="cpu")
+    assert equal(weights(config, tmp_path / "whole"), weights(config, tmp_path / "parts"))
+    assert parts.timesteps == whole.timesteps
+    assert parts.images == whole.images
+    fresh = start(config, tmp_path / "fresh", torch.device("cpu")).average.state_dict()
+    learnt = [key for key in fresh if key in ("uncertainty.linear.weight", "density.average")]
+    assert len(learnt) == (learning != "self-conditioning")
+    assert not any(torch.equal(fresh[key], weights(config, tmp_path / "whole")[key]) for key in learnt)
+
+
+@pytest.mark.parametrize("learning", LEARNING)
+def test_the_network_starts_from_the_same_weights_whatever_its_loss_learns(learning, tiny, tmp_path):
+    plain, other = (
+        start(tiny(**settings), tmp_path, torch.device("cpu")).network.state_dict()
+        for settings in ({}, LEARNING[learning])
+    )
+    if learning != "self-conditioning":  # which has more inputs
+        assert all(torch.equal(plain[key], other[key]) for key in plain)
+
+
+CHOICES = [
+    *({"schedule": name} for name in SCHEDULES),
+    *({"weighting": name} for name in ("snr+1", "soft-min-snr", "edm", "debiased")),
+    {"weighting": "learned", "training__learning_rate": 3e-3},
+    {"target": "v", "weighting": "min-snr"},
+    {"target": "v", "schedule": "cosine", "ends": "zero-terminal", "decoupled": True, "weighting": "sigmoid"},
+    {"density": "adaptive", "density_decay": 0.9},
+    {"density": "profile", "profile": ((-10.0, 1.0), (0.0, 2.0), (8.0, 1.0))},
+    {"loss": "cross-entropy", "activation": "sigmoid"},
+    {"loss": "dice-cross-entropy", "activation": "sigmoid"},
+    {"loss": "boundary"},
+    {"self_conditioning": True},
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("choice", CHOICES, ids=lambda choice: "-".join(map(str, choice.values())))
+def test_every_part_of_the_design_space_learns(choice, tiny, tmp_path):
+    settings = {key if "__" in key else f"diffusion__{key}": value for key, value in choice.items()}
+    config = tiny(**{"training__steps": 150, "training__batch": 8, "inference__steps": 5} | settings)
+    outcome = trial.run(config, None, tmp_path, device="cpu")
+    assert outcome.trial["iou"] > 0.3
+    assert all(row["weight"] > 0 for row in outcome.timesteps)
 
 
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tiny, tmp_path, caplog):

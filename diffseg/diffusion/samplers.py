@@ -1,6 +1,6 @@
 """Samplers: from noise at t = 1 to a clean signal at t = 0 in any number of equal steps of t.
 
-All have one signature, `sample(denoise, x, steps, log_snr, noise) -> x0`:
+All have one signature, `sample(denoise, x, steps, log_snr, noise) -> x0`, and call denoise once a step, in order:
     denoise(x_t, t) -> (x̂0, share)
                      the model, from [B, C, H, W] and a scalar t: x̂0 [B, C, H, W], already clipped, and where the log
                      variance of an ancestral step lies between small (0) and large (1), a number or a tensor like x̂0
@@ -44,17 +44,49 @@ def ancestral(denoise: Callable, x: torch.Tensor, steps: int, log_snr: Callable,
     raise ValueError("sampling needs at least one step")
 
 
-def ddim(denoise: Callable, x: torch.Tensor, steps: int, log_snr: Callable, noise: Callable) -> torch.Tensor:
-    """Deterministic sampling (Song et al., 2021, Eq. 12 with σ = 0); ε̂ is derived anew from the clipped x̂0."""
+def ddim(
+    denoise: Callable, x: torch.Tensor, steps: int, log_snr: Callable, noise: Callable, eta: float = 0.0
+) -> torch.Tensor:
+    """Song et al., 2021, Eq. 12 with the σ(η) of Eq. 16; ε̂ is derived anew from the clipped x̂0.
+
+    η = 0 draws no noise but the first; η = 1 is ancestral sampling with the small variance.
+    """
     grid = times(steps, x.device)
     for t, s in itertools.pairwise(grid):
         x0, _ = denoise(x, t)
         if s == 0:
             return x0
-        epsilon = to_epsilon(x0, x, *alpha_sigma(log_snr(t), x))
-        alpha_s, sigma_s = alpha_sigma(log_snr(s), x)
-        x = alpha_s * x0 + sigma_s * epsilon
+        lambda_t, lambda_s = log_snr(t), log_snr(s)
+        epsilon = to_epsilon(x0, x, *alpha_sigma(lambda_t, x))
+        alpha_s, sigma_s = alpha_sigma(lambda_s, x)
+        variance = eta**2 * -torch.expm1(lambda_t - lambda_s).to(x.dtype)  # of the fresh noise, as a share of σ_s²
+        x = alpha_s * x0 + sigma_s * (1 - variance).sqrt() * epsilon
+        if eta:
+            x = x + sigma_s * variance.sqrt() * noise()
     raise ValueError("sampling needs at least one step")
 
 
-SAMPLERS = {"ancestral": ancestral, "ddim": ddim}
+def dpm_solver(denoise: Callable, x: torch.Tensor, steps: int, log_snr: Callable, noise: Callable) -> torch.Tensor:
+    """DPM-Solver++(2M): deterministic, of second order in λ, from the last two x̂0 (Lu et al., 2022, Algorithm 2).
+
+    Their λ is ln(α/σ), half of ours. The first step is of first order, which is DDIM's.
+    """
+    grid = times(steps, x.device)
+    last, last_h = None, None
+    for t, s in itertools.pairwise(grid):
+        x0, _ = denoise(x, t)
+        if s == 0:
+            return x0
+        lambda_t, lambda_s = log_snr(t), log_snr(s)
+        (_, sigma_t), (alpha_s, sigma_s) = alpha_sigma(lambda_t, x), alpha_sigma(lambda_s, x)
+        h = (lambda_s - lambda_t) / 2
+        ahead = x0
+        if last is not None:
+            share = torch.where(last_h > 0, h / (2 * last_h), 0.0).to(x.dtype)  # 1/2r; 0 where the schedule stood still
+            ahead = x0 + share * (x0 - last)
+        x = sigma_s / sigma_t * x - alpha_s * torch.expm1(-h).to(x.dtype) * ahead
+        last, last_h = x0, h
+    raise ValueError("sampling needs at least one step")
+
+
+SAMPLERS = {"ancestral": ancestral, "ddim": ddim, "dpm-solver++": dpm_solver}

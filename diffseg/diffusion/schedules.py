@@ -1,4 +1,9 @@
-"""Noise schedules: the log-SNR λ(t), t in [0, 1]. Computed in float64, since ᾱ near 1 needs it."""
+"""Noise schedules: the log-SNR λ(t), t in [0, 1]. Computed in float64, since ᾱ near 1 needs it.
+
+Every schedule is `schedule(t, diffusion) -> λ`, falling, infinite at the ends where its formula is. `log_snr` adds the input
+scaling and bounds the ends. Laplace, Cauchy and the log-normal ones are quantile functions: a uniform t gives λ that
+distribution.
+"""
 
 import math
 from functools import lru_cache
@@ -7,54 +12,157 @@ import torch
 
 from diffseg.config import Diffusion
 
-LOG_SNR_LIMIT = 20.0  # |λ| at most: σ² = 2e-9 is clean, α² = 2e-9 is noise, in float32
+CLEAN = 20.0  # λ at most: σ² = 2e-9, so that x_t is x0 in float32
+INSIDE = 1e-9  # distance from t = 0 and t = 1 at which slopes, infinite there in some schedules, are taken
 
 
-def linear(t: torch.Tensor, steps: int) -> torch.Tensor:
+def linear(t: torch.Tensor, diffusion: Diffusion) -> torch.Tensor:
     """λ of the linear β schedule (Ho et al., 2020, Sec. 4), β from 0.1/T to 20/T, exact at the T published points t = i/T.
 
     β is linear in i, so ᾱ_i = Π (1 − β_s) = d^i Γ(c) / Γ(c − i) with d the increment of β and c = (1 − β_1)/d + 1:
     an analytic function that also holds between the points.
     """
+    steps = diffusion.steps
     first, last = 0.1 / steps, 20 / steps
     increment = (last - first) / (steps - 1)
-    c = torch.tensor((1 - first) / increment + 1, dtype=torch.float64, device=t.device)
+    c = torch.full((), (1 - first) / increment + 1, dtype=torch.float64, device=t.device)
     i = t.double() * steps
     log_alpha_bar = i * math.log(increment) + torch.lgamma(c) - torch.lgamma(c - i)
-    return -torch.log(torch.expm1(-log_alpha_bar.clamp(max=-math.exp(-LOG_SNR_LIMIT))))
+    return -torch.log(torch.expm1(-log_alpha_bar.clamp(max=-math.exp(-CLEAN))))
 
 
-def cosine(t: torch.Tensor, steps: int | None = None) -> torch.Tensor:
+def linear_continuous(t: torch.Tensor, diffusion: Diffusion) -> torch.Tensor:
+    """λ = −ln(e^(1e-4 + 10 t²) − 1): the linear β's in continuous time (Kingma et al., 2021; Christensen et al., 2025)."""
+    return -torch.log(torch.expm1(1e-4 + 10 * t.double().square()))
+
+
+def cosine(t: torch.Tensor, diffusion: Diffusion) -> torch.Tensor:
     """λ = −2 ln tan(πt/2), that is ᾱ = cos²(πt/2) (Nichol & Dhariwal, 2021, Eq. 17 with s = 0)."""
     return -2 * torch.log(torch.tan(t.double() * math.pi / 2))
 
 
-SCHEDULES = {"linear": linear, "cosine": cosine}
+def shifted_cosine(t: torch.Tensor, diffusion: Diffusion) -> torch.Tensor:
+    """λ of the cosine plus 2 ln(noise_d/image_d): the cosine of smaller images (Hoogeboom et al., 2023)."""
+    return cosine(t, diffusion) + 2 * math.log(diffusion.shift)
+
+
+def sigmoid(t: torch.Tensor, diffusion: Diffusion) -> torch.Tensor:
+    """ᾱ falls as sigmoid(−x/τ), x from −3 to 3, stretched to [0, 1] (Jabri et al., 2023; Chen, 2023).
+
+    Not the sigmoid in β that goes by this name in some libraries.
+    """
+    end = 3 / diffusion.temperature
+    x, least = (2 * t.double() - 1) * end, 1 / (1 + math.exp(end))
+    return torch.log((torch.sigmoid(-x) - least).clamp(min=0)) - torch.log((torch.sigmoid(x) - least).clamp(min=0))
+
+
+def simple_linear(t: torch.Tensor, diffusion: Diffusion) -> torch.Tensor:
+    """ᾱ = 1 − t (Chen, 2023)."""
+    return -torch.logit(t.double())
+
+
+def laplace(t: torch.Tensor, diffusion: Diffusion) -> torch.Tensor:
+    """λ = μ − b sgn(½ − t) ln(1 − 2|½ − t|), Laplace-distributed (Hang & Gu, 2024)."""
+    t = t.double()
+    log_odds = torch.log(torch.minimum(2 * t, torch.ones_like(t))) - torch.log(
+        torch.minimum(2 - 2 * t, torch.ones_like(t))
+    )
+    return diffusion.published("location") - diffusion.published("spread") * log_odds
+
+
+def cauchy(t: torch.Tensor, diffusion: Diffusion) -> torch.Tensor:
+    """λ = μ + γ tan(π(½ − t)), Cauchy-distributed (Hang & Gu, 2024)."""
+    return diffusion.published("location") + diffusion.published("spread") * torch.tan(math.pi * (0.5 - t.double()))
+
+
+def log_normal(t: torch.Tensor, diffusion: Diffusion) -> torch.Tensor:
+    """ln(σ/α) = −λ/2 ~ N(location, spread²).
+
+    With the noise of the unscaled x0 + σ n this is EDM's ln σ (Karras et al., 2022, Table 1: −1.2, 1.2); with x_s =
+    (1 − s) x0 + s ε, σ/α is s/(1 − s), and it is the logit-normal of rectified flows (Esser et al., 2024: 0, 1).
+    """
+    return -2 * (diffusion.published("location") + diffusion.published("spread") * torch.special.ndtri(t.double()))
+
+
+SCHEDULES = {
+    "linear": linear,
+    "linear-continuous": linear_continuous,
+    "cosine": cosine,
+    "shifted-cosine": shifted_cosine,
+    "sigmoid": sigmoid,
+    "simple-linear": simple_linear,
+    "laplace": laplace,
+    "cauchy": cauchy,
+    "edm": log_normal,
+    "logit-normal": log_normal,
+}
 
 
 def log_snr(t: torch.Tensor, diffusion: Diffusion) -> torch.Tensor:
-    """λ(t) of the configured schedule, float64, of t's shape, within ±LOG_SNR_LIMIT.
+    """λ(t) of the configured schedule, float64, of t's shape, from log_snr_max at most to log_snr_min at least.
 
-    Input scaling b shifts it by 2 ln b (Chen, 2023; Christensen et al., 2025). Where an end lies beyond the limits, α² is
-    mapped affinely so that it meets them, as in the latter's code; a schedule that stays within them is left as it is.
+    Input scaling b shifts it by 2 ln b (Chen, 2023; Christensen et al., 2025). Then, by `ends`:
+    limited        where an end lies beyond its limit, α² is mapped affinely so that it meets it; others stay
+    exact          α² is mapped affinely so that both ends are met, as in Christensen et al.'s code
+    zero-terminal  limited, then α is mapped affinely so that t = 1 is met and t = 0 stays (Lin et al., 2024, Alg. 1, where
+                   α is 0 at t = 1; here log_snr_min says how near)
     """
-    level = _unlimited(t, diffusion)
+    level = _bounded(_unbounded(t, diffusion), diffusion)
+    return _zero_terminal(level, diffusion) if diffusion.ends == "zero-terminal" else level
+
+
+def slope(t: torch.Tensor, diffusion: Diffusion) -> torch.Tensor:
+    """−dλ/dt, float64, of t's shape: the inverse of the density of λ under uniform t."""
+    with torch.inference_mode(False), torch.enable_grad():
+        t = t.double().clamp(INSIDE, 1 - INSIDE).detach().clone().requires_grad_()
+        (derivative,) = torch.autograd.grad(log_snr(t, diffusion).sum(), t)
+    return -derivative
+
+
+def _unbounded(t: torch.Tensor, diffusion: Diffusion) -> torch.Tensor:
+    return SCHEDULES[diffusion.schedule](t, diffusion) + 2 * math.log(diffusion.input_scale)
+
+
+def _bounded(level: torch.Tensor, diffusion: Diffusion) -> torch.Tensor:
     first, last = _ends(diffusion)
-    sigma2_first, alpha2_last = (max(1 / (1 + math.exp(LOG_SNR_LIMIT)), _sigmoid(end)) for end in (-first, last))
+    least_sigma2, least_alpha2 = _sigmoid(-diffusion.log_snr_max), _sigmoid(diffusion.log_snr_min)
+    sigma2_first, alpha2_last = least_sigma2, least_alpha2
+    if diffusion.ends != "exact":
+        sigma2_first, alpha2_last = max(sigma2_first, _sigmoid(-first)), max(alpha2_last, _sigmoid(last))
     share = (1 - sigma2_first - alpha2_last) / (1 - _sigmoid(-first) - _sigmoid(last))
     alpha2 = alpha2_last + share * (torch.sigmoid(level) - _sigmoid(last))
     sigma2 = sigma2_first + share * (torch.sigmoid(-level) - _sigmoid(-first))
-    return alpha2.log() - sigma2.log()
+    return (
+        alpha2.clamp(min=least_alpha2).log() - sigma2.clamp(min=least_sigma2).log()
+    )  # what rounding may have gone below
 
 
-def _unlimited(t: torch.Tensor, diffusion: Diffusion) -> torch.Tensor:
-    return SCHEDULES[diffusion.schedule](t, diffusion.steps) + 2 * math.log(diffusion.input_scale)
+def _zero_terminal(level: torch.Tensor, diffusion: Diffusion) -> torch.Tensor:
+    (alpha_first, short_first), (alpha_last, _) = (
+        _alpha(_sigmoid(end), _sigmoid(-end)) for end in _bounded_ends(diffusion)
+    )
+    least = math.sqrt(_sigmoid(diffusion.log_snr_min))
+    share = (alpha_first - least) / (alpha_first - alpha_last)
+    alpha, short = _alpha(torch.sigmoid(level), torch.sigmoid(-level))
+    alpha, short = least + share * (alpha - alpha_last), short_first + share * (short - short_first)
+    return 2 * alpha.clamp(min=least).log() - (short * (2 - short)).log()
+
+
+def _alpha(alpha2, sigma2):
+    """α, and 1 − α without cancellation."""
+    return alpha2**0.5, sigma2 / (1 + alpha2**0.5)
 
 
 @lru_cache
 def _ends(diffusion: Diffusion) -> tuple[float, float]:
-    """λ at t = 0 and t = 1, without limits."""
-    return tuple(_unlimited(torch.tensor([0.0, 1.0], dtype=torch.float64), diffusion).tolist())
+    """λ at t = 0 and t = 1, without bounds."""
+    return tuple(_unbounded(torch.tensor([0.0, 1.0], dtype=torch.float64), diffusion).tolist())
+
+
+@lru_cache
+def _bounded_ends(diffusion: Diffusion) -> tuple[float, float]:
+    """The same, bounded."""
+    return tuple(_bounded(torch.tensor(_ends(diffusion), dtype=torch.float64), diffusion).tolist())
 
 
 def _sigmoid(x: float) -> float:

@@ -1,4 +1,4 @@
-"""What the network predicts, and how the clean signal x0 and the noise ε follow from it (Salimans & Ho, 2022, Sec. 4).
+"""What the network predicts, ε, x0 or v = α ε − σ x0, and how x0 and ε follow from it (Salimans & Ho, 2022, Sec. 4, App. D).
 
 All tensors are [B, C, H, W]; α and σ broadcast against them, α² + σ² = 1, x_t = α x0 + σ ε.
 """
@@ -15,16 +15,25 @@ def noised(x0: torch.Tensor, noise: torch.Tensor, alpha: torch.Tensor, sigma: to
     return alpha * x0 + sigma * noise
 
 
-def target(x0: torch.Tensor, noise: torch.Tensor, diffusion: Diffusion) -> torch.Tensor:
+def target(
+    x0: torch.Tensor, noise: torch.Tensor, alpha: torch.Tensor, sigma: torch.Tensor, diffusion: Diffusion
+) -> torch.Tensor:
     """What the network is trained to output."""
+    if diffusion.target == "v":
+        return alpha * noise - sigma * x0
     return {"epsilon": noise, "x0": x0}[diffusion.target]
 
 
 def activated(output: torch.Tensor, diffusion: Diffusion) -> torch.Tensor:
-    """The output after its configured activation: tanh is mapped onto the range of the mask coding."""
+    """The output after its configured activation: tanh and sigmoid are mapped onto the range of the mask coding.
+
+    With sigmoid, the output is the logit of the foreground's probability.
+    """
     if diffusion.activation == "identity" or diffusion.target != "x0":
         return output
     low, high = RANGES[diffusion.coding]
+    if diffusion.activation == "sigmoid":
+        return low + (high - low) * output.sigmoid()
     return low + (high - low) * (output.tanh() + 1) / 2
 
 
@@ -34,6 +43,8 @@ def to_x0(
     """x̂0 from the (activated) prediction."""
     if diffusion.target == "x0":
         return prediction
+    if diffusion.target == "v":
+        return alpha * x_t - sigma * prediction
     return (x_t - sigma * prediction) / alpha
 
 

@@ -1,0 +1,26 @@
+"""The weighting that is learnt with the network: what it fails to explain at a noise level weighs less (EDM2)."""
+
+import torch
+from torch import nn
+
+CHANNELS = 128
+
+
+class Uncertainty(nn.Module):
+    """u(λ), the log of the loss that is to be expected at λ: linear in random Fourier features (Karras et al., 2024, Eq. 14–16).
+
+    Minimising loss/e^u + u makes e^u the mean loss at λ, so that all noise levels weigh alike. u starts at 0.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("frequencies", 2 * torch.pi * torch.randn(CHANNELS))
+        self.register_buffer("phases", 2 * torch.pi * torch.rand(CHANNELS))
+        self.linear = nn.Linear(CHANNELS, 1, bias=False)
+        nn.init.zeros_(self.linear.weight)
+
+    def forward(self, level: torch.Tensor) -> torch.Tensor:
+        """u [B] of log-SNRs [B], in float32 also under autocast."""
+        noise = -level.float() / 8  # EDM's c_noise, ln(σ)/4
+        with torch.autocast(level.device.type, enabled=False):
+            return self.linear(2**0.5 * (noise[:, None] * self.frequencies + self.phases).cos())[:, 0]

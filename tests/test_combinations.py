@@ -1,0 +1,77 @@
+"""Combinations that are known to go wrong are told before anything runs; published ones are not found fault with."""
+
+import json
+import re
+
+import pytest
+from click.testing import CliRunner
+
+from diffseg import presets
+from diffseg.config import NETWORKS, Config
+from diffseg.diffusion.combinations import warnings
+from studies.cli import main
+from studies.estimate import cost
+
+GOOD = [
+    {},
+    {"diffusion.weighting": "min-snr"},
+    {"diffusion.weighting": "sigmoid", "diffusion.bias": -4.0, "diffusion.decoupled": True},
+    {"diffusion.target": "v", "diffusion.ends": "zero-terminal"},
+    {"diffusion.target": "x0", "diffusion.schedule": "cosine", "diffusion.input_scale": 0.1},
+    {"diffusion.target": "x0", "diffusion.weighting": "uniform"},
+    {"diffusion.density": "profile", "diffusion.profile": [[-9.0, 0.0], [0.0, 1.0]], "diffusion.mixing": 0.1},
+]
+BAD = [
+    ({"diffusion.weighting": "uniform"}, r"weighting uniform weighs the ε-loss .* times more"),
+    ({"diffusion.weighting": "truncated-snr"}, r"known to diverge: take target v or x0"),
+    ({"diffusion.ends": "zero-terminal"}, r"last log-SNR of -20.0 magnifies the network's error 22,026-fold"),
+    ({"diffusion.input_scale": 0.1}, r"last log-SNR of -14.7 magnifies"),
+    ({"diffusion.log_snr_min": -5.0}, r"last log-SNR is -5.0, at which large masks still show through"),
+    (
+        {"diffusion.density": "profile", "diffusion.profile": [[-4.0, 0.0], [0.0, 1.0]]},
+        r"0 over \d\d% of the noise levels",
+    ),
+]
+
+
+@pytest.mark.parametrize("leaves", GOOD)
+def test_good_combinations_are_not_warned_of(leaves):
+    assert warnings(Config().with_leaves(leaves)) == []
+
+
+@pytest.mark.parametrize(("network", "preset"), [(n, p) for n in NETWORKS for p in presets.names(n)])
+def test_published_settings_are_not_warned_of(network, preset):
+    for experiment in ("e1", "e2", "e3", "e4"):
+        if experiment == "e1" or network not in ("segformer", "nnunet"):
+            config = Config().with_leaves({"network": network, "preset": preset, "experiment": experiment})
+            assert warnings(config) == []
+
+
+@pytest.mark.parametrize(("leaves", "words"), BAD)
+def test_bad_ones_are_one_sentence(leaves, words):
+    config = Config().with_leaves(leaves)
+    (sentence,) = warnings(config)
+    assert re.search(words, sentence)
+    assert "\n" not in sentence
+    for experiment in ("e1", "e3", "e4"):  # they do not use these settings, or are not sampled from
+        assert warnings(config.with_leaves({"experiment": experiment})) == []
+
+
+def test_both_of_two_faults_are_told():
+    assert len(warnings(Config().with_leaves({"diffusion.weighting": "uniform", "diffusion.schedule": "cosine"}))) == 2
+
+
+def test_self_conditioning_costs_its_estimates_and_channels(tiny):
+    plain, guided = (cost(tiny(diffusion__self_conditioning=on, inference__ensemble=1)) for on in (False, True))
+    assert guided.parameters - plain.parameters == 9 * 32  # of the first convolution
+    assert 1 < guided.flops / plain.flops < 3.5 / 3
+
+
+def test_plan_tells_them_with_their_trials(tmp_path):
+    words = ["plan", "quickstart", "diffusion.target=epsilon", "diffusion.ends=zero-terminal", "--store", str(tmp_path)]
+    found = json.loads(CliRunner().invoke(main, [*words, "--json"]).output)["warnings"]
+    ((sentence, trials),) = found.items()
+    assert "magnifies" in sentence
+    assert len(trials) == 3
+    assert all(trial.startswith("e2-") for trial in trials)
+    assert "Mind that diffusion.target=epsilon" in CliRunner().invoke(main, words).output

@@ -1,0 +1,86 @@
+"""Losses on x0 beyond the squared error, against the libraries that have them."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from monai.losses import DiceCELoss
+from scipy.ndimage import distance_transform_edt
+
+from diffseg.config import Config, Diffusion
+from diffseg.diffusion.losses import LOSSES, squared_distance_to_border
+from diffseg.diffusion.schedules import log_snr
+from diffseg.errors import ConfigError
+from diffseg.experiments import task
+from diffseg.randomness import generator
+
+
+def blobs(seed, count=3, size=24):
+    draw = generator("cpu", seed, "blobs")
+    coarse = torch.rand(count, 1, 5, 5, generator=draw)
+    return (torch.nn.functional.interpolate(coarse, size, mode="bilinear") > 0.55).float()
+
+
+@given(seed=st.integers(0, 1000), reach=st.integers(1, 30))
+def test_distances_to_the_border_are_the_librarys(seed, reach):
+    masks = blobs(seed)
+    found = squared_distance_to_border(masks, reach)
+    for mask, squared in zip(masks[:, 0].numpy(), found[:, 0].numpy(), strict=True):
+        if 0 < mask.mean() < 1:
+            expected = (distance_transform_edt(mask) + distance_transform_edt(1 - mask)) ** 2
+            assert np.allclose(squared, np.where(expected > reach**2 + 1e-6, np.inf, expected))
+        else:
+            assert np.isinf(squared).all()
+
+
+def test_boundary_weights_fall_from_the_border_and_blank_masks_have_none():
+    masks = torch.zeros(2, 1, 1, 64)
+    masks[0, ..., 32:] = 1
+    ones = torch.ones_like(masks)
+    weights = LOSSES["boundary"](ones, 0 * ones, ones, masks, Diffusion(boundary_weight=4.0, boundary_width=3.0))
+    distance = torch.cat([torch.arange(32, 0, -1), torch.arange(1, 33)]).float()
+    expected = 1 + 4 * (-(distance**2) / 18).exp() * (distance <= 9)
+    assert torch.allclose(weights[0, 0, 0], expected)
+    assert torch.equal(weights[1], ones[1])
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_cross_entropies_of_a_batch_are_the_librarys(reduction, tiny):
+    masks, images = blobs(0, size=16), torch.zeros(3, 3, 16, 16)
+    logits = torch.randn(masks.shape, generator=generator("cpu", 0))
+    t = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
+    for loss, expected in (
+        ("cross-entropy", torch.nn.functional.binary_cross_entropy_with_logits(logits, masks)),
+        ("dice-cross-entropy", DiceCELoss(sigmoid=True)(logits, masks)),
+    ):
+        config = tiny(diffusion__loss=loss, diffusion__activation="sigmoid", diffusion__reduction=reduction)
+        found = task(config).loss_at(lambda x_t, t, image: logits, images, masks, t, torch.randn_like(masks))
+        assert float(found) == pytest.approx(float(expected) * (256 if reduction == "sum" else 1), rel=1e-5)
+
+
+def test_they_are_weighted_as_the_squared_error_is(tiny):
+    masks, images = blobs(0, count=1, size=16), torch.zeros(1, 3, 16, 16)
+    network = lambda x_t, t, image: torch.full_like(x_t, 0.3)  # noqa: E731
+    t = torch.tensor([0.6], dtype=torch.float64)
+    for loss in LOSSES:
+        losses = {}
+        for weighting in ("uniform", "snr+1"):
+            config = tiny(diffusion__loss=loss, diffusion__activation="sigmoid", diffusion__weighting=weighting)
+            losses[weighting] = float(task(config).loss_at(network, images, masks, t, torch.zeros_like(masks)))
+        factor = 1 + float(log_snr(t, config.diffusion).exp())
+        assert losses["snr+1"] == pytest.approx(factor * losses["uniform"], rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "dice-cross-entropy"])
+@pytest.mark.parametrize(("target", "activation"), [("epsilon", "sigmoid"), ("v", "sigmoid"), ("x0", "tanh")])
+def test_cross_entropies_of_what_is_no_logit_are_refused(loss, target, activation):
+    leaves = {"diffusion.loss": loss, "diffusion.target": target, "diffusion.activation": activation}
+    with pytest.raises(ConfigError, match=r"set diffusion.target=x0 and diffusion.activation=sigmoid$"):
+        Config().with_leaves(leaves)
+
+
+def test_e3_and_e4_keep_the_squared_error():
+    leaves = {"diffusion.loss": "dice-cross-entropy", "diffusion.target": "x0", "diffusion.activation": "sigmoid"}
+    for experiment in ("e3", "e4"):
+        assert Config().with_leaves(leaves | {"experiment": experiment}).resolved().diffusion.loss == "mse"

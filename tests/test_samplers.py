@@ -1,0 +1,124 @@
+"""Samplers against each other, and against a Gaussian whose probability flow is known."""
+
+import itertools
+
+import pytest
+import torch
+
+from diffseg.config import Diffusion
+from diffseg.diffusion.samplers import SAMPLERS, times
+from diffseg.diffusion.schedules import alpha_sigma, log_snr
+from diffseg.diffusion.targets import to_epsilon
+from diffseg.randomness import generator
+
+
+def draws():
+    draw = generator("cpu", 1, "noise")
+    return lambda: torch.randn(2, 1, 4, 4, generator=draw, dtype=torch.float64)
+
+
+def start():
+    return torch.randn(2, 1, 4, 4, generator=generator("cpu", 0, "start"), dtype=torch.float64)
+
+
+def level(t):
+    return log_snr(t, Diffusion(schedule="cosine", input_scale=0.5))
+
+
+def curved(x_t, t):
+    """An x̂0 that is neither constant nor linear."""
+    return (x_t * (1 + t)).tanh(), 0.0
+
+
+@pytest.mark.parametrize("steps", [1, 7, 50])
+def test_ddim_without_noise_is_the_published_step(steps):
+    grid, x = times(steps, "cpu"), start()
+    for t, s in itertools.pairwise(grid):
+        x0, _ = curved(x, t)
+        if s == 0:
+            break
+        epsilon = to_epsilon(x0, x, *alpha_sigma(level(t), x))
+        alpha_s, sigma_s = alpha_sigma(level(s), x)
+        x = alpha_s * x0 + sigma_s * epsilon
+
+    def none():
+        raise AssertionError("no noise is drawn")
+
+    assert torch.equal(SAMPLERS["ddim"](curved, start(), steps, level, none), x0)
+
+
+@pytest.mark.parametrize("steps", [2, 7, 50])
+def test_ddim_with_all_noise_is_ancestral_with_the_small_variance(steps):
+    ddim = SAMPLERS["ddim"](curved, start(), steps, level, draws(), eta=1.0)
+    assert torch.allclose(ddim, SAMPLERS["ancestral"](curved, start(), steps, level, draws()), atol=1e-10)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_ddim_keeps_the_distribution_of_a_gaussian(eta):
+    """x0 ~ N(0, s²): with its posterior mean, x_t stays N(0, α²s² + σ²) up to the error of the steps, whatever η."""
+    found = []
+    denoise = gaussian(0.7, found)
+    draw = generator("cpu", 2)
+    noise = lambda: torch.randn(1, 1, 200, 200, generator=draw, dtype=torch.float64)  # noqa: E731
+    SAMPLERS["ddim"](denoise, noise(), 400, straight, noise, eta=eta)
+    for t, x in found[::100]:
+        alpha, sigma = alpha_sigma(straight(t), x)
+        assert float(x.var() / (alpha**2 * 0.49 + sigma**2)) == pytest.approx(1, abs=0.04)
+
+
+def straight(t):
+    """λ from 6 to −6, so that the steps are equal in λ, too."""
+    return 6 - 12 * t.double()
+
+
+def gaussian(deviation, found):
+    """The posterior mean of x0 ~ N(0, s²): α s² x_t/(α²s² + σ²). What it is called with is kept in `found`."""
+
+    def denoise(x_t, t):
+        found.append((t, x_t))
+        alpha, sigma = alpha_sigma(straight(t), x_t)
+        return alpha * deviation**2 * x_t / (alpha**2 * deviation**2 + sigma**2), 0.0
+
+    return denoise
+
+
+def error(name, steps):
+    """Of x at t = 1/2: along the probability flow of the Gaussian, x_t grows as its standard deviation."""
+    found, deviation = [], 0.5
+
+    def scale(t):
+        alpha, sigma = alpha_sigma(straight(t), start())
+        return (alpha**2 * deviation**2 + sigma**2).sqrt()
+
+    SAMPLERS[name](gaussian(deviation, found), start(), steps, straight, None)
+    t, x = found[steps // 2]
+    assert float(t) == pytest.approx(0.5)
+    exact = start() * scale(t) / scale(torch.ones(()))
+    return float((x - exact).abs().max())
+
+
+@pytest.mark.parametrize(("name", "order"), [("ddim", 1), ("dpm-solver++", 2)])
+def test_orders_of_convergence(name, order):
+    errors = [error(name, steps) for steps in (40, 80, 160, 320)]
+    ratios = torch.tensor(errors[:-1]) / torch.tensor(errors[1:])
+    assert torch.allclose(ratios.log2(), torch.tensor(float(order)), atol=0.15)
+    assert errors[-1] < {1: 1e-2, 2: 1e-4}[order]
+
+
+def test_dpm_solver_needs_fewer_steps_than_ddim():
+    assert error("dpm-solver++", 40) < 0.2 * error("ddim", 40)
+
+
+def test_its_first_step_is_ddims():
+    states = {}
+    for name in ("ddim", "dpm-solver++"):
+        found = []
+        SAMPLERS[name](gaussian(0.5, found), start(), 4, straight, None)
+        states[name] = [x for _, x in found]
+    assert torch.allclose(states["ddim"][1], states["dpm-solver++"][1])
+    assert not torch.allclose(states["ddim"][2], states["dpm-solver++"][2])
+
+
+def test_dpm_solver_passes_where_a_schedule_stands_still():
+    cauchy = lambda t: log_snr(t, Diffusion(schedule="cauchy"))  # noqa: E731
+    assert SAMPLERS["dpm-solver++"](curved, start(), 1000, cauchy, None).isfinite().all()
