@@ -24,6 +24,7 @@ Positive = Annotated[float, Field(gt=0)]
 Levels = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Value = Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern="^#[0-9a-f]{6}$")]  # of a mask's pixels
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class Section(BaseModel):
@@ -62,6 +63,7 @@ class Data(Section):
     split_seed: Annotated[int, Field(ge=0)] = 0           # of what is drawn for testing, where a layout has no split
     train_images: PositiveInt | None = None               # at most so many (synthetic: exactly so many; 200 if None)
     test_images: PositiveInt | None = None                # at most so many (synthetic: exactly so many; 40 if None)
+    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.0   # share of the training images, drawn by name, tested on instead
     augment: Augment = Augment()
 
     @model_validator(mode="after")
@@ -160,6 +162,8 @@ PUBLISHED = {  # what None stands for, by the schedule or weighting that uses th
     "spread": ("schedule", {"laplace": 0.5, "cauchy": 1.0, "edm": 1.2, "logit-normal": 1.0}),
     "gamma": ("weighting", {"min-snr": 5.0, "soft-min-snr": 5.0, "p2": 1.0}),
 }
+CURVES = ("profile", "fingerprint")
+FINGERPRINT = ("fingerprint", "fingerprint_seeds", "fingerprint_networks", "fingerprint_steps")
 USERS = {  # which choices use a setting; with others it is at its default
     **{name: {choice: tuple(values)} for name, (choice, values) in PUBLISHED.items()},
     "activation": {"target": ("x0",)},
@@ -170,11 +174,12 @@ USERS = {  # which choices use a setting; with others it is at its default
     "bias": {"weighting": ("sigmoid",)},
     "sigma_data": {"weighting": ("edm",)},
     "density_decay": {"density": ("adaptive",)},
-    "unbiased": {"density": ("profile",)},
-    "mixing": {"weighting": ("profile",), "density": ("profile", "adaptive")},
+    "unbiased": {"density": CURVES},
+    "mixing": {"weighting": CURVES, "density": (*CURVES, "adaptive")},
     "profile": {"weighting": ("profile",), "density": ("profile",)},
-    "profile_floor": {"weighting": ("profile",), "density": ("profile",)},
-    "profile_exponent": {"weighting": ("profile",), "density": ("profile",)},
+    "profile_floor": {"weighting": CURVES, "density": CURVES},
+    "profile_exponent": {"weighting": CURVES, "density": CURVES},
+    **{name: {"weighting": ("fingerprint",), "density": ("fingerprint",)} for name in FINGERPRINT},
 }
 
 
@@ -204,17 +209,22 @@ class Diffusion(Section):
     boundary_width: Annotated[float, Field(gt=0, le=20)] = 5.0  # standard deviation of its fall with the distance, px
     reduction: Literal["mean", "sum"] = "mean"            # of the loss over an image's pixels and channels
     weighting: Literal["target", "uniform", "snr", "snr+1", "truncated-snr", "min-snr", "soft-min-snr", "p2", "sigmoid",
-                       "edm", "debiased", "learned", "profile"] = "target"  # on x0's loss; target: none on the target's own
+                       "edm", "debiased", "learned", "profile",
+                       "fingerprint"] = "target"          # on x0's loss; target: none on the target's own
     gamma: Positive | None = None                         # SNR where (soft-)min-snr levels off; p2's exponent; published if None
     bias: float = 0.0                                     # log-SNR where the sigmoid weight is a half
     sigma_data: Positive = 0.5                            # standard deviation of the data in the edm weight
     decoupled: bool = False                               # times −dλ/dt: a noise level weighs the same in every schedule
     # Training timesteps: diffusion/densities.py
-    density: Literal["uniform", "independent", "adaptive", "profile"] = "uniform"  # independent: not stratified
+    density: Literal["uniform", "independent", "adaptive", "profile", "fingerprint"] = "uniform"  # independent: not stratified
     discrete: bool = False                                # training timesteps are the points i/T, as published
-    unbiased: bool = False                                # the loss is divided by the profile's density; by the adaptive, always
+    unbiased: bool = False                                # the loss is divided by a curve's density; by the adaptive, always
     density_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999  # of the loss's moving average behind the adaptive density
-    # A curve over the log-SNR, such as a data set's fingerprint, for weighting or density: diffusion/profile.py
+    # A curve over the log-SNR for weighting or density, the data set's measured fingerprint or one's own: diffusion/profile.py
+    fingerprint: Literal["mask-error", "entropy-rate", "dice", "cross-entropy"] = "mask-error"  # kinds: fingerprint.py
+    fingerprint_seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)  # of the E3 trials that are measured; their mean
+    fingerprint_networks: tuple[Literal["ensemdiff", "segdiff", "medsegdiff"], ...] = ()  # E3's; the trial's own if empty
+    fingerprint_steps: PositiveInt | None = None          # E3's training steps; the trial's own if None
     profile: tuple[tuple[float, Annotated[float, Field(ge=0)]], ...] = ()  # knots [log-SNR, weight], joined by straight lines
     profile_floor: Fraction = 0.0                         # least weight, as a share of the greatest
     profile_exponent: Positive = 1.0
@@ -230,9 +240,13 @@ class Diffusion(Section):
             raise ValueError(f"loss {self.loss} is of logits of the mask: set diffusion.target=x0 and diffusion.activation=sigmoid")
         if self.weighting == "learned" and self.density == "adaptive":
             raise ValueError("density adaptive needs a loss that is never negative, but weighting learned makes it a logarithm")
+        if len(set(self.fingerprint_seeds)) < len(self.fingerprint_seeds):
+            raise ValueError(f"fingerprint_seeds is {list(self.fingerprint_seeds)}, but they must differ")
         levels, weights = [level for level, _ in self.profile], [weight for _, weight in self.profile]
         if "profile" in (self.weighting, self.density) and len(levels) < 2:
             raise ValueError("weighting or density profile needs diffusion.profile, two or more knots [log-SNR, weight]")
+        if {self.weighting, self.density} == {"profile", "fingerprint"}:
+            raise ValueError("weighting and density are of one curve: set both to profile, or both to fingerprint")
         if levels != sorted(set(levels)) or (weights and not any(weights)):
             raise ValueError("the knots of diffusion.profile must rise in log-SNR, and one weight at least must be above 0")
         return self
@@ -272,6 +286,7 @@ class Training(Section):
     precision: Literal["float32", "bf16"] = "float32"     # bf16: autocast, on CUDA devices
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.0 # E1: share of the images that first finds the number of epochs
     snapshots: tuple[Fraction, ...] = (0.75, 1.0)         # shares of the steps at which errors over t are measured
+    evaluations: tuple[Fraction, ...] = ()                # E1, E2: shares of the steps at which test images are segmented
     log_every: PositiveInt = 50                           # steps between points of the learning curve
     checkpoint_every: PositiveInt = 1000                  # steps between checkpoints
 
@@ -282,7 +297,7 @@ class Inference(Section):
     steps: PositiveInt = 1000                             # network evaluations a sample (E1 needs one)
     clip: Literal["coding", "pm1", "none"] = "coding"     # of x̂0 while sampling: to the coding's range, to ±1, or not
     ensemble: PositiveInt = 5                             # predictions an image
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = ()  # E1: a deep ensemble of the trials with these seeds
+    seeds: tuple[Seed, ...] = ()  # E1: a deep ensemble of the trials with these seeds
     merge: Literal["mean", "vote", "staple"] = "mean"     # of soft masks; of masks cut at 0.5: their mean, or STAPLE
     threshold: Fraction = 0.5                             # on the merged probability
     augment: Literal["none", "symmetries"] = "none"       # at test time: members see the square's eight symmetries in turn
@@ -291,13 +306,14 @@ class Inference(Section):
     timesteps: Annotated[int, Field(ge=2)] = 50           # noise levels at which errors are measured
     timestep_images: PositiveInt = 64                     # test images (or crops) they are averaged over
     resolution: Literal["network", "original"] = "network"  # at which predictions are compared with the masks
+    evaluation_images: PositiveInt = 16                   # first test images that training.evaluations are averaged over
     examples: Annotated[int, Field(ge=0)] = 4             # test images whose maps are kept for the report
 
 
 # fmt: on
 class Config(Section):
     experiment: Experiment = "e2"
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    seed: Seed = 0
     data: Data = Data()
     network: Network = EnsemDiff()
     diffusion: Diffusion = Diffusion()
@@ -325,6 +341,39 @@ class Config(Section):
         alone = self.inference.model_copy(update={"seeds": ()})
         return [self.model_copy(update={"seed": seed, "inference": alone}) for seed in self.inference.seeds]
 
+    def fingerprint_trials(self) -> list["Config"]:
+        """The E3 trials whose errors over the noise levels weigh this trial; none for trials without a fingerprint.
+
+        They have the trial's data, coding, training and networks, but noise levels of their own, from those of clean masks to
+        a log-SNR of −20: so a fingerprint is the same for all schedules, and is measured where any of them may end.
+        """
+        if "fingerprint" not in (self.diffusion.weighting, self.diffusion.density):
+            return []
+        own = self.diffusion
+        told = {"steps": own.steps, "time": own.time, "coding": own.coding}
+        levels = Diffusion(target="x0", activation="tanh", schedule="cosine", input_scale=0.1, **told)
+        training = self.training.model_copy(update={"steps": own.fingerprint_steps or self.training.steps})
+        networks = [self._network(name) for name in own.fingerprint_networks or (self.network.name,)]
+        alike = {"experiment": "e3", "diffusion": levels, "training": training}
+        return [
+            self.model_copy(update={**alike, "network": network, "seed": seed}).resolved()
+            for network in networks
+            for seed in own.fingerprint_seeds
+        ]
+
+    def _network(self, name: str) -> Network:
+        """A U-Net of that name and the size of this configuration's."""
+        if name == self.network.name:
+            return self.network
+        sizes = {
+            f"network.{key}": value for key, value in self.network.model_dump().items() if key in UNet.model_fields
+        }
+        return self.with_leaves({"network": name} | sizes).network
+
+    def needs(self) -> list["Config"]:
+        """The trials that this one builds on: the members of a deep ensemble, or the E3 trials of a fingerprint."""
+        return self.members() + self.fingerprint_trials()
+
     @model_validator(mode="after")
     def _has_that_experiment(self):
         if self.network.name in FEED_FORWARD and self.experiment != "e1":
@@ -339,10 +388,9 @@ class Config(Section):
         So two configurations that differ only in what does not matter to their experiment are one trial.
         """
         changes = {"diffusion": self._resolved_diffusion(), "inference": self._resolved_inference()}
-        if self.experiment == "e1":
-            changes["training"] = self.training.model_copy(update={"snapshots": ()})
-        else:
-            changes["training"] = self.training.model_copy(update={"validation": 0.0})
+        unused = {"e1": {"snapshots": ()}, "e2": {"validation": 0.0}}
+        unused = unused.get(self.experiment, {"validation": 0.0, "evaluations": ()})
+        changes["training"] = self.training.model_copy(update=unused)
         if self.network.name == "nnunet":
             changes |= {"training": Training(), "data": self.data.model_copy(update={"augment": Augment()})}
         if seeds := changes["inference"].seeds:
@@ -355,6 +403,9 @@ class Config(Section):
         if self.experiment == "e1":
             return Diffusion(steps=self.diffusion.steps, time=self.diffusion.time)
         leaves = self.diffusion.model_dump()
+        leaves["fingerprint_steps"] = self.diffusion.fingerprint_steps or self.training.steps
+        if self.diffusion.fingerprint_networks == (self.network.name,):
+            leaves["fingerprint_networks"] = ()
         if self.experiment in ("e3", "e4"):  # the paper's measurements
             leaves |= {"loss": "mse", "weighting": "target", "decoupled": False, "density": "uniform"}
             leaves |= {"variance": "small", "self_conditioning": False}
@@ -371,6 +422,8 @@ class Config(Section):
             unused = set(leaves) - {"threshold", "examples", "seeds"}
         if self.experiment == "e2":
             unused = {"seeds"} if self.inference.sampler == "ddim" else {"seeds", "eta"}
+        if not self.training.evaluations:
+            unused = {*unused, "evaluation_images"}
         leaves = {key: value for key, value in leaves.items() if key not in unused}
         if self.network.name in FEED_FORWARD and self.inference.augment == "none":
             leaves["ensemble"] = 1  # all members would be the same

@@ -17,5 +17,9 @@ class Diverged(UserError):
     """The loss stopped being a finite number."""
 
 
+class Pruned(Exception):
+    """The run was told to end early, since others promise more."""
+
+
 class Stopped(Exception):
     """The run was asked to stop and has left a checkpoint; the same command goes on from it."""

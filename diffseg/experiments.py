@@ -28,6 +28,8 @@ from diffseg.diffusion.targets import RANGES, activated, coded, decoded, noised,
 from diffseg.diffusion.uncertainty import Uncertainty
 from diffseg.diffusion.variational import bound
 from diffseg.diffusion.weightings import target_weight
+from diffseg.errors import ConfigError
+from diffseg.metrics import nll, overlap
 from diffseg.networks import build
 
 MASK_CHANNELS = 1
@@ -48,7 +50,12 @@ def build_network(config: Config) -> nn.Module:
 
 
 def task(config: Config) -> "FeedForward | Denoising":
-    """The experiment of a configuration."""
+    """The experiment of a configuration. Raises ConfigError for a fingerprint that is not measured yet."""
+    if config.fingerprint_trials():
+        raise ConfigError(
+            "weighting or density fingerprint has no curve before its E3 trials are trained: run the trial by "
+            "diffseg.trial.run or `diffseg run`, which train them first"
+        )
     return FeedForward(config) if config.experiment == "e1" else Denoising(config)
 
 
@@ -140,11 +147,16 @@ class Denoising:
 
     def errors(
         self, network: Callable, images: torch.Tensor, masks: torch.Tensor, t: torch.Tensor, draw: torch.Generator
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(mask error, loss), each [B], at noise levels t [B]. The loss is the target's mean squared error, unweighted.
+    ) -> dict[str, torch.Tensor]:
+        """Errors, each [B], at noise levels t [B].
 
-        The mask error is the mean squared error of x̂0, clipped to the coding's range as in sampling, in units of masks
-        in ±1 whatever the coding; NaN for E4. With self-conditioning, the network is given an estimate, as in sampling.
+        loss           the target's mean squared error, unweighted
+        mask_error     mean squared error of x̂0, clipped to the coding's range as in sampling, in units of masks in ±1
+                       whatever the coding; NaN for E4, as are the others
+        dice_error     1 − Dice of the mask x̂0 cut in the middle of the range
+        cross_entropy  of x̂0 as a probability, mean over the pixels, in nats
+
+        With self-conditioning, the network is given an estimate, as in sampling.
         """
         signal = self._signal(images, masks)
         noise = _noise_like(signal, draw)
@@ -152,10 +164,17 @@ class Denoising:
         denoised, wanted = self._denoised(network, images, masks, t, noise, guided)
         loss = F.mse_loss(denoised.output, wanted, reduction="none").flatten(1).mean(1)
         if self.config.experiment == "e4":
-            return torch.full_like(loss, torch.nan), loss
+            undefined = torch.full_like(loss, torch.nan)
+            return {"loss": loss, "mask_error": undefined, "dice_error": undefined, "cross_entropy": undefined}
         low, high = RANGES[self.config.diffusion.coding]
         x0 = denoised.x0.clamp(low, high)
-        return ((x0 - signal) * 2 / (high - low)).square().flatten(1).mean(1), loss
+        pairs = list(zip(decoded(x0, self.config.diffusion.coding), masks.bool(), strict=True))
+        return {
+            "loss": loss,
+            "mask_error": ((x0 - signal) * 2 / (high - low)).square().flatten(1).mean(1),
+            "dice_error": torch.stack([1 - overlap(found > 0.5, mask)[1] for found, mask in pairs]),
+            "cross_entropy": torch.stack([nll(found, mask, members=None) for found, mask in pairs]),
+        }
 
     def predict(self, network: Callable, images: torch.Tensor, noise: Callable[[int], torch.Tensor]) -> torch.Tensor:
         """Foreground probability [B, 1, H, W] of one sampled mask an image (E2). noise(k) is the k-th N(0, I) draw."""

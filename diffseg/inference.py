@@ -16,6 +16,8 @@ from diffseg.diffusion.effective import effective_weight
 from diffseg.experiments import Denoising, task
 from diffseg.randomness import generator
 
+ERRORS = ("mask_error", "dice_error", "cross_entropy", "loss")  # over the noise levels
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -71,7 +73,7 @@ def corners(height: int, width: int, size: int, overlap: float) -> list[tuple[in
 def errors_over_t(
     network: nn.Module, split: Split, config: Config, on_batch: Callable[[], None] = lambda: None
 ) -> list[dict]:
-    """Errors at `inference.timesteps` equally spaced noise levels: rows of t, log_snr, mask_error, loss, weight.
+    """Errors at `inference.timesteps` equally spaced noise levels: rows of t, log_snr, the errors of ERRORS, weight.
 
     Means over the first `inference.timestep_images` images of the split, one noise draw each (E2, E3, E4). weight is the
     effective weight of the noise level in training.
@@ -87,7 +89,7 @@ def errors_over_t(
     grid = (
         torch.arange(1, config.inference.timesteps + 1, dtype=torch.float64, device=device) / config.inference.timesteps
     )
-    sums = torch.zeros(len(grid), 2, dtype=torch.float64, device=device)
+    sums = torch.zeros(len(grid), len(ERRORS), dtype=torch.float64, device=device)
     for k, t in enumerate(grid):
         draw = generator(device, config.seed, "timesteps", k)
         for first in range(0, count, config.inference.batch):
@@ -95,12 +97,11 @@ def errors_over_t(
             part = slice(first, first + config.inference.batch)
             times = t.expand(len(images[part]))
             with autocast(config, device):
-                sums[k] += (
-                    torch.stack(experiment.errors(network, images[part], masks[part], times, draw)).double().sum(1)
-                )
+                found = experiment.errors(network, images[part], masks[part], times, draw)
+            sums[k] += torch.stack([found[name].double() for name in ERRORS]).sum(1)
     levels, weights = effective_weight(grid, config.diffusion, getattr(network, "uncertainty", None))
     columns = torch.stack([grid, levels, *(sums / count).unbind(1), weights], dim=1)
-    return [dict(zip(("t", "log_snr", "mask_error", "loss", "weight"), row, strict=True)) for row in columns.tolist()]
+    return [dict(zip(("t", "log_snr", *ERRORS, "weight"), row, strict=True)) for row in columns.tolist()]
 
 
 def autocast(config: Config, device: torch.device) -> torch.autocast:

@@ -109,7 +109,7 @@ def _predictor(
 ) -> Callable[[Split], Iterator[Prediction]]:
     """The trial's network, or networks, as a function of the images."""
     if config.inference.seeds:
-        folder_of = folder_of or (lambda member: folder / f"seed-{member.seed}")
+        folder_of = folder_of or (lambda member: folder / member.digest)
         members = [_predictor(member, folder_of(member), device, None) for member in config.members()]
         return lambda split: (pooled(same) for same in zip(*(member(split) for member in members), strict=True))
     if config.network.name == "nnunet":

@@ -14,7 +14,7 @@ from diffseg import checkpoints
 from diffseg.batches import Batches
 from diffseg.config import Config, Training
 from diffseg.data.splits import Split
-from diffseg.errors import Diverged, Stopped
+from diffseg.errors import Diverged, Pruned, Stopped
 from diffseg.experiments import build_network, task
 from diffseg.inference import autocast
 from diffseg.randomness import generator
@@ -29,6 +29,7 @@ class Hooks:
     should_stop: Callable[[], bool] = lambda: False
     on_log: Callable[[int, dict[str, float]], None] = lambda step, metrics: None  # between steps
     on_data: Callable[[int, int], None] = lambda done, total: None  # images decoded, where they are not in the cache
+    on_evaluation: Callable[[int, dict[str, float]], str | None] = lambda step, metrics: None  # why it is to end there
 
 
 @dataclass
@@ -94,8 +95,9 @@ def train(
 ) -> None:
     """Train from `state.step` to the end, leaving checkpoints in the folder.
 
-    snapshot(state) measures the network after the steps that are due; its rows are kept with their step.
-    Raises Stopped (with a checkpoint left) when asked to stop, Diverged if the loss is not finite.
+    snapshot(state) measures the network after the steps that are due; its rows are kept with their step, and those of a
+    metric are told to the hooks.
+    Raises Stopped (with a checkpoint left) when asked to stop, Pruned when told to end, Diverged if the loss is not finite.
     """
     training, device = config.training, split.device
     batches, objective = Batches(split, config), task(config).loss
@@ -104,7 +106,7 @@ def train(
     state.network.train()
     while True:
         if state.step in due and not any(row["step"] == state.step for row in state.snapshots):
-            _take_snapshot(state, snapshot, folder)
+            _take_snapshot(state, snapshot, folder, hooks)
             clock = time.perf_counter()
         if state.step == training.steps:
             return
@@ -134,7 +136,7 @@ def train(
             raise Stopped(f"stopped at step {state.step} of {training.steps}")
 
 
-def _take_snapshot(state: State, snapshot: Callable, folder: Path) -> None:
+def _take_snapshot(state: State, snapshot: Callable, folder: Path, hooks: Hooks) -> None:
     """Measure the network; when stopped meanwhile, leave a checkpoint from which it is measured again."""
     try:
         rows = snapshot(state)
@@ -142,6 +144,9 @@ def _take_snapshot(state: State, snapshot: Callable, folder: Path) -> None:
         state.save(folder)
         raise
     state.snapshots += [{"step": state.step, **row} for row in rows]
+    metrics = {row["metric"]: row["value"] for row in rows if "metric" in row}
+    if metrics and (reason := hooks.on_evaluation(state.step, metrics)):
+        raise Pruned(reason)
 
 
 def _set_learning_rate(optimiser, training: Training, step: int) -> float:

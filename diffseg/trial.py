@@ -4,7 +4,7 @@ import io
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,10 @@ from diffseg.ambiguity import ambiguity
 from diffseg.batches import random_corners
 from diffseg.config import Config
 from diffseg.data import Dataset, Split
-from diffseg.errors import Stopped
+from diffseg.errors import Pruned, Stopped
 from diffseg.experiments import task
+from diffseg.fingerprint import fingerprint
+from diffseg.fingerprint import rows as fingerprint_rows
 from diffseg.inference import Prediction, errors_over_t, pooled, predictions, truth
 from diffseg.metrics import Calibration, brier, nll, overlap
 from diffseg.networks import check_size
@@ -38,6 +40,8 @@ class Outcome:
     images: list[dict]
     calibration: list[dict]
     examples: list[dict]
+    fingerprints: list[dict]  # of E3
+    pruned: str | None = None  # why it ended early, if it did
 
 
 def run(
@@ -52,7 +56,8 @@ def run(
     """Train and evaluate a configuration; checkpoints in `folder` are gone on from.
 
     root: where the data set lies (None for synthetic data). cache: folder of decoded data sets. folder_of: the folder of
-    another trial, for deep ensembles, which go on from what their members left there; below `folder` if None.
+    another trial, for deep ensembles and fingerprints, which go on from what the trials that they need left there; below
+    `folder` if None.
     Raises UserError for bad data or a diverged loss, Stopped when asked to stop.
     """
     config = config.resolved()
@@ -63,14 +68,19 @@ def run(
         torch.backends.cudnn.deterministic = True  # a resumed run must end as one that was not stopped
         torch.cuda.reset_peak_memory_stats(device)
     place = _Place(dataset.train.to(device), _tested(dataset.test.to(device), config), device, hooks)
+    folder_of = folder_of or (lambda other: folder / other.digest)
+    config, knots = _weighted(config, place, folder_of)
     if config.inference.seeds:
-        folder_of = folder_of or (lambda member: folder / f"seed-{member.seed}")
         fitted = _together([_fitted(member, folder_of(member), place) for member in config.members()])
     else:
         fitted = _fitted(config, folder, place)
     clock = time.perf_counter()
-    rows = _evaluate(fitted.predictions, place.test, config) if task(config).segments else {}
-    return _outcome(fitted, dataset, device, rows, evaluate_seconds=time.perf_counter() - clock)
+    measured = task(config).segments and not fitted.pruned
+    rows = _evaluate(fitted.predictions, place.test, config) if measured else {}
+    if config.experiment == "e3":
+        rows["fingerprints"] = fingerprint_rows(fitted.timesteps, dataset.digest, config)
+    outcome = _outcome(fitted, dataset, device, rows, evaluate_seconds=time.perf_counter() - clock)
+    return replace(outcome, trial=outcome.trial | knots)
 
 
 def _tested(test: Split, config: Config) -> Split:
@@ -106,6 +116,21 @@ class _Fitted:
     steps: int
     curves: list[dict]
     timesteps: list[dict]
+    pruned: str | None = None
+
+
+def _weighted(config: Config, place: _Place, folder_of: Callable[[Config], Path]) -> tuple[Config, dict]:
+    """The configuration with the measured fingerprint where it has the word, and the fingerprint's knots for the record.
+
+    Its E3 trials go on from what they left in their folders. Other configurations stay as they are.
+    """
+    if not config.fingerprint_trials():
+        return config, {}
+    measured = [_fitted(other, folder_of(other), place).timesteps for other in config.fingerprint_trials()]
+    knots = fingerprint(measured, config.diffusion.fingerprint).knots()
+    curves = {name: "profile" for name in ("weighting", "density") if getattr(config.diffusion, name) == "fingerprint"}
+    profile = config.diffusion.model_copy(update={**curves, "profile": knots}).resolved()
+    return config.model_copy(update={"diffusion": profile}), {"fingerprint": json.dumps(knots)}
 
 
 def _fitted(config: Config, folder: Path, place: _Place) -> _Fitted:
@@ -120,22 +145,41 @@ def _fitted(config: Config, folder: Path, place: _Place) -> _Fitted:
         config, search = selected(config, place.training, folder / "selection", hooks)
         hooks = later(hooks, longest)
     state = start(config, folder, place.device)
-    due = {round(share * config.training.steps) for share in config.training.snapshots}
-    measure = lambda state: errors_over_t(state.average, place.test, config, place.on_batch)  # noqa: E731
-    train(config, place.training, state, folder, measure, due, hooks)
+    snapshots, evaluations = (
+        {round(share * config.training.steps) for share in shares}
+        for shares in (config.training.snapshots, config.training.evaluations)
+    )
+
+    def measure(state: State) -> list[dict]:
+        errors = errors_over_t(state.average, place.test, config, place.on_batch) if state.step in snapshots else []
+        return errors + (_segmented(state, config, place) if state.step in evaluations else [])
+
+    try:
+        train(config, place.training, state, folder, measure, snapshots | evaluations, hooks)
+    except Pruned as end:
+        return _of(state, iter(()), search, str(end))
     return _of(state, predictions(state.average, place.test, config, place.on_batch), search)
 
 
-def _of(state, found: Iterator[Prediction], search: State | None = None) -> _Fitted:
-    """search: the training that found how long to train, if there was one."""
+def _segmented(state: State, config: Config, place: _Place) -> list[dict]:
+    """Points of the learning curves: the metrics of the first few test images, segmented as at the end."""
+    count = min(config.inference.evaluation_images, len(place.test.names))
+    few = place.test.subset(torch.arange(count, device=place.device))
+    found = _evaluate(predictions(state.average, few, config, place.on_batch), few, config)["trial"]
+    return [{"metric": metric, "value": value} for metric, value in found.items()]
+
+
+def _of(state, found: Iterator[Prediction], search: State | None = None, pruned: str | None = None) -> _Fitted:
+    """search: the training that found how long to train, if there was one. pruned: why the training ended early."""
     return _Fitted(
         predictions=found,
         parameters=sum(parameter.numel() for parameter in state.network.parameters()),
         seconds=state.seconds + (search.seconds if search else 0.0),
         resumed=state.resumed + (search.resumed if search else 0.0),
         steps=state.step,
-        curves=(curves(search) if search else []) + state.curves,
-        timesteps=state.snapshots,
+        curves=(curves(search) if search else []) + state.curves + [row for row in state.snapshots if "metric" in row],
+        timesteps=[row for row in state.snapshots if "t" in row],
+        pruned=pruned,
     )
 
 
@@ -241,4 +285,6 @@ def _outcome(fitted: _Fitted, dataset: Dataset, device: torch.device, rows: dict
         images=rows.get("images", []),
         calibration=rows.get("calibration", []),
         examples=rows.get("examples", []),
+        fingerprints=rows.get("fingerprints", []),
+        pruned=fitted.pruned,
     )

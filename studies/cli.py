@@ -89,6 +89,24 @@ def _placement_options(command):
     return command
 
 
+def _search_options(command):
+    for option in (
+        click.option("--confirm", metavar="KxN", help="Search: train the best K again with N fresh seeds."),
+        click.option(
+            "--pruning", type=click.IntRange(min=0), help="Search: at every rung one in so many goes on; 0: all."
+        ),
+        click.option("--sampler", help="Search: tpe, gp, random or grid."),
+        click.option(
+            "--objective", metavar="METRIC,...", help="Search: what to improve; of several, the Pareto front."
+        ),
+        click.option("--budget", type=click.IntRange(min=1), help="Search: proposals in all; a larger one extends."),
+        click.option("--space", help="Search: schedule, target, weighting, fingerprint or everything."),
+        click.option("--concurrency", type=click.IntRange(min=1), help="Trials side by side, at most."),
+    ):
+        command = option(command)
+    return command
+
+
 @click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="diffseg")
 def main():
@@ -105,21 +123,23 @@ def main():
 @data_option
 @name_option
 @experiment_option
+@_search_options
 @_placement_options
 @click.option("--extend", is_flag=True, help="Add to a study that exists with another definition.")
 @click.option("--address", help="Address of a running Ray cluster; 'auto' finds one.  [default: a Ray of its own]")
 @click.option("--report/--no-report", default=True, help="Write the report at the end.  [default: --report]")
-def run(study, settings, store, roots, name, experiments, cpus, gpus, extend, address, report):
+def run(study, settings, store, roots, name, experiments, cpus, gpus, concurrency, extend, address, report, **search):
     """Start, resume or extend a study: do what the store lacks.
 
-    STUDY is a shipped study (quickstart, paper), a TOML file, or the name of a study in the store. KEY=VALUE sets any leaf
+    STUDY is a shipped study (quickstart, paper, search), a TOML file, or the name of a study in the store. KEY=VALUE sets any leaf
     of the configuration in all trials, such as training.steps=100.
     """
     from studies.session import Resources
     from studies.session import run as run_session
 
-    wanted, ledger = _wanted(study, settings, store, roots, name, experiments, extend)
-    finished = run_session(wanted, ledger, Resources(cpus, gpus), address=address)
+    wanted, ledger = _wanted(study, settings, store, roots, name, experiments, extend, search)
+    resources = Resources(cpus, gpus, concurrency or (wanted.search and wanted.search.concurrency))
+    finished = run_session(wanted, ledger, resources, address=address)
     _finish(wanted, ledger, finished, report)
 
 
@@ -134,7 +154,8 @@ def retry(study, store, cpus, gpus, address):
     from studies.session import run as run_session
 
     wanted, ledger = _stored(study, store)
-    finished = run_session(wanted, ledger, Resources(cpus, gpus), retry=True, address=address)
+    resources = Resources(cpus, gpus, wanted.search and wanted.search.concurrency)
+    finished = run_session(wanted, ledger, resources, retry=True, address=address)
     _finish(wanted, ledger, finished, report=True)
 
 
@@ -145,16 +166,17 @@ def retry(study, store, cpus, gpus, address):
 @data_option
 @name_option
 @experiment_option
+@_search_options
 @_placement_options
 @json_option
-def plan(study, settings, store, roots, name, experiments, cpus, gpus, as_json):
+def plan(study, settings, store, roots, name, experiments, cpus, gpus, concurrency, as_json, **search):
     """What `run` would do: the missing trials, what each costs, how many run side by side, about how long."""
     from studies.plan import plan as make
     from studies.plan import table
     from studies.session import Resources
 
-    wanted, ledger = _wanted(study, settings, store, roots, name, experiments, extend=True)
-    found = make(wanted, ledger, Resources(cpus, gpus))
+    wanted, ledger = _wanted(study, settings, store, roots, name, experiments, True, search)
+    found = make(wanted, ledger, Resources(cpus, gpus, concurrency or (wanted.search and wanted.search.concurrency)))
     _show(found, as_json, table)
 
 
@@ -236,7 +258,7 @@ def predict(study, trial, inputs, store, output, device):
     from studies.study import trial_name
 
     wanted, ledger = _stored(study, store)
-    chosen, work = named(wanted, trial), Path(ledger.root) / "work"
+    chosen, work = named(wanted, ledger, trial), Path(ledger.root) / "work"
     with _progress("predicting") as on_progress:
         written = run_prediction(
             chosen.config,
@@ -303,7 +325,7 @@ def _progress(what: str):
 
 
 def _wanted(
-    source: str, settings, store: str, roots: dict, name: str | None, experiments: tuple[str, ...], extend: bool
+    source: str, settings, store: str, roots: dict, name: str | None, experiments: tuple[str, ...], extend: bool, search
 ):
     """The study asked for, checked against the one of that name in the store, and its ledger."""
     from studies.ledger import Ledger
@@ -311,18 +333,21 @@ def _wanted(
 
     leaves = dict(parse_leaf(text) for text in settings)
     command = shlex.join(["diffseg", *sys.argv[1:]])
+    search = {key: value for key, value in search.items() if value is not None}
+    if "objective" in search:
+        search["objective"] = search["objective"].split(",")
     if not is_source(source):
         stored, ledger = _stored(source, store)
-        if leaves or roots or name or experiments:
+        if leaves or roots or name or experiments or search:
             raise UserError(
                 f"{source} is a study in the store and goes on as it is: "
-                "leave out --data, --name, --experiment and settings, or give its TOML file"
+                "leave out --data, --name, --experiment, options of searches and settings, or give its TOML file"
             )
         return stored, ledger
     ledger = Ledger(store, name or Path(source).stem)
     definition = ledger.definition()
     roots = ((definition or {}).get("roots", {})) | roots
-    return against_stored(read(source, roots, leaves, name, command, experiments), definition, extend), ledger
+    return against_stored(read(source, roots, leaves, name, command, experiments, search), definition, extend), ledger
 
 
 def _stored(study: str, store: str):
@@ -351,7 +376,7 @@ def _finish(study, ledger, finished: bool, with_report: bool) -> None:
     failed = counts(states(study, ledger))["failed"]
     if failed:
         click.echo(
-            f"{failed} of {len(study.trials)} trials failed: `diffseg status {study.name}` names them, "
+            f"{failed} of {study.asked} trials failed: `diffseg status {study.name}` names them, "
             f"`diffseg retry {study.name}` runs them again",
             err=True,
         )

@@ -6,6 +6,7 @@ import time
 
 from rich.console import Console
 
+from studies.estimate import cost
 from studies.ledger import Ledger
 from studies.state import TrialState, counts, states
 from studies.study import Study
@@ -17,8 +18,9 @@ class Display:
     On a terminal the line is rewritten twice a second; elsewhere it is printed every half minute.
     """
 
-    def __init__(self, study: Study, ledger: Ledger, weights: dict[str, float], quiet: bool = False):
-        self.study, self.ledger, self.weights = study, ledger, weights
+    def __init__(self, study: Study, ledger: Ledger, quiet: bool = False):
+        self.study, self.ledger = study, ledger
+        self.weights = {trial.name: cost(trial.config).flops for trial in (*study.trials, *study.known(ledger))}
         self.console = Console(file=sys.stderr, quiet=quiet, highlight=False)
         self.started, self.before, self.pause = time.monotonic(), None, 0.5
         self.told = {(state.trial, state.attempt) for state in states(study, ledger) if state.status == "failed"}
@@ -47,6 +49,8 @@ class Display:
 
     def _line(self) -> str:
         clock = time.monotonic()
+        for trial in self.study.known(self.ledger):  # a search goes on proposing
+            self.weights.setdefault(trial.name, cost(trial.config).flops)
         found = states(self.study, self.ledger)
         self.pause = max(0.5, 10 * (time.monotonic() - clock))  # a large store is not read all the time
         for state in found:
@@ -56,8 +60,8 @@ class Display:
                     f"failed: {state.trial}: {state.row['error']} (log: {state.row['log']})", markup=False
                 )
         number = counts(found)
-        parts = [f"{self.study.name}: {number['complete']} of {len(found)} trials done", f"{number['running']} running"]
-        parts.append(f"{number['failed']} failed")
+        parts = [f"{self.study.name}: {number['complete']} of {self._asked(found)} trials done"]
+        parts += [f"{number[status]} {status}" for status in ("running", "pruned", "failed") if number[status]]
         rate = sum(
             state.progress.rate for state in found if state.status == "running" and state.progress.phase == "training"
         )
@@ -73,12 +77,17 @@ class Display:
         done = sum(self.weights[state.trial] * state.share for state in found)
         if self.before is None:
             self.before = done
-        elapsed, total = time.monotonic() - self.started, sum(self.weights.values())
+        elapsed, total = time.monotonic() - self.started, sum(self.weights[state.trial] for state in found)
+        if self.study.search:  # what is still to be proposed is taken to cost as much as what was
+            total *= self._asked(found) / max(1, len(found))
         if done >= total:
             return f"{_clock(elapsed)} in all"
         if done - self.before < 0.02 * total or elapsed < 5:
             return f"{_clock(elapsed)} so far"
         return f"about {_clock(elapsed / (done - self.before) * (total - done))} left"
+
+    def _asked(self, found: list[TrialState]) -> int:
+        return max(len(found), self.study.asked)
 
 
 def _clock(seconds: float) -> str:

@@ -35,11 +35,12 @@ def cost(config: Config) -> Cost:
         passes += 0.5 * config.steps * batch  # estimates in half of the steps
     if config.experiment != "e1":
         passes += len(config.training.snapshots) * inference.timesteps * inference.timestep_images
+    evaluated = tests + len(config.training.evaluations) * inference.evaluation_images  # images that are segmented
     if config.network.name == "nnunet":
         passes += tests * (4 if config.network.mirroring else 1) * networks
     elif config.experiment in ("e1", "e2"):
         steps = 1 if config.experiment == "e1" else inference.steps
-        passes += tests * inference.ensemble * steps * networks
+        passes += evaluated * inference.ensemble * steps * networks
     memory = STATE * parameters + batch * forward.saved
     return Cost(parameters * networks, passes * forward.flops, memory)
 

@@ -4,6 +4,9 @@
 renamed. The row in `trials` is written last: an attempt whose row is missing did not happen, and what it left in other
 tables is not read. Stores are local folders, NFS or object stores (any URI of pyarrow's filesystems).
 
+Two more tables are of a search and are written before an attempt ends: `proposals/<search>-<number>-<seed>.parquet`, what
+is to be tried, before it starts, and `rungs/<search>-<step>-<trial>.parquet`, how good a trial is by then.
+
 Units: seconds, bytes, and metrics as fractions (IoU 0.87, not 87). What is undefined is NaN.
 """
 
@@ -42,22 +45,44 @@ SCHEMAS = {
         ("gpu_seconds", pa.float64()), ("peak_memory_bytes", pa.int64()),
         ("device", pa.string()), ("host", pa.string()), ("git_commit", pa.string()), ("dirty", pa.bool_()),
         ("versions", pa.string()),                                      # JSON: package to version
+        ("fingerprint", pa.string()),                                   # JSON: knots [log-SNR, weight] that weighed training
         ("started", pa.timestamp("ms", "UTC")), ("finished", pa.timestamp("ms", "UTC")),
         ("error", pa.string()), ("log", pa.string()),                   # the sentence; the file that tells more
     ]),
     # Learning curves: loss, gradient_norm, learning_rate, step_seconds, idle_share … at training steps.
     "curves": pa.schema([*_KEY, ("step", pa.int64()), ("metric", pa.string()), ("value", pa.float64())]),
     # Errors of the trained model over the noise levels. mask_error: mean squared error of the predicted clean mask in
-    # units of masks in ±1 (0 to 4; NaN for E4). loss: mean squared error of the trained target. weight: effective weight
+    # units of masks in ±1 (0 to 4). dice_error: 1 − Dice of that mask. cross_entropy: of it, mean over the pixels, nats. The
+    # three are NaN for E4. loss: mean squared error of the trained target. weight: effective weight
     # W(λ) of the noise level in training, on the squared error of ε per unit of log-SNR.
     "timesteps": pa.schema([*_KEY, ("step", pa.int64()), ("t", pa.float64()), ("log_snr", pa.float64()),
-                            ("mask_error", pa.float64()), ("loss", pa.float64()), ("weight", pa.float64())]),
+                            ("mask_error", pa.float64()), ("dice_error", pa.float64()), ("cross_entropy", pa.float64()),
+                            ("loss", pa.float64()), ("weight", pa.float64())]),
+    # Fingerprints of an E3 trial's data set, of every kind (see diffseg/fingerprint.py), at the levels of `timesteps`. digest:
+    # of the data's content. size: px. coding: of the mask. error and error_smooth: mask_error, dice_error or cross_entropy,
+    # measured, and monotone and smooth. derivative: of the latter by −log-SNR; derivative_t: by t. weight: the kind's
+    # profile as a share of its greatest value.
+    "fingerprints": pa.schema([*_KEY, ("dataset", pa.string()), ("digest", pa.string()), ("size", pa.int64()),
+                               ("coding", pa.string()), ("kind", pa.string()), ("t", pa.float64()), ("log_snr", pa.float64()),
+                               ("error", pa.float64()), ("error_smooth", pa.float64()), ("derivative", pa.float64()),
+                               ("derivative_t", pa.float64()), ("weight", pa.float64())]),
     "images": pa.schema([*_KEY, ("image", pa.string()), ("metric", pa.string()), ("value", pa.float64())]),
     # Reliability of the merged foreground probability, pooled over all test pixels, ten equal bins.
     "calibration": pa.schema([*_KEY, ("bin", pa.int32()), ("count", pa.int64()), ("confidence", pa.float64()),
                               ("accuracy", pa.float64())]),
     # Small pictures of a few test images: kind is image, truth, mean or sd (of the ensemble; sd 0.5 is white).
     "examples": pa.schema([*_KEY, ("image", pa.string()), ("kind", pa.string()), ("png", pa.binary())]),
+}
+RECORDS = {
+    # What a search tries. A number's first row, of the search's own seed, is its proposal; others train it again.
+    "proposals": pa.schema([
+        ("search", pa.string()), ("number", pa.int32()), ("seed", pa.int64()), ("trial", pa.string()),
+        ("source", pa.string()),                                        # sampler, or name of a point tried first
+        ("settings", pa.string()),                                      # JSON: leaves of the configuration by their path
+        ("config", pa.string()), ("reason", pa.string()),               # canonical JSON; or why there is no such trial
+    ]),
+    "rungs": pa.schema([("search", pa.string()), ("step", pa.int64()), ("trial", pa.string()), ("metric", pa.string()),
+                        ("value", pa.float64())]),
 }
 # fmt: on
 
@@ -97,6 +122,19 @@ class Ledger:
         except (pa.ArrowInvalid, OSError):
             found = self._read([path for path in paths if self._sound(path)], table, columns)
         return found if found is not None else _select(schema.empty_table(), columns)
+
+    def record(self, table: str, name: str, rows: list[dict]) -> None:
+        """Write rows of one of RECORDS under a name of their own."""
+        self._write(f"{table}/{name}.parquet", pa.Table.from_pylist(rows, RECORDS[table]))
+
+    def records(self, table: str, start: str = "") -> list[dict]:
+        """The rows of one of RECORDS whose names start so, by name. Damaged files are passed over."""
+        rows = []
+        for file in self._files(table):
+            if file.startswith(start):
+                with contextlib.suppress(pa.ArrowInvalid, OSError):
+                    rows += pq.read_table(f"{self.root}/{table}/{file}", filesystem=self.filesystem).to_pylist()
+        return rows
 
     def attempts(self) -> dict[str, int]:
         """Trials of which an attempt has ended (complete, failed or pruned), with the number of the last one."""

@@ -6,8 +6,9 @@ from diffseg.config import Config
 from diffseg.diffusion.combinations import warnings
 from studies.estimate import cost, flops_per_second
 from studies.ledger import Ledger
-from studies.session import Resources, missing, place
-from studies.study import Study
+from studies.search import proposals
+from studies.session import Resources, place
+from studies.study import Study, Trial
 
 GPU_FLOPS = 2e13  # a cautious guess for a GPU that is not measured before it is used
 
@@ -16,18 +17,21 @@ def plan(study: Study, ledger: Ledger, resources: Resources) -> dict:
     """Trials with their cost, the whole of it (missing, side by side here, seconds in all), and what is known to go wrong."""
     share, concurrent = place(resources, [_this_machine()])
     speed = GPU_FLOPS * share.gpus if share.gpus else flops_per_second(max(1, int(share.cpus)))
-    left = {trial.name for trial in missing(study, ledger, retry=False)}
-    trials = [_row(trial.name, trial.config, trial.name in left, speed) for trial in study.trials]
-    seconds = sum(row["seconds"] for row in trials if row["missing"]) / min(concurrent, max(1, len(left)))
+    ended = ledger.attempts()
+    trials = [_row(trial.name, trial.config, trial.name not in ended, speed) for trial in study.known(ledger)]
+    trials += [_row(start.name, start.config, True, speed, count) for start, count in _to_come(study, ledger) if count]
+    left = sum(row["count"] for row in trials if row["missing"])
+    seconds = sum(row["count"] * row["seconds"] for row in trials if row["missing"]) / min(concurrent, max(1, left))
     return {
         "study": study.name,
         "left_out": list(study.left_out),
         "trials": trials,
-        "missing": len(left),
+        "missing": left,
         "side_by_side": concurrent,
         "cpus": share.cpus,
         "gpus": share.gpus,
         "seconds": seconds,
+        "pruning": study.search.pruning if study.search else 0,
         "warnings": _warnings(study),
     }
 
@@ -36,13 +40,16 @@ def table(found: dict):
     from rich.console import Group
     from rich.table import Table
 
-    rows = Table("trial", "to do", "parameters", "memory up to", "about", box=None, pad_edge=False)
+    rows = Table("trial", "count", "to do", "parameters", "memory up to", "about", box=None, pad_edge=False)
     for row in found["trials"]:
         to_do, memory = "yes" if row["missing"] else "done", f"{row['memory'] / 2**30:.1f} GiB"
-        rows.add_row(row["trial"], to_do, f"{row['parameters']:,}", memory, _duration(row["seconds"]))
+        rows.add_row(
+            row["trial"], str(row["count"]), to_do, f"{row['parameters']:,}", memory, _duration(row["seconds"])
+        )
     place = f"{found['side_by_side']} side by side on this machine, each with {found['cpus']:g} CPUs and {found['gpus']:g} GPUs"
     lines = [
-        f"{found['missing']} of {len(found['trials'])} trials to do, {place}: about {_duration(found['seconds'])} of computing."
+        f"{found['missing']} of {sum(row['count'] for row in found['trials'])} trials to do, {place}: "
+        f"about {_duration(found['seconds'])} of computing{', less what is pruned' if found['pruning'] else ''}."
     ]
     if found["left_out"]:
         wanted = " ".join(f"--data {name}=ROOT" for name in found["left_out"])
@@ -50,6 +57,14 @@ def table(found: dict):
     for sentence, names in found["warnings"].items():
         lines.append(f"Mind that {sentence} ({names[0]}{f' and {len(names) - 1} more' if names[1:] else ''}).")
     return Group(rows, *lines)
+
+
+def _to_come(study: Study, ledger: Ledger) -> list[tuple[Trial, int]]:
+    """The trials that searches start from, each with how many like it are not even proposed yet."""
+    if study.search is None:
+        return []
+    per_search = study.asked // len(study.trials)
+    return [(start, max(0, per_search - len(proposals(ledger, start.name)))) for start in study.trials]
 
 
 def _warnings(study: Study) -> dict[str, list[str]]:
@@ -61,10 +76,11 @@ def _warnings(study: Study) -> dict[str, list[str]]:
     return found
 
 
-def _row(name: str, config: Config, missing: bool, speed: float) -> dict:
+def _row(name: str, config: Config, missing: bool, speed: float, count: int = 1) -> dict:
     estimate = cost(config)
     return {
         "trial": name,
+        "count": count,
         "missing": missing,
         "parameters": estimate.parameters,
         "memory": estimate.memory,

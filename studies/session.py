@@ -8,15 +8,16 @@ import os
 import shutil
 import signal
 import subprocess
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from diffseg.errors import UserError
+from studies.agenda import Agenda
 from studies.display import Display
-from studies.estimate import cost
 from studies.ledger import Ledger
 from studies.lock import Lock
-from studies.study import Study, Trial, trial_name
+from studies.study import Study, Trial
 from studies.worker import Order
 
 DRIVER = "driver"  # the resource that drivers hold, so that CPUs stay whole for workers
@@ -39,6 +40,7 @@ class Resources:
 
     cpus: float = 1.0
     gpus: float | None = None  # None: one where the cluster has any
+    concurrency: int | None = None  # trials side by side, at most; None: as many as find place
 
 
 def run(
@@ -49,21 +51,24 @@ def run(
     address: str | None = None,
     quiet: bool = False,
 ) -> bool:
-    """Run the trials that the ledger lacks; with retry, also those that failed. False if it was stopped before the end.
+    """Run what the ledger lacks; with retry, also what failed. False if it was stopped before the end.
 
-    Raises UserError if the store cannot be used, the study is being run already, or its trials fit on no node.
+    Raises UserError if the store cannot be used, the study is being run already, its trials fit on no node, or a search
+    has no prospect of success.
     """
     if "://" in ledger.store:
         raise UserError(
             f"the store {ledger.store} can be read, but running needs a folder that all nodes share: give --store DIR"
         )
-    # This also finds sizes that a network cannot take, before anything is written.
-    weights = {trial.name: cost(trial.config).flops for trial in study.trials}
+    display = Display(
+        study, ledger, quiet
+    )  # it also finds sizes that a network cannot take, before anything is written
     folder = Path(ledger.root)
     lock, stop_file = Lock(folder), folder / "stop"
     scratch = folder / "scratch"  # Ray's own files, which nobody needs after the session
     lock.acquire()
     try:
+        Agenda(study, ledger).check()
         ledger.define(study.definition())
         stop_file.unlink(missing_ok=True)
         for leftover in (scratch, folder / "tmp"):  # of a session that was killed
@@ -74,24 +79,18 @@ def run(
                 f"warning: {path} was damaged and is set aside in {folder / 'damaged'}; its trial runs again",
                 flush=True,
             )
-        trials = missing(study, ledger, retry)
-        if trials:
-            _run_missing(
-                study, ledger, trials, resources, address, scratch, stop_file, Display(study, ledger, weights, quiet)
-            )
-        return not missing(study, ledger, retry=False)
+        agenda = Agenda(study, ledger, retry)
+        if not agenda.done():
+            _run_missing(agenda, resources, address, scratch, stop_file, display)
+        if problem := agenda.problem():
+            raise UserError(problem)
+        return Agenda(study, ledger).done()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         lock.release()
 
 
-def missing(study: Study, ledger: Ledger, retry: bool) -> list[Trial]:
-    """The study's trials without an ended attempt; with retry, also those whose last attempt failed."""
-    ended = {row["trial"]: row["status"] for row in ledger.last(["status"])}
-    return [trial for trial in study.trials if trial.name not in ended or (retry and ended[trial.name] == "failed")]
-
-
-def _run_missing(study, ledger, trials, resources, address, scratch, stop_file, display) -> None:
+def _run_missing(agenda, resources, address, scratch, stop_file, display) -> None:
     os.environ |= ENVIRONMENT
     import ray
     from ray import tune
@@ -105,11 +104,11 @@ def _run_missing(study, ledger, trials, resources, address, scratch, stop_file, 
                 f"the Ray cluster has no resource '{DRIVER}': start its head with --resources='{{\"{DRIVER}\": 1000}}'"
             )
         share, concurrent = place(resources, [node["Resources"] for node in ray.nodes() if node["Alive"]])
-        orders = _orders(study, ledger, trials, share, scratch, stop_file)
+        order = partial(_order, agenda.study, agenda.ledger, share, scratch, stop_file, _commit())
         tuner = tune.Tuner(
             tune.with_resources(drive, {DRIVER: 1}),
             tune_config=tune.TuneConfig(
-                search_alg=Missing(orders, stop_file),
+                search_alg=Missing(agenda, order, stop_file),
                 num_samples=-1,
                 max_concurrent_trials=concurrent,
                 reuse_actors=True,
@@ -121,9 +120,9 @@ def _run_missing(study, ledger, trials, resources, address, scratch, stop_file, 
 
 
 def place(resources: Resources, nodes: list[dict[str, float]]) -> tuple[Resources, int]:
-    """What each trial gets, and how many trials run side by side. Raises UserError if a trial fits on no node."""
+    """What each trial gets, and how many trials find place side by side. Raises UserError if a trial fits on no node."""
     gpus = resources.gpus if resources.gpus is not None else float(any(node.get("GPU") for node in nodes))
-    share = Resources(resources.cpus, gpus)
+    share = Resources(resources.cpus, gpus, resources.concurrency)
     wanted = {"CPU": share.cpus, "GPU": share.gpus}
     concurrent = sum(
         min(int(node.get(kind, 0) / amount + 1e-9) for kind, amount in wanted.items() if amount) for node in nodes
@@ -134,29 +133,25 @@ def place(resources: Resources, nodes: list[dict[str, float]]) -> tuple[Resource
             f"a trial asks for {share.cpus:g} CPUs and {share.gpus:g} GPUs, but no node has them (there are: {have}): "
             "give smaller --cpus or --gpus"
         )
-    return share, concurrent
+    return share, min(concurrent, resources.concurrency or concurrent)
 
 
-def _orders(study, ledger, trials, share, scratch, stop_file) -> list[Order]:
-    attempts, (commit, dirty) = ledger.attempts(), _commit()
-    return [
-        Order(
-            store=str(Path(ledger.store).absolute()),
-            study=study.name,
-            trial=trial.name,
-            attempt=attempts.get(trial.name, 0) + 1,
-            config=trial.config.canonical(),
-            root=study.roots.get(trial.config.data.name),
-            cpus=share.cpus,
-            gpus=share.gpus,
-            stop_file=str(stop_file),
-            needs=tuple(trial_name(member) for member in trial.config.members()),
-            scratch=str(scratch),
-            commit=commit,
-            dirty=dirty,
-        )
-        for trial in trials
-    ]
+def _order(study, ledger, share, scratch, stop_file, commit: tuple[str | None, bool], trial: Trial) -> Order:
+    return Order(
+        store=str(Path(ledger.store).absolute()),
+        study=study.name,
+        trial=trial.name,
+        attempt=ledger.attempts().get(trial.name, 0) + 1,
+        config=trial.config.canonical(),
+        root=study.roots.get(trial.config.data.name),
+        cpus=share.cpus,
+        gpus=share.gpus,
+        stop_file=str(stop_file),
+        scratch=str(scratch),
+        commit=commit[0],
+        dirty=commit[1],
+        rungs=trial.rungs and asdict(trial.rungs),
+    )
 
 
 @contextlib.contextmanager

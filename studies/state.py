@@ -36,7 +36,7 @@ def states(study: Study, ledger: Ledger) -> list[TrialState]:
     """Every trial's state, in the study's order."""
     rows = {row["trial"]: row for row in ledger.last([*METRICS, "status", "seconds", "error", "log"])}
     held = Lock(Path(ledger.root)).held()
-    return [_state(trial.name, ledger, rows.get(trial.name, {}), held) for trial in study.trials]
+    return [_state(trial.name, ledger, rows.get(trial.name, {}), held) for trial in study.known(ledger)]
 
 
 def counts(found: list[TrialState]) -> dict[str, int]:
@@ -68,20 +68,21 @@ def status_table(study: Study, found: list[TrialState]):
     return table
 
 
-def named(study: Study, name: str) -> Trial:
+def named(study: Study, ledger: Ledger, name: str) -> Trial:
     """The trial of that name, or of which it is the beginning or end. Raises UserError unless the name fits just one."""
-    fitting = [trial for trial in study.trials if trial.name == name] or [
-        trial for trial in study.trials if trial.name.startswith(name) or trial.name.endswith(name)
+    known = study.known(ledger)
+    fitting = [trial for trial in known if trial.name == name] or [
+        trial for trial in known if trial.name.startswith(name) or trial.name.endswith(name)
     ]
     if len(fitting) != 1:
-        names = ", ".join(trial.name for trial in fitting or study.trials)
+        names = ", ".join(trial.name for trial in fitting or known)
         raise UserError(f"'{name}' fits {len(fitting)} trials of {study.name}: give one of {names}")
     return fitting[0]
 
 
 def trial_details(study: Study, ledger: Ledger, name: str) -> dict:
     """One trial's configuration, last attempt and the end of its log. Raises UserError unless the name fits just one."""
-    trial = named(study, name)
+    trial = named(study, ledger, name)
     (state,) = (state for state in states(study, ledger) if state.trial == trial.name)
     log = Path(ledger.root) / "work" / trial.name / "log.txt"
     tail = log.read_text(errors="replace").splitlines()[-40:] if log.exists() else []

@@ -12,16 +12,20 @@
     training.optimiser = "adam"
     [variant.x0]             # if there are any, a trial is made for every one
     diffusion.target = "x0"
+    [search]                 # if there is one, every trial is the start of a search: studies/search.py
+    space = "weighting"
 
 A trial is made for every network, data set, experiment, variant and seed; later tables win over earlier ones in the
 order all, network, data, experiment, variant, and what the command line sets wins over all of them. `preset = "NAME"` in
 a table stands for the network's published settings of that name (diffseg/presets.toml). On the command line, a setting
 that only some of the networks have is theirs alone. Feed-forward networks have trials of E1 only, and trials that differ
-only in settings that their experiment does not use are one trial.
+only in settings that their experiment does not use are one trial. The trials that others need, the
+members of a deep ensemble and the E3 trials of a fingerprint, are made with them. `baseline = "x0"` names the variant that
+the others are compared with.
 """
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +35,8 @@ from diffseg.errors import ConfigError, UserError
 from diffseg.leaves import flat
 from diffseg.presets import expanded
 from search_spaces import grid
+from studies.ledger import Ledger
+from studies.search import Rungs, Search, check_start, parse, proposals
 
 SHIPPED = Path(__file__).parent
 TABLES = ("network", "data", "experiment", "variant")  # of a study file; later ones win
@@ -40,19 +46,56 @@ TABLES = ("network", "data", "experiment", "variant")  # of a study file; later 
 class Trial:
     name: str
     config: Config
+    rungs: Rungs | None = None  # where it is compared with others while it runs, in a search
 
 
 @dataclass(frozen=True)
 class Study:
     name: str
-    trials: tuple[Trial, ...]
+    trials: tuple[Trial, ...]  # that should exist; of a search, the ones that it starts from
     roots: dict[str, str]  # of data sets, by name
     left_out: tuple[str, ...] = ()  # data sets of the file for which no root was given
     command: str = ""  # that made it, for the record
+    search: Search | None = None
+    baselines: tuple[str, ...] = ()  # trials that the others are compared with
 
     def definition(self) -> dict:
         trials = {trial.name: trial.config.model_dump(mode="json") for trial in self.trials}
-        return {"study": self.name, "roots": self.roots, "command": self.command, "trials": trials}
+        search = self.search and self.search.model_dump(mode="json")
+        return {
+            "study": self.name,
+            "roots": self.roots,
+            "command": self.command,
+            "trials": trials,
+            "search": search,
+            "baselines": list(self.baselines),
+        }
+
+    @property
+    def asked(self) -> int:
+        """How many trials there are to be; of a search at most."""
+        if self.search is None:
+            return len(self.trials)
+        best, seeds = self.search.confirmed
+        return len(self.trials) * (self.search.budget + ((best + 1) * seeds if best else 0))
+
+    def known(self, ledger: Ledger) -> tuple[Trial, ...]:
+        """The trials that are known by now: of a search, those that it has proposed."""
+        if self.search is None:
+            return self.trials
+        found = {}
+        for proposal in proposals(ledger):
+            if proposal.config:
+                found |= {trial_name(other): Trial(trial_name(other), other) for other in proposal.config.needs()}
+                found[proposal.trial] = self.trial_of(proposal)
+        return tuple(found.values())
+
+    def trial_of(self, proposal) -> Trial:
+        """The trial of a search's proposal. Trials on the test images are not pruned, nor is the first, the baseline."""
+        if not proposal.config.data.held_out:
+            return Trial(proposal.trial, proposal.config)
+        reduction = self.search.pruning if proposal.number else 0
+        return Trial(proposal.trial, proposal.config, Rungs(proposal.search, self.search.objective, reduction))
 
 
 def shipped() -> list[str]:
@@ -77,8 +120,12 @@ def read(
     name: str | None = None,
     command: str = "",
     experiments: tuple[str, ...] = (),
+    search: dict[str, Any] | None = None,
 ) -> Study:
-    """The study of a shipped name or a TOML file, or only the given experiments of it. Raises UserError if it cannot be read."""
+    """The study of a shipped name or a TOML file, or only the given experiments of it.
+
+    search: settings over those of its table [search]. Raises UserError if it cannot be read.
+    """
     path = Path(source) if source.endswith(".toml") else SHIPPED / f"{source}.toml"
     if not path.is_file():
         raise UserError(f"there is no study '{source}': give one of {', '.join(shipped())}, or a TOML file of your own")
@@ -86,7 +133,7 @@ def read(
         tree = tomllib.loads(path.read_text())
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path} is not TOML: {error}") from None
-    allowed = {"seeds", "experiments", "all", "network", "data", "experiment", "variant"}
+    allowed = {"seeds", "experiments", "all", "network", "data", "experiment", "variant", "search", "baseline"}
     if unknown := set(tree) - allowed:
         raise UserError(
             f"{path} has unknown tables {', '.join(sorted(unknown))}: allowed are {', '.join(sorted(allowed))}"
@@ -99,13 +146,55 @@ def read(
         raise UserError(f"no data set of {path.stem} has a root: give one or more of {wanted}")
     left_out = tuple(data for data in tree.get("data", {}) if data not in sets)
     trials = tuple(_trials(tree, sets, settings, path))
-    return Study(name or path.stem, trials, {k: roots[k] for k in sets if k in roots}, left_out, command)
+    return Study(
+        name or path.stem,
+        trials,
+        {k: roots[k] for k in sets if k in roots},
+        left_out,
+        command,
+        _search(tree, search or {}, trials, path),
+        _baselines(tree, sets, settings, path),
+    )
 
 
 def stored(name: str, definition: dict) -> Study:
     """The study that a store holds."""
     trials = tuple(Trial(trial, configuration.load(config)) for trial, config in definition["trials"].items())
-    return Study(name, trials, definition["roots"], command=definition.get("command", ""))
+    search, baselines = definition.get("search"), tuple(definition.get("baselines", ()))
+    search = parse(search) if search else None
+    return Study(name, trials, definition["roots"], (), definition.get("command", ""), search, baselines)
+
+
+def _search(tree: dict, options: dict[str, Any], trials: tuple[Trial, ...], path: Path) -> Search | None:
+    if "search" not in tree:
+        if options:
+            raise UserError(
+                f"study {path.stem} has no search, so it takes no --{min(options)}: `diffseg run search` is one, "
+                "and a TOML file with a table [search] is another"
+            )
+        return None
+    search = parse(tree["search"] | options)
+    for trial in trials:
+        check_start(trial.config)
+        if search.pruning and not trial.config.training.evaluations:
+            raise ConfigError(
+                "search.pruning compares trials at training.evaluations, of which there are none: set them, "
+                "such as training.evaluations=[0.11,0.33], or set search.pruning=0"
+            )
+    return search
+
+
+def _baselines(tree: dict, sets: dict, settings: dict, path: Path) -> tuple[str, ...]:
+    """The trials of the variant that the study names as its baseline."""
+    if "baseline" not in tree:
+        return ()
+    variants = tree.get("variant", {})
+    if tree["baseline"] not in variants:
+        raise UserError(
+            f"{path.name} has no variant '{tree['baseline']}' for its baseline: allowed are {', '.join(variants)}"
+        )
+    tree = tree | {"variant": {tree["baseline"]: variants[tree["baseline"]]}}
+    return tuple(trial.name for trial in _trials(tree, sets, settings, path))
 
 
 def trial_name(config: Config) -> str:
@@ -136,6 +225,10 @@ def against_stored(new: Study, definition: dict | None, extend: bool) -> Study:
     if definition is None:
         return new
     old = stored(new.name, definition)
+    if changed := _changed_search(old, new):
+        raise UserError(
+            f"study {new.name} exists with another search ({changed}): give this one a name with --name NAME"
+        )
     if extend:
         return extended(old, new)
     if found := differences(old, new):
@@ -147,11 +240,18 @@ def against_stored(new: Study, definition: dict | None, extend: bool) -> Study:
     return new
 
 
+def _changed_search(old: Study, new: Study) -> str:
+    if old.search is None or new.search is None:
+        return "" if old.search == new.search else "one of them has none"
+    return "; ".join(old.search.differences(new.search))
+
+
 def extended(old: Study, new: Study) -> Study:
     """The new definition and the trials that only the old one has."""
     names = {trial.name for trial in new.trials}
     trials = (*(trial for trial in old.trials if trial.name not in names), *new.trials)
-    return Study(new.name, trials, old.roots | new.roots, command=new.command)
+    baselines = tuple(dict.fromkeys((*old.baselines, *new.baselines)))
+    return replace(new, trials=trials, roots=old.roots | new.roots, baselines=baselines)
 
 
 def _for_network(settings: dict, network: str, every: list[str]) -> dict:
@@ -213,7 +313,7 @@ def _trials(tree: dict, sets: dict[str, dict], settings: dict[str, Any], path: P
             config = Config().with_leaves(leaves).resolved()
         except ConfigError as error:
             raise ConfigError(f"{error} ({path.name}, {experiment} of {data})") from None
-        for part in (*config.members(), config):
+        for part in (*config.needs(), config):
             if (name := trial_name(part)) not in seen:
                 seen.add(name)
                 yield Trial(name, part)

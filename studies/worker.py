@@ -19,6 +19,8 @@ from diffseg import config as configuration
 from diffseg.errors import Stopped, UserError
 from studies.ledger import Ledger
 from studies.progress import Reporter
+from studies.pruning import reached
+from studies.search import Rungs
 from studies.study import trial_name
 
 PACKAGES = ("diffseg", "torch", "numpy", "monai", "ray", "optuna", "pyarrow")
@@ -37,10 +39,10 @@ class Order:
     cpus: float
     gpus: float
     stop_file: str  # the worker stops at a checkpoint once this file exists
-    needs: tuple[str, ...]  # trials that must have ended before
     scratch: str  # folder for Ray Train's own files, which nobody needs afterwards
     commit: str | None
     dirty: bool
+    rungs: dict | None = None  # fields of Rungs: where it is compared with others while it runs
 
     @property
     def folder(self) -> Path:
@@ -55,9 +57,10 @@ def work(order: Order) -> str:
     started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
     with _logging_to(order.folder / "log.txt"):
         logging.info("attempt %d on %s: %s", order.attempt, socket.gethostname(), order.config)
-        tables, status, error = {}, "complete", None
+        tables = {}
         try:
-            tables = _run(order, progress)
+            tables, error = _run(order, progress)
+            status = "pruned" if error else "complete"
         except Stopped as stop:
             logging.info("%s", stop)
             progress.write("stopped")
@@ -85,14 +88,21 @@ def record_failure(order: Order, error: str) -> str:
     return "failed"
 
 
-def _run(order: Order, progress: Reporter) -> dict[str, list[dict]]:
+def _run(order: Order, progress: Reporter) -> tuple[dict[str, list[dict]], str | None]:
+    """(rows by table, why the trial was pruned if it was)."""
     from diffseg import trial
     from diffseg.training import Hooks
+
+    def evaluated(step: int, metrics: dict[str, float]) -> str | None:
+        if order.rungs is None:
+            return None
+        return reached(Rungs(**order.rungs), Ledger(order.store, order.study), order.trial, step, metrics)
 
     hooks = Hooks(
         should_stop=_Stop(Path(order.stop_file)),
         on_log=lambda step, metrics: progress(step),
         on_data=progress.reading,
+        on_evaluation=evaluated,
     )
     outcome = trial.run(
         configuration.load(order.config),
@@ -101,16 +111,18 @@ def _run(order: Order, progress: Reporter) -> dict[str, list[dict]]:
         cache=Path(Ledger(order.store, order.study).root).parent / "cache",
         device="cuda" if order.gpus else "cpu",
         hooks=hooks,
-        folder_of=lambda member: order.folder.parent / trial_name(member),
+        folder_of=lambda other: order.folder.parent / trial_name(other),
     )
-    return {
+    tables = {
         "trials": [outcome.trial],
         "curves": outcome.curves,
         "timesteps": outcome.timesteps,
         "images": outcome.images,
         "calibration": outcome.calibration,
         "examples": outcome.examples,
+        "fingerprints": outcome.fingerprints,
     }
+    return tables, outcome.pruned
 
 
 class _Stop:

@@ -1,4 +1,5 @@
 import itertools
+import math
 
 import pytest
 import torch
@@ -97,11 +98,25 @@ def test_errors_over_t_of_an_oracle_and_of_a_constant(experiment, coding, tiny):
     assert all(a["log_snr"] > b["log_snr"] for a, b in itertools.pairwise(rows))
     for row in rows:
         if experiment == "e4":
-            assert row["mask_error"] != row["mask_error"]
+            assert all(math.isnan(row[name]) for name in ("mask_error", "dice_error", "cross_entropy"))
             assert row["loss"] == pytest.approx(1, abs=0.2)  # ε has unit variance
         else:
             assert row["mask_error"] == pytest.approx(1)
             assert row["loss"] == pytest.approx(1 if coding == "pm1" else 0.25)
+            assert row["cross_entropy"] == pytest.approx(math.log(2))
+            assert row["dice_error"] == 1  # p = 0.5 is cut to background
+
+
+def test_errors_over_t_of_a_mask_without_its_half_are_known(tiny):
+    """x̂0 misses half of the foreground F: 4 F/2 of the squared error, a Dice of 2/3, and −ln 1e-6 for what it misses."""
+    masks = split(1, 16, 16).masks.float()
+    half = masks * (torch.arange(16) < 8)
+    missed, foreground = float((masks - half).mean()), float(masks.mean())
+    config = tiny(experiment="e3", diffusion__activation="identity", inference__timestep_images=1)
+    for row in errors_over_t(lambda x_t, t, image: half * 2 - 1, split(1, 16, 16), config):
+        assert row["mask_error"] == pytest.approx(4 * missed)
+        assert row["dice_error"] == pytest.approx(1 - 2 * (foreground - missed) / (2 * foreground - missed))
+        assert row["cross_entropy"] == pytest.approx(missed * -math.log(1e-6), rel=1e-4)
 
 
 def test_members_of_test_time_augmentation_see_the_eight_views_of_a_tile(tiny):

@@ -80,7 +80,6 @@ def attempt(config, trial, status="complete", error=None):
         cpus=1,
         gpus=0,
         stop_file="",
-        needs=(),
         scratch="",
         commit="0123456789abcdef",
         dirty=False,

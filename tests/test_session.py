@@ -12,9 +12,10 @@ import pytest
 
 from diffseg.config import Config
 from diffseg.errors import UserError
+from studies.agenda import Agenda
 from studies.ledger import Ledger
 from studies.lock import Lock
-from studies.session import ENVIRONMENT, Resources, missing, place, run
+from studies.session import ENVIRONMENT, Resources, place, run
 from studies.state import states
 from studies.study import Study, Trial, trial_name
 
@@ -48,6 +49,8 @@ def study_of(configs, name="study", roots=None):
         (Resources(1, 0.25), [{"CPU": 16, "GPU": 2}], (1, 0.25), 8),
         (Resources(1, 0), [{"CPU": 4, "GPU": 1}], (1, 0), 4),
         (Resources(4), [{"CPU": 2}, {"CPU": 8, "GPU": 1}], (4, 1), 1),
+        (Resources(1, 0, 3), [{"CPU": 16}], (1, 0, 3), 3),
+        (Resources(1, 0, 3), [{"CPU": 2}], (1, 0, 3), 2),
     ],
 )
 def test_trials_are_placed_by_what_they_ask(resources, nodes, share, concurrent):
@@ -109,8 +112,8 @@ def test_a_study_runs_through_ray_and_what_fails_stays_apart(ray, tiny, tmp_path
     assert json.loads(complete["versions"])["torch"]
     assert ledger.read("images").num_rows == 20
 
-    assert missing(study, ledger, retry=False) == []
-    assert [trial.name for trial in missing(study, ledger, retry=True)] == [study.trials[1].name]
+    assert Agenda(study, ledger).done()
+    assert Agenda(study, ledger, retry=True).next() == study.trials[1]
     broken.write_bytes(content)
     assert run(study, ledger, retry=True, quiet=True)
     assert [(state.status, state.attempt) for state in states(study, ledger)] == [("complete", 1), ("complete", 2)]

@@ -51,7 +51,7 @@ def test_weights_are_the_published_ones_whatever_the_target(target, weighting):
 
 def test_every_weighting_is_tested_and_can_be_set():
     choices = set(Diffusion.model_fields["weighting"].annotation.__args__)
-    assert choices == set(WEIGHTINGS) | {"target", "learned"}
+    assert choices == set(WEIGHTINGS) | {"target", "learned", "fingerprint"}
     assert set(ON_EPSILON) | {"profile"} == set(WEIGHTINGS)
 
 

@@ -100,10 +100,35 @@ def _check_root(config: Data, root: Path | None) -> None:
         )
 
 
+def _held_out(config: Data, train: Split, test: Split) -> dict[str, Split]:
+    """The splits to train and to test on: with data.held_out, both are parts of the training images.
+
+    Those whose names, or groups, hash lowest are held out, whatever the seed. Raises DataError if either part would be
+    empty.
+    """
+    if not config.held_out:
+        return {"train": train, "test": test}
+    groups = [record.group for record in train.records] if train.source else [None] * len(train.names)
+    units = [group or name for group, name in zip(groups, train.names, strict=True)]
+    order = sorted(set(units), key=_hash)
+    held = set(order[: round(config.held_out * len(order))])
+    if not 0 < len(held) < len(order):
+        raise DataError(
+            f"data.held_out={config.held_out:g} of the {len(order)} training images (or groups) of {config.name} holds out "
+            f"{len(held)}: set it so that some are held out and some are left"
+        )
+    within = torch.tensor([unit in held for unit in units])
+    return {"train": train.subset((~within).nonzero()[:, 0]), "test": train.subset(within.nonzero()[:, 0])}
+
+
+def _hash(name: str) -> bytes:
+    return hashlib.sha256(name.encode()).digest()
+
+
 def _subset(records: tuple[Record, ...], split: str, limit: int | None) -> list[Record]:
     """The records of a split by name; of more than `limit` those whose names hash lowest, so that all trials agree."""
     chosen = [record for record in records if record.split == split]
-    chosen = sorted(chosen, key=lambda record: hashlib.sha256(record.name.encode()).digest())[:limit]
+    chosen = sorted(chosen, key=lambda record: _hash(record.name))[:limit]
     return sorted(chosen, key=lambda record: record.name)
 
 
@@ -120,7 +145,7 @@ def unlabelled(config: Data, records: list[Record], scaling: Scaling) -> Split:
 def _dataset(config: Data, content: arrays.Content, digest: str, choose: Callable | None) -> Dataset:
     scaling = Scaling.of(content.histogram)
     splits = {split: _split(config, content, split, scaling, choose) for split in content.parts}
-    return Dataset(config.name, digest, **splits)
+    return Dataset(config.name, digest, **_held_out(config, **splits))
 
 
 def _split(config: Data, content: arrays.Content, split: str, scaling: Scaling, choose: Callable | None) -> Split:

@@ -106,7 +106,9 @@ class Split:
     standard: bool  # whether images are given mean 0 and deviation 1 in the end
     channels: int  # that the network takes: gray images (C = 1) are repeated
     device: torch.device  # where batches go, and the pixels if they fit
-    source: Callable[[], list[Record]] | None = None  # finds the images' files; None for what is not as it is in files
+    source: Callable[[], Sequence[Record]] | None = (
+        None  # finds the images' files; None for what is not as it is in files
+    )
 
     @cached_property
     def sizes(self) -> torch.Tensor:
@@ -114,7 +116,7 @@ class Split:
         return self.images.sizes.to(self.device)
 
     @cached_property
-    def records(self) -> list[Record]:
+    def records(self) -> Sequence[Record]:
         """Where the images came from."""
         return self.source()
 
@@ -136,7 +138,7 @@ class Split:
             images=self.images.subset(own),
             masks=self.masks.subset(own),
             objects=pick(self.objects),
-            source=None,
+            source=self.source and (lambda: pick(self.records)),
         )
 
     def windows(self, which: torch.Tensor, corners: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:

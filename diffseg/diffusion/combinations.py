@@ -61,7 +61,14 @@ def _visible(last: torch.Tensor) -> str | None:
 
 
 def _blind(diffusion: Diffusion) -> str | None:
-    if "profile" not in (diffusion.weighting, diffusion.density) or diffusion.mixing:
+    if diffusion.mixing or diffusion.profile_floor:
+        return None
+    if "fingerprint" in (diffusion.weighting, diffusion.density):
+        return (
+            "diffusion.fingerprint is nearly 0 where nothing of the mask is lost yet and where everything is, and there the "
+            "network is hardly trained but will be sampled from: set diffusion.profile_floor or diffusion.mixing above 0"
+        )
+    if "profile" not in (diffusion.weighting, diffusion.density):
         return None
     t = torch.linspace(0, 1, profile.BINS + 1, dtype=torch.float64)
     share = float((profile.shaped(log_snr(t, diffusion), diffusion) == 0).double().mean())

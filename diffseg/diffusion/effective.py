@@ -18,8 +18,12 @@ def effective_weight(
     W(λ) = w_ε(λ) p(λ), the weight on ε's error times the density of λ in training. Two configurations of one W differ in
     the variance of their gradients only. W is infinite where a schedule stands still, at an end of it. uncertainty: what
     weighting "learned" has learnt.
-    Raises UserError for weighting "learned" without it.
+    Raises UserError for weighting "learned" without it, and for a fingerprint, which is a profile only once it is measured.
     """
+    if "fingerprint" in (diffusion.weighting, diffusion.density):
+        raise UserError(
+            "a fingerprint has no effective weight before it is measured: take the ledger's, or give its profile"
+        )
     level = log_snr(t, diffusion)
     weight = target_weight(t, diffusion)
     if diffusion.weighting == "learned":

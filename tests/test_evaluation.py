@@ -1,0 +1,74 @@
+"""Learning curves of the segmentation, and images that are held out of training: what a search compares trials by."""
+
+import pytest
+import torch
+
+from diffseg import data, trial
+from diffseg.errors import DataError, Stopped
+from diffseg.training import Hooks
+
+METRICS = {"iou", "dice", "brier", "nll", "ece"}
+
+
+def evaluated(tiny, **leaves):
+    return tiny(training__evaluations=[0.5, 1.0], inference__evaluation_images=2, **leaves)
+
+
+def points(outcome):
+    return {(row["step"], row["metric"]): row["value"] for row in outcome.curves if row["metric"] in METRICS}
+
+
+@pytest.mark.parametrize("experiment", ["e1", "e2"])
+def test_segmentations_are_measured_at_shares_of_the_steps(experiment, tiny, tmp_path):
+    config = evaluated(tiny, experiment=experiment)
+    outcome = trial.run(config, None, tmp_path, device="cpu")
+    found = points(outcome)
+    assert set(found) == {(step, metric) for step in (3, 6) for metric in METRICS}
+    first = {row["image"]: row["value"] for row in outcome.images if row["metric"] == "iou"}
+    assert found[6, "iou"] == pytest.approx(sum(list(first.values())[:2]) / 2)  # the end's own, of two images
+    assert all("t" in row for row in outcome.timesteps)
+
+
+def test_they_neither_change_training_nor_are_lost_by_a_stop(tiny, tmp_path):
+    plain = trial.run(tiny(experiment="e2"), None, tmp_path / "plain", device="cpu")
+    config, calls = evaluated(tiny, experiment="e2"), iter(range(1000))
+    whole = trial.run(config, None, tmp_path / "whole", device="cpu")
+    with pytest.raises(Stopped):
+        trial.run(config, None, tmp_path / "parts", device="cpu", hooks=Hooks(should_stop=lambda: next(calls) > 6))
+    parts = trial.run(config, None, tmp_path / "parts", device="cpu")
+    assert plain.images == whole.images == parts.images
+    assert points(whole) == points(parts)
+
+
+def test_a_run_told_to_end_keeps_what_it_measured(tiny, tmp_path):
+    told = []
+
+    def end(step, metrics):
+        told.append((step, set(metrics)))
+        return "others are better" if step == 3 else None
+
+    outcome = trial.run(evaluated(tiny, experiment="e2"), None, tmp_path, device="cpu", hooks=Hooks(on_evaluation=end))
+    assert outcome.pruned == "others are better"
+    assert told == [(3, METRICS)]
+    assert outcome.trial["steps"] == 3
+    assert "iou" not in outcome.trial
+    assert outcome.images == []
+    assert {step for step, _ in points(outcome)} == {3}
+
+
+def test_settings_that_an_experiment_does_not_use_make_no_other_trial(tiny):
+    assert evaluated(tiny, experiment="e3") == tiny(experiment="e3")
+    assert tiny(experiment="e2", inference__evaluation_images=3) == tiny(experiment="e2")
+
+
+def test_held_out_images_are_trained_on_no_more_and_do_not_depend_on_the_seed(tiny):
+    whole, parts = (data.load(tiny(data__held_out=share).data, None) for share in (0.0, 0.25))
+    assert len(parts.test.names) == 3
+    assert set(parts.test.names) | set(parts.train.names) == set(whole.train.names)
+    assert not set(parts.test.names) & set(parts.train.names)
+    where = [whole.train.names.index(name) for name in parts.test.names]
+    assert torch.equal(parts.test.images, whole.train.images[where])
+    assert parts.digest == whole.digest
+    assert data.load(tiny(data__held_out=0.25, seed=7).data, None).test.names == parts.test.names
+    with pytest.raises(DataError, match=r"data.held_out=0.01 of the 12 training images .* holds out 0"):
+        data.load(tiny(data__held_out=0.01).data, None)

@@ -1,0 +1,100 @@
+"""Every sample of every space is a configuration, or is refused in one sentence; the points tried first are in their spaces."""
+
+import typing
+import warnings
+
+import optuna
+import pytest
+
+from diffseg.config import PUBLISHED, Config, Diffusion
+from diffseg.errors import ConfigError
+from search_spaces import SPACES, TRIED_FIRST
+from studies import sampling
+from studies.search import Search
+
+STARTS = {
+    "the defaults": {},
+    "x0 with tanh": {"diffusion.target": "x0", "diffusion.activation": "tanh", "diffusion.schedule": "cosine"},
+    "cross-entropy": {
+        "diffusion.target": "x0",
+        "diffusion.activation": "sigmoid",
+        "diffusion.loss": "cross-entropy",
+    },
+}
+
+
+def drawn(space, count, seed=0):
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    for _ in range(count):
+        trial = study.ask()
+        assert SPACES[space](trial) is None
+        yield trial.params
+        study.tell(trial, 0.0)
+
+
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("start", STARTS)
+def test_every_sample_is_a_configuration_or_is_refused_in_a_sentence(space, start):
+    base, refused, used = Config().with_leaves(STARTS[start]), [], set()
+    for settings in drawn(space, 300):
+        assert set(settings) <= {f"diffusion.{name}" for name in Diffusion.model_fields}
+        try:
+            config = base.with_leaves(settings).resolved()
+        except ConfigError as error:
+            refused.append(str(error))
+            continue
+        leaves = config.leaves()
+        used |= {path for path, value in settings.items() if leaves[path] == value}
+        unused = {path for path, value in settings.items() if leaves[path] != value}
+        assert not unused, (unused, settings)  # no setting varies without an effect
+    assert used
+    assert not any("\n" in sentence for sentence in refused)
+    assert not refused or start == "cross-entropy"  # whose loss goes with one target only
+
+
+def test_the_spaces_vary_all_that_the_design_space_offers_except_what_is_the_same():
+    values = {}
+    for settings in drawn("everything", 3000):
+        for path, value in settings.items():
+            values.setdefault(path.removeprefix("diffusion."), set()).add(value)
+    same = {
+        "schedule": {"linear-continuous", "shifted-cosine"},
+        "weighting": {"profile"},
+        "density": {"profile", "independent"},
+    }
+    for name in ("schedule", "target", "activation", "weighting", "density", "fingerprint", "self_conditioning"):
+        allowed = choices(name)
+        assert values[name] == allowed - same.get(name, set()), name
+    assert {"gamma", "bias", "spread", "temperature", "log_snr_min", "mixing", "unbiased"} <= set(values)
+
+
+def choices(name):
+    return set(typing.get_args(Diffusion.model_fields[name].annotation)) or {False, True}
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_the_points_tried_first_are_configurations_of_any_study(start):
+    base = Config().with_leaves(STARTS[start])
+    configs = [base.with_leaves(settings).resolved() for settings in TRIED_FIRST.values()]
+    assert len({config.digest for config in configs}) == len(configs)
+    assert (configs[0].diffusion.schedule, configs[0].diffusion.target) == ("linear", "epsilon")
+    assert configs[0].diffusion.weighting == "target"
+    assert (configs[1].diffusion.input_scale, configs[1].diffusion.activation) == (0.1, "tanh")
+    assert configs[2].diffusion.target == "v"
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_optuna_is_told_of_the_points_that_a_space_can_propose_and_of_no_others(space):
+    base = Config().with_leaves(STARTS["x0 with tanh"]).resolved()
+    found = sampling._tried_first("search", base)
+    told = {point.source: sampling._parameters(Search(space=space), base, point) is not None for point in found}
+    assert told["paper: ε, linear"] == (space == "everything")
+    assert told["v, cosine b = 0.1"] == (space in ("target", "everything"))
+    assert told["x0 with tanh, cosine b = 0.1"] == (space == "everything")
+
+
+def test_settings_that_take_their_published_value_are_none_or_vary():
+    assert set(PUBLISHED) == {"location", "spread", "gamma"}  # a new one has to be thought of in the spaces
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        list(drawn("everything", 50))
