@@ -237,7 +237,6 @@ class TestTrial:
             cpus=1,
             gpus=0,
             stop_file=str(tmp_path / "stop"),
-            needs=(),
             scratch=str(tmp_path),
             commit=None,
             dirty=False,

@@ -86,6 +86,14 @@ def test_missing_and_unequal_raters_are_one_sentence(damage, words, tmp_path):
         data.load(config(), tmp_path)
 
 
+def test_patients_are_held_out_whole(tmp_path):
+    slices(tmp_path)
+    found = data.load(config(held_out=0.3), tmp_path, tmp_path / "cache")
+    patients = [{name.split("/")[0] for name in split.names} for split in (found.train, found.test)]
+    assert (len(patients[0]), len(patients[1]), patients[0] & patients[1]) == (7, 3, set())
+    assert len(found.test.names) == 6
+
+
 def test_a_patient_in_two_splits_is_named(tmp_path):
     for part in ("train", "test"):
         crops(tmp_path / part)
