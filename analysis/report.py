@@ -10,8 +10,9 @@ import jinja2
 import pandas as pd
 import vl_convert
 
-from analysis import charts, tables
+from analysis import charts, comparison, tables
 from analysis.tables import NAMES, Tables
+from analysis.text import records
 from studies.ledger import Ledger
 
 PICTURES = {"image": "image", "truth": "truth", "mean": "mean", "sd": "standard deviation"}
@@ -26,13 +27,16 @@ def write(ledgers: list[Ledger], path: Path) -> Path:
     page = environment.get_template("report.html.j2").render(
         studies=[ledger.study for ledger in ledgers],
         summary=_summary(found, ledgers),
-        table1=_records(tables.table1(found)),
+        table1=records(tables.table1(found)),
         figures=_figures(found),
-        agreements=_records(tables.agreements(tables.errors(found, ["e2", "e3"], "mask_error"))),
-        half_maxima=_records(tables.half_maxima(tables.errors(found, ["e3"], "mask_error"))),
+        agreements=records(tables.agreements(tables.errors(found, ["e2", "e3"], "mask_error"))),
+        half_maxima=records(tables.half_maxima(tables.errors(found, ["e3"], "mask_error"))),
         examples=_examples(found.examples),
         pictures=PICTURES,
-        failed=_records(found.failed),
+        searches=records(tables.searches(ledgers)),
+        comparison=records(comparison.compared(found, comparison.baselines(ledgers))),
+        metrics=comparison.NAMES,
+        failed=records(found.failed),
         provenance=_provenance(found, ledgers),
         javascript=vl_convert.javascript_bundle().replace("</script", "<\\/script"),
         now=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -72,7 +76,8 @@ def _styled(chart: alt.TopLevelMixin) -> alt.TopLevelMixin:
 
 def _summary(found: Tables, ledgers: list[Ledger]) -> dict:
     definitions = [ledger.definition() or {} for ledger in ledgers]
-    asked = sum(len(definition.get("trials", {})) for definition in definitions)
+    asked = sum(len(each.get("trials", {})) for each in definitions if not each.get("search"))
+    asked = asked or len(found.trials) + len(found.failed)  # a search alone: see its own table
     return {
         "asked": asked,
         "complete": len(found.trials),
@@ -128,17 +133,12 @@ def _provenance(found: Tables, ledgers: list[Ledger]) -> dict:
         "versions": {package: ", ".join(sorted(values)) for package, values in versions.items()},
         "commits": sorted(commits),
         "hosts": sorted(set(found.trials["host"])),
-        "trials": _records(
+        "trials": records(
             found.trials[
                 ["trial", "dataset", "data_digest", "train_images", "test_images", "parameters", "seconds", "device"]
             ]
         ),
     }
-
-
-def _records(frame: pd.DataFrame) -> list[dict]:
-    """Rows as dictionaries, with None for what is missing."""
-    return frame.astype(object).where(frame.notna(), None).to_dict("records")
 
 
 def _data_uri(png: bytes) -> str:

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from diffseg.errors import UserError
-from studies.ledger import Ledger
+from studies.ledger import METRICS, Ledger
+from studies.search import fronts, losses, proposals
 
 NAMES = {"e1": "E1 feed-forward", "e2": "E2 diffusion", "e3": "E3 mask prediction", "e4": "E4 image generation"}
 NOT_A_CHOICE = ("config_seed", "config_experiment", "config_data_", "config_network_name", "config_inference_")
@@ -20,9 +21,10 @@ GROUP = ["dataset", "experiment", "network", "variant", "series"]  # trials that
 class Tables:
     """The last attempts of all trials of some studies; every frame but `failed` holds complete ones only.
 
-    All have the columns trial, study, experiment, dataset, network, seed; `variant`, in words the settings in which
-    trials of one experiment, data set and network differ ("" if they do not); and `series`, which names experiment,
-    variant and, if there are several, network, alike in all frames.
+    Trials of a search, which are tested on held-out images, are not among them: see `searches`. All have the columns
+    trial, study, experiment, dataset, network, seed; `variant`, in words the settings in which trials of one experiment,
+    data set and network differ ("" if they do not); and `series`, which names experiment, variant and, if there are
+    several, network, alike in all frames.
     """
 
     trials: pd.DataFrame
@@ -31,6 +33,7 @@ class Tables:
     timesteps: pd.DataFrame  # with `share`, the step as a share of the trial's steps
     calibration: pd.DataFrame
     examples: pd.DataFrame
+    images: pd.DataFrame
 
 
 def load(ledgers: list[Ledger]) -> Tables:
@@ -43,6 +46,8 @@ def load(ledgers: list[Ledger]) -> Tables:
             f"no trial of {names} has ended yet, so there is nothing to report: `diffseg status {names}` tells how far it is"
         )
     every = pd.concat(last, ignore_index=True)
+    if "config_data_held_out" in every:
+        every = every[~(every["config_data_held_out"] > 0)]
     trials = every[every["status"] == "complete"].copy()
     trials["variant"] = _variants(trials)
     trials["series"] = _series(trials)
@@ -61,6 +66,59 @@ def load(ledgers: list[Ledger]) -> Tables:
         timesteps,
         joined("calibration"),
         joined("examples"),
+        joined("images"),
+    )
+
+
+def searches(ledgers: list[Ledger]) -> pd.DataFrame:
+    """What searches have proposed and what came of it, the best first: a row a proposal, without confirmations.
+
+    Columns: study, search, dataset, objective (names, separated by commas), number, source, trial, status (complete, pruned,
+    failed, refused, or open), the metrics on the held-out images, rank (0 for the best, or for the Pareto front of several
+    objectives; NaN without a value), settings (in words) and error.
+    """
+    frames = [_proposals(ledger) for ledger in ledgers if (ledger.definition() or {}).get("search")]
+    found = [frame for frame in frames if len(frame)]
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+
+
+def _proposals(ledger: Ledger) -> pd.DataFrame:
+    objective = tuple(ledger.definition()["search"]["objective"])
+    ended, rows = {row["trial"]: row for row in ledger.last(["status", "dataset", "error", *METRICS])}, []
+    for proposal in proposals(ledger):
+        row = ended.get(proposal.trial, {})
+        status = "refused" if proposal.reason else row.get("status", "open")
+        rows.append(
+            {
+                "study": ledger.study,
+                "search": proposal.search,
+                "dataset": row.get("dataset"),
+                "objective": ", ".join(objective),
+                "number": proposal.number,
+                "seed": proposal.seed,
+                "source": proposal.source,
+                "trial": proposal.trial,
+                "status": status,
+                **{metric: row.get(metric) for metric in METRICS},
+                "losses": losses(row, objective) if status == "complete" else None,
+                "settings": _in_words(proposal.settings),
+                "error": proposal.reason or row.get("error"),
+            }
+        )
+    frame = pd.DataFrame(rows)
+    if frame.empty:
+        return frame
+    frame = frame[frame["seed"] == frame.groupby("search")["seed"].transform("min")]  # confirmations have later ones
+    measured, frame["rank"] = frame[frame["losses"].notna()], np.nan
+    for _, group in measured.groupby("search"):
+        frame.loc[group.index, "rank"] = fronts(list(group["losses"]))
+    return frame.sort_values(["search", "rank", "number"]).drop(columns=["losses", "seed"])
+
+
+def _in_words(settings: dict) -> str:
+    values = {path.removeprefix("diffusion.").replace("_", " "): value for path, value in settings.items()}
+    return ", ".join(
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items()
     )
 
 

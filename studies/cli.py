@@ -213,14 +213,40 @@ def show(study, trial, store, as_json):
 @click.argument("study")
 @store_option
 @click.option("--metric", type=click.Choice(METRICS), default="iou", show_default=True)
-@click.option("--pareto", is_flag=True, help="Show the trials that no other beats in both IoU and ECE.")
+@click.option(
+    "--pareto", is_flag=True, help="Show the trials that no other beats in both IoU and ECE, or a search's objectives."
+)
 @json_option
 def best(study, store, metric, pareto, as_json):
-    """The best trials of each data set."""
+    """The best trials of each data set; of a search all its proposals, the best by its objectives first."""
     from studies.state import best_table, best_trials
 
-    _, ledger = _stored(study, store)
+    wanted, ledger = _stored(study, store)
+    if wanted.search:
+        from analysis.tables import searches
+        from analysis.text import proposal_table, records
+
+        found = searches([ledger])
+        _show(records(found[found["rank"] == 0] if pareto and len(found) else found), as_json, proposal_table)
+        return
     _show(best_trials(ledger, metric, pareto), as_json, lambda rows: best_table(rows, metric))
+
+
+@main.command()
+@click.argument("study")
+@store_option
+@json_option
+def compare(study, store, as_json):
+    """Every configuration against the study's baseline on the test images: means, differences, 95 % intervals, verdicts.
+
+    The baseline is the variant that a study file names, or the first proposal of a search among what it confirmed.
+    """
+    from analysis.comparison import required
+    from analysis.tables import load
+    from analysis.text import comparison_table, records
+
+    ledgers = [_stored(study, store)[1]]
+    _show(records(required(load(ledgers), ledgers)), as_json, comparison_table)
 
 
 @main.command()

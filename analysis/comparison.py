@@ -1,0 +1,121 @@
+"""Configurations against a baseline: means over seeds and images, with intervals, and what the differences come to."""
+
+import numpy as np
+import pandas as pd
+
+from analysis.statistics import Estimate, area_under_curve, estimate, holm, steps_to, verdict
+from analysis.tables import GROUP, Tables
+from diffseg.errors import UserError
+from studies.ledger import METRICS, Ledger
+from studies.search import LARGER_IS_BETTER
+
+SHARE = 0.95  # of the baseline's final IoU, whose reaching is timed
+NAMES = {
+    **{metric: {"iou": "IoU", "dice": "Dice", "brier": "Brier"}.get(metric, metric.upper()) for metric in METRICS},
+    "area": "area under the IoU's learning curve",
+    "steps": f"steps to {SHARE:.0%} of the baseline's final IoU",
+}
+
+
+def baselines(ledgers: list[Ledger]) -> set[str]:
+    """The trials that a study names as its baseline, or with which its search begins."""
+    found = {trial for ledger in ledgers for trial in (ledger.definition() or {}).get("baselines", [])}
+    rows = [row for ledger in ledgers for row in ledger.records("proposals")]
+    return found | {row["trial"] for row in rows if row["number"] == 0 and row["trial"]}
+
+
+def compared(tables: Tables, against: set[str]) -> pd.DataFrame:
+    """Every configuration of E1 and E2 against the baseline of its data set and network, a row a metric.
+
+    Columns: those of GROUP, baseline (bool), metric, seeds, mean, low, high (of the mean, 95 %), and, paired by seed and
+    image, difference, difference_low, difference_high, effect, p (adjusted by Holm among the data set's configurations) and
+    verdict. Seeds that did not reach the IoU that is timed count with all their steps. Empty without a baseline.
+    """
+    trials = tables.trials[tables.trials["experiment"].isin(["e1", "e2"])]
+    rows = []
+    for _, alike in trials.groupby(["dataset", "network"], sort=False):
+        base = alike[alike["trial"].isin(against)]
+        if base.empty:
+            continue
+        values = _values(tables, alike, base)
+        for metric in NAMES:
+            rows += _rows(
+                alike, base, metric, {trial: found[metric] for trial, found in values.items() if metric in found}
+            )
+    return pd.DataFrame(rows)
+
+
+def required(tables: Tables, ledgers: list[Ledger]) -> pd.DataFrame:
+    """The comparison. Raises UserError if there is nothing to compare yet."""
+    against = baselines(ledgers)
+    found = compared(tables, against)
+    if found.empty:
+        name = ledgers[0].study
+        raise UserError(
+            f"{name} has no complete trial of a baseline on the test images to compare with: `diffseg status {name}` tells "
+            "how far it is; a search compares what it confirms (--confirm KxN), a study file names its baseline's variant"
+        )
+    return found
+
+
+def _rows(alike: pd.DataFrame, base: pd.DataFrame, metric: str, values: dict[str, pd.Series]) -> list[dict]:
+    """One metric of all configurations of a data set and network. values: of each trial, by image or of the whole."""
+    ours, rows = _array(base, values), []
+    if ours is None:
+        return []
+    for key, group in alike.groupby(GROUP, sort=False):
+        theirs = _array(group, values)
+        if theirs is None:
+            continue
+        is_base = bool(group["trial"].isin(base["trial"]).all())
+        whole, paired = estimate(theirs.to_numpy()), _paired(theirs, ours)
+        told = {"difference": paired.mean, "difference_low": paired.low, "difference_high": paired.high}
+        told |= {"effect": paired.effect, "p": paired.p}
+        rows.append(
+            dict(zip(GROUP, key, strict=True))
+            | {"baseline": is_base, "metric": metric, "seeds": len(theirs)}
+            | {"mean": whole.mean, "low": whole.low, "high": whole.high}
+            | ({} if is_base else told)
+        )
+    others = [row for row in rows if not row["baseline"]]
+    for row, p in zip(others, holm(np.array([row["p"] for row in others])), strict=True):
+        row |= {"p": p, "verdict": verdict(row["difference"], p, metric in (*LARGER_IS_BETTER, "area"))}
+    return rows
+
+
+def _paired(theirs: pd.DataFrame, ours: pd.DataFrame) -> Estimate:
+    """The difference of two configurations, over the seeds and images that both have."""
+    seeds, images = theirs.index.intersection(ours.index), theirs.columns.intersection(ours.columns)
+    if not len(seeds) or not len(images):
+        return Estimate(theirs.to_numpy().mean() - ours.to_numpy().mean(), *[np.nan] * 4)
+    return estimate((theirs.loc[seeds, images] - ours.loc[seeds, images]).to_numpy())
+
+
+def _array(group: pd.DataFrame, values: dict[str, pd.Series]) -> pd.DataFrame | None:
+    """Values of trials that differ in their seed, [seeds, images], without images that one of them lacks."""
+    found = {row.seed: values[row.trial] for row in group.itertuples() if row.trial in values}
+    frame = pd.DataFrame(found).T.dropna(axis=1) if found else pd.DataFrame()
+    return None if frame.empty else frame
+
+
+def _values(tables: Tables, alike: pd.DataFrame, base: pd.DataFrame) -> dict[str, dict[str, pd.Series]]:
+    """By trial and metric: values by image where there are any, else the one of the whole trial; and of learning curves."""
+    found: dict[str, dict[str, pd.Series]] = {trial: {} for trial in alike["trial"]}
+    for row in alike.to_dict("records"):
+        found[row["trial"]] |= {m: pd.Series([row[m]]) for m in METRICS if m in row and not pd.isna(row[m])}
+    images = tables.images[tables.images["trial"].isin(found)]
+    for (trial, metric), rows in images.groupby(["trial", "metric"], sort=False):
+        found[trial][metric] = rows.set_index("image")["value"]
+    curves = {trial: curve for trial, curve in _curves(tables) if trial in found}
+    last = [curves[trial]["value"].iloc[-1] for trial in base["trial"] if trial in curves]
+    for trial, curve in curves.items() if last else ():
+        steps, iou = curve["step"].to_numpy(), curve["value"].to_numpy()
+        reached = min(steps_to(SHARE * np.mean(last), steps, iou), steps[-1])
+        found[trial] |= {"area": pd.Series([area_under_curve(steps, iou)]), "steps": pd.Series([float(reached)])}
+    return found
+
+
+def _curves(tables: Tables) -> list[tuple[str, pd.DataFrame]]:
+    """The learning curves of the IoU, of two points or more, by trial."""
+    rows = tables.curves[tables.curves["metric"] == "iou"].sort_values("step")
+    return [(trial, curve) for trial, curve in rows.groupby("trial", sort=False) if len(curve) > 1]

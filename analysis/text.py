@@ -1,0 +1,50 @@
+"""Tables for the terminal."""
+
+import pandas as pd
+
+from analysis.comparison import NAMES
+from studies.ledger import METRICS
+
+
+def records(frame: pd.DataFrame) -> list[dict]:
+    """Rows as dictionaries, with None for what is missing."""
+    return frame.astype(object).where(frame.notna(), None).to_dict("records")
+
+
+def proposal_table(rows: list[dict]):
+    """What searches have proposed."""
+    from rich.table import Table
+
+    table = Table("rank", "number", "from", "status", *METRICS, "settings", box=None, pad_edge=False)
+    for row in rows:
+        rank = "" if row["rank"] is None else str(int(row["rank"]))
+        numbers = [_number(row[metric], ".3f") for metric in METRICS]
+        told = row["settings"] + (f" ({row['error']})" if row["error"] else "")
+        table.add_row(rank, str(row["number"]), row["source"], row["status"], *numbers, told)
+    return table
+
+
+def comparison_table(rows: list[dict]):
+    """Configurations against their baseline."""
+    from rich.table import Table
+
+    table = Table(
+        "data set", "metric", "configuration", "seeds", "mean", "difference", "p", "verdict", box=None, pad_edge=False
+    )
+    for row in rows:
+        form = ".0f" if row["metric"] == "steps" else ".3f"
+        mean = _interval(row["mean"], row["low"], row["high"], form)
+        told = ("", "", "baseline")
+        if not row["baseline"]:
+            difference = _interval(row["difference"], row["difference_low"], row["difference_high"], form)
+            told = (difference, _number(row["p"], ".3f"), row["verdict"])
+        table.add_row(row["dataset"], NAMES[row["metric"]], row["series"], str(row["seeds"]), mean, *told)
+    return table
+
+
+def _interval(mean: float, low: float | None, high: float | None, form: str) -> str:
+    return format(mean, form) + ("" if low is None else f" [{low:{form}}, {high:{form}}]")
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)

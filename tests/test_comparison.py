@@ -1,0 +1,173 @@
+"""Configurations against a baseline, and searches in tables, from ledgers whose numbers are known."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from test_report import attempt
+from test_search import START, carry_out, planted, study_of
+
+from analysis import tables
+from analysis.comparison import baselines, compared
+from analysis.report import write
+from diffseg.config import Config
+from studies.agenda import Agenda
+from studies.cli import main
+from studies.ledger import Ledger
+from studies.study import Study, Trial, read, trial_name
+
+IMAGES, SEEDS = 40, 4
+EFFECTS = {"uniform": 0.0, "snr+1": 0.1, "min-snr": 0.001}  # in IoU; the ECE falls by a tenth of it
+STEPS = (50, 100, 200)
+
+
+def write_trial(ledger, trial, effect, seed, shift=0.0):
+    """IoU and ECE of a trial: images differ much, seeds a little; the better ones also learn sooner."""
+    rows = attempt(trial.config, trial.name)
+    draw = np.random.default_rng(seed)
+    iou = 0.6 + shift + effect + np.random.default_rng(99).normal(0, 0.1, IMAGES) + draw.normal(0, 0.01, IMAGES)
+    rows["images"] = [{"image": f"{k}", "metric": "iou", "value": value} for k, value in enumerate(iou)]
+    rows["trials"][0] |= {"study": ledger.study, "iou": iou.mean(), "ece": 0.1 - effect / 10 + draw.normal(0, 0.0001)}
+    rows["trials"][0] |= {"dice": None, "brier": None, "nll": None, "test_images": IMAGES}
+    shares = (0.3 + effect, 0.8 + effect, 1.0)
+    rows["curves"] = [
+        {"step": step, "metric": "iou", "value": 0.6 * share} for step, share in zip(STEPS, shares, strict=True)
+    ]
+    ledger.write(trial.name, 1, rows)
+
+
+@pytest.fixture(scope="module")
+def ledger(tmp_path_factory):
+    ledger, trials, base = Ledger(str(tmp_path_factory.mktemp("store")), "question"), [], []
+    for weighting, effect in EFFECTS.items():
+        for seed in range(SEEDS):
+            config = Config().with_leaves({"diffusion.target": "x0", "diffusion.weighting": weighting, "seed": seed})
+            trial = Trial(trial_name(config.resolved()), config.resolved())
+            write_trial(ledger, trial, effect, seed)
+            trials.append(trial)
+            base += [trial.name] if weighting == "uniform" else []
+    ledger.define(Study("question", tuple(trials), {}, baselines=tuple(base)).definition())
+    return ledger
+
+
+@pytest.fixture(scope="module")
+def found(ledger):
+    return compared(tables.load([ledger]), baselines([ledger])).set_index(["variant", "metric"])
+
+
+def test_a_difference_is_paired_by_image_and_corrected(found):
+    better, same = found.loc[("weighting snr+1", "iou")], found.loc[("weighting min-snr", "iou")]
+    assert better["difference"] == pytest.approx(0.1)
+    assert better["difference_low"] < 0.1 < better["difference_high"]
+    assert better["difference_high"] - better["difference_low"] < 0.02 < better["high"] - better["low"]
+    assert (better["verdict"], same["verdict"]) == ("better", "better")  # the same noise in both: even 0.001 is seen
+    assert found.loc[("weighting uniform", "iou"), "baseline"]
+    assert found.loc[("weighting snr+1", "iou"), "seeds"] == SEEDS
+
+
+def test_what_is_not_of_single_images_is_compared_over_seeds(found):
+    row = found.loc[("weighting snr+1", "ece")]
+    assert row["difference"] == pytest.approx(-0.01)
+    assert row["verdict"] == "better"
+    assert set(found.index.get_level_values("metric")) == {"iou", "ece", "area", "steps"}
+
+
+def test_learning_curves_are_timed_against_the_baselines_end(found):
+    """0.95 of 0.6 is reached between 0.48 and 0.6: at step 175; sooner from 0.54 on."""
+    assert found.loc[("weighting uniform", "steps"), "mean"] == pytest.approx(175)
+    assert found.loc[("weighting snr+1", "steps"), "mean"] == pytest.approx(150)
+    assert found.loc[("weighting uniform", "area"), "mean"] == pytest.approx(0.6 * (50 * 0.55 + 100 * 0.9) / 150)
+    assert found.loc[("weighting snr+1", "area"), "verdict"] == "better"
+
+
+def test_the_program_and_the_report_show_it(ledger, tmp_path):
+    store = ledger.root.rpartition("/")[0]
+    shown = CliRunner().invoke(main, ["compare", "question", "--store", store])
+    assert shown.exit_code == 0, shown.output
+    assert "baseline" in shown.output
+    rows = json.loads(CliRunner().invoke(main, ["compare", "question", "--store", store, "--json"]).output)
+    assert len(rows) == 12
+    page = write([ledger], tmp_path / "report.html").read_text()
+    assert "Against the baseline" in page
+    assert "steps to 95% of the baseline&#39;s final IoU" in page
+
+
+def test_without_a_baseline_the_program_says_what_is_missing(tmp_path):
+    ledger = Ledger(str(tmp_path), "plain")
+    trial = Trial("t", Config())
+    ledger.define(Study("plain", (trial,), {}).definition())
+    write_trial(ledger, trial, 0, 0)
+    result = CliRunner().invoke(main, ["compare", "plain", "--store", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "no complete trial of a baseline" in result.output
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    study, ledger = study_of(budget=6, confirm="1x2"), Ledger(str(tmp_path_factory.mktemp("search")), "searched")
+    ledger.define(study.definition())
+    carry_out(study, ledger)
+    for proposal in study.known(ledger):
+        effect = planted(proposal.config)["iou"] - planted(START)["iou"]
+        write_trial(ledger, proposal, effect, proposal.config.seed)
+    return study, ledger
+
+
+def test_a_searchs_proposals_are_ranked_and_only_what_was_confirmed_is_compared(searched):
+    _, ledger = searched
+    ranked = tables.searches([ledger])
+    assert len(ranked) == 6
+    assert ranked["rank"].tolist() == [0, 0, 1, 2, 3, 4]  # two of the points are alike in what counts
+    assert ranked["iou"].is_monotonic_decreasing
+    assert set(ranked["status"]) == {"complete"}
+    confirmed = tables.load([ledger])
+    assert len(confirmed.trials) == 4
+    assert set(confirmed.trials["seed"]) == {1, 2}
+    found = compared(confirmed, baselines([ledger]))
+    assert found["baseline"].sum() == (~found["baseline"]).sum() > 0
+
+
+def test_the_program_and_the_report_show_a_search(searched, tmp_path):
+    _, ledger = searched
+    options = ["--store", ledger.root.rpartition("/")[0]]
+    rows = json.loads(CliRunner().invoke(main, ["best", "searched", *options, "--json"]).output)
+    assert [row["rank"] for row in rows] == [0, 0, 1, 2, 3, 4]
+    assert len(json.loads(CliRunner().invoke(main, ["best", "searched", "--pareto", *options, "--json"]).output)) == 2
+    assert "paper: ε" in CliRunner().invoke(main, ["best", "searched", *options]).output
+    assert len(json.loads(CliRunner().invoke(main, ["status", "searched", *options, "--json"]).output)) == 6 + 4
+    found = json.loads(CliRunner().invoke(main, ["plan", "searched", *options, "--json"]).output)
+    assert found["missing"] == 0
+    page = write([ledger], tmp_path / "report.html").read_text()
+    assert "<h2>Searches</h2>" in page
+    assert "Against the baseline" in page
+
+
+def test_a_search_that_has_only_begun_is_shown(tmp_path):
+    study, ledger = study_of(budget=6), Ledger(str(tmp_path), "searched")
+    ledger.define(study.definition())
+    Agenda(study, ledger).next()
+    found = tables.searches([ledger])
+    assert found["status"].tolist() == ["open"]
+    assert found["rank"].isna().all()
+    result = CliRunner().invoke(main, ["best", "searched", "--store", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert (
+        json.loads(CliRunner().invoke(main, ["plan", "searched", "--store", str(tmp_path), "--json"]).output)["missing"]
+        == 6
+    )
+
+
+def test_the_fingerprint_question_has_its_baseline_and_all_profiles():
+    study = read("fingerprint-question", {"isic16": "/a", "monuseg": "/b"}, {})
+    named = {trial.name: trial.config for trial in study.trials}
+    assert len(study.baselines) == 2 * 5
+    assert {named[name].diffusion.weighting for name in study.baselines} == {"uniform"}
+    assert {named[name].diffusion.density for name in study.baselines} == {"uniform"}
+    e2 = [config for config in named.values() if config.experiment == "e2"]
+    kinds = {
+        (c.diffusion.weighting, c.diffusion.density, c.diffusion.fingerprint) for c in e2 if c.fingerprint_trials()
+    }
+    assert len(kinds) == 6
+    assert len({c.training.steps for c in e2}) == 1
+    assert len(e2) == 2 * 5 * 9
