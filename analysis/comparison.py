@@ -7,11 +7,19 @@ from analysis.statistics import Estimate, area_under_curve, estimate, holm, step
 from analysis.tables import GROUP, Tables
 from diffseg.errors import UserError
 from studies.ledger import METRICS, Ledger
-from studies.search import LARGER_IS_BETTER
 
 SHARE = 0.95  # of the baseline's final IoU, whose reaching is timed
+TITLES = {
+    "iou": "IoU",
+    "dice": "Dice",
+    "brier": "Brier",
+    "iou_raters": "IoU, mean over raters",
+    "dice_raters": "Dice, mean over raters",
+    "ged_unbiased": "GED, unbiased",
+    "hm_iou": "HM-IoU",
+}
 NAMES = {
-    **{metric: {"iou": "IoU", "dice": "Dice", "brier": "Brier"}.get(metric, metric.upper()) for metric in METRICS},
+    **{metric: TITLES.get(metric, metric.upper()) for metric in METRICS},
     "area": "area under the IoU's learning curve",
     "steps": f"steps to {SHARE:.0%} of the baseline's final IoU",
 }
@@ -79,7 +87,7 @@ def _rows(alike: pd.DataFrame, base: pd.DataFrame, metric: str, values: dict[str
         )
     others = [row for row in rows if not row["baseline"]]
     for row, p in zip(others, holm(np.array([row["p"] for row in others])), strict=True):
-        row |= {"p": p, "verdict": verdict(row["difference"], p, metric in (*LARGER_IS_BETTER, "area"))}
+        row |= {"p": p, "verdict": verdict(row["difference"], p, METRICS.get(metric, metric == "area"))}
     return rows
 
 

@@ -15,10 +15,11 @@ def proposal_table(rows: list[dict]):
     """What searches have proposed."""
     from rich.table import Table
 
-    table = Table("rank", "number", "from", "status", *METRICS, "settings", box=None, pad_edge=False)
+    metrics = [metric for metric in METRICS if any(row[metric] is not None for row in rows)]
+    table = Table("rank", "number", "from", "status", *metrics, "settings", box=None, pad_edge=False)
     for row in rows:
         rank = "" if row["rank"] is None else str(int(row["rank"]))
-        numbers = [_number(row[metric], ".3f") for metric in METRICS]
+        numbers = [_number(row[metric], ".3f") for metric in metrics]
         told = row["settings"] + (f" ({row['error']})" if row["error"] else "")
         table.add_row(rank, str(row["number"]), row["source"], row["status"], *numbers, told)
     return table
