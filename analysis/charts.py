@@ -5,6 +5,7 @@ import pandas as pd
 
 from analysis import tables as t
 from analysis.tables import Tables
+from diffseg.fingerprint import ERRORS
 
 # Okabe & Ito's palette, which colour-blind readers can tell apart, without black and yellow
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
@@ -43,6 +44,40 @@ def fingerprints(tables: Tables) -> alt.LayerChart | None:
     points = alt.Chart(t.half_maxima(curves)).mark_point(filled=True, size=110, opacity=1)
     points = points.encode(x="t:Q", y="mean:Q", color=look["color"], shape=look["shape"], tooltip=tooltip)
     return (lines + points).properties(width=560, height=300)
+
+
+def fingerprint_weights(tables: Tables) -> alt.FacetChart | None:
+    """What each kind of fingerprint stresses, over the log-SNR, a panel for each data set."""
+    frames = [
+        pd.DataFrame({"dataset": found["dataset"], "series": found["series"], "kind": one.kind, "t": one.t}).assign(
+            log_snr=one.log_snr, weight=one.weight, derivative=one.derivative, error=one.error_smooth
+        )
+        for found in t.fingerprints(tables)
+        for one in [found["fingerprint"]]
+    ]
+    if not frames:
+        return None
+    rows = pd.concat(frames)
+    look = _look(pd.Series(list(ERRORS)), rows["kind"], "kind")
+    lines = alt.Chart(rows).mark_line()
+    lines = lines.encode(
+        x=alt.X("log_snr:Q", title="log-SNR (noise at the left)"),
+        y=alt.Y("weight:Q", title="weight, as a share of its greatest"),
+        color=look["color"],
+        strokeDash=look["strokeDash"],
+        detail="series:N",
+        tooltip=[
+            "dataset",
+            "series",
+            "kind",
+            alt.Tooltip("t", format=".3f"),
+            alt.Tooltip("log_snr", format=".2f", title="log-SNR"),
+            alt.Tooltip("error", format=".3f", title="error, smooth"),
+            alt.Tooltip("derivative", format=".3f", title="derivative by −log-SNR"),
+            alt.Tooltip("weight", format=".3f"),
+        ],
+    )
+    return _facets(lines.properties(width=260, height=200))
 
 
 def effective_weights(tables: Tables) -> alt.FacetChart | None:

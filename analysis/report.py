@@ -13,6 +13,7 @@ import vl_convert
 from analysis import charts, comparison, tables
 from analysis.tables import NAMES, Tables
 from analysis.text import records
+from diffseg.errors import UserError
 from studies.ledger import Ledger
 
 PICTURES = {"image": "image", "truth": "truth", "mean": "mean", "sd": "standard deviation"}
@@ -31,6 +32,7 @@ def write(ledgers: list[Ledger], path: Path) -> Path:
         figures=_figures(found),
         agreements=records(tables.agreements(tables.errors(found, ["e2", "e3"], "mask_error"))),
         half_maxima=records(tables.half_maxima(tables.errors(found, ["e3"], "mask_error"))),
+        fingerprints=_fingerprints(found),
         examples=_examples(found.examples),
         pictures=PICTURES,
         searches=records(tables.searches(ledgers)),
@@ -55,6 +57,7 @@ def _figures(found: Tables) -> dict[str, str | None]:
             charts.mask_errors,
             charts.losses,
             charts.fingerprints,
+            charts.fingerprint_weights,
             charts.effective_weights,
             charts.learning_curves,
             charts.reliability,
@@ -63,6 +66,19 @@ def _figures(found: Tables) -> dict[str, str | None]:
     return {
         name: chart and json.dumps(_styled(chart).to_dict()).replace("<", "\\u003c") for name, chart in made.items()
     }
+
+
+def _fingerprints(found: Tables) -> list[dict]:
+    """What the squared error's fingerprint of each data set says."""
+    rows = []
+    for row in tables.fingerprints(found):
+        if row["fingerprint"].kind == "mask-error":
+            try:
+                words = " ".join(row["fingerprint"].words())
+            except UserError as error:
+                words = f"Nothing can be told: {error}."
+            rows.append({"dataset": row["dataset"], "series": row["series"], "words": words})
+    return rows
 
 
 def _styled(chart: alt.TopLevelMixin) -> alt.TopLevelMixin:

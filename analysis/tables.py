@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from diffseg.errors import UserError
+from diffseg.fingerprint import ERRORS, fingerprint
 from studies.ledger import METRICS, Ledger
 from studies.search import fronts, losses, proposals
 
@@ -183,6 +184,18 @@ def half_maxima(curves: pd.DataFrame) -> pd.DataFrame:
         )
         rows.append({"dataset": dataset, "network": network, "series": series, "t": float(t), "mean": half})
     return pd.DataFrame(rows)
+
+
+def fingerprints(tables: Tables) -> list[dict]:
+    """The fingerprints of every kind that E3's trials have measured, of the mean over seeds: dataset, series, fingerprint."""
+    rows = tables.timesteps[tables.timesteps["experiment"] == "e3"]
+    found = []
+    for (dataset, _, _, _, series), group in rows.groupby(GROUP, sort=False):
+        trials = [trial.to_dict("records") for _, trial in group.groupby("trial", sort=False)]
+        for kind, error in ERRORS.items():
+            if group[error].notna().all():  # earlier versions measured the squared error alone
+                found.append({"dataset": dataset, "series": series, "fingerprint": fingerprint(trials, kind)})
+    return found
 
 
 def agreements(curves: pd.DataFrame, tolerance: float = 0.1) -> pd.DataFrame:

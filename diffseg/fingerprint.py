@@ -27,6 +27,7 @@ ERRORS = {  # which error over the noise levels each kind is made of
 }
 WIDTH = 0.5  # standard deviation of the smoothing, in log-SNR; see `_smooth`
 GRID = 0.05  # of the smoothing, in log-SNR
+LINEAR_END = -10.1  # log-SNR at the end of the linear β schedule of T = 1000
 TINY = 1e-9  # a rise of the error that is rounding alone
 FEW = 0.05  # share of the error's range below which nothing counts as lost; above 1 − FEW everything does
 
@@ -64,39 +65,50 @@ class Fingerprint:
             return float(self.log_snr[-1] + math.log((self.limit - wanted) / self.derivative[-1]))
         return float(np.interp(wanted, self.error_smooth, self.log_snr))
 
-    def summary(self) -> dict:
-        """Log-SNRs at which nothing is lost yet, half, and everything; t of them (NaN beyond the schedule); the derivative's
-        peak; and whether the error has converged, that is, everything is lost at the schedule's end."""
-        kept, half, lost = (self.level(share) for share in (FEW, 0.5, 1 - FEW))
-        peak = int(self.derivative.argmax())
-        found = {"kept": kept, "half": half, "lost": lost, "peak": float(self.log_snr[peak])}
-        times = {f"{name}_t": self.time(level) for name, level in found.items()}
-        end = float(self.log_snr[-1])
-        return {"kind": self.kind, **found, **times, "end": end, "converged": lost >= end, "limit": self.limit}
+    def share(self, level: float) -> float:
+        """The share of that range that is lost at a log-SNR, of those that were measured."""
+        error = np.interp(level, self.log_snr[::-1], self.error_smooth[::-1])
+        return float((error - self.error_smooth[0]) / (self.limit - self.error_smooth[0]))
 
-    def time(self, level: float) -> float:
-        """t of a log-SNR in the schedule that was measured, NaN beyond its end."""
-        rising = self.log_snr[::-1]
-        return math.nan if level < rising[0] else float(np.interp(level, rising, self.t[::-1]))
+    def summary(self) -> dict:
+        """Log-SNRs at which nothing is lost yet (kept), half, and everything (lost), and that of the derivative's peak; their t
+        (NaN beyond the schedule); whether the error has converged, that is, everything is lost at the schedule's end; and the
+        share that is lost where the published linear schedule ends."""
+        found = {name: self.level(share) for name, share in (("kept", FEW), ("half", 0.5), ("lost", 1 - FEW))}
+        found["peak"] = float(self.log_snr[self.derivative.argmax()])
+        times = {f"{name}_t": self._time(level) for name, level in found.items()}
+        end = float(self.log_snr[-1])
+        ends = {"end": end, "converged": found["lost"] >= end, "limit": self.limit, "linear": self.share(LINEAR_END)}
+        return {"kind": self.kind, **found, **times, **ends}
 
     def words(self) -> list[str]:
-        """The summary in sentences."""
+        """The summary in sentences. Raises UserError if the error does not rise with the noise."""
+        self.knots()
         found = self.summary()
         at = lambda name: f"log-SNR {found[name]:.1f} (t = {found[name + '_t']:.2f})"  # noqa: E731
         lines = [
             f"Nothing is lost yet down to {at('kept')}: there the mask shows through the noise.",
             f"Half is lost at {at('half')}; the error rises fastest at {at('peak')}.",
         ]
-        if found["converged"]:
+        if not found["converged"]:
             return [
                 *lines,
-                f"Everything is lost from {at('lost')} on, so the error has converged at the schedule's end.",
+                f"The error has not converged at the schedule's end, log-SNR {found['end']:.1f}: a final log-SNR of "
+                f"{found['lost']:.1f} would do, by extrapolation; a lower diffusion.log_snr_min or input_scale measures it.",
             ]
-        return [
-            *lines,
-            f"The error has not converged at the schedule's end, log-SNR {found['end']:.1f}: a final log-SNR of "
-            f"{found['lost']:.1f} would do, by extrapolation; measure with a lower diffusion.log_snr_min or input_scale.",
-        ]
+        lines.append(f"Everything is lost from {at('lost')} on: the error has converged at the schedule's end.")
+        if found["end"] < LINEAR_END - 0.5:
+            enough = "has" if found["lost"] >= LINEAR_END else "has not"
+            lines.append(
+                f"At log-SNR {LINEAR_END}, where the published linear schedule ends, {found['linear']:.0%} is lost: there it "
+                f"{enough} converged."
+            )
+        return lines
+
+    def _time(self, level: float) -> float:
+        """t of a log-SNR in the schedule that was measured, NaN beyond its end."""
+        rising = self.log_snr[::-1]
+        return math.nan if level < rising[0] else float(np.interp(level, rising, self.t[::-1]))
 
     def knots(self) -> tuple[tuple[float, float], ...]:
         """The profile as knots (λ, weight), rising in λ. One unit of log-SNR beyond what was measured it is 0.

@@ -181,6 +181,69 @@ def plan(study, settings, store, roots, name, experiments, cpus, gpus, concurren
 
 
 @main.command()
+@click.argument("dataset")
+@settings_argument
+@store_option
+@data_option
+@_placement_options
+@json_option
+@click.option("--quick", is_flag=True, help="Estimate it within a minute, without training.")
+@click.option("--address", help="Address of a running Ray cluster.")
+def fingerprint(dataset, settings, store, roots, cpus, gpus, as_json, quick, address):
+    """At which noise levels is a mask of this data set decided?
+
+    Trains E3, which sees the noisy mask alone, as a study of its own (fingerprint-DATASET), and tells how its error rises.
+    KEY=VALUE sets any leaf of a trial that is weighted by it, such as data.size=128, diffusion.fingerprint=dice or
+    diffusion.fingerprint_seeds=[0,1].
+    """
+    from studies.fingerprint import measured, study_of, table, to_dict
+    from studies.fingerprint import quick as estimate
+    from studies.session import Resources
+    from studies.session import run as run_session
+    from studies.study import extended, stored
+
+    config, roots, ledger = _fingerprint_of(dataset, settings, store, roots)
+    if quick:
+        found = estimate(config, roots[dataset], Path(store) / "cache")
+        _show(to_dict(found), as_json, lambda _: table(found))
+        return
+    wanted, definition = study_of(config, roots, shlex.join(["diffseg", *sys.argv[1:]])), ledger.definition()
+    whole = extended(stored(wanted.name, definition), wanted) if definition else wanted
+    finished = run_session(whole, ledger, Resources(cpus, gpus), address=address, quiet=as_json)
+    found = measured(config, ledger)
+    if found:
+        _show(to_dict(found), as_json, lambda _: table(found))
+    _finish(whole, ledger, finished, with_report=not as_json)
+
+
+@main.command()
+@click.argument("dataset")
+@settings_argument
+@store_option
+@data_option
+@click.option("--output", type=click.Path(dir_okay=False), help="The TOML file to write.  [default: DATASET.toml]")
+def recommend(dataset, settings, store, roots, output):
+    """A configuration that suits a data set, from its fingerprint alone, as a study file ready to run.
+
+    The fingerprint is the one in the store, or else the quick estimate.
+    """
+    from studies.fingerprint import measured, quick, recommendation, study_file
+
+    config, roots, ledger = _fingerprint_of(dataset, settings, store, roots)
+    found = measured(config, ledger)
+    source = "measured by E3" if found else "estimated without training"
+    choices = recommendation(found or quick(config, roots[dataset], Path(store) / "cache"))
+    path = Path(output or f"{dataset}.toml")
+    path.write_text(study_file(config, choices, source))
+    for choice in choices:
+        shown = ", ".join(
+            f"{key}={'…' if key == 'diffusion.profile' else value}" for key, value in choice.settings.items()
+        )
+        click.echo(f"{shown}: {choice.reason}")
+    click.echo(f"From the fingerprint {source}. Run it: diffseg run {path} --data {dataset}={roots[dataset]}")
+
+
+@main.command()
 @click.argument("study")
 @store_option
 @json_option
@@ -374,6 +437,17 @@ def _wanted(
     definition = ledger.definition()
     roots = ((definition or {}).get("roots", {})) | roots
     return against_stored(read(source, roots, leaves, name, command, experiments, search), definition, extend), ledger
+
+
+def _fingerprint_of(dataset: str, settings, store: str, roots: dict):
+    """(the trial that the data set's fingerprint would weigh, the data set's root by name, the fingerprint's ledger)."""
+    from studies.fingerprint import weighted
+    from studies.ledger import Ledger
+
+    ledger = Ledger(store, f"fingerprint-{dataset}")
+    known = (ledger.definition() or {}).get("roots", {}) | roots
+    config = weighted(dataset, known, dict(parse_leaf(text) for text in settings))
+    return config, {dataset: known[dataset]}, ledger
 
 
 def _stored(study: str, store: str):

@@ -76,6 +76,14 @@ assert not loaded, loaded
         (["run", "quickstart", "training.steps=0"], "training.steps: got 0"),
         (["run", "quickstart", "training.steps"], "key=value"),
         (["run", "paper"], "--data isic16=ROOT"),
+        (["run", "quickstart", "--budget", "3"], "quickstart has no search, so it takes no --budget"),
+        (["run", "search"], "--data isic16=ROOT"),
+        (["run", "search", "--data", "mine=/nowhere", "--space", "spase"], 'search.space: got "spase"'),
+        (["run", "search", "--data", "mine=/nowhere", "--objective", "iou,speed"], 'search.objective.1: got "speed"'),
+        (["run", "search", "--data", "mine=/nowhere", "--experiment", "e1"], "give --experiment e2"),
+        (["run", "search", "--data", "mine=/nowhere", "data.held_out=0"], "set it, such as data.held_out=0.2"),
+        (["plan", "search", "--data", "mine=/nowhere", "training.evaluations=[]"], "or set search.pruning=0"),
+        (["compare", "nothing"], "no study 'nothing'"),
         (["run", "paper", "--data", "isic16"], "NAME=ROOT"),
         (["report", "nothing"], "no study 'nothing'"),
         (["run", "quickstart", "--cpus", "9999"], "no node has them"),
@@ -160,3 +168,59 @@ def test_data_check_exits_with_one_if_there_are_problems(tmp_path, monkeypatch):
     result = call("data", "check", "mine", str(tmp_path), "--json")
     assert result.exit_code == 1
     assert len(json.loads(result.stdout)["problems"]) == 1
+
+
+@pytest.fixture
+def masks_at(tmp_path):
+    """The root of a small data set."""
+    from test_data import folder
+
+    folder(tmp_path / "mine")
+    return f"mine={tmp_path / 'mine'}"
+
+
+def test_a_quick_fingerprint_and_what_it_recommends(masks_at, tmp_path, monkeypatch):
+    """From masks alone: sentences and numbers; and a study that `plan` takes."""
+    from diffseg import patches
+
+    for name in ("EXAMPLES", "MASKS", "QUERIES", "WINDOWS"):
+        monkeypatch.setattr(patches, name, 64)
+    common = ["mine", "data.size=16", "--data", masks_at, "--store", str(tmp_path / "store")]
+    found = json.loads(call("fingerprint", *common, "--quick", "--json").output)
+    assert found["kept"] > found["half"] > found["lost"]
+    assert len(found["words"]) >= 3
+    assert len(found["error"]) == len(found["weight"]) == 50
+    assert "Half is lost at" in call("fingerprint", *common, "--quick").output
+
+    path = tmp_path / "mine.toml"
+    result = call("recommend", *common, "--output", str(path))
+    assert result.exit_code == 0, result.output
+    assert "estimated without training" in result.output
+    assert result.output.count("\n") == 7  # a line for each choice, and how to run it
+    result = call("plan", str(path), "--data", masks_at, "--store", str(tmp_path / "store"), "--json")
+    assert result.exit_code == 0, result.output
+    planned = json.loads(result.output)
+    assert planned["missing"] == 1
+    assert planned["warnings"] == {}
+    (one,) = read(str(path), {"mine": masks_at.partition("=")[2]}, {}).trials
+    assert one.config.diffusion.density == "profile"
+    assert one.config.data.size == 16
+
+
+@pytest.mark.parametrize("command", ["fingerprint", "recommend"])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["mine"], "data set mine has no root: give --data mine=ROOT"),
+        (["mine", "diffusion.fingerprint=error", "--data", "mine=/nowhere"], "mask-error"),
+        (["mine", "experiment=e3", "--data", "mine=/nowhere"], "E2"),
+        (["mine", "--data", "mine=/nowhere"], "not a folder"),
+        (["mine", "diffusion.fingerprint=dice", "--data", "mine=/nowhere"], "only the squared error is known"),
+    ],
+)
+def test_mistakes_about_fingerprints(command, arguments, words, tmp_path):
+    more = ["--quick"] if command == "fingerprint" else []
+    result = call(command, *arguments, *more, "--store", str(tmp_path))
+    assert result.exit_code == 2, result.output
+    assert words in result.output
+    assert result.output.count("\n") == 1

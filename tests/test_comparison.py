@@ -143,6 +143,17 @@ def test_the_program_and_the_report_show_a_search(searched, tmp_path):
     assert "Against the baseline" in page
 
 
+def test_a_search_without_confirmations_has_a_report(tmp_path):
+    study, ledger = study_of(budget=3), Ledger(str(tmp_path), "searched")
+    ledger.define(study.definition())
+    carry_out(study, ledger)
+    for trial in study.known(ledger):
+        write_trial(ledger, trial, 0.0, 0)
+    page = write([ledger], tmp_path / "report.html").read_text()
+    assert "<h2>Searches</h2>" in page
+    assert "Against the baseline" not in page
+
+
 def test_a_search_that_has_only_begun_is_shown(tmp_path):
     study, ledger = study_of(budget=6), Ledger(str(tmp_path), "searched")
     ledger.define(study.definition())

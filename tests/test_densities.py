@@ -32,7 +32,8 @@ def drawn(diffusion, count, seed=0):
 
 
 def test_every_density_is_tested():
-    assert set(Diffusion.model_fields["density"].annotation.__args__) == set(DENSITIES)
+    """That of a fingerprint is trained with as a profile."""
+    assert set(Diffusion.model_fields["density"].annotation.__args__) == {*DENSITIES, "fingerprint"}
 
 
 @settings(max_examples=20)

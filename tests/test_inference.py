@@ -109,7 +109,7 @@ def test_errors_over_t_of_an_oracle_and_of_a_constant(experiment, coding, tiny):
 
 def test_errors_over_t_of_a_mask_without_its_half_are_known(tiny):
     """x̂0 misses half of the foreground F: 4 F/2 of the squared error, a Dice of 2/3, and −ln 1e-6 for what it misses."""
-    masks = split(1, 16, 16).masks.float()
+    masks = split(1, 16, 16).masks[0][None].float()
     half = masks * (torch.arange(16) < 8)
     missed, foreground = float((masks - half).mean()), float(masks.mean())
     config = tiny(experiment="e3", diffusion__activation="identity", inference__timestep_images=1)

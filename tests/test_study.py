@@ -1,7 +1,7 @@
 import pytest
 
 from diffseg.errors import ConfigError, UserError
-from studies.study import against_stored, data_settings, differences, read, shipped, trial_name
+from studies.study import against_stored, data_settings, differences, read, shipped, stored, trial_name
 
 
 @pytest.fixture
@@ -112,6 +112,39 @@ def test_another_definition_is_refused_with_its_difference_or_extends():
     both = against_stored(new, old.definition(), extend=True)
     assert len(both.trials) == 12 + 3
     assert {t.name for t in both.trials} == {t.name for t in (*old.trials, *new.trials)}
+
+
+def test_a_searchs_budget_is_not_a_part_of_what_it_is_but_its_space_is(file):
+    old = read("search", {"mine": "/a"}, {}, search={"budget": 8, "confirm": "1x2"})
+    assert (old.search.budget, old.search.confirmed, old.asked) == (8, (1, 2), 8 + 2 * 2)
+    assert stored("search", old.definition()).search == old.search
+    larger = read("search", {"mine": "/a"}, {}, search={"budget": 80, "concurrency": 1})
+    assert against_stored(larger, old.definition(), extend=False).search.budget == 80
+    for extend in (False, True):
+        with pytest.raises(UserError, match=r"another search \(search.space: weighting → target\).*--name NAME"):
+            against_stored(read("search", {"mine": "/a"}, {}, search={"space": "target"}), old.definition(), extend)
+    two = against_stored(read("search", {"b": "/b"}, {}), old.definition(), extend=True)
+    assert [trial.config.data.name for trial in two.trials] == ["mine", "b"]
+    with pytest.raises(UserError, match="one of them has none"):
+        against_stored(read("quickstart", {}, {}, name="search"), old.definition(), extend=True)
+
+
+def test_the_baseline_is_a_variant(file):
+    text = """
+        experiments = ["e2"]
+        seeds = [0, 1]
+        baseline = "BASE"
+        [data.synthetic-a]
+        data.layout = "synthetic"
+        [variant.x]
+        diffusion.target = "x0"
+        [variant.e]
+    """
+    study = read(file(text.replace("BASE", "x")), {}, {})
+    assert {t.config.diffusion.target for t in study.trials if t.name in study.baselines} == {"x0"}
+    assert len(study.baselines) == 2
+    with pytest.raises(UserError, match=r"no variant 'y' for its baseline: allowed are x, e"):
+        read(file(text.replace("BASE", "y")), {}, {})
 
 
 def test_a_trials_name_follows_from_its_configuration(tiny):

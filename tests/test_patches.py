@@ -1,0 +1,67 @@
+"""The mask error without training, where the best predictor is known."""
+
+import numpy as np
+import pytest
+import torch
+
+from diffseg import patches
+from diffseg.config import Config
+from diffseg.data import Dataset, Split
+from diffseg.fingerprint import fingerprint
+from diffseg.patches import errors_without_training
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch):
+    """Examples and queries, for speed."""
+    for name, count in (("EXAMPLES", 1024), ("MASKS", 64), ("QUERIES", 256), ("WINDOWS", 64)):
+        monkeypatch.setattr(patches, name, count)
+
+
+def split(masks):
+    """Masks [N, S, S] of 0 and 1."""
+    masks = torch.as_tensor(masks, dtype=torch.uint8)[:, None]
+    sizes = torch.tensor([masks.shape[-2:]] * len(masks))
+    return Split(tuple(map(str, range(len(masks)))), masks.expand(-1, 3, -1, -1), masks, sizes)
+
+
+def dataset(train, test):
+    return Dataset("masks", "0", split(train), split(test))
+
+
+def config(size):
+    leaves = {"experiment": "e3", "data.size": size, "diffusion.schedule": "cosine", "diffusion.input_scale": 0.1}
+    return Config().with_leaves(leaves | {"training.batch": 16, "inference.timesteps": 25}).resolved()
+
+
+def mmse(snr):
+    """Of one fair bit x in −1 and 1: E (x − tanh(SNR + √SNR z))² = 1 − E tanh(SNR + √SNR z)."""
+    z, w = np.polynomial.hermite_e.hermegauss(101)
+    return 1 - np.tanh(snr + np.sqrt(snr) * z) @ (w / w.sum())
+
+
+def test_masks_that_are_all_or_nothing_are_one_bit_seen_through_all_their_pixels():
+    """Then the SNR of the whole is N times a pixel's, and the derivative lies lower by ln N."""
+    masks = np.stack([np.zeros((16, 16)), np.ones((16, 16))])
+    rows = errors_without_training(dataset(masks, masks), config(16))
+    for row in rows:
+        assert row["mask_error"] == pytest.approx(mmse(min(256 * np.exp(row["log_snr"]), 50.0)), abs=0.1)
+    assert fingerprint([rows], "mask-error").summary()["half"] == pytest.approx(-0.3 - np.log(256), abs=0.5)
+
+
+def test_pixels_that_are_independent_are_decided_one_by_one():
+    draw = np.random.default_rng(0)
+    train, test = draw.integers(0, 2, (2, 64, 24, 24))
+    rows = errors_without_training(dataset(train, test), config(24))
+    for row in rows:
+        if row["log_snr"] < 0:  # beyond, the nine pixels around are not always among the examples
+            assert row["mask_error"] == pytest.approx(mmse(np.exp(row["log_snr"])), abs=0.1)
+
+
+def test_it_is_repeatable_and_has_the_levels_that_e3_measures():
+    draw = np.random.default_rng(0)
+    masks = dataset(*draw.integers(0, 2, (2, 8, 16, 16)))
+    one, other = (errors_without_training(masks, config(16)) for _ in range(2))
+    assert one == other
+    assert [row["t"] for row in one] == pytest.approx(np.arange(1, 26) / 25)
+    assert all(row["step"] == 0 for row in one)
