@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from conftest import split_of
 
 from diffseg import patches
 from diffseg.config import Config
-from diffseg.data import Dataset, Split
+from diffseg.data import Dataset
 from diffseg.fingerprint import fingerprint
 from diffseg.patches import errors_without_training
 
@@ -20,9 +21,8 @@ def few(monkeypatch):
 
 def split(masks):
     """Masks [N, S, S] of 0 and 1."""
-    masks = torch.as_tensor(masks, dtype=torch.uint8)[:, None]
-    sizes = torch.tensor([masks.shape[-2:]] * len(masks))
-    return Split(tuple(map(str, range(len(masks)))), masks.expand(-1, 3, -1, -1), masks, sizes)
+    masks = list(torch.as_tensor(masks, dtype=torch.uint8)[:, None])
+    return split_of([mask.expand(3, -1, -1) for mask in masks], masks)
 
 
 def dataset(train, test):
