@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 from test_data import isic16, monuseg_tree
 
+from diffseg import patches
 from studies.cli import main
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -37,8 +38,23 @@ def test_commands_on_data_are_understood(command, tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
 
 
+@pytest.mark.parametrize("command", [line for line in COMMANDS if "fingerprint isic16" in line or "recommend" in line])
+def test_fingerprints_are_told(command, tmp_path, monkeypatch):
+    """Without training, on small data."""
+    for name in ("EXAMPLES", "MASKS", "QUERIES", "WINDOWS"):
+        monkeypatch.setattr(patches, name, 64)
+    monkeypatch.chdir(tmp_path)
+    isic16(tmp_path / "isic16")
+    words = shlex.split(command.replace("/data/", f"{tmp_path}/"))[1:]
+    if words[0] == "fingerprint" and "--quick" not in words:
+        words.append("--quick")
+    result = CliRunner().invoke(main, [*words, "data.size=16", "--store", str(tmp_path / "store")])
+    assert result.exit_code == 0, result.output
+
+
 def test_every_other_command_reads_a_study():
-    others = [shlex.split(line)[1] for line in COMMANDS if shlex.split(line)[1] not in ("run", "plan", "data")]
+    on_data = ("run", "plan", "data", "fingerprint", "recommend")
+    others = [shlex.split(line)[1] for line in COMMANDS if shlex.split(line)[1] not in on_data]
     assert set(others) >= {"predict", "status", "best", "show", "report", "compare"}
     assert all(name in main.commands for name in others)
 

@@ -163,6 +163,20 @@ def test_half_maxima_and_agreements_are_those_of_the_known_curves(found):
     assert set(agreed["e3_end"]) == {1.0}
 
 
+def test_fingerprints_are_those_of_the_known_curves(found):
+    """The error rises in proportion to t, and so to −λ = 20 t − 10, up to t = 0.8 or 0.4; 1 − Dice was not measured."""
+    rows = {(row["dataset"], row["fingerprint"].kind): row["fingerprint"] for row in tables.fingerprints(found)}
+    assert set(rows) == {(dataset, kind) for dataset in DATASETS for kind in ("mask-error", "entropy-rate")}
+    for dataset, end in (("big", 0.8), ("small", 0.4)):
+        one = rows[dataset, "mask-error"]
+        assert one.level(0.5) == pytest.approx(10 - 20 * (end + 0.05) / 2, abs=0.3)
+        assert one.derivative[one.t < end - 0.1] == pytest.approx(0.05 / end, rel=0.05)
+        assert one.derivative[one.t > end + 0.1] == pytest.approx(0, abs=0.002)
+    drawn = values(charts.fingerprint_weights(found))
+    assert {row["kind"] for row in drawn} == {"mask-error", "entropy-rate"}
+    assert max(row["weight"] for row in drawn) == 1
+
+
 def values(chart):
     """The rows that a chart draws, from its specification."""
     spec = chart.to_dict()
