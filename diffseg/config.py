@@ -163,6 +163,7 @@ PUBLISHED = {  # what None stands for, by the schedule or weighting that uses th
     "gamma": ("weighting", {"min-snr": 5.0, "soft-min-snr": 5.0, "p2": 1.0}),
 }
 CURVES = ("profile", "fingerprint")
+FINGERPRINT_HELD_OUT = 0.2  # share of the training masks on which a fingerprint is measured
 FINGERPRINT = ("fingerprint", "fingerprint_seeds", "fingerprint_networks", "fingerprint_steps")
 USERS = {  # which choices use a setting; with others it is at its default
     **{name: {choice: tuple(values)} for name, (choice, values) in PUBLISHED.items()},
@@ -345,7 +346,8 @@ class Config(Section):
         """The E3 trials whose errors over the noise levels weigh this trial; none for trials without a fingerprint.
 
         They have the trial's data, coding, training and networks, but noise levels of their own, from those of clean masks to
-        a log-SNR of −20: so a fingerprint is the same for all schedules, and is measured where any of them may end.
+        a log-SNR of −20: so a fingerprint is the same for all schedules, and is measured where any of them may end. It is
+        measured on masks that are held out of the training ones, so that no test mask has a part in training.
         """
         if "fingerprint" not in (self.diffusion.weighting, self.diffusion.density):
             return []
@@ -354,7 +356,8 @@ class Config(Section):
         levels = Diffusion(target="x0", activation="tanh", schedule="cosine", input_scale=0.1, **told)
         training = self.training.model_copy(update={"steps": own.fingerprint_steps or self.training.steps})
         networks = [self._network(name) for name in own.fingerprint_networks or (self.network.name,)]
-        alike = {"experiment": "e3", "diffusion": levels, "training": training}
+        data = self.data.model_copy(update={"held_out": self.data.held_out or FINGERPRINT_HELD_OUT})
+        alike = {"experiment": "e3", "data": data, "diffusion": levels, "training": training}
         return [
             self.model_copy(update={**alike, "network": network, "seed": seed}).resolved()
             for network in networks

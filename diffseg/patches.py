@@ -31,7 +31,7 @@ def errors_without_training(
 ) -> list[dict]:
     """Rows of step (0), t, log_snr and mask_error, as `errors_over_t` of an E3 trial with this configuration has them.
 
-    Examples are the training masks as E3 sees them, augmented; errors are those of test masks.
+    Examples are the training masks as E3 sees them, augmented; errors are those of the held-out ones, the data set's test split.
     """
     draw = generator("cpu", config.seed, "patches")
     batches = Batches(dataset.train, config)

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -63,13 +64,13 @@ def run(
     config = config.resolved()
     check_size(config.network, config.data.size)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    dataset = data.load(config.data, root, cache, hooks.on_data)
     if device.type == "cuda":
         torch.backends.cudnn.deterministic = True  # a resumed run must end as one that was not stopped
         torch.cuda.reset_peak_memory_stats(device)
-    place = _Place(dataset.train.to(device), _tested(dataset.test.to(device), config), device, hooks)
+    place_of = partial(_place, root=root, cache=cache, device=device, hooks=hooks)
     folder_of = folder_of or (lambda other: folder / other.digest)
-    config, knots = _weighted(config, place, folder_of)
+    config, knots = _weighted(config, place_of, folder_of)
+    place = place_of(config)
     if config.inference.seeds:
         fitted = _together([_fitted(member, folder_of(member), place) for member in config.members()])
     else:
@@ -78,9 +79,14 @@ def run(
     measured = task(config).segments and not fitted.pruned
     rows = _evaluate(fitted.predictions, place.test, config) if measured else {}
     if config.experiment == "e3":
-        rows["fingerprints"] = fingerprint_rows(fitted.timesteps, dataset.digest, config)
-    outcome = _outcome(fitted, dataset, device, rows, evaluate_seconds=time.perf_counter() - clock)
+        rows["fingerprints"] = fingerprint_rows(fitted.timesteps, place.dataset.digest, config)
+    outcome = _outcome(fitted, place.dataset, device, rows, evaluate_seconds=time.perf_counter() - clock)
     return replace(outcome, trial=outcome.trial | knots)
+
+
+def _place(config: Config, root: Path | None, cache: Path | None, device: torch.device, hooks: Hooks) -> "_Place":
+    dataset = data.load(config.data, root, cache, hooks.on_data)
+    return _Place(dataset, dataset.train.to(device), _tested(dataset.test.to(device), config), device, hooks)
 
 
 def _tested(test: Split, config: Config) -> Split:
@@ -95,6 +101,7 @@ def _tested(test: Split, config: Config) -> Split:
 class _Place:
     """Where a trial runs and on what."""
 
+    dataset: Dataset
     training: Split
     test: Split
     device: torch.device
@@ -119,14 +126,16 @@ class _Fitted:
     pruned: str | None = None
 
 
-def _weighted(config: Config, place: _Place, folder_of: Callable[[Config], Path]) -> tuple[Config, dict]:
+def _weighted(
+    config: Config, place_of: Callable[[Config], _Place], folder_of: Callable[[Config], Path]
+) -> tuple[Config, dict]:
     """The configuration with the measured fingerprint where it has the word, and the fingerprint's knots for the record.
 
     Its E3 trials go on from what they left in their folders. Other configurations stay as they are.
     """
     if not config.fingerprint_trials():
         return config, {}
-    measured = [_fitted(other, folder_of(other), place).timesteps for other in config.fingerprint_trials()]
+    measured = [_fitted(other, folder_of(other), place_of(other)).timesteps for other in config.fingerprint_trials()]
     knots = fingerprint(measured, config.diffusion.fingerprint).knots()
     curves = {name: "profile" for name in ("weighting", "density") if getattr(config.diffusion, name) == "fingerprint"}
     profile = config.diffusion.model_copy(update={**curves, "profile": knots}).resolved()

@@ -68,8 +68,9 @@ def quick(config: Config, root: str, cache: Path) -> Fingerprint:
             f"diffusion.fingerprint is {config.diffusion.fingerprint}, but without training only the squared error is known: "
             "take mask-error or entropy-rate, or leave out --quick"
         )
-    dataset = data.load(config.data, Path(root), cache)
-    return fingerprint([errors_without_training(dataset, config.fingerprint_trials()[0])], config.diffusion.fingerprint)
+    e3 = config.fingerprint_trials()[0]
+    dataset = data.load(e3.data, Path(root), cache)
+    return fingerprint([errors_without_training(dataset, e3)], config.diffusion.fingerprint)
 
 
 @dataclass(frozen=True)
