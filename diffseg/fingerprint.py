@@ -134,7 +134,7 @@ def fingerprint(trials: list[list[dict]], kind: str) -> Fingerprint:
     error = np.mean([[row[ERRORS[kind]] for row in trial] for trial in levels], axis=0)
     grid, monotone = _monotone(log_snr, error)
     smooth = _smooth(monotone, grid)
-    derivative = -np.gradient(smooth, grid).clip(max=0)
+    derivative = np.abs(np.gradient(smooth, grid))  # falling in λ, but for rounding
     # What is not recovered from the cleanest masks, the network cannot do: noise has no part in it.
     rate = derivative
     if kind == "entropy-rate":

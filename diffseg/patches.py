@@ -19,9 +19,9 @@ from diffseg.diffusion.schedules import log_snr
 from diffseg.randomness import generator
 
 PATCHES = ((1, 3), (1, 7), (2, 7), (4, 7))  # (s, side in blocks of s × s px)
-EXAMPLES = 4096  # patches in each dictionary
+EXAMPLES = 8192  # patches in each dictionary
 MASKS = 4096  # whole masks
-QUERIES = 512  # patches of test masks, and pixels of whole ones, over which errors are averaged
+QUERIES = 2048  # patches of test masks, and pixels of whole ones, over which errors are averaged
 WINDOWS = 256  # of the test masks
 
 
