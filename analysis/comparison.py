@@ -1,12 +1,16 @@
 """Configurations against a baseline: means over seeds and images, with intervals, and what the differences come to."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 
 from analysis.statistics import Estimate, area_under_curve, estimate, holm, steps_to, verdict
-from analysis.tables import GROUP, Tables
+from analysis.tables import GROUP, Tables, in_words
 from diffseg.errors import UserError
+from search_spaces import TRIED_FIRST
 from studies.ledger import METRICS, Ledger
+from studies.search import Proposal, proposals
 
 SHARE = 0.95  # of the baseline's final IoU, whose reaching is timed
 TITLES = {
@@ -25,26 +29,46 @@ NAMES = {
 }
 
 
-def baselines(ledgers: list[Ledger]) -> set[str]:
-    """The trials that a study names as its baseline, or with which its search begins."""
-    found = {trial for ledger in ledgers for trial in (ledger.definition() or {}).get("baselines", [])}
-    rows = [row for ledger in ledgers for row in ledger.records("proposals")]
-    return found | {row["trial"] for row in rows if row["number"] == 0 and row["trial"]}
+@dataclass(frozen=True)
+class Names:
+    """What configurations are called, by the names of their trials, and which of them the others are compared with."""
+
+    labels: dict[str, str]
+    baselines: set[str]
 
 
-def compared(tables: Tables, against: set[str]) -> pd.DataFrame:
+def names(ledgers: list[Ledger]) -> Names:
+    """A study's variants, and the one that it names as its baseline; a search's proposals, and the first of them."""
+    labels, against = {}, set()
+    for ledger in ledgers:
+        definition = ledger.definition() or {}
+        variants, found = definition.get("variants") or {}, proposals(ledger)
+        labels |= variants | {one.trial: f"{one.number}: {_told(one)}" for one in found}
+        against |= {trial for trial, variant in variants.items() if variant == definition.get("baseline")}
+        against |= {one.trial for one in found if one.number == 0 and one.trial}
+    return Names(labels, against)
+
+
+def _told(proposal: Proposal) -> str:
+    return proposal.source if proposal.source in TRIED_FIRST else in_words(proposal.settings)
+
+
+def compared(tables: Tables, named: Names) -> pd.DataFrame:
     """Every configuration of E1 and E2 against the baseline of its data set and network, a row a metric.
 
-    Columns: those of GROUP, baseline (bool), metric, seeds, mean, low, high (of the mean, 95 %), and, paired by seed and
-    image, difference, difference_low, difference_high, effect, p (adjusted by Holm among the data set's configurations) and
-    verdict. Seeds that did not reach the IoU that is timed count with all their steps. Empty without a baseline.
+    Columns: those of GROUP, configuration (its name), baseline (bool), metric, seeds, mean, low, high (of the mean, 95 %),
+    and, paired by seed and image, difference, difference_low, difference_high, effect, p (adjusted by Holm among the data
+    set's configurations) and verdict. Seeds that did not reach the IoU that is timed count with all their steps. Empty
+    without a baseline.
     """
     trials = tables.trials[tables.trials["experiment"].isin(["e1", "e2"])]
     rows = []
     for _, alike in trials.groupby(["dataset", "network"], sort=False):
-        base = alike[alike["trial"].isin(against)]
+        base = alike[alike["trial"].isin(named.baselines)]
         if base.empty:
             continue
+        alike = pd.concat([base, alike.drop(base.index)])  # the baseline comes first
+        alike = alike.assign(configuration=alike["trial"].map(named.labels).fillna(alike["series"]))
         values = _values(tables, alike, base)
         for metric in NAMES:
             rows += _rows(
@@ -55,8 +79,7 @@ def compared(tables: Tables, against: set[str]) -> pd.DataFrame:
 
 def required(tables: Tables, ledgers: list[Ledger]) -> pd.DataFrame:
     """The comparison. Raises UserError if there is nothing to compare yet."""
-    against = baselines(ledgers)
-    found = compared(tables, against)
+    found = compared(tables, names(ledgers))
     if found.empty:
         name = ledgers[0].study
         raise UserError(
@@ -81,7 +104,12 @@ def _rows(alike: pd.DataFrame, base: pd.DataFrame, metric: str, values: dict[str
         told |= {"effect": paired.effect, "p": paired.p}
         rows.append(
             dict(zip(GROUP, key, strict=True))
-            | {"baseline": is_base, "metric": metric, "seeds": len(theirs)}
+            | {
+                "configuration": group["configuration"].iloc[0],
+                "baseline": is_base,
+                "metric": metric,
+                "seeds": len(theirs),
+            }
             | {"mean": whole.mean, "low": whole.low, "high": whole.high}
             | ({} if is_base else told)
         )

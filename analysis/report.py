@@ -36,7 +36,7 @@ def write(ledgers: list[Ledger], path: Path) -> Path:
         examples=_examples(found.examples),
         pictures=PICTURES,
         searches=records(tables.searches(ledgers)),
-        comparison=records(comparison.compared(found, comparison.baselines(ledgers))),
+        comparison=records(comparison.compared(found, comparison.names(ledgers))),
         metrics=comparison.NAMES,
         failed=records(found.failed),
         provenance=_provenance(found, ledgers),

@@ -102,7 +102,7 @@ def _proposals(ledger: Ledger) -> pd.DataFrame:
                 "status": status,
                 **{metric: row.get(metric) for metric in METRICS},
                 "losses": losses(row, objective) if status == "complete" else None,
-                "settings": _in_words(proposal.settings),
+                "settings": in_words(proposal.settings),
                 "error": proposal.reason or row.get("error"),
             }
         )
@@ -116,7 +116,7 @@ def _proposals(ledger: Ledger) -> pd.DataFrame:
     return frame.sort_values(["search", "rank", "number"]).drop(columns=["losses", "seed"])
 
 
-def _in_words(settings: dict) -> str:
+def in_words(settings: dict) -> str:
     values = {path.removeprefix("diffusion.").replace("_", " "): value for path, value in settings.items()}
     return ", ".join(
         f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items()

@@ -39,7 +39,7 @@ def comparison_table(rows: list[dict]):
         if not row["baseline"]:
             difference = _interval(row["difference"], row["difference_low"], row["difference_high"], form)
             told = (difference, _number(row["p"], ".3f"), row["verdict"])
-        table.add_row(row["dataset"], NAMES[row["metric"]], row["series"], str(row["seeds"]), mean, *told)
+        table.add_row(row["dataset"], NAMES[row["metric"]], row["configuration"], str(row["seeds"]), mean, *told)
     return table
 
 

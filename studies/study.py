@@ -25,7 +25,7 @@ the others are compared with.
 """
 
 import tomllib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,8 @@ class Study:
     left_out: tuple[str, ...] = ()  # data sets of the file for which no root was given
     command: str = ""  # that made it, for the record
     search: Search | None = None
-    baselines: tuple[str, ...] = ()  # trials that the others are compared with
+    variants: dict[str, str] = field(default_factory=dict)  # of trials by name, where the file has variants
+    baseline: str | None = None  # the variant that the others are compared with
 
     def definition(self) -> dict:
         trials = {trial.name: trial.config.model_dump(mode="json") for trial in self.trials}
@@ -68,7 +69,8 @@ class Study:
             "command": self.command,
             "trials": trials,
             "search": search,
-            "baselines": list(self.baselines),
+            "variants": self.variants,
+            "baseline": self.baseline,
         }
 
     @property
@@ -153,16 +155,17 @@ def read(
         left_out,
         command,
         _search(tree, search or {}, trials, path),
-        _baselines(tree, sets, settings, path),
+        _variants(tree, sets, settings, path),
+        _baseline(tree, path),
     )
 
 
 def stored(name: str, definition: dict) -> Study:
     """The study that a store holds."""
     trials = tuple(Trial(trial, configuration.load(config)) for trial, config in definition["trials"].items())
-    search, baselines = definition.get("search"), tuple(definition.get("baselines", ()))
-    search = parse(search) if search else None
-    return Study(name, trials, definition["roots"], (), definition.get("command", ""), search, baselines)
+    search = parse(definition["search"]) if definition.get("search") else None
+    command, variants, baseline = (definition.get(key) for key in ("command", "variants", "baseline"))
+    return Study(name, trials, definition["roots"], (), command or "", search, variants or {}, baseline)
 
 
 def _search(tree: dict, options: dict[str, Any], trials: tuple[Trial, ...], path: Path) -> Search | None:
@@ -184,17 +187,20 @@ def _search(tree: dict, options: dict[str, Any], trials: tuple[Trial, ...], path
     return search
 
 
-def _baselines(tree: dict, sets: dict, settings: dict, path: Path) -> tuple[str, ...]:
-    """The trials of the variant that the study names as its baseline."""
-    if "baseline" not in tree:
-        return ()
-    variants = tree.get("variant", {})
-    if tree["baseline"] not in variants:
-        raise UserError(
-            f"{path.name} has no variant '{tree['baseline']}' for its baseline: allowed are {', '.join(variants)}"
-        )
-    tree = tree | {"variant": {tree["baseline"]: variants[tree["baseline"]]}}
-    return tuple(trial.name for trial in _trials(tree, sets, settings, path))
+def _variants(tree: dict, sets: dict, settings: dict, path: Path) -> dict[str, str]:
+    """The variant of each trial; of several that make the same trial, the first."""
+    found: dict[str, str] = {}
+    for name, leaves in tree.get("variant", {}).items():
+        for trial in _trials(tree | {"variant": {name: leaves}}, sets, settings, path):
+            found.setdefault(trial.name, name)
+    return found
+
+
+def _baseline(tree: dict, path: Path) -> str | None:
+    name, variants = tree.get("baseline"), tree.get("variant", {})
+    if name is not None and name not in variants:
+        raise UserError(f"{path.name} has no variant '{name}' for its baseline: allowed are {', '.join(variants)}")
+    return name
 
 
 def trial_name(config: Config) -> str:
@@ -250,8 +256,7 @@ def extended(old: Study, new: Study) -> Study:
     """The new definition and the trials that only the old one has."""
     names = {trial.name for trial in new.trials}
     trials = (*(trial for trial in old.trials if trial.name not in names), *new.trials)
-    baselines = tuple(dict.fromkeys((*old.baselines, *new.baselines)))
-    return replace(new, trials=trials, roots=old.roots | new.roots, baselines=baselines)
+    return replace(new, trials=trials, roots=old.roots | new.roots, variants=old.variants | new.variants)
 
 
 def _for_network(settings: dict, network: str, every: list[str]) -> dict:

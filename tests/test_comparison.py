@@ -9,7 +9,7 @@ from test_report import attempt
 from test_search import START, carry_out, planted, study_of
 
 from analysis import tables
-from analysis.comparison import baselines, compared
+from analysis.comparison import compared, names
 from analysis.report import write
 from diffseg.config import Config
 from studies.agenda import Agenda
@@ -39,35 +39,35 @@ def write_trial(ledger, trial, effect, seed, shift=0.0):
 
 @pytest.fixture(scope="module")
 def ledger(tmp_path_factory):
-    ledger, trials, base = Ledger(str(tmp_path_factory.mktemp("store")), "question"), [], []
+    ledger, trials, variants = Ledger(str(tmp_path_factory.mktemp("store")), "question"), [], {}
     for weighting, effect in EFFECTS.items():
         for seed in range(SEEDS):
             config = Config().with_leaves({"diffusion.target": "x0", "diffusion.weighting": weighting, "seed": seed})
             trial = Trial(trial_name(config.resolved()), config.resolved())
             write_trial(ledger, trial, effect, seed)
             trials.append(trial)
-            base += [trial.name] if weighting == "uniform" else []
-    ledger.define(Study("question", tuple(trials), {}, baselines=tuple(base)).definition())
+            variants[trial.name] = weighting
+    ledger.define(Study("question", tuple(trials), {}, variants=variants, baseline="uniform").definition())
     return ledger
 
 
 @pytest.fixture(scope="module")
 def found(ledger):
-    return compared(tables.load([ledger]), baselines([ledger])).set_index(["variant", "metric"])
+    return compared(tables.load([ledger]), names([ledger])).set_index(["configuration", "metric"])
 
 
 def test_a_difference_is_paired_by_image_and_corrected(found):
-    better, same = found.loc[("weighting snr+1", "iou")], found.loc[("weighting min-snr", "iou")]
+    better, same = found.loc[("snr+1", "iou")], found.loc[("min-snr", "iou")]
     assert better["difference"] == pytest.approx(0.1)
     assert better["difference_low"] < 0.1 < better["difference_high"]
     assert better["difference_high"] - better["difference_low"] < 0.02 < better["high"] - better["low"]
     assert (better["verdict"], same["verdict"]) == ("better", "better")  # the same noise in both: even 0.001 is seen
-    assert found.loc[("weighting uniform", "iou"), "baseline"]
-    assert found.loc[("weighting snr+1", "iou"), "seeds"] == SEEDS
+    assert found.loc[("uniform", "iou"), "baseline"]
+    assert found.loc[("snr+1", "iou"), "seeds"] == SEEDS
 
 
 def test_what_is_not_of_single_images_is_compared_over_seeds(found):
-    row = found.loc[("weighting snr+1", "ece")]
+    row = found.loc[("snr+1", "ece")]
     assert row["difference"] == pytest.approx(-0.01)
     assert row["verdict"] == "better"
     assert set(found.index.get_level_values("metric")) == {"iou", "ece", "area", "steps"}
@@ -75,10 +75,10 @@ def test_what_is_not_of_single_images_is_compared_over_seeds(found):
 
 def test_learning_curves_are_timed_against_the_baselines_end(found):
     """0.95 of 0.6 is reached between 0.48 and 0.6: at step 175; sooner from 0.54 on."""
-    assert found.loc[("weighting uniform", "steps"), "mean"] == pytest.approx(175)
-    assert found.loc[("weighting snr+1", "steps"), "mean"] == pytest.approx(150)
-    assert found.loc[("weighting uniform", "area"), "mean"] == pytest.approx(0.6 * (50 * 0.55 + 100 * 0.9) / 150)
-    assert found.loc[("weighting snr+1", "area"), "verdict"] == "better"
+    assert found.loc[("uniform", "steps"), "mean"] == pytest.approx(175)
+    assert found.loc[("snr+1", "steps"), "mean"] == pytest.approx(150)
+    assert found.loc[("uniform", "area"), "mean"] == pytest.approx(0.6 * (50 * 0.55 + 100 * 0.9) / 150)
+    assert found.loc[("snr+1", "area"), "verdict"] == "better"
 
 
 def test_the_program_and_the_report_show_it(ledger, tmp_path):
@@ -124,8 +124,9 @@ def test_a_searchs_proposals_are_ranked_and_only_what_was_confirmed_is_compared(
     confirmed = tables.load([ledger])
     assert len(confirmed.trials) == 4
     assert set(confirmed.trials["seed"]) == {1, 2}
-    found = compared(confirmed, baselines([ledger]))
+    found = compared(confirmed, names([ledger]))
     assert found["baseline"].sum() == (~found["baseline"]).sum() > 0
+    assert found["configuration"].iloc[0] == "0: paper: ε, linear"
 
 
 def test_the_program_and_the_report_show_a_search(searched, tmp_path):
@@ -172,9 +173,9 @@ def test_a_search_that_has_only_begun_is_shown(tmp_path):
 def test_the_fingerprint_question_has_its_baseline_and_all_profiles():
     study = read("fingerprint-question", {"isic16": "/a", "monuseg": "/b"}, {})
     named = {trial.name: trial.config for trial in study.trials}
-    assert len(study.baselines) == 2 * 5
-    assert {named[name].diffusion.weighting for name in study.baselines} == {"uniform"}
-    assert {named[name].diffusion.density for name in study.baselines} == {"uniform"}
+    base = [named[name].diffusion for name, variant in study.variants.items() if variant == study.baseline]
+    assert len(base) == 2 * 5
+    assert {(diffusion.weighting, diffusion.density) for diffusion in base} == {("uniform", "uniform")}
     e2 = [config for config in named.values() if config.experiment == "e2"]
     kinds = {
         (c.diffusion.weighting, c.diffusion.density, c.diffusion.fingerprint) for c in e2 if c.fingerprint_trials()

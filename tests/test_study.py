@@ -141,8 +141,9 @@ def test_the_baseline_is_a_variant(file):
         [variant.e]
     """
     study = read(file(text.replace("BASE", "x")), {}, {})
-    assert {t.config.diffusion.target for t in study.trials if t.name in study.baselines} == {"x0"}
-    assert len(study.baselines) == 2
+    base = [trial.config.diffusion.target for trial in study.trials if study.variants[trial.name] == study.baseline]
+    assert base == ["x0", "x0"]
+    assert stored("mine", study.definition()).variants == study.variants
     with pytest.raises(UserError, match=r"no variant 'y' for its baseline: allowed are x, e"):
         read(file(text.replace("BASE", "y")), {}, {})
 
