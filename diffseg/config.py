@@ -305,7 +305,7 @@ class Inference(Section):
     batch: PositiveInt = 64                               # tiles × members in one pass
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5    # of neighbouring tiles, with data.fit="crop"
     timesteps: Annotated[int, Field(ge=2)] = 50           # noise levels at which errors are measured
-    timestep_images: PositiveInt = 64                     # test images (or crops) they are averaged over
+    timestep_images: PositiveInt = 64                     # test images (or crops), with a noise each, to average over
     resolution: Literal["network", "original"] = "network"  # at which predictions are compared with the masks
     evaluation_images: PositiveInt = 16                   # first test images that training.evaluations are averaged over
     examples: Annotated[int, Field(ge=0)] = 4             # test images whose maps are kept for the report

@@ -75,13 +75,14 @@ def errors_over_t(
 ) -> list[dict]:
     """Errors at `inference.timesteps` equally spaced noise levels: rows of t, log_snr, the errors of ERRORS, weight.
 
-    Means over the first `inference.timestep_images` images of the split, one noise draw each (E2, E3, E4). weight is the
+    Means over `inference.timestep_images` pairs of an image (or a crop of it) and a noise (E2, E3, E4); the split's images
+    come in turn, again if they are fewer. The pairs are the same at all levels, so that the curve is smooth. weight is the
     effective weight of the noise level in training.
     """
     experiment = task(config)
     assert isinstance(experiment, Denoising)
-    count, device = min(config.inference.timestep_images, len(split.names)), split.device
-    which = torch.arange(count, device=device)
+    count, device = config.inference.timestep_images, split.device
+    which = torch.arange(count, device=device) % len(split.names)
     places = random_corners(split, which, config.data.size, generator(device, config.seed, "windows"))
     images, masks = split.windows(which, places, config.data.size)
     masks = one_rater(masks, generator(device, config.seed, "raters"))
@@ -91,7 +92,7 @@ def errors_over_t(
     )
     sums = torch.zeros(len(grid), len(ERRORS), dtype=torch.float64, device=device)
     for k, t in enumerate(grid):
-        draw = generator(device, config.seed, "timesteps", k)
+        draw = generator(device, config.seed, "timesteps")
         for first in range(0, count, config.inference.batch):
             on_batch()
             part = slice(first, first + config.inference.batch)

@@ -87,9 +87,11 @@ def _errors(
     """
     noise = torch.randn(asked.shape, generator=draw)
     of_signal, of_noise, of_known = asked @ known.T, noise @ known.T, known.square().sum(1) / 2
-    found = []
-    for level in levels:
+    of_signal -= of_known
+    found, likeness, weights = [], torch.empty_like(of_noise), torch.empty_like(of_noise)
+    for level in levels:  # in place: fresh memory for such arrays costs more than what is computed in it
         alpha, sigma = float(torch.sigmoid(level).sqrt()), float(torch.sigmoid(-level).sqrt()) / size
-        likeness = alpha * (alpha * (of_signal - of_known) + sigma * of_noise) / sigma**2
-        found.append((likeness.softmax(1) @ known_middles - middles).square().mean())
+        torch.mul(of_signal, (alpha / sigma) ** 2, out=likeness).add_(of_noise, alpha=alpha / sigma)
+        torch.softmax(likeness, 1, out=weights)
+        found.append((weights @ known_middles - middles).square().mean())
     return torch.stack(found)

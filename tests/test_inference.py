@@ -7,6 +7,7 @@ from conftest import split_of
 from hypothesis import given
 from hypothesis import strategies as st
 
+from diffseg.diffusion.schedules import log_snr
 from diffseg.experiments import build_network
 from diffseg.inference import _staple, corners, errors_over_t, predictions
 
@@ -105,6 +106,21 @@ def test_errors_over_t_of_an_oracle_and_of_a_constant(experiment, coding, tiny):
             assert row["loss"] == pytest.approx(1 if coding == "pm1" else 0.25)
             assert row["cross_entropy"] == pytest.approx(math.log(2))
             assert row["dice_error"] == 1  # p = 0.5 is cut to background
+
+
+def test_the_errors_at_all_levels_are_of_the_same_images_and_noises(tiny):
+    """What a network is given at two levels comes from the same x0 and ε; few images come again with other noises."""
+    config = tiny(experiment="e3", diffusion__coding="pm1", inference__timestep_images=5, inference__batch=5)
+    seen = []
+    errors_over_t(lambda x_t, t, image: seen.append(x_t) or torch.zeros_like(x_t), split(2, 16, 16), config)
+    masks = torch.stack([split(2, 16, 16).masks[k % 2].reshape(1, 16, 16).float() * 2 - 1 for k in range(5)])
+    times = torch.arange(1, len(seen) + 1) / len(seen)
+    noises = []
+    for x_t, level in zip(seen, log_snr(times.double(), config.diffusion).float(), strict=True):
+        noises.append((x_t - torch.sigmoid(level).sqrt() * masks) / torch.sigmoid(-level).sqrt())
+    for noise in noises[1:]:
+        assert torch.allclose(noise, noises[-1], atol=1e-3)
+    assert not torch.allclose(noises[-1][0], noises[-1][2], atol=0.1)
 
 
 def test_errors_over_t_of_a_mask_without_its_half_are_known(tiny):
