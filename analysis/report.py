@@ -15,6 +15,7 @@ from analysis.tables import NAMES, Tables
 from analysis.text import records
 from diffseg.errors import UserError
 from studies.ledger import Ledger
+from studies.search import proposals
 
 PICTURES = {"image": "image", "truth": "truth", "mean": "mean", "sd": "standard deviation"}
 
@@ -92,8 +93,8 @@ def _styled(chart: alt.TopLevelMixin) -> alt.TopLevelMixin:
 
 def _summary(found: Tables, ledgers: list[Ledger]) -> dict:
     definitions = [ledger.definition() or {} for ledger in ledgers]
-    asked = sum(len(each.get("trials", {})) for each in definitions if not each.get("search"))
-    asked = asked or len(found.trials) + len(found.failed)  # a search alone: see its own table
+    asked = sum(len(each.get("trials", {})) for each in definitions)
+    asked += sum(bool(one.config and not one.config.data.held_out) for ledger in ledgers for one in proposals(ledger))
     return {
         "asked": asked,
         "complete": len(found.trials),

@@ -20,12 +20,12 @@ class Agenda:
     def next(self, busy: set[str] = frozenset()) -> Trial | None:
         """A trial to start beside those that are busy; None if there is none until one of them ends."""
         rows = self._ended()
-        if self.study.search is None:
-            left = self._missing(rows)
-            undone = {trial.name for trial in left}
-            free = [trial for trial in left if trial.name not in busy and not undone.intersection(_needs(trial.config))]
-            return free[0] if free else None
-        for start in self.study.trials:
+        left = self._missing(rows)
+        undone = {trial.name for trial in left}
+        free = [trial for trial in left if trial.name not in busy and not undone.intersection(_needs(trial.config))]
+        if free:
+            return free[0]
+        for start in self.study.starts:
             while proposal := self._upcoming(start, rows, busy):
                 proposal.record(self.ledger)
                 if proposal.config and not busy.intersection(_needs(proposal.config)):
@@ -37,21 +37,17 @@ class Agenda:
     def done(self) -> bool:
         """Whether there is nothing left to do."""
         rows = self._ended()
-        if self.study.search is None:
-            return not self._missing(rows)
-        return not any(self._upcoming(start, rows, set()) for start in self.study.trials)
+        return not self._missing(rows) and not any(self._upcoming(start, rows, set()) for start in self.study.starts)
 
     def problem(self) -> str | None:
         """Why a search is not gone on with, if it is not."""
-        if self.study.search is None:
-            return None
         rows = self._ended()
-        found = (self._hopeless(start.name, self._tried(start, rows)) for start in self.study.trials)
+        found = (self._hopeless(start.name, self._tried(start, rows)) for start in self.study.starts)
         return next(filter(None, found), None)
 
     def check(self) -> None:
         """Raises UserError if more was done than a search is to do."""
-        for start in self.study.trials if self.study.search else ():
+        for start in self.study.starts:
             count = len(_own(proposals(self.ledger, start.name), start.config))
             if count > self.study.search.budget:
                 raise UserError(

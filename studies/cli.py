@@ -281,18 +281,18 @@ def show(study, trial, store, as_json):
 )
 @json_option
 def best(study, store, metric, pareto, as_json):
-    """The best trials of each data set; of a search all its proposals, the best by its objectives first."""
+    """The best trials of each data set; of searches all their proposals, the best by their objectives first."""
     from studies.state import best_table, best_trials
 
     wanted, ledger = _stored(study, store)
-    if wanted.search:
+    if wanted.trials:
+        _show(best_trials(ledger, metric, pareto), as_json, lambda rows: best_table(rows, metric))
+    if wanted.starts and not (wanted.trials and as_json):
         from analysis.tables import searches
         from analysis.text import proposal_table, records
 
         found = searches([ledger])
         _show(records(found[found["rank"] == 0] if pareto and len(found) else found), as_json, proposal_table)
-        return
-    _show(best_trials(ledger, metric, pareto), as_json, lambda rows: best_table(rows, metric))
 
 
 @main.command()

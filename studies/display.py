@@ -20,7 +20,7 @@ class Display:
 
     def __init__(self, study: Study, ledger: Ledger, quiet: bool = False):
         self.study, self.ledger = study, ledger
-        self.weights = {trial.name: cost(trial.config).flops for trial in (*study.trials, *study.known(ledger))}
+        self.weights = {trial.name: cost(trial.config).flops for trial in (*study.starts, *study.known(ledger))}
         self.console = Console(file=sys.stderr, quiet=quiet, highlight=False)
         self.started, self.before, self.pause = time.monotonic(), None, 0.5
         self.told = {(state.trial, state.attempt) for state in states(study, ledger) if state.status == "failed"}
@@ -78,8 +78,8 @@ class Display:
         if self.before is None:
             self.before = done
         elapsed, total = time.monotonic() - self.started, sum(self.weights[state.trial] for state in found)
-        if self.study.search:  # what is still to be proposed is taken to cost as much as what was
-            total *= self._asked(found) / max(1, len(found))
+        if starts := self.study.starts:  # what is still to be proposed is taken to cost as much as what it starts from
+            total += (self._asked(found) - len(found)) * sum(self.weights[each.name] for each in starts) / len(starts)
         if done >= total:
             return f"{_clock(elapsed)} in all"
         if done - self.before < 0.02 * total or elapsed < 5:

@@ -31,7 +31,7 @@ def plan(study: Study, ledger: Ledger, resources: Resources) -> dict:
         "cpus": share.cpus,
         "gpus": share.gpus,
         "seconds": seconds,
-        "pruning": study.search.pruning if study.search else 0,
+        "pruning": study.search.pruning if study.starts else 0,
         "warnings": _warnings(study),
     }
 
@@ -61,16 +61,13 @@ def table(found: dict):
 
 def _to_come(study: Study, ledger: Ledger) -> list[tuple[Trial, int]]:
     """The trials that searches start from, each with how many like it are not even proposed yet."""
-    if study.search is None:
-        return []
-    per_search = study.asked // len(study.trials)
-    return [(start, max(0, per_search - len(proposals(ledger, start.name)))) for start in study.trials]
+    return [(start, max(0, study.asked_of_each - len(proposals(ledger, start.name)))) for start in study.starts]
 
 
 def _warnings(study: Study) -> dict[str, list[str]]:
     """Sentences on combinations of settings that are known to go wrong, with the names of the trials that have them."""
     found: dict[str, list[str]] = {}
-    for trial in study.trials:
+    for trial in (*study.trials, *study.starts):
         for sentence in warnings(trial.config):
             found.setdefault(sentence, []).append(trial.name)
     return found

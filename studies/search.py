@@ -57,13 +57,16 @@ def parse(table: dict[str, Any]) -> Search:
         raise ConfigError("; ".join(_sentence(fault) for fault in error.errors())) from None
 
 
-def check_start(start: Config) -> None:
-    """Raises ConfigError if a search cannot start from a trial."""
-    if start.experiment != "e2":
-        raise ConfigError(f"a search varies the diffusion of e2, but got {start.experiment}: give --experiment e2")
+def check_start(start: Config, search: Search) -> None:
+    """Raises ConfigError if a search cannot start from a trial of E2."""
     if not start.data.held_out:
         raise ConfigError(
             "data.held_out is 0, so that the winner would be chosen by the test images: set it, such as data.held_out=0.2"
+        )
+    if search.pruning and not start.training.evaluations:
+        raise ConfigError(
+            "search.pruning compares trials at training.evaluations, of which there are none: set them, "
+            "such as training.evaluations=[0.11,0.33], or set search.pruning=0"
         )
 
 

@@ -9,6 +9,7 @@ from diffseg.errors import UserError
 from studies.ledger import METRICS, Ledger
 from studies.lock import Lock
 from studies.progress import Progress, read
+from studies.search import proposals
 from studies.study import Study, Trial
 
 STATUSES = ("complete", "running", "failed", "pruned", "interrupted", "waiting")
@@ -119,9 +120,14 @@ def trial_text(details: dict) -> str:
 
 
 def best_trials(ledger: Ledger, metric: str, pareto: bool) -> list[dict]:
-    """Complete trials with a segmentation, best first for each data set; with pareto those beaten by none in IoU and ECE."""
+    """Complete trials with a segmentation, best first for each data set; with pareto those beaten by none in IoU and ECE.
+
+    Those of a search, which are measured on held-out training images, are not among them.
+    """
     columns = ["status", "dataset", "experiment", "network", "seed", *METRICS]
+    searched = {one.trial for one in proposals(ledger) if one.config and one.config.data.held_out}
     rows = [row for row in ledger.last(columns) if row["status"] == "complete" and row["iou"] is not None]
+    rows = [row for row in rows if row["trial"] not in searched]
     if not rows:
         raise UserError(
             f"no trial of {ledger.study} has measured a segmentation yet: `diffseg status {ledger.study}` tells how far it is"

@@ -12,8 +12,11 @@
     training.optimiser = "adam"
     [variant.x0]             # if there are any, a trial is made for every one
     diffusion.target = "x0"
-    [search]                 # if there is one, every trial is the start of a search: studies/search.py
+    [search]                 # besides, a search: studies/search.py
     space = "weighting"
+    data = ["synthetic-large"]  # all data sets if it is left out
+    [search.start]           # settings of the trial that it starts from
+    data.held_out = 0.2
 
 A trial is made for every network, data set, experiment, variant and seed; later tables win over earlier ones in the
 order all, network, data, experiment, variant, and what the command line sets wins over all of them. `preset = "NAME"` in
@@ -21,7 +24,7 @@ a table stands for the network's published settings of that name (diffseg/preset
 that only some of the networks have is theirs alone. Feed-forward networks have trials of E1 only, and trials that differ
 only in settings that their experiment does not use are one trial. The trials that others need, the
 members of a deep ensemble and the E3 trials of a fingerprint, are made with them. `baseline = "x0"` names the variant that
-the others are compared with.
+the others are compared with. A search starts from what would be a trial of E2, whether or not `experiments` lists any.
 """
 
 import tomllib
@@ -39,6 +42,7 @@ from studies.ledger import Ledger
 from studies.search import Rungs, Search, check_start, parse, proposals
 
 SHIPPED = Path(__file__).parent
+EXPERIMENTS = ["e1", "e2", "e3", "e4"]
 TABLES = ("network", "data", "experiment", "variant")  # of a study file; later ones win
 
 
@@ -52,16 +56,19 @@ class Trial:
 @dataclass(frozen=True)
 class Study:
     name: str
-    trials: tuple[Trial, ...]  # that should exist; of a search, the ones that it starts from
+    trials: tuple[Trial, ...]  # that should exist, but for those of searches
     roots: dict[str, str]  # of data sets, by name
     left_out: tuple[str, ...] = ()  # data sets of the file for which no root was given
     command: str = ""  # that made it, for the record
     search: Search | None = None
+    starts: tuple[Trial, ...] = ()  # which searches start from, each one of its own
     variants: dict[str, str] = field(default_factory=dict)  # of trials by name, where the file has variants
     baseline: str | None = None  # the variant that the others are compared with
 
     def definition(self) -> dict:
-        trials = {trial.name: trial.config.model_dump(mode="json") for trial in self.trials}
+        trials, starts = (
+            {trial.name: trial.config.model_dump(mode="json") for trial in some} for some in (self.trials, self.starts)
+        )
         search = self.search and self.search.model_dump(mode="json")
         return {
             "study": self.name,
@@ -69,24 +76,28 @@ class Study:
             "command": self.command,
             "trials": trials,
             "search": search,
+            "starts": starts,
             "variants": self.variants,
             "baseline": self.baseline,
         }
 
     @property
     def asked(self) -> int:
-        """How many trials there are to be; of a search at most."""
+        """How many trials there are to be, at most."""
+        return len(self.trials) + len(self.starts) * self.asked_of_each
+
+    @property
+    def asked_of_each(self) -> int:
+        """How many trials each search makes at most."""
         if self.search is None:
-            return len(self.trials)
+            return 0
         best, seeds = self.search.confirmed
-        return len(self.trials) * (self.search.budget + ((best + 1) * seeds if best else 0))
+        return self.search.budget + ((best + 1) * seeds if best else 0)
 
     def known(self, ledger: Ledger) -> tuple[Trial, ...]:
-        """The trials that are known by now: of a search, those that it has proposed."""
-        if self.search is None:
-            return self.trials
-        found = {}
-        for proposal in proposals(ledger):
+        """The trials that are known by now: of searches, those that they have proposed."""
+        found = {trial.name: trial for trial in self.trials}
+        for proposal in proposals(ledger) if self.search else ():
             if proposal.config:
                 found |= {trial_name(other): Trial(trial_name(other), other) for other in proposal.config.needs()}
                 found[proposal.trial] = self.trial_of(proposal)
@@ -141,20 +152,28 @@ def read(
             f"{path} has unknown tables {', '.join(sorted(unknown))}: allowed are {', '.join(sorted(allowed))}"
         )
     if experiments:
-        tree["experiments"] = list(experiments)
+        tree |= {"experiments": [each for each in tree.get("experiments", EXPERIMENTS) if each in experiments]}
+        if "e2" not in experiments:
+            tree.pop("search", None)
     sets = _data_sets(tree, roots)
     if not sets:
         wanted = " ".join(f"--data {data}=ROOT" for data in tree.get("data", {"NAME": {}}))
         raise UserError(f"no data set of {path.stem} has a root: give one or more of {wanted}")
     left_out = tuple(data for data in tree.get("data", {}) if data not in sets)
-    trials = tuple(_trials(tree, sets, settings, path))
+    trials, found = tuple(_trials(tree, sets, settings, path)), _search(tree, search or {}, path)
+    starts = tuple(_starts(tree["search"], found, tree, sets, settings, path)) if found else ()
+    if not trials and not starts:
+        raise UserError(
+            f"with these options nothing is left of study {path.stem}: give another --experiment or network"
+        )
     return Study(
         name or path.stem,
         trials,
         {k: roots[k] for k in sets if k in roots},
         left_out,
         command,
-        _search(tree, search or {}, trials, path),
+        found,
+        starts,
         _variants(tree, sets, settings, path),
         _baseline(tree, path),
     )
@@ -162,13 +181,16 @@ def read(
 
 def stored(name: str, definition: dict) -> Study:
     """The study that a store holds."""
-    trials = tuple(Trial(trial, configuration.load(config)) for trial, config in definition["trials"].items())
+    trials, starts = (
+        tuple(Trial(trial, configuration.load(config)) for trial, config in definition.get(key, {}).items())
+        for key in ("trials", "starts")
+    )
     search = parse(definition["search"]) if definition.get("search") else None
     command, variants, baseline = (definition.get(key) for key in ("command", "variants", "baseline"))
-    return Study(name, trials, definition["roots"], (), command or "", search, variants or {}, baseline)
+    return Study(name, trials, definition["roots"], (), command or "", search, starts, variants or {}, baseline)
 
 
-def _search(tree: dict, options: dict[str, Any], trials: tuple[Trial, ...], path: Path) -> Search | None:
+def _search(tree: dict, options: dict[str, Any], path: Path) -> Search | None:
     if "search" not in tree:
         if options:
             raise UserError(
@@ -176,15 +198,21 @@ def _search(tree: dict, options: dict[str, Any], trials: tuple[Trial, ...], path
                 "and a TOML file with a table [search] is another"
             )
         return None
-    search = parse(tree["search"] | options)
-    for trial in trials:
-        check_start(trial.config)
-        if search.pruning and not trial.config.training.evaluations:
-            raise ConfigError(
-                "search.pruning compares trials at training.evaluations, of which there are none: set them, "
-                "such as training.evaluations=[0.11,0.33], or set search.pruning=0"
-            )
-    return search
+    return parse({key: value for key, value in tree["search"].items() if key not in ("data", "start")} | options)
+
+
+def _starts(table: dict, search: Search, tree: dict, sets: dict, settings: dict, path: Path):
+    names = table.get("data", list(sets))
+    if unknown := set(names) - {*sets, *tree.get("data", {})}:
+        raise UserError(
+            f"search.data of {path.name} names {', '.join(sorted(unknown))}: allowed are {', '.join(tree.get('data', {}))}"
+        )
+    chosen = {name: sets[name] for name in names if name in sets}
+    own = flat(table.get("start", {})) | settings
+    for trial in _trials(tree | {"experiments": ["e2"]}, chosen, own, path):
+        if trial.config.experiment == "e2":  # not the trials that it needs
+            check_start(trial.config, search)
+            yield trial
 
 
 def _variants(tree: dict, sets: dict, settings: dict, path: Path) -> dict[str, str]:
@@ -210,7 +238,7 @@ def trial_name(config: Config) -> str:
 
 def differences(old: Study, new: Study) -> list[str]:
     """What separates two definitions, one line a difference: settings whose values differ, then trials only one has."""
-    before, after = {t.name: t.config for t in old.trials}, {t.name: t.config for t in new.trials}
+    before, after = ({t.name: t.config for t in (*each.trials, *each.starts)} for each in (old, new))
     gone, added = before.keys() - after.keys(), after.keys() - before.keys()
     if not gone and not added:
         return []
@@ -247,16 +275,23 @@ def against_stored(new: Study, definition: dict | None, extend: bool) -> Study:
 
 
 def _changed_search(old: Study, new: Study) -> str:
-    if old.search is None or new.search is None:
-        return "" if old.search == new.search else "one of them has none"
-    return "; ".join(old.search.differences(new.search))
+    return "; ".join(old.search.differences(new.search)) if old.search and new.search else ""
 
 
 def extended(old: Study, new: Study) -> Study:
     """The new definition and the trials that only the old one has."""
-    names = {trial.name for trial in new.trials}
-    trials = (*(trial for trial in old.trials if trial.name not in names), *new.trials)
-    return replace(new, trials=trials, roots=old.roots | new.roots, variants=old.variants | new.variants)
+    trials, starts = (
+        tuple({trial.name: trial for trial in (*before, *after)}.values())
+        for before, after in ((old.trials, new.trials), (old.starts, new.starts))
+    )
+    return replace(
+        new,
+        trials=trials,
+        starts=starts,
+        search=new.search or old.search,
+        roots=old.roots | new.roots,
+        variants=old.variants | new.variants,
+    )
 
 
 def _for_network(settings: dict, network: str, every: list[str]) -> dict:
@@ -296,7 +331,7 @@ def _trials(tree: dict, sets: dict[str, dict], settings: dict[str, Any], path: P
     axes = {
         "network": [settings["network"]] if "network" in settings else list(tree.get("network", {"ensemdiff": {}})),
         "data": list(sets),
-        "experiment": tree.get("experiments", ["e1", "e2", "e3", "e4"]),
+        "experiment": tree.get("experiments", EXPERIMENTS),
         "variant": list(tree.get("variant", {"": {}})),
         "seed": tree.get("seeds", [0]),
     }

@@ -76,11 +76,14 @@ assert not loaded, loaded
         (["run", "quickstart", "training.steps=0"], "training.steps: got 0"),
         (["run", "quickstart", "training.steps"], "key=value"),
         (["run", "paper"], "--data isic16=ROOT"),
-        (["run", "quickstart", "--budget", "3"], "quickstart has no search, so it takes no --budget"),
+        (
+            ["run", "paper", "--data", "isic16=/nowhere", "--budget", "3"],
+            "paper has no search, so it takes no --budget",
+        ),
         (["run", "search"], "--data isic16=ROOT"),
         (["run", "search", "--data", "mine=/nowhere", "--space", "spase"], 'search.space: got "spase"'),
         (["run", "search", "--data", "mine=/nowhere", "--objective", "iou,speed"], 'search.objective.1: got "speed"'),
-        (["run", "search", "--data", "mine=/nowhere", "--experiment", "e1"], "give --experiment e2"),
+        (["run", "search", "--data", "mine=/nowhere", "--experiment", "e1"], "nothing is left of study search"),
         (["run", "search", "--data", "mine=/nowhere", "data.held_out=0"], "set it, such as data.held_out=0.2"),
         (["plan", "search", "--data", "mine=/nowhere", "training.evaluations=[]"], "or set search.pruning=0"),
         (["compare", "nothing"], "no study 'nothing'"),
@@ -150,10 +153,11 @@ def test_show_tells_all_of_one_trial(store):
 
 def test_plan_tells_what_is_missing(store):
     found = json.loads(call("plan", "quickstart", "--store", store, "--json").output)
-    assert found["missing"] == 9
-    assert [row["missing"] for row in found["trials"]] == [False] * 3 + [True] * 9
+    assert found["missing"] == 9 + 6
+    assert [row["missing"] for row in found["trials"]] == [False] * 3 + [True] * 10
+    assert [row["count"] for row in found["trials"]] == [1] * 12 + [6]
     assert found["seconds"] > 0
-    assert "9 of 12 trials to do" in call("plan", "quickstart", "--store", store).output
+    assert "15 of 18 trials to do" in call("plan", "quickstart", "--store", store).output
 
 
 def test_data_check_exits_with_one_if_there_are_problems(tmp_path, monkeypatch):

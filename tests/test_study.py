@@ -48,8 +48,9 @@ def test_paper_is_the_grid_of_the_data_sets_that_have_a_root():
 @pytest.mark.parametrize("name", shipped())
 def test_shipped_studies_resolve_to_distinct_trials(name):
     study = read(name, {"isic16": "/a", "monuseg": "/b", "her2": "/c", "tumour_clusters": "/d"}, {})
-    assert len({t.name for t in study.trials}) == len({t.config.digest for t in study.trials}) == len(study.trials) > 0
-    assert all(t.config == t.config.resolved() for t in study.trials)
+    every = (*study.trials, *study.starts)
+    assert len({t.name for t in every}) == len({t.config.digest for t in every}) == len(every) > 0
+    assert all(t.config == t.config.resolved() for t in every)
 
 
 def test_tables_win_in_their_order_and_the_command_line_over_all(file):
@@ -107,7 +108,7 @@ def test_another_definition_is_refused_with_its_difference_or_extends():
     new = read("quickstart", {}, {"training.steps": 7}, experiments=("e1",))
     assert against_stored(new, None, extend=False) is new
     assert against_stored(old, old.definition(), extend=False).trials == old.trials
-    with pytest.raises(UserError, match=r"training.steps: \d+ → 7.*--extend.*--name"):
+    with pytest.raises(UserError, match=r"training.steps: 100, 200 → 7.*--extend.*--name"):
         against_stored(new, old.definition(), extend=False)
     both = against_stored(new, old.definition(), extend=True)
     assert len(both.trials) == 12 + 3
@@ -124,9 +125,37 @@ def test_a_searchs_budget_is_not_a_part_of_what_it_is_but_its_space_is(file):
         with pytest.raises(UserError, match=r"another search \(search.space: weighting → target\).*--name NAME"):
             against_stored(read("search", {"mine": "/a"}, {}, search={"space": "target"}), old.definition(), extend)
     two = against_stored(read("search", {"b": "/b"}, {}), old.definition(), extend=True)
-    assert [trial.config.data.name for trial in two.trials] == ["mine", "b"]
-    with pytest.raises(UserError, match="one of them has none"):
+    assert [trial.config.data.name for trial in two.starts] == ["mine", "b"]
+    with pytest.raises(UserError, match=r"search.space: weighting → schedule"):
         against_stored(read("quickstart", {}, {}, name="search"), old.definition(), extend=True)
+
+
+def test_a_search_stands_beside_the_trials_of_a_study():
+    study = read("quickstart", {}, {})
+    (start,) = study.starts
+    assert (start.config.experiment, start.config.data.name) == ("e2", "synthetic-clusters")
+    assert start.config.data.held_out == 0.2
+    assert not any(trial.config.data.held_out for trial in study.trials)
+    assert study.asked == 12 + 6
+    assert stored("quickstart", study.definition()).starts == study.starts
+    e3 = read("quickstart", {}, {}, experiments=("e3",))
+    assert (len(e3.trials), e3.starts, e3.search) == (3, (), None)
+    assert against_stored(study, e3.definition(), extend=True).starts == study.starts
+    assert against_stored(e3, study.definition(), extend=True).search == study.search
+    with pytest.raises(UserError, match="nothing is left of study search"):
+        read("search", {"mine": "/a"}, {}, experiments=("e1",))
+
+
+def test_a_search_of_an_unknown_data_set_is_refused(file):
+    text = """
+        [data.synthetic-a]
+        data.layout = "synthetic"
+        [search]
+        space = "target"
+        data = ["synthetic-b"]
+    """
+    with pytest.raises(UserError, match=r"search.data of mine.toml names synthetic-b: allowed are synthetic-a"):
+        read(file(text), {}, {})
 
 
 def test_the_baseline_is_a_variant(file):
