@@ -32,7 +32,7 @@ class Reporter:
         elapsed = time.monotonic() - self.clock
         if elapsed < EVERY and step < self.steps:
             return
-        self.rate = (step - self.step) / elapsed
+        self.rate = max(0, step - self.step) / elapsed  # a resumed training may be behind what was told before
         self.step, self.clock = step, time.monotonic()
         self.write("training" if step < self.steps else "evaluating")
 
