@@ -12,20 +12,21 @@ from studies.ledger import Ledger
 from studies.progress import read
 from studies.search import proposals
 
-BUDGET, EVERY = 12, 5  # proposals; steps between checkpoints
+BUDGET, EVERY = 24, 5  # proposals; steps between checkpoints
 STUDY = f"""
-    experiments = ["e2"]
+    experiments = []
     [search]
     space = "weighting"
     budget = {BUDGET}
     pruning = 2
     confirm = "1x1"
     concurrency = 1
+    [search.start]
+    data.held_out = 0.2
     [all]
     data.size = 16
     data.train_images = 40
     data.test_images = 4
-    data.held_out = 0.2
     diffusion.target = "x0"
     training.steps = 200
     training.batch = 4
@@ -79,7 +80,7 @@ def test_a_search_killed_twice_ends_as_one_that_was_not(tmp_path):
     first = start(tmp_path / "whole")
     assert first.wait(900) == 0, first.stdout.read()
     ledger, lost = Ledger(str(tmp_path / "killed/store"), "small"), 0
-    for number in (2, 8):
+    for number in (5, 17):
         process = start(tmp_path / "killed")
         folder, saved = wait_until_amid(ledger, number, 30)
         kill_tree(process)
