@@ -55,6 +55,19 @@ class Fingerprint:
         (mmse = Var − SNR ‖Cov‖²_F/N + …), hence by its own derivative."""
         return float(self.error_smooth[-1] + self.derivative[-1])
 
+    @property
+    def peak(self) -> float:
+        """λ of the middle of the derivative's peak: its centre of mass where it is at least half of its greatest value.
+
+        Many derivatives have a broad, flat top, on which the greatest value may lie anywhere.
+        """
+        levels = np.linspace(self.log_snr[-1], self.log_snr[0], 2000)
+        derivative = np.interp(levels, self.log_snr[::-1], self.derivative[::-1])
+        if not derivative.any():
+            return float(levels.mean())
+        mass = np.where(derivative >= derivative.max() / 2, derivative, 0.0)
+        return float(mass @ levels / mass.sum())
+
     def level(self, share: float) -> float:
         """λ at which such a share of the range from the cleanest level's error to the limit is lost.
 
@@ -71,11 +84,11 @@ class Fingerprint:
         return float((error - self.error_smooth[0]) / (self.limit - self.error_smooth[0]))
 
     def summary(self) -> dict:
-        """Log-SNRs at which nothing is lost yet (kept), half, and everything (lost), and that of the derivative's peak; their t
+        """Log-SNRs at which nothing is lost yet (kept), half, and everything (lost), and where the derivative peaks; their t
         (NaN beyond the schedule); whether the error has converged, that is, everything is lost at the schedule's end; and the
         share that is lost where the published linear schedule ends."""
         found = {name: self.level(share) for name, share in (("kept", FEW), ("half", 0.5), ("lost", 1 - FEW))}
-        found["peak"] = float(self.log_snr[self.derivative.argmax()])
+        found["peak"] = self.peak
         times = {f"{name}_t": self._time(level) for name, level in found.items()}
         end = float(self.log_snr[-1])
         ends = {"end": end, "converged": found["lost"] >= end, "limit": self.limit, "linear": self.share(LINEAR_END)}
@@ -88,7 +101,7 @@ class Fingerprint:
         at = lambda name: f"log-SNR {found[name]:.1f} (t = {found[name + '_t']:.2f})"  # noqa: E731
         lines = [
             f"Nothing is lost yet down to {at('kept')}: there the mask shows through the noise.",
-            f"Half is lost at {at('half')}; the error rises fastest at {at('peak')}.",
+            f"Half is lost at {at('half')}; the error rises fastest around {at('peak')}.",
         ]
         if not found["converged"]:
             return [

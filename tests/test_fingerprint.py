@@ -266,3 +266,11 @@ def test_a_study_has_the_e3_trials_that_its_fingerprints_need():
         assert names.index(trial_name(e3)) < names.index(trial_name(config))
     assert len(study.trials) == 6
     assert Config().needs() == []
+
+
+def test_the_peak_is_the_middle_of_a_flat_top():
+    """Two rises of equal height lie side by side, one a little steeper: the peak is between them, not on the steeper one."""
+    two = lambda level: logistic(-6.5, 0.36)(level) + logistic(-3.5, 0.34)(level)  # noqa: E731
+    found = fingerprint([planted(two, count=200)], "mask-error")
+    assert found.log_snr[found.derivative.argmax()] < -5.5
+    assert found.summary()["peak"] == pytest.approx(-5.1, abs=0.4)
