@@ -7,7 +7,7 @@ import torch
 from diffseg.config import Config, Diffusion
 from diffseg.diffusion import profile
 from diffseg.diffusion.schedules import log_snr
-from diffseg.diffusion.weightings import OWN, WEIGHTINGS
+from diffseg.diffusion.weightings import WEIGHTINGS, on_target
 
 MAGNIFIED = -12.0  # λ from which an error in ε is too large in x0; the linear schedule of T = 1000 ends at −10.1
 UNEVEN = 1e3  # times that the ε-loss may weigh more at the end than in the middle
@@ -39,10 +39,7 @@ def _uneven(diffusion: Diffusion, middle: torch.Tensor, last: torch.Tensor) -> s
     """Seen to diverge with uniform and truncated-snr (Hang et al., 2023, Fig. 5)."""
     if diffusion.target != "epsilon" or diffusion.weighting not in WEIGHTINGS:
         return None
-    of_middle, of_last = (
-        float(WEIGHTINGS[diffusion.weighting](level, diffusion) / OWN["epsilon"](level, diffusion))
-        for level in (middle, last)
-    )
+    of_middle, of_last = (float(on_target(level, diffusion)) for level in (middle, last))
     if of_last > UNEVEN * of_middle:
         return (
             f"diffusion.target=epsilon with weighting {diffusion.weighting} weighs the ε-loss {of_last / of_middle:,.0f} times "

@@ -31,17 +31,14 @@ def ancestral(denoise: Callable, x: torch.Tensor, steps: int, log_snr: Callable,
     The small variance is the posterior's, β̃_t, the large one β_t; in between, their logarithms are mixed by `share`
     (Nichol & Dhariwal, 2021, Eq. 15). The last step returns x̂0.
     """
-    grid = times(steps, x.device)
-    for t, s in itertools.pairwise(grid):
-        x0, share = denoise(x, t)
-        if s == 0:
-            return x0
-        lambda_t, lambda_s = log_snr(t), log_snr(s)
+
+    def step(x, x0, share, lambda_t, lambda_s):
         (alpha_t, sigma_t), (alpha_s, sigma_s) = alpha_sigma(lambda_t, x), alpha_sigma(lambda_s, x)
         c = -torch.expm1(lambda_t - lambda_s).to(x.dtype)
         deviation = c.sqrt() * sigma_s ** (1 - share) * sigma_t**share
-        x = alpha_s / alpha_t * (1 - c) * x + alpha_s * c * x0 + deviation * noise()
-    raise ValueError("sampling needs at least one step")
+        return alpha_s / alpha_t * (1 - c) * x + alpha_s * c * x0 + deviation * noise()
+
+    return _walked(step, denoise, x, steps, log_snr)
 
 
 def ddim(
@@ -51,19 +48,15 @@ def ddim(
 
     η = 0 draws no noise but the first; η = 1 is ancestral sampling with the small variance.
     """
-    grid = times(steps, x.device)
-    for t, s in itertools.pairwise(grid):
-        x0, _ = denoise(x, t)
-        if s == 0:
-            return x0
-        lambda_t, lambda_s = log_snr(t), log_snr(s)
+
+    def step(x, x0, share, lambda_t, lambda_s):
         epsilon = to_epsilon(x0, x, *alpha_sigma(lambda_t, x))
         alpha_s, sigma_s = alpha_sigma(lambda_s, x)
         variance = eta**2 * -torch.expm1(lambda_t - lambda_s).to(x.dtype)  # of the fresh noise, as a share of σ_s²
         x = alpha_s * x0 + sigma_s * (1 - variance).sqrt() * epsilon
-        if eta:
-            x = x + sigma_s * variance.sqrt() * noise()
-    raise ValueError("sampling needs at least one step")
+        return x + sigma_s * variance.sqrt() * noise() if eta else x
+
+    return _walked(step, denoise, x, steps, log_snr)
 
 
 def dpm_solver(denoise: Callable, x: torch.Tensor, steps: int, log_snr: Callable, noise: Callable) -> torch.Tensor:
@@ -71,21 +64,29 @@ def dpm_solver(denoise: Callable, x: torch.Tensor, steps: int, log_snr: Callable
 
     Their λ is ln(α/σ), half of ours. The first step is of first order, which is DDIM's.
     """
-    grid = times(steps, x.device)
     last, last_h = None, None
-    for t, s in itertools.pairwise(grid):
-        x0, _ = denoise(x, t)
-        if s == 0:
-            return x0
-        lambda_t, lambda_s = log_snr(t), log_snr(s)
+
+    def step(x, x0, share, lambda_t, lambda_s):
+        nonlocal last, last_h
         (_, sigma_t), (alpha_s, sigma_s) = alpha_sigma(lambda_t, x), alpha_sigma(lambda_s, x)
         h = (lambda_s - lambda_t) / 2
         ahead = x0
         if last is not None:
             share = torch.where(last_h > 0, h / (2 * last_h), 0.0).to(x.dtype)  # 1/2r; 0 where the schedule stood still
             ahead = x0 + share * (x0 - last)
-        x = sigma_s / sigma_t * x - alpha_s * torch.expm1(-h).to(x.dtype) * ahead
         last, last_h = x0, h
+        return sigma_s / sigma_t * x - alpha_s * torch.expm1(-h).to(x.dtype) * ahead
+
+    return _walked(step, denoise, x, steps, log_snr)
+
+
+def _walked(step: Callable, denoise: Callable, x: torch.Tensor, steps: int, log_snr: Callable) -> torch.Tensor:
+    """From t = 1 down to 0: x_s is step(x_t, x̂0, share, λ_t, λ_s), and the last step returns x̂0."""
+    for t, s in itertools.pairwise(times(steps, x.device)):
+        x0, share = denoise(x, t)
+        if s == 0:
+            return x0
+        x = step(x, x0, share, log_snr(t), log_snr(s))
     raise ValueError("sampling needs at least one step")
 
 

@@ -82,15 +82,17 @@ WEIGHTINGS = {
 OWN = {"epsilon": snr, "x0": uniform, "v": snr_plus_one}  # the target's squared error, in that of x0
 
 
+def on_target(level: torch.Tensor, diffusion: Diffusion) -> torch.Tensor:
+    """The weighting, one of WEIGHTINGS, on the target's own error."""
+    return WEIGHTINGS[diffusion.weighting](level, diffusion) / OWN[diffusion.target](level, diffusion)
+
+
 def target_weight(t: torch.Tensor, diffusion: Diffusion) -> torch.Tensor | None:
     """The factor of the target's own error at t, float64; None if it is 1.
 
     decoupled: times −dλ/dt, which turns the mean over t into the integral over λ (Kingma & Gao, 2023).
     """
-    found = None
-    if diffusion.weighting in WEIGHTINGS:
-        level = log_snr(t, diffusion)
-        found = WEIGHTINGS[diffusion.weighting](level, diffusion) / OWN[diffusion.target](level, diffusion)
+    found = on_target(log_snr(t, diffusion), diffusion) if diffusion.weighting in WEIGHTINGS else None
     if diffusion.decoupled:
         found = slope(t, diffusion) * (1 if found is None else found)
     return found
