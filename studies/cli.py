@@ -107,6 +107,22 @@ def _search_options(command):
     return command
 
 
+def _study_options(command):
+    """What says which study, and on what: of `run` and of `plan`."""
+    for option in (
+        _placement_options,
+        _search_options,
+        experiment_option,
+        name_option,
+        data_option,
+        store_option,
+        settings_argument,
+        click.argument("study"),
+    ):
+        command = option(command)
+    return command
+
+
 @click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="diffseg")
 def main():
@@ -117,14 +133,7 @@ def main():
 
 
 @main.command()
-@click.argument("study")
-@settings_argument
-@store_option
-@data_option
-@name_option
-@experiment_option
-@_search_options
-@_placement_options
+@_study_options
 @click.option("--extend", is_flag=True, help="Add to a study that exists with another definition.")
 @click.option("--address", help="Address of a running Ray cluster; 'auto' finds one.  [default: a Ray of its own]")
 @click.option("--report/--no-report", default=True, help="Write the report at the end.  [default: --report]")
@@ -134,12 +143,10 @@ def run(study, settings, store, roots, name, experiments, cpus, gpus, concurrenc
     STUDY is a shipped study (quickstart, paper, search), a TOML file, or the name of a study in the store. KEY=VALUE sets any leaf
     of the configuration in all trials, such as training.steps=100.
     """
-    from studies.session import Resources
     from studies.session import run as run_session
 
     wanted, ledger = _wanted(study, settings, store, roots, name, experiments, extend, search)
-    resources = Resources(cpus, gpus, concurrency or (wanted.search and wanted.search.concurrency))
-    finished = run_session(wanted, ledger, resources, address=address)
+    finished = run_session(wanted, ledger, _resources(wanted, cpus, gpus, concurrency), address=address)
     _finish(wanted, ledger, finished, report)
 
 
@@ -150,33 +157,23 @@ def run(study, settings, store, roots, name, experiments, cpus, gpus, concurrenc
 @click.option("--address", help="Address of a running Ray cluster.")
 def retry(study, store, cpus, gpus, address):
     """Run the trials that failed once more, and those that are missing."""
-    from studies.session import Resources
     from studies.session import run as run_session
 
     wanted, ledger = _stored(study, store)
-    resources = Resources(cpus, gpus, wanted.search and wanted.search.concurrency)
-    finished = run_session(wanted, ledger, resources, retry=True, address=address)
+    finished = run_session(wanted, ledger, _resources(wanted, cpus, gpus), retry=True, address=address)
     _finish(wanted, ledger, finished, report=True)
 
 
 @main.command()
-@click.argument("study")
-@settings_argument
-@store_option
-@data_option
-@name_option
-@experiment_option
-@_search_options
-@_placement_options
+@_study_options
 @json_option
 def plan(study, settings, store, roots, name, experiments, cpus, gpus, concurrency, as_json, **search):
     """What `run` would do: the missing trials, what each costs, how many run side by side, about how long."""
     from studies.plan import plan as make
     from studies.plan import table
-    from studies.session import Resources
 
     wanted, ledger = _wanted(study, settings, store, roots, name, experiments, True, search)
-    found = make(wanted, ledger, Resources(cpus, gpus, concurrency or (wanted.search and wanted.search.concurrency)))
+    found = make(wanted, ledger, _resources(wanted, cpus, gpus, concurrency))
     _show(found, as_json, table)
 
 
@@ -437,6 +434,13 @@ def _wanted(
     definition = ledger.definition()
     roots = ((definition or {}).get("roots", {})) | roots
     return against_stored(read(source, roots, leaves, name, command, experiments, search), definition, extend), ledger
+
+
+def _resources(study, cpus: float, gpus: float | None, concurrency: int | None = None):
+    """What a trial gets, and how many run side by side: the command line's word, or else the search's."""
+    from studies.session import Resources
+
+    return Resources(cpus, gpus, concurrency or (study.search and study.search.concurrency))
 
 
 def _fingerprint_of(dataset: str, settings, store: str, roots: dict):
