@@ -42,8 +42,11 @@ class Agenda:
     def problem(self) -> str | None:
         """Why a search is not gone on with, if it is not."""
         rows = self._ended()
-        found = (self._hopeless(start.name, self._tried(start, rows)) for start in self.study.starts)
-        return next(filter(None, found), None)
+        for start in self.study.starts:
+            tried = self._tried(start, rows, proposals(self.ledger, start.name))
+            if reason := self._hopeless(start.name, tried, rows):
+                return reason
+        return None
 
     def check(self) -> None:
         """Raises UserError if more was done than a search is to do."""
@@ -68,8 +71,8 @@ class Agenda:
         from studies.sampling import propose  # Optuna, which only a running search needs
 
         search, past = self.study.search, proposals(self.ledger, start.name)
-        tried = self._tried(start, rows)
-        if self._hopeless(start.name, tried):
+        tried = self._tried(start, rows, past)
+        if self._hopeless(start.name, tried, rows):
             return None
         waiting = [one for one in past if one.config and one.trial not in rows and one.trial not in busy]
         if waiting:
@@ -81,22 +84,22 @@ class Agenda:
         wanted = self._confirmations(start, tried)
         return next((one for one in wanted if one.trial not in rows and one.trial not in busy), None)
 
-    def _tried(self, start: Trial, rows: dict[str, dict]) -> list[Tried]:
-        """The proposals of a search and what came of them, by their numbers."""
+    def _tried(self, start: Trial, rows: dict[str, dict], past: list[Proposal]) -> list[Tried]:
+        """The proposals of a search, without confirmations, and what came of them, by their numbers. past: all of them."""
         objective, rungs = self.study.search.objective, {}
         if len(objective) == 1:
             for row in self.ledger.records("rungs", f"{start.name}-"):
                 if loss := losses({row["metric"]: row["value"]}, objective):
                     rungs.setdefault(row["trial"], []).append((row["step"], *loss))
         found = []
-        for proposal in _own(proposals(self.ledger, start.name), start.config):
+        for proposal in _own(past, start.config):
             row = rows.get(proposal.trial, {})
             status = "refused" if proposal.reason else row.get("status", "running")
             loss = losses(row, objective) if status == "complete" else None
             found.append(Tried(proposal, status, loss, tuple(sorted(rungs.get(proposal.trial, ())))))
         return found
 
-    def _hopeless(self, name: str, tried: list[Tried]) -> str | None:
+    def _hopeless(self, name: str, tried: list[Tried], rows: dict[str, dict]) -> str | None:
         """Why it makes no sense to go on with a search, if it does not."""
         ended = [one for one in tried if one.status != "running"]
         if not all(one.bad for one in ended) or len(ended) < min(HOPELESS, self.study.search.budget):
@@ -108,7 +111,7 @@ class Agenda:
                 "give another --objective, and a new --name"
             )
         last = ended[-1].proposal
-        reason = last.reason or f"failed: {self._ended()[last.trial]['error']}"
+        reason = last.reason or f"failed: {rows[last.trial]['error']}"
         return (
             f"all {len(ended)} trials of {name} that have ended failed or were refused, the last {reason}; "
             f"mend the cause, then `diffseg retry {self.study.name}`"

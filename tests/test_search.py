@@ -164,7 +164,7 @@ def test_an_invalid_configuration_is_refused_with_its_reason_and_the_search_goes
     assert refused
     assert all(p.trial is None and "set diffusion.target=x0" in p.reason for p in refused)
     assert all(p.settings["diffusion.loss"] == "cross-entropy" for p in refused)
-    (tried,) = Agenda(study, ledger)._tried(study.starts[0], {})[refused[0].number :][:1]
+    (tried,) = Agenda(study, ledger)._tried(study.starts[0], {}, found)[refused[0].number :][:1]
     told = sampling._told(study.search, START, tried)
     assert told.constraints == {"valid": 1.0}
     assert "set diffusion.target=x0" in told.user_attrs["reason"]
@@ -204,7 +204,10 @@ def test_a_failed_trial_is_told_as_infeasible_and_a_pruned_one_with_its_way(tmp_
             reached(trial.rungs, ledger, trial.name, 90, {"iou": 0.4, "ece": 0.1})
         end(ledger, trial, status)
     agenda = Agenda(study, ledger)
-    told = [sampling._told(study.search, START, one) for one in agenda._tried(study.starts[0], agenda._ended())]
+    told = [
+        sampling._told(study.search, START, one)
+        for one in agenda._tried(study.starts[0], agenda._ended(), proposals(ledger))
+    ]
     assert told[0].value == -planted(START)["iou"]
     assert told[2] is None  # v: the space does not vary the target
     assert told[3].constraints == {"valid": 1.0}
