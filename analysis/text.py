@@ -4,6 +4,7 @@ import pandas as pd
 
 from analysis.comparison import NAMES
 from studies.ledger import METRICS
+from studies.state import number
 
 
 def records(frame: pd.DataFrame) -> list[dict]:
@@ -19,7 +20,7 @@ def proposal_table(rows: list[dict]):
     table = Table("rank", "number", "from", "status", *metrics, "settings", box=None, pad_edge=False)
     for row in rows:
         rank = "" if row["rank"] is None else str(int(row["rank"]))
-        numbers = [_number(row[metric], ".3f") for metric in metrics]
+        numbers = [number(row[metric], ".3f") for metric in metrics]
         told = row["settings"] + (f" ({row['error']})" if row["error"] else "")
         table.add_row(rank, str(row["number"]), row["source"], row["status"], *numbers, told)
     return table
@@ -38,14 +39,10 @@ def comparison_table(rows: list[dict]):
         told = ("", "", "baseline")
         if not row["baseline"]:
             difference = _interval(row["difference"], row["difference_low"], row["difference_high"], form)
-            told = (difference, _number(row["p"], ".3f"), row["verdict"])
+            told = (difference, number(row["p"], ".3f"), row["verdict"])
         table.add_row(row["dataset"], NAMES[row["metric"]], row["configuration"], str(row["seeds"]), mean, *told)
     return table
 
 
 def _interval(mean: float, low: float | None, high: float | None, form: str) -> str:
     return format(mean, form) + ("" if low is None else f" [{low:{form}}, {high:{form}}]")
-
-
-def _number(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)

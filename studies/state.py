@@ -62,7 +62,7 @@ def status_table(study: Study, found: list[TrialState]):
     )
     for state in found:
         numbers = [
-            _number(state.row.get(key), form) for key, form in (("iou", ".3f"), ("ece", ".3f"), ("seconds", ".0f"))
+            number(state.row.get(key), form) for key, form in (("iou", ".3f"), ("ece", ".3f"), ("seconds", ".0f"))
         ]
         table.add_row(state.trial, state.status, f"{state.share:.0%}", *numbers, (state.row.get("error") or ""))
     table.caption = ", ".join(f"{number} {status}" for status, number in counts(found).items() if number)
@@ -145,7 +145,7 @@ def best_table(rows: list[dict], metric: str):
     metrics = dict.fromkeys((metric, "iou", "dice", "ece", "brier", "nll"))
     table = Table("data set", Column("trial", overflow="fold"), *metrics, box=None, pad_edge=False)
     for row in rows:
-        table.add_row(row["dataset"], row["trial"], *(_number(row[metric], ".3f") for metric in metrics))
+        table.add_row(row["dataset"], row["trial"], *(number(row[metric], ".3f") for metric in metrics))
     return table
 
 
@@ -155,5 +155,5 @@ def _beats(one: dict, other: dict) -> bool:
     return same and (one["iou"], one["ece"]) != (other["iou"], other["ece"])
 
 
-def _number(value: float | None, form: str) -> str:
+def number(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
