@@ -1,12 +1,10 @@
 """A search through Ray, killed twice on the way: it ends as one that was not, and costs little more."""
 
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from test_session import kill_tree
+from test_session import SMALL, kill_tree, start
 
 from studies.ledger import Ledger
 from studies.progress import read
@@ -34,27 +32,8 @@ STUDY = f"""
     training.evaluations = [0.25]
     training.log_every = 5
     training.checkpoint_every = {EVERY}
-    inference.steps = 2
-    inference.ensemble = 2
-    inference.timesteps = 4
-    inference.timestep_images = 4
-    [network.ensemdiff]
-    network.width = 32
-    network.multipliers = [1, 1]
-    network.blocks = 1
-    network.attention = [2]
-    [data.synthetic-large]
-    data.layout = "synthetic"
-"""
+{SMALL}"""
 RESULTS = ("status", "steps", "iou", "ece", "brier")
-
-
-def start(folder):
-    folder.mkdir(exist_ok=True)
-    (folder / "small.toml").write_text(STUDY)
-    command = [sys.executable, "-m", "studies.cli", "run", "small.toml", "--store", "store", "--no-report"]
-    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(command, cwd=folder, start_new_session=True, **pipe)
 
 
 def wait_until_amid(ledger, number, step, timeout=300):
@@ -77,15 +56,15 @@ def whole(ledger):
 
 @pytest.mark.slow
 def test_a_search_killed_twice_ends_as_one_that_was_not(tmp_path):
-    first = start(tmp_path / "whole")
+    first = start(tmp_path / "whole", STUDY)
     assert first.wait(900) == 0, first.stdout.read()
     ledger, lost = Ledger(str(tmp_path / "killed/store"), "small"), 0
     for number in (5, 17):
-        process = start(tmp_path / "killed")
+        process = start(tmp_path / "killed", STUDY)
         folder, saved = wait_until_amid(ledger, number, 30)
         kill_tree(process)
         lost += max(0, read(folder).step - saved) + EVERY
-    last = start(tmp_path / "killed")
+    last = start(tmp_path / "killed", STUDY)
     assert last.wait(900) == 0, last.stdout.read()
     found = whole(ledger)
     assert str(found) == str(whole(Ledger(str(tmp_path / "whole/store"), "small")))  # as text, since some are NaN

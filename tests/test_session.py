@@ -133,44 +133,41 @@ def test_a_diverging_trial_fails_alone(ray, tiny, tmp_path):
     assert "at step" in failed.row["error"]
 
 
-def start(tmp_path, **options):
-    """A study of four trials by the program, in a process group of its own."""
-    (tmp_path / "small.toml").write_text("""
-        experiments = ["e1", "e2", "e3", "e4"]
-        [all]
-        data.size = 16
-        data.train_images = 40
-        data.test_images = 4
-        diffusion.target = "x0"
-        training.steps = 300
-        training.batch = 4
-        training.log_every = 10
-        training.checkpoint_every = 20
-        inference.steps = 2
-        inference.ensemble = 2
-        inference.timesteps = 4
-        inference.timestep_images = 4
-        [network.ensemdiff]
-        network.width = 32
-        network.multipliers = [1, 1]
-        network.blocks = 1
-        network.attention = [2]
-        [data.synthetic-large]
-        data.layout = "synthetic"
-    """)
-    command = [
-        sys.executable,
-        "-m",
-        "studies.cli",
-        "run",
-        str(tmp_path / "small.toml"),
-        "--store",
-        str(tmp_path / "store"),
-        "--no-report",
-    ]
-    return subprocess.Popen(
-        command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
-    )
+# How the studies that are run by the program end.
+SMALL = """
+    inference.steps = 2
+    inference.ensemble = 2
+    inference.timesteps = 4
+    inference.timestep_images = 4
+    [network.ensemdiff]
+    network.width = 32
+    network.multipliers = [1, 1]
+    network.blocks = 1
+    network.attention = [2]
+    [data.synthetic-large]
+    data.layout = "synthetic"
+"""
+STUDY = f"""
+    experiments = ["e1", "e2", "e3", "e4"]
+    [all]
+    data.size = 16
+    data.train_images = 40
+    data.test_images = 4
+    diffusion.target = "x0"
+    training.steps = 300
+    training.batch = 4
+    training.log_every = 10
+    training.checkpoint_every = 20
+{SMALL}"""
+
+
+def start(folder, study=STUDY, **options):
+    """A study of a TOML text by the program, in a process group of its own."""
+    folder.mkdir(exist_ok=True)
+    (folder / "small.toml").write_text(study)
+    command = [sys.executable, "-m", "studies.cli", "run", str(folder / "small.toml"), "--store", str(folder / "store")]
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen([*command, "--no-report"], start_new_session=True, **pipe, **options)
 
 
 def wait_for_steps(tmp_path, count, timeout=120):
