@@ -281,10 +281,11 @@ def best(study, store, metric, pareto, as_json):
     """The best trials of each data set; of searches all their proposals, the best by their objectives first."""
     from studies.state import best_table, best_trials
 
-    wanted, ledger = _stored(study, store)
-    if wanted.trials:
+    ledger = _ledger(study, store)
+    definition = ledger.definition()
+    if definition["trials"]:
         _show(best_trials(ledger, metric, pareto), as_json, lambda rows: best_table(rows, metric))
-    if wanted.starts and not (wanted.trials and as_json):
+    if definition.get("starts") and not (definition["trials"] and as_json):
         from analysis.tables import searches
         from analysis.text import proposal_table, records
 
@@ -319,8 +320,19 @@ def report(studies, store, output):
     """Write one HTML file with the tables and charts of one or more studies; it opens offline."""
     from analysis.report import write
 
-    ledgers = [_stored(study, store)[1] for study in studies]
+    ledgers = [_ledger(study, store) for study in studies]
     click.echo(write(ledgers, Path(output) if output else Path(ledgers[0].root) / "report.html"))
+
+
+@main.command()
+@click.argument("study")
+@store_option
+def compact(study, store):
+    """Merge a study's many small files into one a table, which is read much faster; nothing is lost if it is stopped."""
+    from studies.compaction import compact as merge
+
+    count = merge(_ledger(study, store))
+    click.echo(f"{count} attempts of {study} were merged" if count else f"{study} has nothing left to merge")
 
 
 @main.command()
@@ -455,16 +467,16 @@ def _fingerprint_of(dataset: str, settings, store: str, roots: dict):
 
 
 def _stored(study: str, store: str):
-    from studies.ledger import Ledger
     from studies.study import stored
 
-    ledger = Ledger(store, study)
-    definition = ledger.definition()
-    if definition is None:
-        raise UserError(
-            f"there is no study '{study}' in the store {store}: `diffseg run {study}` starts one, --store DIR names another store"
-        )
-    return stored(study, definition), ledger
+    ledger = _ledger(study, store)
+    return stored(study, ledger.definition()), ledger
+
+
+def _ledger(study: str, store: str):
+    from studies.ledger import existing
+
+    return existing(store, study)
 
 
 def _finish(study, ledger, finished: bool, with_report: bool) -> None:

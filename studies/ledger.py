@@ -6,12 +6,16 @@ tables is not read. Stores are local folders, NFS or object stores (any URI of p
 
 Two more tables are of a search and are written before an attempt ends: `proposals/<search>-<number>-<seed>.parquet`, what
 is to be tried, before it starts, and `rungs/<search>-<step>-<trial>.parquet`, how good a trial is by then.
+Many small files are slow to read, so `compact` (studies/compaction.py) merges them: `<table>/merged-<id>.parquet`, of one id
+in all tables, `trials` again last. That file's metadata names the files which the id stands for in every table, and from
+the moment that it exists those no longer count.
 
 Units: seconds, bytes, and metrics as fractions (IoU 0.87, not 87). What is undefined is NaN.
 """
 
 import contextlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -28,6 +32,9 @@ METRICS = {
     "iou": True, "dice": True, "ece": False, "brier": False, "nll": False, "iou_raters": True, "dice_raters": True,
     "ged": False, "ged_unbiased": False, "hm_iou": True, "ncc": True,
 }  # fmt: skip
+
+MERGED = "merged-"  # how the names of merged files begin; those of trials begin with their experiment
+STANDS_FOR = b"stands_for"  # JSON, in the metadata of merged files of `trials`
 
 _KEY = [("trial", pa.string()), ("attempt", pa.int32())]
 # fmt: off
@@ -66,10 +73,19 @@ SCHEMAS = {
                                ("coding", pa.string()), ("kind", pa.string()), ("t", pa.float64()), ("log_snr", pa.float64()),
                                ("error", pa.float64()), ("error_smooth", pa.float64()), ("derivative", pa.float64()),
                                ("derivative_t", pa.float64()), ("weight", pa.float64())]),
+    # A metric of a test image: those of METRICS but ece, and what diffseg/metrics.py and diffseg/ambiguity.py say of more.
     "images": pa.schema([*_KEY, ("image", pa.string()), ("metric", pa.string()), ("value", pa.float64())]),
     # Reliability of the merged foreground probability, pooled over all test pixels, ten equal bins.
     "calibration": pa.schema([*_KEY, ("bin", pa.int32()), ("count", pa.int64()), ("confidence", pa.float64()),
                               ("accuracy", pa.float64())]),
+    # Fingerprints of an E3 trial's data set, of every kind (see diffseg/fingerprint.py), at the levels of `timesteps`. digest:
+    # of the data's content. size: px. coding: of the mask. error and error_smooth: mask_error, dice_error or cross_entropy,
+    # measured, and monotone and smooth. derivative: of the latter by −log-SNR; derivative_t: by t. weight: the kind's
+    # profile as a share of its greatest value.
+    "fingerprints": pa.schema([*_KEY, ("dataset", pa.string()), ("digest", pa.string()), ("size", pa.int64()),
+                               ("coding", pa.string()), ("kind", pa.string()), ("t", pa.float64()), ("log_snr", pa.float64()),
+                               ("error", pa.float64()), ("error_smooth", pa.float64()), ("derivative", pa.float64()),
+                               ("derivative_t", pa.float64()), ("weight", pa.float64())]),
     # Small pictures of a few test images: kind is image, truth, mean or sd (of the ensemble; sd 0.5 is white).
     "examples": pa.schema([*_KEY, ("image", pa.string()), ("kind", pa.string()), ("png", pa.binary())]),
 }
@@ -109,19 +125,49 @@ class Ledger:
             if rows:
                 self._write(f"{table}/{trial}-{attempt}.parquet", pa.Table.from_pylist(rows, _schema(table, rows[0])))
 
-    def read(self, table: str, columns: list[str] | None = None) -> pa.Table:
-        """All rows of attempts that ended, by column. Damaged files are passed over (see `set_aside_damaged`)."""
-        files = self._files(table)
-        if table != "trials":
-            ended = set(self._files("trials"))
-            files = [file for file in files if file in ended]
-        schema = SCHEMAS[table]
-        paths = [f"{self.root}/{table}/{file}" for file in files]
+    def read(self, table: str, columns: list[str] | None = None, trials: list[str] | None = None) -> pa.Table:
+        """All rows of attempts that ended, or only those of some trials. Damaged files are passed over (see
+        `set_aside_damaged`). A compaction that goes on meanwhile changes nothing in the answer.
+        """
+        while True:
+            files = self.files(table, trials)
+            try:
+                return self._open(table, files, trials, columns).to_table(columns=columns)
+            except (pa.ArrowInvalid, OSError):
+                sound = [file for file in files if self._sound(f"{self.root}/{table}/{file}")]
+                found = self._open(table, sound, trials, columns).to_table(columns=columns)
+                if self.files(table, trials) == files:  # else some were merged, and they are not damaged
+                    return found
+
+    def dataset(self, table: str, trials: list[str] | None = None) -> ds.Dataset:
+        """The same rows, to be scanned by columns and filters. Not to be kept while the study is compacted."""
+        return self._open(table, self.files(table, trials), trials)
+
+    def files(self, table: str, trials: list[str] | None = None) -> list[str]:
+        """Names of the files whose rows count, or only those that may hold some trials."""
+        wanted = None if trials is None else set(trials)
+        while True:
+            try:
+                ended = self.names("trials")
+                found = set(self.names(table)).intersection(ended)
+                replaced = {name for file in ended if is_merged(file) for name in self.stands_for(file)}
+                now = self.names("trials")
+            except FileNotFoundError:  # merged once more
+                continue
+            if list(filter(is_merged, ended)) == list(filter(is_merged, now)):  # so that the lists go together
+                return sorted(
+                    file
+                    for file in found - replaced
+                    if wanted is None or is_merged(file) or _attempt(file)[0] in wanted
+                )
+
+    def stands_for(self, file: str) -> list[str]:
+        """The names of the files that a merged one stands for; none if it is damaged."""
         try:
-            found = self._read(paths, table, columns)
-        except (pa.ArrowInvalid, OSError):
-            found = self._read([path for path in paths if self._sound(path)], table, columns)
-        return found if found is not None else _select(schema.empty_table(), columns)
+            metadata = pq.read_schema(f"{self.root}/trials/{file}", filesystem=self.filesystem).metadata
+        except pa.ArrowInvalid:
+            return []
+        return json.loads(metadata[STANDS_FOR])
 
     def record(self, table: str, name: str, rows: list[dict]) -> None:
         """Write rows of one of RECORDS under a name of their own."""
@@ -130,7 +176,7 @@ class Ledger:
     def records(self, table: str, start: str = "") -> list[dict]:
         """The rows of one of RECORDS whose names start so, by name. Damaged files are passed over."""
         rows = []
-        for file in self._files(table):
+        for file in self.names(table):
             if file.startswith(start):
                 with contextlib.suppress(pa.ArrowInvalid, OSError):
                     rows += pq.read_table(f"{self.root}/{table}/{file}", filesystem=self.filesystem).to_pylist()
@@ -138,7 +184,11 @@ class Ledger:
 
     def attempts(self) -> dict[str, int]:
         """Trials of which an attempt has ended (complete, failed or pruned), with the number of the last one."""
-        return _latest(self._files("trials"))
+        files, found = self.files("trials"), {}
+        files += [name for file in files if is_merged(file) for name in self.stands_for(file)]
+        for trial, attempt in (_attempt(file) for file in files if not is_merged(file)):
+            found[trial] = max(found.get(trial, 0), attempt)
+        return found
 
     def last(self, columns: list[str] | None = None) -> list[dict]:
         """The row of each trial's last attempt."""
@@ -154,7 +204,7 @@ class Ledger:
         damaged = [
             f"{table}/{file}"
             for table in SCHEMAS
-            for file in self._files(table)
+            for file in self.files(table)
             if not self._sound(f"{self.root}/{table}/{file}")
         ]
         for file in {path.split("/")[1] for path in damaged}:
@@ -169,6 +219,10 @@ class Ledger:
                 return json.loads(file.read())
         except (FileNotFoundError, NotADirectoryError):
             return None
+
+    def defined(self) -> bool:
+        """Whether the study exists."""
+        return self.filesystem.get_file_info(f"{self.root}/study.json").type == pafs.FileType.File
 
     def define(self, definition: dict) -> None:
         """Write the desired state. Raises UserError if the store cannot be written."""
@@ -198,7 +252,7 @@ class Ledger:
         with contextlib.suppress(FileNotFoundError):
             self.filesystem.move(source, target)
 
-    def _files(self, table: str) -> list[str]:
+    def names(self, table: str) -> list[str]:
         found = self.filesystem.get_file_info(pafs.FileSelector(f"{self.root}/{table}", allow_not_found=True))
         return sorted(info.base_name for info in found if info.base_name.endswith(".parquet"))
 
@@ -209,15 +263,25 @@ class Ledger:
             return False
         return True
 
-    def _read(self, paths: list[str], table: str, columns: list[str] | None) -> pa.Table | None:
-        if not paths:
-            return None
-        data = ds.dataset(paths, filesystem=self.filesystem, format="parquet")
+    def _open(
+        self, table: str, files: list[str], trials: list[str] | None, columns: list[str] | None = None
+    ) -> ds.Dataset:
         schema = SCHEMAS[table]  # columns that an earlier version did not write are empty
-        if table == "trials":  # the leaves of the configuration may differ between versions
-            schema = pa.unify_schemas([f.physical_schema for f in data.get_fragments()])
-        data = data.replace_schema(schema)
-        return data.to_table(columns=columns)
+        paths = [f"{self.root}/{table}/{file}" for file in files]
+        if not paths:
+            return ds.dataset(schema.empty_table())
+        if table == "trials" and not (columns and set(columns) <= set(schema.names)):
+            # The leaves of the configuration may differ between versions.
+            schema = pa.unify_schemas([schema, *self._schemas(paths)])
+        data = ds.dataset(paths, filesystem=self.filesystem, format="parquet", schema=schema)
+        some = trials is not None and any(map(is_merged, files))
+        return data.filter(ds.field("trial").isin(pa.array(trials, pa.string()))) if some else data
+
+    def _schemas(self, paths: list[str]) -> list[pa.Schema]:
+        """The distinct schemas of files."""
+        with ThreadPoolExecutor() as pool:
+            found = pool.map(lambda path: pq.read_schema(path, filesystem=self.filesystem).remove_metadata(), paths)
+            return list(dict.fromkeys(found))
 
 
 def _schema(table: str, row: dict) -> pa.Schema:
@@ -229,13 +293,21 @@ def _schema(table: str, row: dict) -> pa.Schema:
     return schema
 
 
-def _select(table: pa.Table, columns: list[str] | None) -> pa.Table:
-    return table if columns is None else table.select(columns)
+def existing(store: str, study: str) -> Ledger:
+    """The ledger of a study. Raises UserError if the store does not hold it."""
+    ledger = Ledger(store, study)
+    if not ledger.defined():
+        raise UserError(
+            f"there is no study '{study}' in the store {store}: `diffseg run {study}` starts one, --store DIR names another store"
+        )
+    return ledger
 
 
-def _latest(files: list[str]) -> dict[str, int]:
-    attempts: dict[str, int] = {}
-    for file in files:
-        trial, _, attempt = file.removesuffix(".parquet").rpartition("-")
-        attempts[trial] = max(attempts.get(trial, 0), int(attempt))
-    return attempts
+def is_merged(file: str) -> bool:
+    return file.startswith(MERGED)
+
+
+def _attempt(file: str) -> tuple[str, int]:
+    """The trial and the attempt of a file's name."""
+    trial, _, attempt = file.removesuffix(".parquet").rpartition("-")
+    return trial, int(attempt)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from diffseg.errors import UserError
 from studies.agenda import Agenda
+from studies.compaction import sweep
 from studies.display import Display
 from studies.ledger import Ledger
 from studies.lock import Lock
@@ -73,6 +74,7 @@ def run(
         stop_file.unlink(missing_ok=True)
         for leftover in (scratch, folder / "tmp"):  # of a session that was killed
             shutil.rmtree(leftover, ignore_errors=True)
+        sweep(ledger)
         scratch.mkdir()
         for path in ledger.set_aside_damaged():
             print(

@@ -1,0 +1,206 @@
+"""Compaction: whatever kills it, no row is lost and none is read twice; and reading meanwhile gives the same answer."""
+
+import os
+import threading
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from test_ledger import attempt
+
+from diffseg.errors import UserError
+from studies import compaction
+from studies.compaction import compact
+from studies.ledger import SCHEMAS, Ledger, is_merged
+from studies.lock import Lock
+
+TRIALS = [f"e1-x-s0-{k:03d}" for k in range(12)]
+
+
+def everything(ledger):
+    """All rows of all tables, in an order of their own, and what was tried."""
+    tables = {table: ledger.read(table).to_pylist() for table in SCHEMAS}
+    rows = {table: sorted(map(repr, (dict(sorted(row.items())) for row in found))) for table, found in tables.items()}
+    return rows | {"attempts": ledger.attempts(), "last": sorted(row["trial"] for row in ledger.last(["status"]))}
+
+
+def filled(path, trials=TRIALS) -> Ledger:
+    ledger = Ledger(str(path), "study")
+    for k, trial in enumerate(trials):
+        ledger.write(trial, 1, attempt("failed" if k % 4 == 0 else "complete", iou=k / 10))
+        if k % 4 == 0:
+            ledger.write(trial, 2, attempt(iou=k / 20, config_other=f"leaf {k}"))
+    ledger.write("e9-unfinished", 1, {"images": attempt()["images"]})  # no row in `trials`: it did not happen
+    return ledger
+
+
+def counts(ledger):
+    return {table: len(ledger.files(table)) for table in ("trials", "images")}
+
+
+def test_one_file_a_table_and_the_same_rows(tmp_path):
+    ledger = filled(tmp_path)
+    before = everything(ledger)
+    assert compact(ledger) == 15
+    assert everything(ledger) == before
+    assert counts(ledger) == {"trials": 1, "images": 1}
+    on_disk = sorted(path.name for path in (tmp_path / "study" / "images").iterdir())
+    assert [name for name in on_disk if not is_merged(name)] == ["e9-unfinished-1.parquet"]
+    assert compact(ledger) == 0
+    assert everything(ledger) == before
+
+
+def test_what_is_written_later_is_read_and_merged_too(tmp_path):
+    ledger = filled(tmp_path)
+    compact(ledger)
+    ledger.write("e2-later", 1, attempt(config_new="of a later version"))
+    ledger.write(TRIALS[0], 3, attempt(iou=0.99))
+    before = everything(ledger)
+    assert before["attempts"] == {**{trial: 1 for trial in TRIALS}, **{trial: 2 for trial in TRIALS[4::4]}} | {
+        TRIALS[0]: 3,
+        "e2-later": 1,
+    }
+    assert compact(ledger) == 2
+    assert everything(ledger) == before
+    assert counts(ledger) == {"trials": 1, "images": 1}
+
+
+def test_one_trials_rows_are_found_among_merged_and_loose_ones(tmp_path):
+    ledger = filled(tmp_path)
+    compact(ledger)
+    ledger.write("e2-later", 1, attempt())
+    found = ledger.read("images", ["trial", "value"], trials=[TRIALS[3], "e2-later"]).to_pylist()
+    assert sorted(row["trial"] for row in found) == sorted([TRIALS[3], "e2-later"] * 2)
+    assert ledger.read("images", trials=[]).num_rows == 0
+
+
+class Killed(BaseException):
+    """Not an Exception, so that nothing may catch it and tidy up: as if the process were gone."""
+
+
+def killed_after(ledger, monkeypatch, actions: int) -> bool:
+    """Compact, killed before the action of this number that changes the disk; whether it was."""
+    done = 0
+
+    def counted(act):
+        def wrapper(*arguments, **more):
+            nonlocal done
+            if done == actions:
+                raise Killed
+            done += 1
+            return act(*arguments, **more)
+
+        return wrapper
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", counted(Path.replace))
+        patch.setattr(os, "fsync", counted(os.fsync))
+        patch.setattr(pq.ParquetWriter, "write_table", counted(pq.ParquetWriter.write_table))
+        patch.setattr(compaction, "_remove", counted(compaction._remove))
+        try:
+            compact(ledger)
+        except Killed:
+            Lock(Path(ledger.root)).release()
+            return True
+    return False
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_killed_at_every_step_no_row_is_lost_or_read_twice(again, tmp_path, monkeypatch):
+    actions = 0
+    while True:
+        ledger = filled(tmp_path / str(actions), TRIALS[:5])
+        if again:  # a merged file is merged once more
+            compact(ledger)
+            ledger.write("e2-later", 1, attempt())
+        before = everything(ledger)
+        killed = killed_after(ledger, monkeypatch, actions)
+        assert everything(ledger) == before
+        ledger.write("e3-after", 1, attempt())  # the study goes on
+        before = everything(ledger)
+        compact(ledger)
+        assert everything(ledger) == before
+        assert counts(ledger) == {"trials": 1, "images": 1}
+        assert len(list((tmp_path / str(actions) / "study" / "trials").iterdir())) == 1
+        if not killed:
+            break
+        actions += 1
+    assert actions >= 8
+
+
+def test_reading_meanwhile_gives_the_same_answer(tmp_path):
+    """Ledgers are compacted again and again while others are read: the answer is always that of before."""
+    ledgers = [filled(tmp_path / str(k)) for k in range(5)]
+    before, wrong, end = everything(ledgers[0]), [], threading.Event()
+
+    def read():
+        while not end.is_set():
+            wrong.extend(found for ledger in ledgers if (found := everything(ledger)) != before)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for ledger in ledgers:
+            compact(ledger)
+    finally:
+        end.set()
+        reader.join()
+    assert wrong == []
+
+
+def test_reading_between_any_two_steps_gives_the_same_answer(tmp_path, monkeypatch):
+    """Also a reader who has listed the files just before they are merged, at each of its own steps."""
+    for step in range(8):
+        ledger = filled(tmp_path / str(step))
+        before, calls, names = everything(ledger), 0, Ledger.names
+
+        def compacting(self, table, step=step, names=names):
+            nonlocal calls
+            found, calls = names(self, table), calls + 1
+            if calls == step + 1:
+                monkeypatch.setattr(Ledger, "names", names)
+                compact(self)
+            return found
+
+        for table in ("trials", "images"):
+            calls = 0
+            with monkeypatch.context() as patch:
+                patch.setattr(Ledger, "names", compacting)
+                rows = ledger.read(table).to_pylist()
+            assert sorted(map(repr, (dict(sorted(row.items())) for row in rows))) == before[table]
+
+
+def test_a_damaged_file_is_named_and_nothing_is_merged(tmp_path):
+    ledger = filled(tmp_path)
+    path = tmp_path / "study" / "images" / f"{TRIALS[1]}-1.parquet"
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(UserError, match=r"e1-x-s0-001-1.parquet is damaged .* `diffseg run` sets it aside"):
+        compact(ledger)
+    assert len(ledger.files("trials")) == 15
+    assert ledger.set_aside_damaged() == [str(path)]
+    compact(ledger)
+    assert TRIALS[1] not in ledger.attempts()
+
+
+@pytest.mark.parametrize("table", ["trials", "images"])
+def test_a_damaged_merged_file_is_set_aside_with_its_attempts(table, tmp_path):
+    ledger = filled(tmp_path)
+    compact(ledger)
+    ledger.write("e2-later", 1, attempt())
+    (name,) = (name for name in ledger.files(table) if is_merged(name))
+    path = tmp_path / "study" / table / name
+    path.write_bytes(path.read_bytes()[:-10])
+    assert {row["trial"] for row in ledger.read(table).to_pylist()} == {"e2-later"}
+    ledger.set_aside_damaged()
+    assert ledger.attempts() == {"e2-later": 1}
+
+
+def test_a_running_study_and_a_store_that_is_no_folder_are_refused(tmp_path):
+    ledger = filled(tmp_path)
+    lock = Lock(Path(ledger.root))
+    lock.acquire()
+    with pytest.raises(UserError, match="is being run"):
+        compact(ledger)
+    lock.release()
+    with pytest.raises(UserError, match="needs a folder"):
+        compact(Ledger(f"file://{tmp_path}", "study"))
