@@ -24,9 +24,27 @@ def ged(samples: torch.Tensor, raters: torch.Tensor) -> tuple[float, float]:
     E d(Y, Y′)/n, so that values of different n cannot be compared. Then the estimate without that bias (the U-statistic
     in the samples; NaN for a single one). The raters are the truth, all of it, in both.
     """
-    cross, among, truth = (1 - iou_matrix(x, y) for x, y in ((samples, raters), (samples, samples), (raters, raters)))
+    return _ged(*distances(samples, raters))
+
+
+def distances(samples: torch.Tensor, raters: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """1 − IoU between samples and raters [n, m], among samples [n, n], among raters [m, m]."""
+    return tuple(1 - iou_matrix(x, y) for x, y in ((samples, raters), (samples, samples), (raters, raters)))
+
+
+def ged_of_fewer(cross: torch.Tensor, among: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
+    """GED of the first 2, 4, 8, … samples, fewer than all, by both estimates: what more samples bring."""
+    found, count = {}, 2
+    while count < len(among):
+        biased, unbiased = _ged(cross[:count], among[:count, :count], truth)
+        found |= {f"ged_{count}": biased, f"ged_unbiased_{count}": unbiased}
+        count *= 2
+    return found
+
+
+def _ged(cross: torch.Tensor, among: torch.Tensor, truth: torch.Tensor) -> tuple[float, float]:
     rest = float(2 * cross.mean() - truth.mean())
-    n = len(samples)
+    n = len(among)
     unbiased = rest - float(among.sum()) / (n * (n - 1)) if n > 1 else math.nan
     return rest - float(among.mean()), unbiased
 
@@ -69,7 +87,8 @@ def _correlation(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 def ambiguity(samples: torch.Tensor, merged: torch.Tensor, raters: torch.Tensor) -> dict[str, torch.Tensor]:
     """All of these of one image, and the mean IoU and Dice of the merged mask [H, W] against each rater."""
     iou = iou_matrix(merged[None], raters)[0]
-    biased, unbiased = ged(samples, raters)
+    apart = distances(samples, raters)
+    biased, unbiased = _ged(*apart)
     found = {
         "iou_raters": iou.mean(),
         "dice_raters": (2 * iou / (1 + iou)).mean(),
@@ -78,5 +97,6 @@ def ambiguity(samples: torch.Tensor, merged: torch.Tensor, raters: torch.Tensor)
         "hm_iou": hungarian_matched_iou(samples, raters),
         "ncc": ncc(samples, raters),
         "samples": len(samples),
+        **ged_of_fewer(*apart),
     }
     return {name: torch.as_tensor(value, dtype=torch.float64, device=iou.device) for name, value in found.items()}

@@ -1,8 +1,12 @@
 """Quality and calibration of foreground probabilities against binary masks, computed where the tensors live."""
 
+import math
+
 import torch
+import torch.nn.functional as F
 
 BINS = 10
+BAND = 0.02  # of the image's diagonal: how far from a mask's contour its boundary reaches (Cheng et al., 2021)
 
 
 def overlap(prediction: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -51,3 +55,26 @@ class Calibration:
         """Expected calibration error: Σ_b n_b/N |accuracy_b − confidence_b| (Naeini et al., 2015)."""
         count, p, y = self.sums
         return float((p - y).abs().sum() / count.sum())
+
+
+def calibration_errors(probability: torch.Tensor, prediction: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+    """ECE of one image [H, W], over all its pixels and where it matters: most pixels are background that nobody doubts.
+
+    ece_image: all pixels. ece_boundary: the band of BAND on both sides of the mask's contour. ece_foreground: the mask, that
+    band, and what is predicted as foreground. NaN where there are no such pixels. Ten bins, as in Calibration.
+    """
+    gap = (probability.double() - mask.double()).flatten()
+    index = (probability.double() * BINS).long().clamp(max=BINS - 1).flatten()
+    outer, inner = _widened(mask), ~_widened(~mask)
+    regions = {"image": torch.ones_like(outer), "boundary": outer & ~inner, "foreground": outer | prediction}
+    inside = torch.stack(list(regions.values())).flatten(1).double()
+    sums = torch.zeros(len(regions), BINS, dtype=torch.float64, device=gap.device).index_add_(1, index, inside * gap)
+    errors = sums.abs().sum(1) / inside.sum(1)
+    return {f"ece_{name}": error for name, error in zip(regions, errors, strict=True)}
+
+
+def _widened(mask: torch.Tensor) -> torch.Tensor:
+    """A boolean mask [H, W] and all pixels at most the band's width from it, in rows and in columns."""
+    reach = max(1, round(BAND * math.hypot(*mask.shape)))
+    rows = F.max_pool2d(mask[None, None].float(), (1, 2 * reach + 1), 1, (0, reach))
+    return F.max_pool2d(rows, (2 * reach + 1, 1), 1, (reach, 0))[0, 0] > 0

@@ -22,7 +22,7 @@ from diffseg.experiments import task
 from diffseg.fingerprint import fingerprint
 from diffseg.fingerprint import rows as fingerprint_rows
 from diffseg.inference import Prediction, errors_over_t, pooled, predictions, truth
-from diffseg.metrics import Calibration, brier, nll, overlap
+from diffseg.metrics import Calibration, brier, calibration_errors, nll, overlap
 from diffseg.networks import check_size
 from diffseg.randomness import generator
 from diffseg.selection import curves, later, selected
@@ -246,8 +246,16 @@ def _metrics(prediction: Prediction, raters: torch.Tensor, config: Config) -> di
         "dice": dice,
         "brier": torch.stack([brier(prediction.mean, mask).double() for mask in raters]).mean(),
         "nll": torch.stack([nll(prediction.mean, mask, members) for mask in raters]).mean(),
+        **_mean_over(raters, lambda mask: calibration_errors(prediction.mean, merged, mask)),
+        "variance": prediction.sd.double().square().mean(),  # of the ensemble, mean over the pixels
     }
     return found if len(raters) == 1 else found | ambiguity(prediction.masks, merged, raters)
+
+
+def _mean_over(raters: torch.Tensor, found: Callable[[torch.Tensor], dict]) -> dict[str, torch.Tensor]:
+    """Means of what is found of each rater's mask, without what is NaN."""
+    rows = [found(mask) for mask in raters]
+    return {name: torch.stack([row[name] for row in rows]).nanmean() for name in rows[0]}
 
 
 def _example(prediction: Prediction, raters: torch.Tensor, test: Split) -> list[dict]:

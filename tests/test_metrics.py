@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from diffseg.metrics import Calibration, brier, nll, overlap
+from diffseg.metrics import Calibration, brier, calibration_errors, nll, overlap
 
 
 def random_maps(seed, shape=(24, 24)):
@@ -84,3 +84,36 @@ def test_brier_and_nll_are_their_formulas_and_finite(seed, members):
     assert math.isfinite(expected)
     assert float(nll(torch.ones(2, 2), torch.zeros(2, 2), None)) == pytest.approx(-math.log(1e-6))
     assert float(nll(torch.full((2, 2), 0.1), torch.zeros(2, 2), None)) == pytest.approx(-math.log(0.9))
+
+
+def disc(size=64, radius=12, centre=(30, 34)):
+    y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    return (y - centre[0]) ** 2 + (x - centre[1]) ** 2 <= radius**2
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_ece_of_an_image_and_of_its_parts_is_that_of_their_pixels_alone(seed):
+    from scipy.ndimage import binary_dilation, binary_erosion
+
+    mask = disc()
+    probability = (0.7 * mask + 0.4 * random_maps(seed, mask.shape)[0]).clamp(0, 1)
+    prediction = probability > 0.5
+    reach = round(0.02 * math.hypot(64, 64))
+    square = np.ones((2 * reach + 1, 2 * reach + 1))
+    outer = binary_dilation(mask.numpy(), square)
+    band = outer & ~binary_erosion(mask.numpy(), square, border_value=1)
+    parts = {"image": np.ones_like(outer), "boundary": band, "foreground": outer | prediction.numpy()}
+    assert 0 < band.sum() < outer.sum()
+    for name, part in parts.items():
+        calibration = Calibration("cpu")
+        calibration.add(probability[torch.from_numpy(part)], mask[torch.from_numpy(part)])
+        found = calibration_errors(probability, prediction, mask)[f"ece_{name}"]
+        assert float(found) == pytest.approx(calibration.ece(), abs=1e-12)
+
+
+def test_an_image_without_foreground_has_no_boundary_to_be_calibrated_on():
+    empty = torch.zeros(16, 16, dtype=torch.bool)
+    found = calibration_errors(torch.full((16, 16), 0.2), empty, empty)
+    assert float(found["ece_image"]) == pytest.approx(0.2)
+    assert math.isnan(found["ece_boundary"])
+    assert math.isnan(found["ece_foreground"])

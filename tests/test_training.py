@@ -203,7 +203,7 @@ def test_every_experiment_learns(experiment, tiny, tmp_path):
     assert losses[-1] < 0.6 * losses[0]
     if experiment in ("e1", "e2"):
         assert outcome.trial["iou"] > 0.3
-        assert len(outcome.images) == 5 * 4
+        assert len(outcome.images) == 9 * 4
         assert len(outcome.calibration) == 10
         assert {row["kind"] for row in outcome.examples} == {"image", "truth", "mean", "sd"}
     else:
