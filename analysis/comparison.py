@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import pyarrow.dataset as ds
 
 from analysis.statistics import Estimate, area_under_curve, estimate, holm, steps_to, verdict
 from analysis.tables import GROUP, Tables, in_words
@@ -153,5 +154,5 @@ def _values(tables: Tables, alike: pd.DataFrame, base: pd.DataFrame) -> dict[str
 
 def _curves(tables: Tables) -> list[tuple[str, pd.DataFrame]]:
     """The learning curves of the IoU, of two points or more, by trial."""
-    rows = tables.curves[tables.curves["metric"] == "iou"].sort_values("step")
+    rows = tables.frame("curves", ["step", "metric", "value"], ds.field("metric") == "iou").sort_values("step")
     return [(trial, curve) for trial, curve in rows.groupby("trial", sort=False) if len(curve) > 1]

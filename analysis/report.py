@@ -1,84 +1,164 @@
 """The report: one HTML file from the ledger, which opens offline and from which no request leaves."""
 
-import base64
 import datetime
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import altair as alt
 import jinja2
-import pandas as pd
 import vl_convert
 
-from analysis import charts, comparison, tables
+from analysis import charts, comparison, paper, pictures, tables, uncertainty
 from analysis.tables import NAMES, Tables
 from analysis.text import records
 from diffseg.errors import UserError
 from studies.ledger import Ledger
 from studies.search import proposals
 
-PICTURES = {"image": "image", "truth": "truth", "mean": "mean", "sd": "standard deviation"}
+ROWS = 100  # of a table of trials, at most
+
+CHARTS = {  # in the report's order: what each shows, and what it needs
+    charts.mask_errors: (
+        "Mask error over t with the image (E2) and without it (E3); at the end of training, of masks in ±1 "
+        "(Fig. 3, left)",
+        "complete trials of E2 or E3",
+    ),
+    charts.losses: (
+        "Mean squared error of the predicted noise over t, for masks (E2) and images (E4), at the first "
+        "snapshot of training (Fig. 3, middle and right)",
+        "complete trials of E2 with the ε-target, or of E4",
+    ),
+    charts.fingerprints: (
+        "Mask error over t without the image (E3), its derivative, and the weight of the timesteps made of "
+        "that (Fig. 4): a line a data set, the mean over its networks, which are dotted; the point is where "
+        "the error is half its maximum",
+        "complete trials of E3",
+    ),
+    charts.fingerprint_weights: (
+        "Where a mask is decided: the derivative of the mask error (mask-error), of 1 − Dice (dice) and of the "
+        "cross-entropy, and the entropy rate, each as a share of its greatest",
+        "complete trials of E3",
+    ),
+    charts.effective_weights: (
+        "What a noise level counts in the training of E2, from schedule, target, weighting and density "
+        "together: the weight on the squared error of ε per unit of log-SNR, as a share of its greatest",
+        "complete trials of E2, by a version that records their weights",
+    ),
+    pictures.ensembles: (
+        "Test images with their truth, and mean and standard deviation of the ensembles of E1 and E2 (Fig. "
+        "1); white is 1 for the mean and 0.5 for the standard deviation",
+        "complete trials of E1 or E2 with inference.examples above 0",
+    ),
+    pictures.forward_process: (
+        "The forward process on an image and on its mask (Fig. 2)",
+        "complete trials of E2 to E4, and example pictures",
+    ),
+    charts.learning_curves: (
+        "Training loss over the steps; losses of different experiments and targets are not comparable",
+        "a complete trial",
+    ),
+    uncertainty.reliability: (
+        "Reliability: share of foreground against predicted probability, pooled over the test pixels in ten "
+        "bins, and how many pixels each bin has",
+        "complete trials of E1 or E2",
+    ),
+    uncertainty.image_calibrations: (
+        "ECE of single images, of their foreground (truth, prediction and the band around the contour) and of"
+        " their boundary (that band alone): mean over images, and a bar over the middle half of them",
+        "complete trials of E1 or E2, by a version that records it of every image",
+    ),
+    uncertainty.risk_coverage_curves: (
+        "Risk and coverage: mean 1 − Dice of the images that are left when those of greatest ensemble "
+        "variance are set aside; dotted, if the worst were",
+        "complete trials of E1 or E2, by a version that records it of every image",
+    ),
+    uncertainty.error_against_variance: (
+        "Brier score against ensemble variance, in ten groups of images alike in variance; equal (the "
+        "diagonal) where sampled masks are as likely as they are frequent",
+        "complete trials of E1 or E2, by a version that records it of every image",
+    ),
+    uncertainty.ged_over_samples: (
+        "Generalised energy distance over the number of samples: as published, which falls with it even for a"
+        " perfect model, and without that bias",
+        "complete trials on data of several raters",
+    ),
+}
 
 
-def write(ledgers: list[Ledger], path: Path) -> Path:
-    """Write the report of one or more studies. Raises UserError if none of their trials has ended."""
+@dataclass(frozen=True)
+class Figure:
+    name: str
+    caption: str
+    needs: str
+    chart: alt.TopLevelMixin | None
+
+    @property
+    def spec(self) -> str:
+        """The Vega-Lite specification, as JSON that cannot end the script element it stands in."""
+        return json.dumps(self.chart.to_dict()).replace("<", "\\u003c")
+
+
+def figures(found: Tables) -> list[Figure]:
+    """All charts of the report, drawn."""
+    made = []
+    for draw, (caption, needs) in CHARTS.items():
+        chart = draw(found)
+        made.append(Figure(draw.__name__, caption, needs, _styled(chart) if chart else None))
+    return made
+
+
+def write(ledgers: list[Ledger], path: Path, png: Path | None = None) -> Path:
+    """Write the report of one or more studies; with png, also every chart into that folder. Raises UserError if none of
+    their trials has ended."""
     found = tables.load(ledgers)
+    shown = found.shown()
+    drawn = figures(shown)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("analysis", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
+    table1, ours = tables.table1(shown), tables.table1(found)
     page = environment.get_template("report.html.j2").render(
         studies=[ledger.study for ledger in ledgers],
         summary=_summary(found, ledgers),
-        table1=records(tables.table1(found)),
-        figures=_figures(found),
-        agreements=records(tables.agreements(tables.errors(found, ["e2", "e3"], "mask_error"))),
-        half_maxima=records(tables.half_maxima(tables.errors(found, ["e3"], "mask_error"))),
-        fingerprints=_fingerprints(found),
-        examples=_examples(found.examples),
-        pictures=PICTURES,
+        findings=records(paper.findings(shown)),
+        table1=records(paper.beside(table1)) if len(table1) else [],
+        left_out=len(ours) - len(table1),
+        compared=records(tables.studies(found)) if len(ledgers) > 1 else [],
+        figures={figure.name: figure for figure in drawn},
+        agreements=records(tables.agreements(tables.errors(shown, ["e2", "e3"], "mask_error"))),
+        half_maxima=records(tables.half_maxima(tables.errors(shown, ["e3"], "mask_error"))),
+        fingerprints=_fingerprints(shown),
+        aurc=records(uncertainty.aurc(shown)),
         searches=records(tables.searches(ledgers)),
         comparison=records(comparison.compared(found, comparison.names(ledgers))),
         metrics=comparison.NAMES,
-        failed=records(found.failed),
+        failed=records(found.failed.head(ROWS)),
+        more_failed=max(0, len(found.failed) - ROWS),
         provenance=_provenance(found, ledgers),
         javascript=vl_convert.javascript_bundle().replace("</script", "<\\/script"),
         now=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
+    for figure in drawn if png else ():
+        if figure.chart:
+            png.mkdir(parents=True, exist_ok=True)
+            figure.chart.save(str(png / f"{figure.name}.png"), scale_factor=2)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     temporary.write_text(page)
     return temporary.replace(path)
 
 
-def _figures(found: Tables) -> dict[str, str | None]:
-    """Vega-Lite specifications by name, as JSON that cannot end the script element it stands in."""
-    made = {
-        chart.__name__: chart(found)
-        for chart in (
-            charts.mask_errors,
-            charts.losses,
-            charts.fingerprints,
-            charts.fingerprint_weights,
-            charts.effective_weights,
-            charts.learning_curves,
-            charts.reliability,
-        )
-    }
-    return {
-        name: chart and json.dumps(_styled(chart).to_dict()).replace("<", "\\u003c") for name, chart in made.items()
-    }
-
-
 def _fingerprints(found: Tables) -> list[dict]:
     """What the squared error's fingerprint of each data set says."""
     rows = []
-    for row in tables.fingerprints(found):
-        if row["fingerprint"].kind == "mask-error":
+    for group, one in tables.measured_fingerprints(found):
+        if one.kind == "mask-error":
             try:
-                words = " ".join(row["fingerprint"].words())
+                words = " ".join(one.words())
             except UserError as error:
                 words = f"Nothing can be told: {error}."
-            rows.append({"dataset": row["dataset"], "series": row["series"], "words": words})
+            rows.append(group | {"words": words})
     return rows
 
 
@@ -109,32 +189,6 @@ def _summary(found: Tables, ledgers: list[Ledger]) -> dict:
     }
 
 
-def _examples(examples: pd.DataFrame) -> list[dict]:
-    """Per data set and image: the image, its truth, and mean and standard deviation of E1 and of each variant of E2."""
-    if examples.empty:
-        return []
-    examples = examples[examples["seed"] == examples["seed"].min()]
-    examples = examples.assign(src=examples["png"].map(_data_uri))
-    grids = []
-    for dataset, rows in examples.groupby("dataset", sort=True):
-        columns = sorted(set(rows["series"]))
-        lines = []
-        for image, of_image in rows.groupby("image", sort=True):
-            pictures = {(row.series, row.kind): row.src for row in of_image.itertuples()}
-            first = of_image["series"].iloc[0]
-            lines.append(
-                {
-                    "image": image,
-                    "given": [(kind, pictures.get((first, kind))) for kind in ("image", "truth")],
-                    "found": [
-                        (series, kind, pictures.get((series, kind))) for series in columns for kind in ("mean", "sd")
-                    ],
-                }
-            )
-        grids.append({"dataset": dataset, "series": columns, "rows": lines})
-    return grids
-
-
 def _provenance(found: Tables, ledgers: list[Ledger]) -> dict:
     versions: dict[str, set] = {}
     for text in found.trials["versions"]:
@@ -150,13 +204,14 @@ def _provenance(found: Tables, ledgers: list[Ledger]) -> dict:
         "versions": {package: ", ".join(sorted(values)) for package, values in versions.items()},
         "commits": sorted(commits),
         "hosts": sorted(set(found.trials["host"])),
+        "devices": sorted(set(found.trials["device"])),
+        "gpu_hours": float(found.trials["gpu_seconds"].sum()) / 3600,
+        "memory": float(found.trials["peak_memory_bytes"].max()) / 2**30,
+        "report": f"diffseg report {' '.join(ledger.study for ledger in ledgers)}",
+        "more": max(0, len(found.trials) - ROWS),
         "trials": records(
-            found.trials[
+            found.trials.head(ROWS)[
                 ["trial", "dataset", "data_digest", "train_images", "test_images", "parameters", "seconds", "device"]
             ]
         ),
     }
-
-
-def _data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()

@@ -57,7 +57,9 @@ class Calibration:
         return float((p - y).abs().sum() / count.sum())
 
 
-def calibration_errors(probability: torch.Tensor, prediction: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+def calibration_errors(
+    probability: torch.Tensor, prediction: torch.Tensor, mask: torch.Tensor
+) -> dict[str, torch.Tensor]:
     """ECE of one image [H, W], over all its pixels and where it matters: most pixels are background that nobody doubts.
 
     ece_image: all pixels. ece_boundary: the band of BAND on both sides of the mask's contour. ece_foreground: the mask, that

@@ -316,12 +316,15 @@ def compare(study, store, as_json):
 @click.option(
     "--output", type=click.Path(dir_okay=False), help="The file to write.  [default: STORE/STUDY/report.html]"
 )
-def report(studies, store, output):
-    """Write one HTML file with the tables and charts of one or more studies; it opens offline."""
+@click.option(
+    "--png", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="Also write every chart there."
+)
+def report(studies, store, output, png):
+    """Write one HTML file with the tables and charts of one study, or of several side by side; it opens offline."""
     from analysis.report import write
 
     ledgers = [_ledger(study, store) for study in studies]
-    click.echo(write(ledgers, Path(output) if output else Path(ledgers[0].root) / "report.html"))
+    click.echo(write(ledgers, Path(output) if output else Path(ledgers[0].root) / "report.html", png))
 
 
 @main.command()

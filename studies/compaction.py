@@ -21,28 +21,35 @@ from studies.ledger import MERGED, SCHEMAS, STANDS_FOR, Ledger, is_merged
 from studies.lock import Lock
 
 BATCH = 16 << 20  # bytes of small files that are read at once
-ROW_GROUP = 100_000  # rows: what a reader who wants one trial has to read
+MANY = 500  # attempts from which on a session merges them: reading so many files takes a second or two
+ROW_GROUP = 20_000  # rows: what a reader who wants one trial has to read
 
 
 def compact(ledger: Ledger) -> int:
-    """Merge what is not merged yet; return how many attempts that were. Raises UserError if one is damaged, if the study
+    """Merge what is not merged yet; return how many attempts that were. Raises UserError if a file is damaged, if the study
     is being run, or if its store is no folder."""
     if "://" in ledger.store:
         raise UserError(f"the store {ledger.store} can be read, but compacting needs a folder: give --store DIR")
     lock = Lock(Path(ledger.root))
     lock.acquire()
     try:
-        sweep(ledger)
-        files = {table: ledger.files(table) for table in SCHEMAS}
-        loose = sum(not is_merged(file) for file in files["trials"])
-        if loose:
-            name = f"{MERGED}{uuid4().hex}.parquet"
-            for table in sorted(SCHEMAS, key=lambda table: table == "trials"):
-                _merge(ledger, table, files[table], name)
-            sweep(ledger)
-        return loose
+        return merge(ledger)
     finally:
         lock.release()
+
+
+def merge(ledger: Ledger, at_least: int = 1) -> int:
+    """The same by who holds the lock, if there are so many attempts to merge."""
+    sweep(ledger)
+    files = {table: ledger.files(table) for table in SCHEMAS}
+    loose = sum(not is_merged(file) for file in files["trials"])
+    if loose < at_least:
+        return 0
+    name = f"{MERGED}{uuid4().hex}.parquet"
+    for table in sorted(SCHEMAS, key=lambda table: table == "trials"):
+        _merge(ledger, table, files[table], name)
+    sweep(ledger)
+    return loose
 
 
 def sweep(ledger: Ledger) -> None:

@@ -78,14 +78,6 @@ SCHEMAS = {
     # Reliability of the merged foreground probability, pooled over all test pixels, ten equal bins.
     "calibration": pa.schema([*_KEY, ("bin", pa.int32()), ("count", pa.int64()), ("confidence", pa.float64()),
                               ("accuracy", pa.float64())]),
-    # Fingerprints of an E3 trial's data set, of every kind (see diffseg/fingerprint.py), at the levels of `timesteps`. digest:
-    # of the data's content. size: px. coding: of the mask. error and error_smooth: mask_error, dice_error or cross_entropy,
-    # measured, and monotone and smooth. derivative: of the latter by −log-SNR; derivative_t: by t. weight: the kind's
-    # profile as a share of its greatest value.
-    "fingerprints": pa.schema([*_KEY, ("dataset", pa.string()), ("digest", pa.string()), ("size", pa.int64()),
-                               ("coding", pa.string()), ("kind", pa.string()), ("t", pa.float64()), ("log_snr", pa.float64()),
-                               ("error", pa.float64()), ("error_smooth", pa.float64()), ("derivative", pa.float64()),
-                               ("derivative_t", pa.float64()), ("weight", pa.float64())]),
     # Small pictures of a few test images: kind is image, truth, mean or sd (of the ensemble; sd 0.5 is white).
     "examples": pa.schema([*_KEY, ("image", pa.string()), ("kind", pa.string()), ("png", pa.binary())]),
 }
@@ -125,17 +117,23 @@ class Ledger:
             if rows:
                 self._write(f"{table}/{trial}-{attempt}.parquet", pa.Table.from_pylist(rows, _schema(table, rows[0])))
 
-    def read(self, table: str, columns: list[str] | None = None, trials: list[str] | None = None) -> pa.Table:
-        """All rows of attempts that ended, or only those of some trials. Damaged files are passed over (see
-        `set_aside_damaged`). A compaction that goes on meanwhile changes nothing in the answer.
+    def read(
+        self,
+        table: str,
+        columns: list[str] | None = None,
+        trials: list[str] | None = None,
+        where: ds.Expression | None = None,
+    ) -> pa.Table:
+        """All rows of attempts that ended, or only those of some trials, or that meet a condition. Damaged files are passed
+        over (see `set_aside_damaged`). A compaction that goes on meanwhile changes nothing in the answer.
         """
         while True:
             files = self.files(table, trials)
             try:
-                return self._open(table, files, trials, columns).to_table(columns=columns)
+                return self._open(table, files, trials, columns).to_table(columns=columns, filter=where)
             except (pa.ArrowInvalid, OSError):
                 sound = [file for file in files if self._sound(f"{self.root}/{table}/{file}")]
-                found = self._open(table, sound, trials, columns).to_table(columns=columns)
+                found = self._open(table, sound, trials, columns).to_table(columns=columns, filter=where)
                 if self.files(table, trials) == files:  # else some were merged, and they are not damaged
                     return found
 

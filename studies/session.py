@@ -14,7 +14,7 @@ from pathlib import Path
 
 from diffseg.errors import UserError
 from studies.agenda import Agenda
-from studies.compaction import sweep
+from studies.compaction import MANY, merge, sweep
 from studies.display import Display
 from studies.ledger import Ledger
 from studies.lock import Lock
@@ -86,6 +86,8 @@ def run(
             _run_missing(agenda, resources, address, scratch, stop_file, display)
         if problem := agenda.problem():
             raise UserError(problem)
+        with contextlib.suppress(UserError):  # a file was damaged meanwhile, which the next session sets aside
+            merge(ledger, at_least=MANY)
         return Agenda(study, ledger).done()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -12,6 +12,7 @@ from studies.progress import Progress, read
 from studies.search import proposals
 from studies.study import Study, Trial
 
+LINES = 200  # of a table in the terminal, at most: more nobody reads, and they take seconds to lay out
 STATUSES = ("complete", "running", "failed", "pruned", "interrupted", "waiting")
 
 
@@ -60,13 +61,19 @@ def status_table(study: Study, found: list[TrialState]):
     table = Table(
         Column("trial", overflow="fold"), "status", "done", "IoU", "ECE", "seconds", "error", box=None, pad_edge=False
     )
-    for state in found:
+    told = sorted(found, key=lambda state: state.status in ("complete", "waiting")) if len(found) > LINES else found
+    for state in told[:LINES]:
         numbers = [
             number(state.row.get(key), form) for key, form in (("iou", ".3f"), ("ece", ".3f"), ("seconds", ".0f"))
         ]
         table.add_row(state.trial, state.status, f"{state.share:.0%}", *numbers, (state.row.get("error") or ""))
     table.caption = ", ".join(f"{number} {status}" for status, number in counts(found).items() if number)
+    table.caption += _rest(found)
     return table
+
+
+def _rest(rows: list) -> str:
+    return f"; {len(rows) - LINES} more lines, which --json shows" if len(rows) > LINES else ""
 
 
 def named(study: Study, ledger: Ledger, name: str) -> Trial:
@@ -133,7 +140,7 @@ def best_trials(ledger: Ledger, metric: str, pareto: bool) -> list[dict]:
             f"no trial of {ledger.study} has measured a segmentation yet: `diffseg status {ledger.study}` tells how far it is"
         )
     if pareto:
-        rows = [row for row in rows if not any(_beats(other, row) for other in rows)]
+        rows = _front(rows)
     rows = [row for row in rows if row[metric] is not None]
     sign = -1 if METRICS[metric] else 1
     return sorted(rows, key=lambda row: (row["dataset"], sign * row[metric]))
@@ -144,9 +151,19 @@ def best_table(rows: list[dict], metric: str):
 
     metrics = dict.fromkeys((metric, "iou", "dice", "ece", "brier", "nll"))
     table = Table("data set", Column("trial", overflow="fold"), *metrics, box=None, pad_edge=False)
-    for row in rows:
+    for row in rows[:LINES]:
         table.add_row(row["dataset"], row["trial"], *(number(row[metric], ".3f") for metric in metrics))
+    table.caption = _rest(rows).removeprefix("; ") or None
     return table
+
+
+def _front(rows: list[dict]) -> list[dict]:
+    """Those that none beats. Whoever beats a row comes before it here, and so does one of the front."""
+    kept: list[dict] = []
+    for row in sorted(rows, key=lambda row: (-row["iou"], row["ece"])):
+        if not any(_beats(other, row) for other in kept):
+            kept.append(row)
+    return kept
 
 
 def _beats(one: dict, other: dict) -> bool:

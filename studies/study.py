@@ -29,6 +29,7 @@ the others are compared with. A search starts from what would be a trial of E2, 
 
 import tomllib
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,17 @@ class Trial:
     name: str
     config: Config
     rungs: Rungs | None = None  # where it is compared with others while it runs, in a search
+
+
+class _Stored(Trial):
+    """One whose configuration is checked when it is asked for: a store may hold ten thousand."""
+
+    def __init__(self, name: str, tree: dict):
+        self.__dict__.update(name=name, tree=tree)
+
+    @cached_property
+    def config(self) -> Config:
+        return configuration.load(self.tree)
 
 
 @dataclass(frozen=True)
@@ -182,7 +194,7 @@ def read(
 def stored(name: str, definition: dict) -> Study:
     """The study that a store holds."""
     trials, starts = (
-        tuple(Trial(trial, configuration.load(config)) for trial, config in definition.get(key, {}).items())
+        tuple(_Stored(trial, config) for trial, config in definition.get(key, {}).items())
         for key in ("trials", "starts")
     )
     search = parse(definition["search"]) if definition.get("search") else None

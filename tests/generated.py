@@ -59,7 +59,9 @@ def _tables(number: int, name: str, config: Config, timesteps: int, images: int)
     found = {"trials": pa.Table.from_pylist([{"trial": name, "attempt": 1, **row}], _schema("trials", row))}
     for table in ("curves", "calibration"):
         if rows.get(table):
-            found[table] = pa.Table.from_pylist([{"trial": name, "attempt": 1, **r} for r in rows[table]], SCHEMAS[table])
+            found[table] = pa.Table.from_pylist(
+                [{"trial": name, "attempt": 1, **r} for r in rows[table]], SCHEMAS[table]
+            )
     if config.experiment != "e1":
         t = np.tile(np.arange(1, timesteps // 2 + 1) / (timesteps // 2), 2)
         columns = {

@@ -56,7 +56,7 @@ def test_what_is_written_later_is_read_and_merged_too(tmp_path):
     ledger.write("e2-later", 1, attempt(config_new="of a later version"))
     ledger.write(TRIALS[0], 3, attempt(iou=0.99))
     before = everything(ledger)
-    assert before["attempts"] == {**{trial: 1 for trial in TRIALS}, **{trial: 2 for trial in TRIALS[4::4]}} | {
+    assert before["attempts"] == {**dict.fromkeys(TRIALS, 1), **dict.fromkeys(TRIALS[4::4], 2)} | {
         TRIALS[0]: 3,
         "e2-later": 1,
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from test_data import isic16, monuseg_tree
+from test_report import configs, ledger_of
 
 from diffseg import patches
 from studies.cli import main
@@ -72,3 +73,13 @@ def test_the_python_example_runs(tmp_path, monkeypatch):
         {},
     )
     assert (tmp_path / "one-trial").is_dir()
+
+
+def test_the_notebook_example_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    ledger = ledger_of(tmp_path / "results", configs())
+    (tmp_path / "results" / ledger.study).rename(tmp_path / "results" / "quickstart")
+    examples = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (example,) = (text for text in examples if "import analysis" in text)
+    exec(compile(example, "README.md", "exec"), {})
+    assert "E4 image generation" in capsys.readouterr().out

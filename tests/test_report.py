@@ -1,20 +1,24 @@
 """Tables, charts and the report against a ledger whose numbers are known; and the page in a real browser (slow)."""
 
+import base64
 import io
 import json
 import re
 import shutil
+import time
 
 import numpy as np
 import pandas as pd
+import pyarrow.dataset as ds
 import pytest
 from PIL import Image
 
-from analysis import charts, tables
-from analysis.report import write
+import analysis
+from analysis import charts, paper, pictures, tables, uncertainty
+from analysis.report import CHARTS, figures, write
 from diffseg.config import Config
 from diffseg.errors import UserError
-from studies.ledger import Ledger
+from studies.ledger import SCHEMAS, Ledger
 from studies.study import Study, Trial, trial_name
 from studies.worker import Order, _row
 
@@ -67,6 +71,35 @@ def png(value):
     return buffer.getvalue()
 
 
+IMAGES = 40
+
+
+def image_rows(config):
+    """Images the more uncertain the worse they are, but for the seed's last one; as much error as variance; GED falls."""
+    variance = np.arange(1, IMAGES + 1) / (100 * IMAGES) * (2 if config.experiment == "e2" else 1)
+    dice = 1 - 10 * variance
+    dice[config.seed] = 0.5
+    metrics = {
+        "dice": dice,
+        "brier": variance,
+        "variance": variance,
+        "ece_image": variance,
+        "ece_foreground": 2 * variance,
+    }
+    metrics |= {"ece_boundary": 3 * variance, "samples": 0 * variance + 8}
+    metrics |= {"ged": 0 * variance + 0.3, "ged_2": 0 * variance + 0.6, "ged_4": 0 * variance + 0.4}
+    metrics |= {
+        "ged_unbiased": 0 * variance + 0.2,
+        "ged_unbiased_2": 0 * variance + 0.21,
+        "ged_unbiased_4": 0 * variance + 0.2,
+    }
+    return [
+        {"image": f"{k}", "metric": metric, "value": float(values[k])}
+        for metric, values in metrics.items()
+        for k in range(IMAGES)
+    ]
+
+
 def attempt(config, trial, status="complete", error=None):
     import datetime
 
@@ -94,6 +127,7 @@ def attempt(config, trial, status="complete", error=None):
         found["calibration"] = [
             {"bin": b, "count": 10 * (b + 1), "confidence": b / 10 + 0.05, "accuracy": b / 10} for b in range(10)
         ]
+        found["images"] = image_rows(config)
         found["examples"] = [
             {"image": f"{name} {SCRIPT}", "kind": kind, "png": png(60 * k)}
             for name in ("one", "two")
@@ -165,7 +199,7 @@ def test_half_maxima_and_agreements_are_those_of_the_known_curves(found):
 
 def test_fingerprints_are_those_of_the_known_curves(found):
     """The error rises in proportion to t, and so to −λ = 20 t − 10, up to t = 0.8 or 0.4; 1 − Dice was not measured."""
-    rows = {(row["dataset"], row["fingerprint"].kind): row["fingerprint"] for row in tables.fingerprints(found)}
+    rows = {(group["dataset"], one.kind): one for group, one in tables.measured_fingerprints(found)}
     assert set(rows) == {(dataset, kind) for dataset in DATASETS for kind in ("mask-error", "entropy-rate")}
     for dataset, end in (("big", 0.8), ("small", 0.4)):
         one = rows[dataset, "mask-error"]
@@ -178,8 +212,8 @@ def test_fingerprints_are_those_of_the_known_curves(found):
 
 
 def values(chart):
-    """The rows that a chart draws, from its specification."""
-    spec = chart.to_dict()
+    """The rows that a chart draws, from its specification, which Altair checks against Vega-Lite's schema."""
+    spec = chart.to_dict(validate=True)
     return [row for rows in spec["datasets"].values() for row in rows]
 
 
@@ -215,15 +249,22 @@ class TestSeveralNetworks:
         assert sorted(halves["network"]) == ["ensemdiff", "medsegdiff", "segdiff"]
 
     def test_no_two_series_look_alike(self, several):
-        spec = charts.reliability(tables.load([several])).to_dict()
-        scales = [
-            layer["encoding"][channel]["scale"]
-            for channel in ("color", "shape")
-            for layer in spec["spec"]["layer"]
-            if "scale" in layer["encoding"].get(channel, {}) and layer["mark"]["type"] == "point"
-        ]
-        looks = list(zip(*(scale["range"] for scale in scales), strict=True))
-        assert len(looks) == len(set(looks)) == 13
+        found = tables.load([several])
+        shown = found.trials.loc[found.trials["experiment"].isin(["e1", "e2"]), "series"]
+        look = charts.looks(found, shown)
+        for channel in ("shape", "strokeDash"):
+            scales = [look[name].to_dict()["scale"] for name in ("color", channel)]
+            pairs = list(zip(*(map(str, scale["range"]) for scale in scales), strict=True))
+            assert len(pairs) == len(set(pairs)) == 13
+
+    def test_a_network_has_one_colour_everywhere(self, several):
+        found = tables.load([several])
+        names = found.trials.set_index("series")["network"].to_dict()
+        for experiments in (["e1"], ["e2", "e3"], ["e1", "e2", "e3"]):
+            shown = found.trials.loc[found.trials["experiment"].isin(experiments), "series"]
+            scale = charts.looks(found, shown)["color"].to_dict()["scale"]
+            for series, colour in zip(scale["domain"], scale["range"], strict=True):
+                assert colour == charts.COLOURS[charts.NETWORKS.index(names[series])]
 
     def test_the_page_names_networks_and_baselines(self, several, tmp_path):
         page = " ".join(write([several], tmp_path / "report.html").read_text().split())
@@ -243,14 +284,22 @@ def test_charts_draw_the_ledgers_numbers(found):
     assert set(rows["experiment"]) == {"e2", "e4"}
     assert np.allclose(rows["mean"], 2 * (1.1 - rows["t"]))  # the snapshot at 75 %, whose errors are doubled here
     assert set(rows["share"]) == {0.75}
-    fingerprint = [row for row in values(charts.fingerprints(found)) if "experiment" in row]
-    assert {row["experiment"] for row in fingerprint} == {"e3"}
-    assert len(fingerprint) == 2 * len(T)
+    rows = pd.DataFrame(values(charts.fingerprints(found)))
+    rows, halves = rows[rows["line"] == "mean"], rows[rows["line"].isna()]
+    for dataset, curve in rows.groupby("dataset"):
+        config = Config().with_leaves({"experiment": "e3", "data.name": dataset})
+        rise = error_at(config, curve["t"].to_numpy())
+        assert np.allclose(curve["error"], rise)
+        whole = curve["t"].between(0.1, 0.3)  # where it rises in proportion to t; log-SNR is 10 − 20 t
+        assert np.allclose(curve["derivative"][whole], np.gradient(rise, 20 * curve["t"])[whole], rtol=0.1)
+        assert curve["weight"].max() == 1
+    assert len(rows) == 2 * len(T)
+    assert dict(zip(halves["dataset"], halves["t"].round(3), strict=True)) == {"big": 0.4, "small": 0.2}
     weights = pd.DataFrame(values(charts.effective_weights(found)))
     assert set(weights["experiment"]) == {"e2"}
     assert np.allclose(weights["share"], weights["t"] / 0.95)  # of the last point but one: at the last it is infinite
     assert len(weights) == 2 * 2 * (len(T) - 1)
-    calibration = pd.DataFrame(values(charts.reliability(found)))
+    calibration = pd.DataFrame(values(uncertainty.reliability(found)))
     assert np.allclose(calibration["confidence"] - calibration["accuracy"], 0.05)
     assert (
         calibration["count"].sum() == sum(10 * (b + 1) for b in range(10)) * 3 * 2 * 3
@@ -259,10 +308,197 @@ def test_charts_draw_the_ledgers_numbers(found):
 
 
 @pytest.mark.parametrize(("shift", "scale"), [(0.0, "log"), (0.05, "symlog")])
-def test_learning_curves_below_zero_are_drawn(found, shift, scale):
-    curves = found.curves.assign(value=found.curves["value"] - shift)
-    spec = charts.learning_curves(tables.Tables(**{**vars(found), "curves": curves})).to_dict()
+def test_learning_curves_below_zero_are_drawn(found, shift, scale, monkeypatch):
+    curves = found.curves()
+    monkeypatch.setattr(tables.Tables, "frame", lambda *_: curves.assign(value=curves["value"] - shift))
+    spec = charts.learning_curves(found).to_dict()
     assert spec["spec"]["encoding"]["y"]["scale"]["type"] == scale
+
+
+def test_every_chart_of_the_report_is_valid(found):
+    drawn = figures(found.shown())
+    assert [figure.name for figure in drawn] == [draw.__name__ for draw in CHARTS]
+    for figure in drawn:
+        assert values(figure.chart)
+
+
+class TestUncertainty:
+    def test_risk_falls_with_coverage_and_its_area_is_the_definitions(self, found):
+        table = uncertainty.aurc(found).set_index("series")
+        for experiment, scale in (("e1", 1), ("e2", 2)):
+            areas, excesses = [], []
+            for seed in SEEDS:
+                variance = scale * np.arange(1, IMAGES + 1) / (100 * IMAGES)
+                risk = 10 * variance
+                risk[seed] = 0.5  # one image is bad and nobody knows
+                selective = risk.cumsum() / np.arange(1, IMAGES + 1)
+                best = np.sort(risk).cumsum() / np.arange(1, IMAGES + 1)
+                areas.append(selective.mean())
+                excesses.append((selective - best).mean())
+            rows = table[table["experiment"] == experiment]
+            assert np.allclose(rows["aurc"], np.mean(areas))
+            assert np.allclose(rows["excess_aurc"], np.mean(excesses))
+            assert set(rows["images"]) == {IMAGES}
+        curve = uncertainty.risk_coverage(found)
+        assert (curve["risk"] >= curve["oracle"] - 1e-12).all()
+        assert curve.groupby(tables.GROUP)["coverage"].max().eq(1).all()
+
+    def test_images_of_equal_variance_share_their_risk(self):
+        images = pd.DataFrame({"variance": [0.1, 0.1, 0.2], "dice": [1.0, 0.0, 1.0]})
+        coverage, risk, best = uncertainty._curves(images)
+        assert np.allclose(coverage, [1 / 3, 2 / 3, 1])
+        assert np.allclose(risk, [0.5, 0.5, 1 / 3])
+        assert np.allclose(best, [0, 0, 1 / 3])
+
+    def test_error_and_variance_are_equal_where_they_are(self, found):
+        rows = uncertainty.error_by_variance(found)
+        assert np.allclose(rows["variance"], rows["error"])
+        assert set(rows.groupby(tables.GROUP)["group"].nunique()) == {10}
+        assert set(rows["images"]) == {IMAGES * len(SEEDS) // 10}
+
+    def test_ged_by_its_number_of_samples(self, found):
+        rows = uncertainty.ged_by_samples(found)
+        one = rows[rows["series"] == rows["series"].iloc[0]]
+        one = one[one["dataset"] == "big"].set_index(["estimate", "samples"])["ged"].round(6).to_dict()
+        assert one == {
+            ("as published", 2): 0.6, ("as published", 4): 0.4, ("as published", 8): 0.3,
+            ("without bias", 2): 0.21, ("without bias", 4): 0.2, ("without bias", 8): 0.2,
+        }  # fmt: skip
+
+    def test_calibration_of_images_and_of_their_parts(self, found):
+        rows = uncertainty.image_calibration(found)
+        e1 = rows[rows["experiment"] == "e1"].set_index("region")
+        mean = np.mean(np.arange(1, IMAGES + 1)) / (100 * IMAGES)
+        assert np.allclose(e1.loc["boundary", "mean"], 3 * mean)
+        assert np.allclose(e1.loc["foreground", "mean"], 2 * mean)
+        assert (rows["low"] < rows["median"]).all()
+
+
+class TestFindings:
+    def verdicts(self, found):
+        rows = paper.findings(found)
+        assert set(rows["finding"]) == {1, 2, 3, 4, 5}
+        return [tuple(row) for row in rows[["finding", "verdict", "number"]].to_numpy()]
+
+    def test_they_are_decided_by_the_studys_numbers(self, found):
+        rows = self.verdicts(found)
+        assert rows[0] == (1, "not reproduced", "in 0 of 4 comparisons, mean difference +0.000; in the paper, 8 of 9")
+        assert rows[1][1] == "reproduced"
+        assert "in 4 of 4 comparisons, mean difference +6.000" in rows[1][2]
+        assert rows[2][1] == "not decidable"
+        assert rows[3][1] == "reproduced"
+        assert "t = 0.50 (big" in rows[3][2]
+        assert rows[4][1] == "reproduced"
+        assert "3.3 (big" in rows[4][2]
+        assert rows[5][1] == "reproduced"
+        assert "-1.000" in rows[5][2]
+        assert rows[6][1] == "not decidable"
+        assert rows[7][1] == rows[8][1] == "not decidable"  # none of the paper's data sets
+        assert rows[9][1] == "reproduced"
+
+    def test_over_t_they_hold_for_the_linear_schedule_alone(self, found):
+        trials = found.trials.assign(config_diffusion_schedule="cosine")
+        rows = self.verdicts(tables.Tables(found.ledgers, trials, found.failed))
+        assert {verdict for number, verdict, _ in rows if number in (2, 3, 4)} == {"not decidable"}
+
+    def test_the_papers_numbers_stand_beside_ours(self):
+        ours = pd.DataFrame({"dataset": ["isic16", "mine"], "network": ["segdiff", "segdiff"], "iou_e1": [80.0, 70.0]})
+        rows = paper.beside(ours)
+        assert list(rows["iou_e1"]) == [80, 70]
+        assert rows["paper_iou_e2"].iloc[0] == 86.39
+        assert rows["paper_ece_e1"].isna().tolist() == [False, True]
+
+
+class TestLoad:
+    def test_three_lines_in_a_notebook(self, ledger):
+        results = analysis.load(ledger.store, "study")
+        best = results.best("ece")
+        assert list(best.groupby("dataset")["ece"].first()) == [0.02, 0.02]
+        assert best.groupby("dataset")["ece"].apply(lambda values: values.is_monotonic_increasing).all()
+        front = results.pareto()
+        assert set(front["seed"]) == {0, 1, 2}  # of greater seeds, IoU and ECE are both greater
+        assert set(front["experiment"]) == {"e2"}
+        assert len(results.table1()) == 4
+        assert set(results.fingerprints()["kind"]) == {"mask-error", "entropy-rate"}  # 1 − Dice was not measured
+        assert set(results.curves()["metric"]) == {"loss"}
+        with pytest.raises(UserError, match="there is no study 'other'"):
+            analysis.load(ledger.store, ["study", "other"])
+
+    def test_the_front_is_of_those_that_none_beats(self):
+        draw = np.random.default_rng(0).integers(0, 6, (60, 2))
+        frame = pd.DataFrame(draw, columns=["a", "b"])
+        beaten = [any((other <= row).all() and (other < row).any() for other in draw) for row in draw]
+        assert sorted(tables.front(frame)) == [index for index, lost in enumerate(beaten) if not lost]
+
+    def test_tables_are_scanned_by_column_and_condition(self, ledger, found):
+        data = found.dataset("images")
+        count = data.count_rows(filter=(ds.field("metric") == "dice") & (ds.field("value") > 0.9))
+        frame = found.frame("images", ["value"], ds.field("metric") == "dice")
+        assert count == (frame["value"] > 0.9).sum() > 0
+        assert not {"metric", "image"} & set(frame)
+        assert len(frame) == IMAGES * (found.trials["experiment"].isin(["e1", "e2"])).sum()
+
+    def test_studies_of_other_versions_read_alike(self, tmp_path, monkeypatch):
+        """One that knew neither a setting nor a column that there is now."""
+        old = ledger_of(tmp_path, configs(("e1",)))
+        name = next(iter(old.attempts()))
+        rows = old.read("trials", trials=[name]).to_pylist()[0]
+        rows = {
+            k: v for k, v in rows.items() if k not in ("trial", "attempt", "config_diffusion_input_scale", "samples")
+        }
+        schema = SCHEMAS["trials"]
+        monkeypatch.setitem(SCHEMAS, "trials", schema.remove(schema.get_field_index("samples")))
+        Ledger(str(tmp_path), "older").write("e1-old", 1, {"trials": [{**rows, "study": "older"}]})
+        monkeypatch.undo()
+        Ledger(str(tmp_path), "older").define({"trials": {}})
+        found = analysis.load(tmp_path, ["study", "older"])
+        assert len(found.trials) == len(configs(("e1",))) + 1
+        assert set(found.trials["study"]) == {"study", "older"}
+        assert write(list(found.ledgers), tmp_path / "both.html").exists()
+
+    def test_what_is_shown_are_the_best_variants(self, found):
+        shown = found.shown(variants=1)
+        e2 = shown.trials[shown.trials["experiment"] == "e2"]
+        assert set(e2["variant"].str.contains("ε")) == {False}
+        assert len(e2) == 2 * len(SEEDS)
+        assert set(shown.timesteps["trial"]) <= set(shown.trials["trial"])
+
+
+def test_pictures_of_the_forward_process_follow_the_log_snr(found):
+    rows = pd.DataFrame(values(pictures.forward_process(found)))
+    assert len(rows) == 2 * 2 * len(pictures.TIMES)
+    assert rows["label"].str.startswith("t = ").all()
+    sources = [np.asarray(Image.open(io.BytesIO(base64.b64decode(src.split(",")[1])))) for src in rows["src"]]
+    assert all(picture.shape == (8, 8) for picture in sources)
+    rows = pd.DataFrame(values(pictures.ensembles(found)))
+    assert rows["image"].nunique() == 2
+    assert {"image", "truth"} <= set(rows["label"])
+    assert sum(label.endswith(", mean") for label in set(rows["label"])) == 3
+
+
+def test_two_studies_are_compared(ledger, tmp_path):
+    other = Ledger(str(tmp_path), "better")
+    chosen = configs(("e1", "e2"))
+    for config in chosen:
+        rows = attempt(config, trial_name(config))
+        rows["trials"][0] |= {"iou": iou_of(config) + 0.01, "study": "better"}
+        other.write(trial_name(config), 1, rows)
+    other.define({"trials": {trial_name(config): {} for config in chosen}, "command": "diffseg run better.toml"})
+    found = tables.load([ledger, other])
+    rows = tables.studies(found).set_index(["dataset", "experiment", "study"])
+    assert rows.loc[("big", "e2", "better"), "iou_difference"] == pytest.approx(1)
+    assert rows.loc[("big", "e2", "study"), "iou_difference"] == 0
+    assert rows.loc[("big", "e1", "better"), "trials"] == len(SEEDS)
+    assert set(found.trials["series"].str.rsplit(", ", n=1).str[1]) == {"study", "better"}
+    page = " ".join(write([ledger, other], tmp_path / "report.html").read_text().split())
+    assert "Studies compared" in page
+    assert "diffseg report study better" in page
+
+
+def test_charts_are_exported(ledger, tmp_path):
+    write([ledger], tmp_path / "report.html", tmp_path / "png")
+    assert {path.stem for path in (tmp_path / "png").iterdir()} == {draw.__name__ for draw in CHARTS}
+    assert all(Image.open(path).size[0] > 300 for path in (tmp_path / "png").iterdir())
 
 
 def test_the_words_of_a_variant_tell_settings_apart():
@@ -287,14 +523,14 @@ def test_the_page_is_whole_and_nothing_of_the_users_is_markup(ledger, tmp_path):
     body, *scripts = re.split(r"<script>", page)
     assert len(scripts) == 2  # Vega and the charts; none came from names or errors
     assert "alert(&#39;x&#39;)" in body
-    assert "alert('x')" not in page
+    assert "<script>alert" not in page
     assert not re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?(?:https?:)?//""", body)
     assert "default-src 'none'" in body
     assert "30 of 31 trials are complete, 1 failed" in " ".join(body.split())
     assert "diffseg run study.toml" in body
     assert "85.00" in page or "86.00" in page
-    for name in ("mask_errors", "losses", "fingerprints", "effective_weights", "learning_curves", "reliability"):
-        assert f'id="{name}"' in body
+    for draw in CHARTS:
+        assert f'id="{draw.__name__}"' in body
     specs = re.search(r"const figures = \{(.*)\};", scripts[1], re.DOTALL).group(1)
     for name in ("mask_errors", "losses"):
         start = specs.index(f"{name}: ") + len(name) + 2
@@ -316,51 +552,120 @@ def test_a_study_of_failures_alone_and_an_empty_one(tmp_path):
     assert "6 failed" in " ".join(write([ledger], tmp_path / "report.html").read_text().split())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False)])
-def test_the_page_in_a_browser(ledger, tmp_path, width, dark):
-    """No console error, no request, every chart drawn, nothing wider than the window."""
+OVERLAPS = """
+const boxes = [...document.querySelectorAll('h1, h2, h3, nav, p, ul, pre, details, .card, .scroll, figcaption')]
+    .map(element => [element, element.getBoundingClientRect()]).filter(([, box]) => box.width && box.height);
+return boxes.flatMap(([one, a], k) => boxes.slice(k + 1).filter(([other, b]) =>
+    !one.contains(other) && a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1
+).map(([other]) => one.outerHTML.slice(0, 80) + ' / ' + other.outerHTML.slice(0, 80)));
+"""
+LABELS = """
+return [...document.querySelectorAll('.chart .role-axis-label')].flatMap(group => {
+    const boxes = [...group.children].filter(text => getComputedStyle(text).opacity > 0).map(text => text.getBoundingClientRect());
+    return boxes.flatMap((a, k) => boxes.slice(k + 1).filter(b =>
+        a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1
+    ).map(() => group.closest('.chart').id));
+});
+"""
+
+
+@pytest.fixture
+def browser():
+    """A function from width and darkness to a headless Chromium that logs what it does."""
     selenium = pytest.importorskip("selenium.webdriver")
     binary = shutil.which("chromium") or shutil.which("google-chrome")
     driver = shutil.which("chromedriver")
     if not (binary and driver):
         pytest.skip("needs chromium and chromedriver")
-    path = write([ledger], tmp_path / "report.html")
-    options = selenium.ChromeOptions()
-    options.binary_location = binary
-    for flag in (
-        "headless=new",
-        "no-sandbox",
-        "disable-gpu",
-        "no-first-run",
-        "disable-background-networking",
-        "disable-component-update",
-        "disable-sync",
-        f"window-size={width},2000",
-    ):
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    browser = selenium.Chrome(options=options, service=selenium.ChromeService(driver))
-    try:
-        browser.execute_cdp_cmd(
-            "Emulation.setEmulatedMedia",
-            {"features": [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]},
-        )
-        browser.execute_cdp_cmd(
+    opened = []
+
+    def start(width, dark=False):
+        options = selenium.ChromeOptions()
+        options.binary_location = binary
+        for flag in (
+            "headless=new",
+            "no-sandbox",
+            "disable-gpu",
+            "no-first-run",
+            "disable-background-networking",
+            "disable-component-update",
+            "disable-sync",
+            f"window-size={width},2000",
+        ):
+            options.add_argument(f"--{flag}")
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+        opened.append(selenium.Chrome(options=options, service=selenium.ChromeService(driver)))
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        opened[-1].execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+        opened[-1].execute_cdp_cmd(
             "Emulation.setDeviceMetricsOverride",
             {"width": width, "height": 2000, "deviceScaleFactor": 1, "mobile": False},
         )
-        browser.get(path.as_uri())
-        drawn = browser.execute_async_script(
-            "const done = arguments[0]; setTimeout(() => done([...document.querySelectorAll('.chart')].map("
-            "c => c.querySelector('svg.marks')?.getBoundingClientRect().width || 0)), 4000)"
-        )
-        assert len(drawn) == 5
-        assert all(size > 100 for size in drawn)
-        assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
-        messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-        urls = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-        assert [url for url in urls if not url.startswith(("data:", "blob:", path.as_uri()))] == []
-        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
-    finally:
-        browser.quit()
+        return opened[-1]
+
+    yield start
+    for one in opened:
+        one.quit()
+
+
+def opened(browser, path) -> float:
+    """Open a report and wait until its charts are drawn; the seconds that took."""
+    clock = time.monotonic()
+    browser.get(path.as_uri())
+    while browser.execute_script("return document.documentElement.dataset.drawn") != "all":
+        assert time.monotonic() - clock < 60
+        time.sleep(0.02)
+    return time.monotonic() - clock
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [1280, 768, 390])
+def test_the_page_in_a_browser(ledger, tmp_path, browser, width, dark):
+    """No console error, no request, every chart drawn, nothing wider than the window, nothing over anything else."""
+    path, page = write([ledger], tmp_path / "report.html"), browser(width, dark)
+    opened(page, path)
+    drawn = page.execute_script(
+        "return [...document.querySelectorAll('.chart')].map(c => c.querySelector('svg.marks')?.getBoundingClientRect().width)"
+    )
+    assert len(drawn) == len(CHARTS)
+    assert all(size > 100 for size in drawn)
+    assert [entry for entry in page.get_log("browser") if entry["level"] == "SEVERE"] == []
+    messages = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
+    urls = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    assert [url for url in urls if not url.startswith(("data:", "blob:", path.as_uri()))] == []
+    assert page.execute_script("return document.documentElement.scrollWidth") <= width
+    assert page.execute_script(OVERLAPS) == []
+    assert page.execute_script(LABELS) == []
+    dark_ground = page.execute_script("return getComputedStyle(document.body).backgroundColor")
+    assert (dark_ground == "rgb(22, 24, 27)") == dark
+
+
+@pytest.mark.slow
+def test_the_page_is_used_by_keyboard(ledger, tmp_path, browser):
+    """The first stop leads to the content; every chart and every button is a stop; CSV, PNG and SVG are saved by Enter."""
+    from selenium.webdriver.common.keys import Keys
+
+    page = browser(1280)
+    page.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path / "saved")})
+    opened(page, write([ledger], tmp_path / "report.html"))
+    stops = []
+    for _ in range(150):
+        page.switch_to.active_element.send_keys(Keys.TAB)
+        here = page.switch_to.active_element
+        stops.append(here.get_attribute("aria-label") or here.text)
+        if stops[-1].startswith("Data of mask_errors") or (
+            stops[-1].startswith("mask_errors") and here.tag_name == "button"
+        ):
+            here.send_keys(Keys.ENTER)
+    assert stops[0] == "To the content"
+    assert sum(stop.startswith("Chart: ") for stop in set(stops)) == len(CHARTS)
+    end = time.monotonic() + 10
+    while len(list((tmp_path / "saved").glob("mask_errors.*"))) < 3 and time.monotonic() < end:
+        time.sleep(0.1)
+    assert Image.open(tmp_path / "saved" / "mask_errors.png").size[0] > 300
+    assert (tmp_path / "saved" / "mask_errors.svg").read_text().startswith("<svg")
+    saved = pd.read_csv(tmp_path / "saved" / "mask_errors.csv")
+    drawn = pd.DataFrame(values(charts.mask_errors(tables.load([ledger]).shown())))
+    assert np.allclose(saved["mean"], drawn["mean"])
+    assert list(saved["series"]) == list(drawn["series"])

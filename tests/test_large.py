@@ -1,0 +1,106 @@
+"""Large studies: what is read from merged files is what was written, and reading ten thousand trials takes seconds (slow)."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from generated import generate
+from test_report import browser, opened  # noqa: F401
+
+from analysis import tables
+from analysis.report import figures, write
+from studies.compaction import compact
+from studies.ledger import METRICS, is_merged
+from studies.state import LINES, best_table, best_trials, states, status_table
+from studies.study import stored
+
+
+@pytest.fixture(scope="module")
+def ledger(tmp_path_factory):
+    return generate(tmp_path_factory.mktemp("store"), trials=240, timesteps=40, images=12)
+
+
+def test_merged_and_unmerged_studies_answer_alike(ledger):
+    study = stored("generated", ledger.definition())
+
+    def answers():
+        found = tables.load([ledger])
+        charts = {figure.name: figure.chart.to_dict() for figure in figures(found.shown()) if figure.chart}
+        return {
+            "states": sorted(state.trial for state in states(study, ledger) if state.status == "complete"),
+            "best": [best_trials(ledger, metric, pareto=False) for metric in ("iou", "ece")],
+            "front": best_trials(ledger, "iou", pareto=True),
+            "charts": charts,
+        }
+
+    before = answers()
+    assert len(before["states"]) == len(study.trials) > 200
+    assert len(before["charts"]) > 8
+    compact(ledger)
+    assert all(map(is_merged, ledger.files("images")))
+    assert answers() == before
+
+
+def test_long_tables_are_cut_and_say_so(ledger):
+    study = stored("generated", ledger.definition())
+    found = states(study, ledger)
+    table = status_table(study, found)
+    assert table.row_count == LINES
+    assert f"{len(found) - LINES} more lines, which --json shows" in table.caption
+    rows = best_trials(ledger, "iou", pareto=False)
+    assert best_table(rows, "iou").row_count == min(LINES, len(rows))
+    assert best_table(rows[:3], "iou").caption is None
+
+
+def test_a_front_is_what_none_beats(ledger):
+    rows = best_trials(ledger, "iou", pareto=False)
+    front = {row["trial"] for row in best_trials(ledger, "iou", pareto=True)}
+
+    def beaten(row):
+        return any(
+            other["iou"] >= row["iou"]
+            and other["ece"] <= row["ece"]
+            and (other["iou"], other["ece"]) != (row["iou"], row["ece"])
+            for other in rows
+        )
+
+    assert front == {row["trial"] for row in rows if not beaten(row)}
+    results = tables.load([ledger])
+    assert set(results.pareto()["trial"]) == front
+    assert list(results.best()["trial"])[:5] == [row["trial"] for row in rows[:5]]
+    assert set(METRICS) <= set(results.best())
+
+
+@pytest.mark.slow
+def test_the_report_of_a_thousand_trials_opens_within_two_seconds(tmp_path, browser):  # noqa: F811
+    ledger = generate(tmp_path, trials=1000, timesteps=200, images=100)
+    path = write([ledger], tmp_path / "report.html")
+    assert path.stat().st_size < 15e6
+    page = browser(1280)
+    page.get("about:blank")
+    assert min(opened(page, path) for _ in range(3)) < 2
+
+
+@pytest.mark.slow
+def test_ten_thousand_trials(tmp_path):
+    """Of 1,000 rows over the noise levels and 400 images: status and best within 2 s, the report within 60 s and 2 GiB."""
+    ledger = generate(tmp_path, trials=10_000, timesteps=1000, images=400)
+    compact(ledger)
+    for command, seconds in (("status", 2), ("best", 2), ("report", 60)):
+        taken, peak = min(measured(command, tmp_path) for _ in range(3))
+        print(f"{command}: {taken:.1f} s, {peak / 2**30:.2f} GiB")
+        assert taken < seconds
+        assert peak < 2 * 2**30
+    assert (tmp_path / "generated" / "report.html").stat().st_size < 15e6
+
+
+def measured(command: str, store) -> tuple[float, int]:
+    """Seconds and peak memory in bytes of one command."""
+    clock = time.monotonic()
+    line = [sys.executable, "-m", "studies.cli", command, "generated", "--store", str(store)]
+    process = subprocess.Popen(line, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    assert status == 0
+    return time.monotonic() - clock, usage.ru_maxrss * 1024
