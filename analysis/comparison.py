@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 
+import altair as alt
 import numpy as np
 import pandas as pd
 import pyarrow.dataset as ds
 
-from analysis.statistics import Estimate, area_under_curve, estimate, holm, steps_to, verdict
+from analysis.charts import COLOURS
+from analysis.statistics import LEVEL, Estimate, area_under_curve, estimate, holm, steps_to, verdict
 from analysis.tables import GROUP, Tables, in_words
 from diffseg.errors import UserError
 from search_spaces import TRIED_FIRST
@@ -76,6 +78,30 @@ def compared(tables: Tables, named: Names) -> pd.DataFrame:
                 alike, base, metric, {trial: found[metric] for trial, found in values.items() if metric in found}
             )
     return pd.DataFrame(rows)
+
+
+def differences(compared: pd.DataFrame) -> alt.VConcatChart | None:
+    """Every configuration's difference to the baseline with its interval, a row of panels a metric; None without any."""
+    if compared.empty or "difference" not in compared:
+        return None
+    rows = compared[~compared["baseline"] & compared["difference_low"].notna()]
+    rows = rows.assign(significant=rows["p"] < LEVEL)
+    panels = []
+    for metric, group in rows.groupby("metric", sort=False):
+        base = alt.Chart().encode(y=alt.Y("configuration:N", title=None, sort=None, axis=alt.Axis(labelLimit=320)))
+        zero = alt.Chart().mark_rule(color="#666").encode(x=alt.datum(0))
+        bars = base.mark_rule(strokeWidth=2, color=COLOURS[0])
+        bars = bars.encode(x=alt.X("difference_low:Q", title=f"difference in {NAMES[metric]}"), x2="difference_high:Q")
+        points = base.mark_point(size=70, color=COLOURS[0], strokeWidth=2).encode(
+            x="difference:Q",
+            fill=alt.Fill(
+                "significant:N", legend=None, scale=alt.Scale(domain=[True, False], range=[COLOURS[0], "#fff"])
+            ),
+            tooltip=["dataset", "configuration", "seeds", alt.Tooltip("difference", format=".4g"), "verdict"],
+        )
+        layers = alt.layer(zero, bars, points, data=group).properties(width=260)
+        panels.append(layers.facet(facet=alt.Facet("dataset:N", title=None), columns=3))
+    return alt.vconcat(*panels) if panels else None
 
 
 def required(tables: Tables, ledgers: list[Ledger]) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import altair as alt
 import jinja2
 import vl_convert
 
-from analysis import charts, comparison, paper, pictures, tables, uncertainty
+from analysis import charts, comparison, paper, pictures, searching, tables, uncertainty
 from analysis.tables import NAMES, Tables
 from analysis.text import records
 from diffseg.errors import UserError
@@ -17,8 +17,44 @@ from studies.ledger import Ledger
 from studies.search import proposals
 
 ROWS = 100  # of a table of trials, at most
+PROPOSALS = 15  # of each search
 
+SEARCHED = "a search's complete trials"
+DIFFERENCES = (
+    "Differences to the baseline with 95 % intervals, paired by seed and image; filled where they are significant after "
+    "Holm's correction"
+)
 CHARTS = {  # in the report's order: what each shows, and what it needs
+    searching.optimisation: (
+        "What every proposal of a search reached on the held-out images, and the best so far: over the proposals, and "
+        "over the hours that they took",
+        SEARCHED,
+    ),
+    searching.parallel_coordinates: (
+        "The settings that were varied, a line a proposal, each from its least to its greatest value; below, those that a "
+        "proposal does not have",
+        SEARCHED,
+    ),
+    searching.importances: (
+        "How much each setting tells of whether a proposal is among the best tenth (PED-ANOVA; conditional settings in the "
+        "regime where they are set)",
+        f"{searching.LARGE} complete trials of a search",
+    ),
+    searching.slices: ("The objective over each setting alone; squares are the best", SEARCHED),
+    searching.pareto_fronts: (
+        "Two objectives against each other; squares and the line are the Pareto front. Draw a box to keep what is in it "
+        "bright",
+        "a search with several objectives",
+    ),
+    searching.pruning: (
+        "What trials had reached where they were compared, and which were pruned there",
+        "a search that prunes",
+    ),
+    searching.best_weights: (
+        "What a noise level counts in the training of the best proposals, over the data set's fingerprint (gray) where E3 "
+        "has measured it",
+        SEARCHED,
+    ),
     charts.mask_errors: (
         "Mask error over t with the image (E2) and without it (E3); at the end of training, of masks in ±1 "
         "(Fig. 3, left)",
@@ -100,7 +136,7 @@ class Figure:
 
 
 def figures(found: Tables) -> list[Figure]:
-    """All charts of the report, drawn."""
+    """All charts of the report but the comparison's, drawn."""
     made = []
     for draw, (caption, needs) in CHARTS.items():
         chart = draw(found)
@@ -113,11 +149,16 @@ def write(ledgers: list[Ledger], path: Path, png: Path | None = None) -> Path:
     their trials has ended."""
     found = tables.load(ledgers)
     shown = found.shown()
+    against = comparison.compared(found, comparison.names(ledgers))
     drawn = figures(shown)
+    if chart := comparison.differences(against):
+        drawn.append(Figure("differences", DIFFERENCES, "a baseline", _styled(chart)))
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("analysis", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     table1, ours = tables.table1(shown), tables.table1(found)
+    tried = tables.searches(ledgers)
+    best_tried = tried.groupby("search", sort=False).head(PROPOSALS) if len(tried) else tried
     page = environment.get_template("report.html.j2").render(
         studies=[ledger.study for ledger in ledgers],
         summary=_summary(found, ledgers),
@@ -130,8 +171,10 @@ def write(ledgers: list[Ledger], path: Path, png: Path | None = None) -> Path:
         half_maxima=records(tables.half_maxima(tables.errors(shown, ["e3"], "mask_error"))),
         fingerprints=_fingerprints(shown),
         aurc=records(uncertainty.aurc(shown)),
-        searches=records(tables.searches(ledgers)),
-        comparison=records(comparison.compared(found, comparison.names(ledgers))),
+        searches=records(best_tried),
+        more_searched=len(tried) - len(best_tried),
+        comparison=records(against),
+        costs=records(searching.costs(found)),
         metrics=comparison.NAMES,
         failed=records(found.failed.head(ROWS)),
         more_failed=max(0, len(found.failed) - ROWS),

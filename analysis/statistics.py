@@ -9,6 +9,7 @@ import numpy as np
 from scipy import stats
 
 RESAMPLES = 2000
+LEVEL = 0.05  # of a test
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def holm(p: np.ndarray) -> np.ndarray:
     return adjusted
 
 
-def verdict(difference: float, p: float, larger_is_better: bool, alpha: float = 0.05) -> str:
+def verdict(difference: float, p: float, larger_is_better: bool, alpha: float = LEVEL) -> str:
     """What a difference to the baseline comes to, in words; p is adjusted for the number of comparisons."""
     if np.isnan(p):
         return "not tested: one value each"

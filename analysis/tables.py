@@ -358,14 +358,19 @@ def _series(frame: pd.DataFrame) -> pd.Series:
 def _variants(trials: pd.DataFrame) -> pd.Series:
     """The varying settings of each trial among those of its experiment, data set and network, as words."""
     labels = pd.Series("", index=trials.index)
+    for _, group in trials.groupby(["experiment", "dataset", "network"]):
+        columns = varying(group)
+        for index, row in group.iterrows():
+            labels[index] = ", ".join(_value(column, row[column]) for column in columns if not pd.isna(row[column]))
+    return labels
+
+
+def varying(trials: pd.DataFrame) -> list[str]:
+    """The columns of settings, other than what names a trial, in which trials differ."""
     columns = [
         c for c in trials.columns if c in BASELINES or (c.startswith("config_") and not c.startswith(NOT_A_CHOICE))
     ]
-    for _, group in trials.groupby(["experiment", "dataset", "network"]):
-        varying = [c for c in columns if group[c].astype(str).nunique() > 1]
-        for index, row in group.iterrows():
-            labels[index] = ", ".join(_value(column, row[column]) for column in varying if not pd.isna(row[column]))
-    return labels
+    return [c for c in columns if trials[c].astype(str).nunique() > 1]
 
 
 def _value(column: str, value) -> str:

@@ -3,7 +3,7 @@
 from diffseg.config import Config
 from diffseg.errors import UserError
 from studies.ledger import METRICS, Ledger
-from studies.search import Proposal, Tried, fronts, losses, proposals
+from studies.search import Proposal, Tried, fronts, history, proposals
 from studies.study import Study, Trial, trial_name
 
 HOPELESS = 5  # trials without a value, and none with one, after which a search is not gone on with
@@ -51,7 +51,7 @@ class Agenda:
     def check(self) -> None:
         """Raises UserError if more was done than a search is to do."""
         for start in self.study.starts:
-            count = len(_own(proposals(self.ledger, start.name), start.config))
+            count = sum(one.seed == start.config.seed for one in proposals(self.ledger, start.name))
             if count > self.study.search.budget:
                 raise UserError(
                     f"the budget is {self.study.search.budget}, but {start.name} has {count} proposals already: "
@@ -86,18 +86,7 @@ class Agenda:
 
     def _tried(self, start: Trial, rows: dict[str, dict], past: list[Proposal]) -> list[Tried]:
         """The proposals of a search, without confirmations, and what came of them, by their numbers. past: all of them."""
-        objective, rungs = self.study.search.objective, {}
-        if len(objective) == 1:
-            for row in self.ledger.records("rungs", f"{start.name}-"):
-                if loss := losses({row["metric"]: row["value"]}, objective):
-                    rungs.setdefault(row["trial"], []).append((row["step"], *loss))
-        found = []
-        for proposal in _own(past, start.config):
-            row = rows.get(proposal.trial, {})
-            status = "refused" if proposal.reason else row.get("status", "running")
-            loss = losses(row, objective) if status == "complete" else None
-            found.append(Tried(proposal, status, loss, tuple(sorted(rungs.get(proposal.trial, ())))))
-        return found
+        return history(self.ledger, past, start.config.seed, self.study.search.objective, rows)
 
     def _hopeless(self, name: str, tried: list[Tried], rows: dict[str, dict]) -> str | None:
         """Why it makes no sense to go on with a search, if it does not."""
@@ -127,11 +116,6 @@ class Agenda:
         chosen += [one.proposal for _, one in ranked if one.proposal.number > 0][:best]
         fresh = range(start.config.seed + 1, start.config.seed + 1 + seeds)
         return [_confirmation(proposal, seed) for seed in fresh for proposal in chosen] if best else []
-
-
-def _own(found: list[Proposal], start: Config) -> list[Proposal]:
-    """Those of the search's own seed, without the confirmations."""
-    return [proposal for proposal in found if proposal.seed == start.seed]
 
 
 def _confirmation(proposal: Proposal, seed: int) -> Proposal:

@@ -330,6 +330,36 @@ def report(studies, store, output, png):
 @main.command()
 @click.argument("study")
 @store_option
+@click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True, help="On this machine alone.")
+@click.option(
+    "--tensorboard", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
+    help="Write TensorBoard's event files there instead.",
+)  # fmt: skip
+def dashboard(study, store, port, tensorboard):
+    """Look at a study in optuna-dashboard, in a journal made of its ledger; Ctrl-C ends it."""
+    from analysis.tables import load
+
+    ledger = _ledger(study, store)
+    found = load([ledger])
+    if tensorboard:
+        from analysis.export import event_files
+
+        click.echo(f"{event_files(found, tensorboard)} trials in {tensorboard}: tensorboard --logdir {tensorboard}")
+        return
+    import optuna_dashboard
+
+    from analysis.export import journal
+
+    storage = journal(found, Path(ledger.root) / "dashboard.journal")
+    try:
+        optuna_dashboard.run_server(storage, host="127.0.0.1", port=port)
+    except OSError as error:
+        raise UserError(f"port {port} cannot be used ({error}): give another with --port") from None
+
+
+@main.command()
+@click.argument("study")
+@store_option
 def compact(study, store):
     """Merge a study's many small files into one a table, which is read much faster; nothing is lost if it is stopped."""
     from studies.compaction import compact as merge

@@ -37,9 +37,9 @@ def propose(search: Search, name: str, start: Config, tried: list[Tried]) -> Pro
     if number < len(first):
         return first[number]
     seen = {one.proposal.trial for one in tried} | {repr(one.proposal.settings) for one in tried}
-    told = [frozen for one in tried if (frozen := _told(search, start, one))]
+    known = told(search, start, tried)
     for draw in range(DRAWS):
-        settings = _drawn(search, told, seed=_seed(start.seed, number, draw), informed=draw < INFORMED)
+        settings = _drawn(search, known, seed=_seed(start.seed, number, draw), informed=draw < INFORMED)
         found = _proposal(name, number, start, search.sampler, settings)
         if found.trial not in seen - {None} and repr(settings) not in seen:
             return found
@@ -68,7 +68,12 @@ def _seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
-def _drawn(search: Search, told: list[FrozenTrial], seed: int, informed: bool) -> dict:
+def told(search: Search, start: Config, tried: list[Tried]) -> list[FrozenTrial]:
+    """What Optuna is told of a search, in its order: all but what its space cannot propose. Less is better in all values."""
+    return [frozen for one in tried if (frozen := _told(search, start, one))]
+
+
+def _drawn(search: Search, known: list[FrozenTrial], seed: int, informed: bool) -> dict:
     """Settings from the sampler, given all that was tried; not informed, at random."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -76,7 +81,7 @@ def _drawn(search: Search, told: list[FrozenTrial], seed: int, informed: bool) -
             directions=["minimize"] * len(search.objective),
             sampler=_sampler(search.sampler if informed else "random", seed),
         )
-        study.add_trials(told)
+        study.add_trials(known)
         trial = study.ask()
         _space(search)(trial)
     return trial.params
@@ -93,8 +98,8 @@ def _told(search: Search, start: Config, tried: Tried) -> FrozenTrial | None:
 
     Pruned trials are told with the losses on their way, what failed or was refused as infeasible, running ones as such.
     """
-    parameters = _parameters(search, start, tried.proposal)
-    if parameters is None:
+    found = parameters(search, start, tried.proposal)
+    if found is None:
         return None
     if tried.status == "running":
         outcome = {"state": TrialState.RUNNING}
@@ -105,16 +110,16 @@ def _told(search: Search, start: Config, tried: Tried) -> FrozenTrial | None:
         outcome = {"state": TrialState.PRUNED, "intermediate_values": dict(tried.rungs)}
     else:
         outcome = {"state": TrialState.COMPLETE, "values": tried.losses}
-    return create_trial(params=parameters.values, distributions=parameters.distributions, **outcome)
+    return create_trial(params=found.values, distributions=found.distributions, **outcome)
 
 
 @dataclass(frozen=True)
-class _Parameters:
+class Parameters:
     values: dict
     distributions: dict[str, BaseDistribution]
 
 
-def _parameters(search: Search, start: Config, proposal: Proposal) -> _Parameters | None:
+def parameters(search: Search, start: Config, proposal: Proposal) -> Parameters | None:
     """The settings that the space itself would suggest, if these alone make the proposal's trial."""
     trial = FixedTrial(proposal.settings)
     try:
@@ -125,7 +130,7 @@ def _parameters(search: Search, start: Config, proposal: Proposal) -> _Parameter
         return None
     if proposal.config and start.with_leaves(trial.params).resolved() != proposal.config:
         return None
-    return _Parameters(trial.params, trial.distributions)
+    return Parameters(trial.params, trial.distributions)
 
 
 def _space(search: Search):

@@ -132,6 +132,28 @@ class Tried:
         return self.status in ("failed", "refused") or (self.status == "complete" and self.losses is None)
 
 
+def history(
+    ledger: Ledger, past: list[Proposal], seed: int, objective: tuple[str, ...], rows: dict[str, dict]
+) -> list[Tried]:
+    """The proposals of a search, without confirmations, and what came of them, by their numbers.
+
+    past: all of its proposals. seed: of the trial that it starts from. rows: of each trial the one in the ledger, by name.
+    """
+    own = [proposal for proposal in past if proposal.seed == seed]
+    rungs: dict[str, list] = {}
+    if own and len(objective) == 1:
+        for row in ledger.records("rungs", f"{own[0].search}-"):
+            if loss := losses({row["metric"]: row["value"]}, objective):
+                rungs.setdefault(row["trial"], []).append((row["step"], *loss))
+    found = []
+    for proposal in own:
+        row = rows.get(proposal.trial, {})
+        status = "refused" if proposal.reason else row.get("status", "running")
+        loss = losses(row, objective) if status == "complete" else None
+        found.append(Tried(proposal, status, loss, tuple(sorted(rungs.get(proposal.trial, ())))))
+    return found
+
+
 def losses(metrics: dict[str, float | None], objective: tuple[str, ...]) -> tuple[float, ...] | None:
     """The objectives, turned so that less is better; None if one of them was not measured."""
     values = [metrics.get(name) for name in objective]

@@ -11,6 +11,7 @@ from test_report import configs, ledger_of
 
 from diffseg import patches
 from studies.cli import main
+from studies.ledger import Ledger
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 LINES = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
@@ -83,3 +84,19 @@ def test_the_notebook_example_runs(tmp_path, monkeypatch, capsys):
     (example,) = (text for text in examples if "import analysis" in text)
     exec(compile(example, "README.md", "exec"), {})
     assert "E4 image generation" in capsys.readouterr().out
+
+
+def test_the_tables_are_read_by_other_programs_as_the_readme_says(tmp_path, monkeypatch):
+    import duckdb
+    import polars
+
+    monkeypatch.chdir(tmp_path)
+    ledger = ledger_of(tmp_path / "results", configs())
+    (tmp_path / "results" / ledger.study).rename(tmp_path / "results" / "quickstart")
+    trials = Ledger("results", "quickstart").read("trials").to_pandas()
+    (query,) = re.findall(r"```sql\n(.*?)```", README, re.DOTALL)
+    found = {(dataset, network): iou for dataset, network, iou in duckdb.sql(query).fetchall()}
+    means = trials.groupby(["dataset", "network"])["iou"].mean()
+    assert found == pytest.approx(means.to_dict())
+    (example,) = (text for text in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if text.startswith("polars."))
+    assert len(eval(example, {"polars": polars})) == len(trials)

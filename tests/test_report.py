@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import time
+from importlib import resources
 
 import numpy as np
 import pandas as pd
@@ -561,7 +562,8 @@ return boxes.flatMap(([one, a], k) => boxes.slice(k + 1).filter(([other, b]) =>
 """
 LABELS = """
 return [...document.querySelectorAll('.chart .role-axis-label')].flatMap(group => {
-    const boxes = [...group.children].filter(text => getComputedStyle(text).opacity > 0).map(text => text.getBoundingClientRect());
+    const texts = [...group.children].filter(text => text.textContent && getComputedStyle(text).opacity > 0);
+    const boxes = texts.map(text => text.getBoundingClientRect());
     return boxes.flatMap((a, k) => boxes.slice(k + 1).filter(b =>
         a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1
     ).map(() => group.closest('.chart').id));
@@ -622,13 +624,20 @@ def opened(browser, path) -> float:
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [1280, 768, 390])
 def test_the_page_in_a_browser(ledger, tmp_path, browser, width, dark):
-    """No console error, no request, every chart drawn, nothing wider than the window, nothing over anything else."""
     path, page = write([ledger], tmp_path / "report.html"), browser(width, dark)
     opened(page, path)
+    check_page(page, path, width, sum(figure.chart is not None for figure in figures(tables.load([ledger]).shown())))
+    dark_ground = page.execute_script("return getComputedStyle(document.body).backgroundColor")
+    assert (dark_ground == "rgb(22, 24, 27)") == dark
+
+
+def check_page(page, path, width, charts):
+    """No console error, no request, every chart drawn, nothing wider than the window, nothing over anything else, and no
+    serious finding of axe."""
     drawn = page.execute_script(
         "return [...document.querySelectorAll('.chart')].map(c => c.querySelector('svg.marks')?.getBoundingClientRect().width)"
     )
-    assert len(drawn) == len(CHARTS)
+    assert len(drawn) == charts
     assert all(size > 100 for size in drawn)
     assert [entry for entry in page.get_log("browser") if entry["level"] == "SEVERE"] == []
     messages = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
@@ -637,8 +646,10 @@ def test_the_page_in_a_browser(ledger, tmp_path, browser, width, dark):
     assert page.execute_script("return document.documentElement.scrollWidth") <= width
     assert page.execute_script(OVERLAPS) == []
     assert page.execute_script(LABELS) == []
-    dark_ground = page.execute_script("return getComputedStyle(document.body).backgroundColor")
-    assert (dark_ground == "rgb(22, 24, 27)") == dark
+    page.execute_script(resources.files("axe_core_python").joinpath("axe.min.js").read_text())
+    found = page.execute_async_script("axe.run(document, {resultTypes: ['violations']}).then(arguments[0])")
+    serious = [each for each in found["violations"] if each["impact"] in ("serious", "critical")]
+    assert [(each["id"], each["nodes"][0]["html"][:200]) for each in serious] == []
 
 
 @pytest.mark.slow
@@ -659,7 +670,8 @@ def test_the_page_is_used_by_keyboard(ledger, tmp_path, browser):
         ):
             here.send_keys(Keys.ENTER)
     assert stops[0] == "To the content"
-    assert sum(stop.startswith("Chart: ") for stop in set(stops)) == len(CHARTS)
+    drawn = [figure for figure in figures(tables.load([ledger]).shown()) if figure.chart]
+    assert sum(stop.startswith("Chart: ") for stop in set(stops)) == len(drawn)
     end = time.monotonic() + 10
     while len(list((tmp_path / "saved").glob("mask_errors.*"))) < 3 and time.monotonic() < end:
         time.sleep(0.1)

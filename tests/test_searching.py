@@ -1,0 +1,226 @@
+"""Charts of searches, and searches in other programs, from ledgers whose numbers are known."""
+
+import urllib.request
+from threading import Thread
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from test_comparison import write_trial
+from test_report import browser, check_page, opened, values  # noqa: F401
+from test_search import START, carry_out, planted, study_of
+
+from analysis import comparison, searching, tables
+from analysis.export import event_files, journal
+from analysis.report import figures, write
+from studies.cli import main
+from studies.ledger import Ledger
+from studies.search import proposals
+from studies.study import Study
+
+BUDGET = 40
+
+
+@pytest.fixture(scope="module", params=[("iou",), ("iou", "ece")], ids=["one objective", "two objectives"])
+def ledger(request, tmp_path_factory):
+    """A search of the schedule, some of whose trials were pruned at step 100."""
+    study = study_of(budget=BUDGET, confirm="2x3", objective=list(request.param), sampler="random", pruning=3)
+    ledger = Ledger(str(tmp_path_factory.mktemp("search")), "searched")
+    ledger.define(study.definition())
+    carry_out(study, ledger)
+    name = study.starts[0].name
+    for proposal in proposals(ledger):
+        trial = study.trial_of(proposal)
+        write_trial(ledger, trial, planted(trial.config)["iou"] - planted(START)["iou"], proposal.seed)
+        if trial.rungs:
+            row = {"search": name, "step": 100, "trial": trial.name, "metric": "iou", "value": 0.1 * proposal.number}
+            ledger.record("rungs", f"{name}-100-{trial.name}", [row])
+        if trial.rungs and proposal.number % 8 == 7:
+            ledger.write(trial.name, 3, {"trials": [{"status": "pruned", "seconds": 5.0, "steps": 100}]})
+    return ledger
+
+
+@pytest.fixture(scope="module")
+def found(ledger):
+    return tables.load([ledger])
+
+
+@pytest.fixture(scope="module")
+def one(found):
+    (one,) = searching.searched(found)
+    return one
+
+
+def test_what_was_tried_is_in_the_order_of_the_proposals(one):
+    frame = one.frame
+    assert frame["number"].tolist() == list(range(BUDGET))
+    assert set(frame.loc[frame["number"] % 8 == 7, "status"]) == {"pruned"}
+    assert frame["iou"].isna().sum() == BUDGET // 8 == frame["rank"].isna().sum()
+    assert frame["hours"].is_monotonic_increasing
+    best = frame.loc[frame["rank"] == 0, "iou"]
+    assert best.max() == frame["iou"].max()
+    assert "diffusion.schedule" in one.parameters
+    assert "diffusion.loss" not in one.parameters  # of the points tried first alone
+
+
+def test_the_best_so_far_never_falls(found, one):
+    rows = pd.DataFrame(values(searching.optimisation(found)))
+    for _, same in rows.groupby("objective"):
+        same = same.drop_duplicates("number").sort_values("number")
+        assert np.allclose(same["best"], same["value"].cummax())
+        assert len(same) == BUDGET - BUDGET // 8
+
+
+def test_settings_that_a_proposal_does_not_have_lie_below_the_axis(found, one):
+    rows = pd.DataFrame(values(searching.parallel_coordinates(found)))
+    spread = rows[rows["setting"] == "spread"]
+    assert set(spread.loc[spread["value"] == "not set", "place"]) == {searching.UNSET}
+    assert spread.loc[spread["value"] != "not set", "place"].between(0, 1).all()
+    assert set(rows["setting"]) == {name.removeprefix("diffusion.").replace("_", " ") for name in one.parameters}
+
+
+def test_a_setting_that_decides_nothing_is_the_least_important(found):
+    rows = pd.DataFrame(values(searching.importances(found)))
+    assert rows["importance"].sum() == pytest.approx(1)
+    ordered = rows.groupby("setting")["importance"].mean().sort_values().index
+    assert ordered[0] == "temperature"  # which has no part in the planted objective
+
+
+def test_slices_show_each_setting_with_its_own_values(found, one):
+    spec = searching.slices(found).to_dict()
+    (panel,) = spec["vconcat"]
+    titles = [small["encoding"]["x"]["title"] for small in panel["concat"]]
+    assert "input scale" in titles
+    (scale,) = (small["encoding"]["x"] for small in panel["concat"] if small["encoding"]["x"]["title"] == "input scale")
+    assert scale["type"] == "quantitative"
+
+
+def test_the_front_is_drawn_of_several_objectives_alone(found, one):
+    chart = searching.pareto_fronts(found)
+    if len(one.search.objective) == 1:
+        assert chart is None
+        return
+    rows = pd.DataFrame(values(chart)).drop_duplicates("number").set_index("number")
+    front = rows[rows["front"]]
+    for _, row in front.iterrows():
+        assert not ((rows["iou"] > row["iou"]) & (rows["ece"] < row["ece"])).any()
+
+
+def test_rungs_say_who_ended_there(found):
+    rows = pd.DataFrame(values(searching.pruning(found)))
+    assert len(rows) == BUDGET
+    assert set(rows.loc[rows["number"] % 8 == 7, "status"]) == {"pruned"}
+    assert np.allclose(rows["value"], 0.1 * rows["number"])
+
+
+def test_weights_are_of_the_best(found, one):
+    rows = pd.DataFrame(values(searching.best_weights(found)))
+    best = one.frame[one.frame["rank"].notna()].sort_values(["rank", "number"]).head(searching.BEST)
+    assert set(rows["number"].dropna()) == set(best["number"])
+    assert rows.groupby("number")["share"].max().eq(1).all()
+
+
+def test_costs_are_told_by_what_came_of_trials(found):
+    costs = searching.costs(found).set_index("status")
+    assert costs.loc["pruned", "trials"] == BUDGET // 8
+    assert costs.loc["pruned", "hours"] == pytest.approx(BUDGET // 8 * 5 / 3600)
+
+
+def test_the_report_shows_them_and_the_differences(found, ledger, tmp_path):
+    against = comparison.compared(found, comparison.names([ledger]))
+    rows = pd.DataFrame(values(comparison.differences(against)))
+    wanted = against[~against["baseline"] & against["difference_low"].notna()]
+    assert len(rows) == len(wanted) > 0
+    page = write([ledger], tmp_path / "report.html").read_text()
+    for name in (
+        "optimisation",
+        "parallel_coordinates",
+        "importances",
+        "slices",
+        "pruning",
+        "best_weights",
+        "differences",
+    ):
+        assert f'id="{name}"' in page
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_searchs_page_in_a_browser(found, ledger, tmp_path, browser, width):  # noqa: F811
+    path, page = write([ledger], tmp_path / "report.html"), browser(width)
+    opened(page, path)
+    drawn = [figure for figure in figures(found.shown()) if figure.chart]
+    check_page(page, path, width, len(drawn) + 1)  # and the differences
+
+
+def test_a_study_without_a_search_has_no_such_charts(tmp_path):
+    study, ledger = Study("plain", (), {}), Ledger(str(tmp_path), "plain")
+    ledger.define(study.definition())
+    empty = tables.Tables((ledger,), pd.DataFrame(), pd.DataFrame())
+    for draw in (searching.optimisation, searching.parallel_coordinates, searching.importances, searching.slices):
+        assert draw(empty) is None
+    assert searching.costs(empty).empty
+    assert comparison.differences(pd.DataFrame()) is None
+
+
+class TestOtherPrograms:
+    def test_the_journal_has_the_searchs_numbers(self, found, one, tmp_path):
+        storage = journal(found, tmp_path / "dashboard.journal")
+        names = {summary.study_name for summary in optuna.get_all_study_summaries(storage)}
+        (name,) = (name for name in names if ": search, " in name)
+        study = optuna.load_study(study_name=name, storage=storage)
+        assert study.metric_names == list(one.search.objective)
+        assert len(study.trials) == BUDGET
+        complete = [trial for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
+        measured = one.frame[one.frame["rank"].notna()]
+        assert [trial.values[0] for trial in complete] == pytest.approx(measured["iou"].tolist())
+        assert max(trial.values[0] for trial in study.best_trials) == pytest.approx(measured["iou"].max())
+        assert "diffusion.schedule" in complete[-1].params
+        others = [name for name in names if ": search, " not in name]
+        assert len(others) == 1  # what was confirmed
+
+    def test_it_is_served_on_loopback(self, found, ledger, monkeypatch):
+        """What the program would serve, without its endless loop."""
+        import optuna_dashboard
+
+        served = {}
+
+        def serve(storage, host, port):
+            from wsgiref.simple_server import make_server
+
+            with make_server(host, 0, optuna_dashboard.wsgi(storage)) as server:
+                Thread(target=server.handle_request, daemon=True).start()
+                address = f"http://{host}:{server.server_port}/api/studies"
+                served["text"], served["host"] = urllib.request.urlopen(address).read().decode(), host
+
+        monkeypatch.setattr(optuna_dashboard, "run_server", serve)
+        store = ledger.root.rpartition("/")[0]
+        result = CliRunner().invoke(main, ["dashboard", "searched", "--store", store])
+        assert result.exit_code == 0, result.output
+        assert "searched: search" in served["text"]
+        assert served["host"] == "127.0.0.1"
+
+    def test_a_port_that_is_taken_is_told(self, ledger, monkeypatch):
+        import socket
+
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+            store = ledger.root.rpartition("/")[0]
+            result = CliRunner().invoke(main, ["dashboard", "searched", "--port", str(port), "--store", store])
+        assert result.exit_code == 2
+        assert f"port {port} cannot be used" in result.output
+
+    def test_tensorboards_files_hold_the_curves(self, found, ledger, tmp_path):
+        from tensorboardX.event_file_writer import EventFileWriter  # noqa: F401  # the package that wrote them
+
+        store = ledger.root.rpartition("/")[0]
+        result = CliRunner().invoke(main, ["dashboard", "searched", "--store", store, "--tensorboard", str(tmp_path)])
+        assert result.exit_code == 0, result.output
+        folders = sorted(path.name for path in (tmp_path / "searched").iterdir())
+        assert folders == sorted(found.trials["trial"])
+        assert event_files(found, tmp_path / "again") == len(folders)
+        assert all(next(iter(path.glob("events.*"))).stat().st_size > 100 for path in (tmp_path / "searched").iterdir())
