@@ -1,6 +1,6 @@
 """Configurations against a baseline: means over seeds and images, with intervals, and what the differences come to."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import altair as alt
 import numpy as np
@@ -30,6 +30,10 @@ NAMES = {
     "area": "area under the IoU's learning curve",
     "steps": f"steps to {SHARE:.0%} of the baseline's final IoU",
 }
+
+
+PLACE = ["study", "dataset", "network"]
+TESTED = ("low", "high", "p", "effect", "verdict")  # of a difference
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,33 @@ def compared(tables: Tables, named: Names) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def against_e1(table1: pd.DataFrame, tables: Tables) -> pd.DataFrame:
+    """Table 1 (`tables.table1`) with tests of E2 against E1, paired by seed and image: for iou (%) and ece the columns of
+    TESTED, such as iou_low; p is adjusted by Holm among the rows of a data set."""
+    trials, pairs = tables.trials, []
+    for row in table1.to_dict("records"):
+        alike = trials[(trials[PLACE] == [row[name] for name in PLACE]).all(axis=1)]
+        sides = (alike[alike["experiment"] == name] for name in ("e1", "e2"))
+        pairs.append(
+            [side[side["variant"] == row[f"variant_{name}"]] for side, name in zip(sides, ("e1", "e2"), strict=True)]
+        )
+    return _tested(table1, pairs, tables)
+
+
+def against_first(studies: pd.DataFrame, tables: Tables) -> pd.DataFrame:
+    """Studies side by side (`tables.studies`) with tests against the first, in the same columns."""
+    trials, first, pairs = tables.trials, {}, []
+    for row in studies.to_dict("records"):
+        chosen = ["study", "dataset", "experiment", "network", "variant"]
+        ours = trials[(trials[chosen] == [row[name] for name in chosen]).all(axis=1)]
+        key = (row["dataset"], row["experiment"], row["network"])
+        is_first = row["study"] == tables.ledgers[0].study
+        pairs.append([first.get(key, ours[:0]), ours[:0] if is_first else ours])
+        if is_first:
+            first[key] = ours
+    return _tested(studies, pairs, tables)
+
+
 def differences(compared: pd.DataFrame) -> alt.VConcatChart | None:
     """Every configuration's difference to the baseline with its interval, a row of panels a metric; None without any."""
     if compared.empty or "difference" not in compared:
@@ -116,7 +147,28 @@ def required(tables: Tables, ledgers: list[Ledger]) -> pd.DataFrame:
     return found
 
 
-def _rows(alike: pd.DataFrame, base: pd.DataFrame, metric: str, values: dict[str, pd.Series]) -> list[dict]:
+def _tested(rows: pd.DataFrame, pairs: list, tables: Tables) -> pd.DataFrame:
+    """Rows of a table with the tests of theirs against ours, one pair of trials a row."""
+    both = [trials for pair in pairs if all(map(len, pair)) for trials in pair]
+    values = _measured(tables, pd.concat(both).drop_duplicates(["study", "trial"])) if both else {}
+    rows = rows.reset_index(drop=True)
+    for metric, unit in (("iou", 100), ("ece", 1)):
+        found = {trial: measured[metric] for trial, measured in values.items() if metric in measured}
+        arrays = [[_array(side, found) for side in pair] for pair in pairs]
+        told = [None if a is None or b is None else _paired(b, a) for a, b in arrays]
+        missing = Estimate(*[np.nan] * 5)
+        frame = pd.DataFrame([asdict(one or missing) for one in told], columns=["mean", *TESTED[:-1]])
+        frame[["mean", "low", "high"]] *= unit
+        frame["p"] = frame.groupby(rows["dataset"])["p"].transform(lambda p: holm(p.to_numpy()))
+        frame["verdict"] = [
+            verdict(mean, p, METRICS[metric]) if one else None
+            for one, mean, p in zip(told, frame["mean"], frame["p"], strict=True)
+        ]
+        rows = rows.join(frame[list(TESTED)].add_prefix(f"{metric}_"))
+    return rows
+
+
+def _rows(alike: pd.DataFrame, base: pd.DataFrame, metric: str, values: dict[tuple[str, str], pd.Series]) -> list[dict]:
     """One metric of all configurations of a data set and network. values: of each trial, by image or of the whole."""
     ours, rows = _array(base, values), []
     if ours is None:
@@ -154,23 +206,33 @@ def _paired(theirs: pd.DataFrame, ours: pd.DataFrame) -> Estimate:
     return estimate((theirs.loc[seeds, images] - ours.loc[seeds, images]).to_numpy())
 
 
-def _array(group: pd.DataFrame, values: dict[str, pd.Series]) -> pd.DataFrame | None:
+def _array(group: pd.DataFrame, values: dict[tuple[str, str], pd.Series]) -> pd.DataFrame | None:
     """Values of trials that differ in their seed, [seeds, images], without images that one of them lacks."""
-    found = {row.seed: values[row.trial] for row in group.itertuples() if row.trial in values}
+    keys = zip(group["seed"], zip(group["study"], group["trial"], strict=True), strict=True)
+    found = {seed: values[key] for seed, key in keys if key in values}
     frame = pd.DataFrame(found).T.dropna(axis=1) if found else pd.DataFrame()
     return None if frame.empty else frame
 
 
-def _values(tables: Tables, alike: pd.DataFrame, base: pd.DataFrame) -> dict[str, dict[str, pd.Series]]:
-    """By trial and metric: values by image where there are any, else the one of the whole trial; and of learning curves."""
-    found: dict[str, dict[str, pd.Series]] = {trial: {} for trial in alike["trial"]}
-    for row in alike.to_dict("records"):
-        found[row["trial"]] |= {m: pd.Series([row[m]]) for m in METRICS if m in row and not pd.isna(row[m])}
-    images = tables.images[tables.images["trial"].isin(found)]
-    for (trial, metric), rows in images.groupby(["trial", "metric"], sort=False):
-        found[trial][metric] = rows.set_index("image")["value"]
+def _measured(tables: Tables, trials: pd.DataFrame) -> dict[tuple[str, str], dict[str, pd.Series]]:
+    """By (study, trial) and metric: values by image where there are any, else the one of the whole trial."""
+    found: dict[tuple[str, str], dict[str, pd.Series]] = {}
+    for row in trials.to_dict("records"):
+        measured = {m: pd.Series([row[m]]) for m in METRICS if m in row and not pd.isna(row[m])}
+        found[row["study"], row["trial"]] = measured
+    images = tables.images[tables.images["trial"].isin({trial for _, trial in found})]
+    for (study, trial, metric), rows in images.groupby(["study", "trial", "metric"], sort=False, observed=True):
+        if (study, trial) in found:
+            found[study, trial][metric] = rows.set_index("image")["value"]
+    return found
+
+
+def _values(tables: Tables, alike: pd.DataFrame, base: pd.DataFrame) -> dict[tuple[str, str], dict[str, pd.Series]]:
+    """The same, and of learning curves."""
+    found = _measured(tables, alike)
     curves = {trial: curve for trial, curve in _curves(tables) if trial in found}
-    last = [curves[trial]["value"].iloc[-1] for trial in base["trial"] if trial in curves]
+    ours = [curves[key] for key in zip(base["study"], base["trial"], strict=True) if key in curves]
+    last = [curve["value"].iloc[-1] for curve in ours]
     for trial, curve in curves.items() if last else ():
         steps, iou = curve["step"].to_numpy(), curve["value"].to_numpy()
         reached = min(steps_to(SHARE * np.mean(last), steps, iou), steps[-1])
@@ -178,7 +240,7 @@ def _values(tables: Tables, alike: pd.DataFrame, base: pd.DataFrame) -> dict[str
     return found
 
 
-def _curves(tables: Tables) -> list[tuple[str, pd.DataFrame]]:
-    """The learning curves of the IoU, of two points or more, by trial."""
+def _curves(tables: Tables) -> list[tuple[tuple[str, str], pd.DataFrame]]:
+    """The learning curves of the IoU, of two points or more, by (study, trial)."""
     rows = tables.frame("curves", ["step", "metric", "value"], ds.field("metric") == "iou").sort_values("step")
-    return [(trial, curve) for trial, curve in rows.groupby("trial", sort=False) if len(curve) > 1]
+    return [(key, curve) for key, curve in rows.groupby(["study", "trial"], sort=False) if len(curve) > 1]

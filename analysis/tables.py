@@ -198,7 +198,8 @@ def table1(tables: Tables) -> pd.DataFrame:
     """IoU (%) and ECE of E1 and E2 and their differences, a row for every study, data set, network and variant of E2.
 
     Columns: study, dataset, network, variant, images, then for each of e1 and e2 `iou`, `iou_sd`, `ece`, `ece_sd`, `seeds`, and
-    `iou_difference`, `ece_difference` (E2 − E1). Means and sample standard deviations are over seeds.
+    `iou_difference`, `ece_difference` (E2 − E1). Means and sample standard deviations are over seeds; `comparison.against_e1`
+    tests the differences.
     """
     segmented = tables.trials[tables.trials["experiment"].isin(["e1", "e2"])]
     if segmented.empty:
@@ -225,7 +226,7 @@ def studies(tables: Tables) -> pd.DataFrame:
     """The studies side by side: of each data set, experiment (E1 or E2) and network, every study's best variant by IoU.
 
     Columns: dataset, experiment, network, study, variant, trials, seeds, iou (%), iou_sd, ece, ece_sd (over seeds), hours,
-    and iou_difference and ece_difference to the first study's. Differences are those of means, without a test.
+    and iou_difference and ece_difference to the first study's, those of means; `comparison.against_first` tests them.
     """
     measured = tables.trials.dropna(subset=["iou"])
     key = ["dataset", "experiment", "network"]

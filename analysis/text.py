@@ -31,15 +31,25 @@ def comparison_table(rows: list[dict]):
     from rich.table import Table
 
     table = Table(
-        "data set", "metric", "configuration", "seeds", "mean", "difference", "p", "verdict", box=None, pad_edge=False
+        "data set",
+        "metric",
+        "configuration",
+        "seeds",
+        "mean",
+        "difference",
+        "effect",
+        "p",
+        "verdict",
+        box=None,
+        pad_edge=False,
     )
     for row in rows:
         form = ".0f" if row["metric"] == "steps" else ".3f"
         mean = _interval(row["mean"], row["low"], row["high"], form)
-        told = ("", "", "baseline")
+        told = ("", "", "", "baseline")
         if not row["baseline"]:
             difference = _interval(row["difference"], row["difference_low"], row["difference_high"], form)
-            told = (difference, number(row["p"], ".3f"), row["verdict"])
+            told = (difference, number(row["effect"], ".2f"), number(row["p"], ".3f"), row["verdict"])
         table.add_row(row["dataset"], NAMES[row["metric"]], row["configuration"], str(row["seeds"]), mean, *told)
     return table
 

@@ -3,14 +3,16 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from test_report import attempt
 from test_search import START, carry_out, planted, study_of
 
 from analysis import tables
-from analysis.comparison import compared, names
+from analysis.comparison import against_e1, against_first, compared, names
 from analysis.report import write
+from analysis.statistics import estimate
 from diffseg.config import Config
 from studies.agenda import Agenda
 from studies.cli import main
@@ -91,6 +93,59 @@ def test_the_program_and_the_report_show_it(ledger, tmp_path):
     page = write([ledger], tmp_path / "report.html").read_text()
     assert "Against the baseline" in page
     assert "steps to 95% of the baseline&#39;s final IoU" in page
+
+
+def small_study(path, name, effects, seeds=SEEDS):
+    """E1, and E2 with weightings whose IoU is greater by their effects."""
+    ledger, trials = Ledger(str(path), name), []
+    for weighting, effect in effects.items():
+        for seed in range(seeds):
+            leaves = {"experiment": "e1"} if weighting == "e1" else {"diffusion.weighting": weighting}
+            config = Config().with_leaves(leaves | {"diffusion.target": "x0", "seed": seed}).resolved()
+            trials.append(Trial(trial_name(config), config))
+            write_trial(ledger, trials[-1], effect, seed)
+    ledger.define(Study(name, tuple(trials), {}).definition())
+    return ledger
+
+
+def test_table1_tests_e2_against_e1_by_seed_and_image(tmp_path):
+    found = tables.load([small_study(tmp_path, "study", {"e1": 0.0, "snr+1": 0.1, "uniform": 0.0})])
+    rows = against_e1(tables.table1(found), found).set_index("variant_e2")
+    better, same = rows.loc["weighting snr+1"], rows.loc["weighting uniform"]
+    assert better["iou_difference"] == pytest.approx(10)
+    assert [better["iou_low"], better["iou_high"]] == pytest.approx([10, 10])  # the same noise in both
+    assert (better["iou_verdict"], same["iou_verdict"]) == ("better", "no evidence of a difference")
+    frame = found.trials.set_index(["experiment", "variant", "seed"])["ece"]
+    ours = [frame["e2", "weighting snr+1", seed] - frame["e1", "", seed] for seed in range(SEEDS)]
+    expected = estimate(np.array(ours)[:, None])
+    assert [better["ece_low"], better["ece_high"]] == pytest.approx([expected.low, expected.high])
+    assert better["ece_p"] == pytest.approx(2 * expected.p)  # of two rows, the smaller one
+
+
+def test_one_seed_is_tested_by_its_images_and_not_by_its_ece(tmp_path):
+    found = tables.load([small_study(tmp_path, "study", {"e1": 0.0, "snr+1": 0.1}, seeds=1)])
+    (row,) = against_e1(tables.table1(found), found).to_dict("records")
+    assert row["iou_verdict"] == "better"
+    assert row["ece_verdict"] == "not tested: one value each"
+    found = tables.load([small_study(tmp_path, "without", {"snr+1": 0.1})])
+    (row,) = against_e1(tables.table1(found), found).to_dict("records")
+    assert np.isnan(row["iou_p"])
+    assert pd.isna(row["iou_verdict"])
+
+
+def test_studies_are_tested_against_the_first_even_if_trials_are_called_alike(tmp_path):
+    ledgers = [small_study(tmp_path, "one", {"snr+1": 0.0}), small_study(tmp_path, "two", {"snr+1": 0.05})]
+    found = tables.load(ledgers)
+    assert found.trials["trial"].nunique() == SEEDS
+    first, second = against_first(tables.studies(found), found).to_dict("records")
+    assert (first["study"], second["study"]) == ("one", "two")
+    assert np.isnan(first["iou_p"])
+    assert pd.isna(first["iou_verdict"])
+    assert second["iou_difference"] == pytest.approx(5)
+    assert second["iou_low"] == pytest.approx(5)  # the same noise in both
+    assert second["iou_verdict"] == "better"
+    page = " ".join(write(ledgers, tmp_path / "report.html").read_text().split())
+    assert "▲ +5.00 <small>+5.00 to +5.00</small>" in page
 
 
 def test_without_a_baseline_the_program_says_what_is_missing(tmp_path):
