@@ -68,7 +68,10 @@ def _tables(number: int, name: str, config: Config, timesteps: int, images: int)
             "step": np.repeat([75, 100], timesteps // 2),
             "t": t,
             "log_snr": 10 - 20 * t,
-            **{name: t * draw.uniform(0.9, 1.1, len(t)) for name in ("mask_error", "loss", "weight")},
+            **{
+                name: t * draw.uniform(0.9, 1.1, len(t))
+                for name in ("mask_error", "dice_error", "cross_entropy", "loss", "weight")
+            },
         }
         found["timesteps"] = _of(name, columns, "timesteps")
     if segments:
