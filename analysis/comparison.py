@@ -111,8 +111,8 @@ def against_first(studies: pd.DataFrame, tables: Tables) -> pd.DataFrame:
     return _tested(studies, pairs, tables)
 
 
-def differences(compared: pd.DataFrame) -> alt.VConcatChart | None:
-    """Every configuration's difference to the baseline with its interval, a row of panels a metric; None without any."""
+def differences(compared: pd.DataFrame) -> alt.ConcatChart | None:
+    """Every configuration's difference to the baseline with its interval, a panel a metric and data set; None without any."""
     if compared.empty or "difference" not in compared:
         return None
     rows = compared[~compared["baseline"] & compared["difference_low"].notna()]
@@ -130,9 +130,9 @@ def differences(compared: pd.DataFrame) -> alt.VConcatChart | None:
             ),
             tooltip=["dataset", "configuration", "seeds", alt.Tooltip("difference", format=".4g"), "verdict"],
         )
-        layers = alt.layer(zero, bars, points, data=group).properties(width=260)
+        layers = alt.layer(zero, bars, points, data=group).properties(width=210)
         panels.append(layers.facet(facet=alt.Facet("dataset:N", title=None), columns=3))
-    return alt.vconcat(*panels) if panels else None
+    return alt.concat(*panels, columns=max(1, 3 // rows["dataset"].nunique())) if panels else None
 
 
 def required(tables: Tables, ledgers: list[Ledger]) -> pd.DataFrame:

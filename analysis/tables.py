@@ -25,10 +25,11 @@ GROUP = ["study", "dataset", "experiment", "network", "variant", "series"]  # tr
 class Tables:
     """The last attempts of all trials of some studies. Other tables than `trials` are read when they are asked for.
 
-    Trials of a search, which are tested on held-out images, are not among them: see `searches`. All frames have the columns
-    study, trial, attempt, experiment, dataset, network, seed; `variant`, in words the settings in which trials of one
-    experiment, data set and network differ ("" if they do not); and `series`, which names experiment, variant and, if there
-    are several, network and study, alike in all frames. Columns, units and what a row is: studies/ledger.py.
+    Trials of a search, which are tested on held-out images, are not among them: see `searches`. Those of E3 that fingerprints
+    are made of are. All frames have the columns study, trial, attempt, experiment, dataset, network, seed; `variant`, the
+    study's name of one, or in words the settings in which trials of one experiment, data set and network differ ("" if they do
+    not); and `series`, which names experiment, variant and, if there are several, network and study, alike in all frames.
+    Columns, units and what a row is: studies/ledger.py.
     """
 
     ledgers: tuple[Ledger, ...]
@@ -118,9 +119,10 @@ def load(ledgers: list[Ledger]) -> Tables:
         )
     every = pd.concat(last, ignore_index=True)
     if "config_data_held_out" in every:
-        every = every[~(every["config_data_held_out"] > 0)]
+        searched = (every["config_data_held_out"] > 0) & every["experiment"].isin(["e1", "e2"])
+        every = every[~searched]
     trials = every[every["status"] == "complete"].copy()
-    trials["variant"] = _variants(trials)
+    trials["variant"] = _named(trials, ledgers, _variants(trials))
     trials["series"] = _series(trials)
     return Tables(tuple(ledgers), trials, every[every["status"] == "failed"])
 
@@ -364,6 +366,17 @@ def _variants(trials: pd.DataFrame) -> pd.Series:
         for index, row in group.iterrows():
             labels[index] = ", ".join(_value(column, row[column]) for column in columns if not pd.isna(row[column]))
     return labels
+
+
+def _named(trials: pd.DataFrame, ledgers: list[Ledger], words: pd.Series) -> pd.Series:
+    """The names of the variants of the studies that have any, with the words where the name alone says too little."""
+    given = {ledger.study: (ledger.definition() or {}).get("variants") or {} for ledger in ledgers}
+    labels = [given[study].get(trial, "") for study, trial in zip(trials["study"], trials["trial"], strict=True)]
+    names = pd.Series(labels, index=trials.index, dtype=object)
+    key = [trials[column] for column in ("study", "experiment", "dataset", "network")]
+    alone = (names.groupby(key).transform("nunique") == 1) & (words == "")  # such as E3, which several variants need
+    enough = words.groupby([*key, names]).transform("nunique") == 1
+    return words.where((names == "") | alone, names.where(enough, names + ", " + words))
 
 
 def varying(trials: pd.DataFrame) -> list[str]:

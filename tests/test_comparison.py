@@ -68,6 +68,10 @@ def test_a_difference_is_paired_by_image_and_corrected(found):
     assert found.loc[("snr+1", "iou"), "seeds"] == SEEDS
 
 
+def test_series_are_called_by_the_studys_variants(ledger):
+    assert set(tables.load([ledger]).trials["variant"]) == set(EFFECTS)
+
+
 def test_what_is_not_of_single_images_is_compared_over_seeds(found):
     row = found.loc[("snr+1", "ece")]
     assert row["difference"] == pytest.approx(-0.01)
@@ -93,6 +97,19 @@ def test_the_program_and_the_report_show_it(ledger, tmp_path):
     page = write([ledger], tmp_path / "report.html").read_text()
     assert "Against the baseline" in page
     assert "steps to 95% of the baseline&#39;s final IoU" in page
+
+
+def test_a_variants_name_is_not_enough_where_other_settings_differ_too(tmp_path):
+    ledger, trials = Ledger(str(tmp_path), "study"), []
+    for rate, weighting in ((1e-3, "snr"), (1e-4, "snr"), (1e-3, "snr+1")):
+        leaves = {"diffusion.target": "x0", "diffusion.weighting": weighting, "training.learning_rate": rate}
+        config = Config().with_leaves(leaves).resolved()
+        trials.append(Trial(trial_name(config), config))
+        write_trial(ledger, trials[-1], 0.0, 0)
+    variants = dict(zip((trial.name for trial in trials), ("one", "one", "other"), strict=True))
+    ledger.define(Study("study", tuple(trials), {}, variants=variants).definition())
+    found = set(tables.load([ledger]).trials["variant"])
+    assert found == {"one, weighting snr, learning rate 0.001", "one, weighting snr, learning rate 0.0001", "other"}
 
 
 def small_study(path, name, effects, seeds=SEEDS):
