@@ -1,4 +1,4 @@
-"""The paper's pictures from the examples in the ledger: ensembles (Fig. 1), and the forward process (Fig. 2).
+"""The paper's pictures from the examples in the ledger: ensembles (Fig. 1), and the forward process (Fig. 2); and error maps.
 
 Charts of images, a row an example; None if the ledger holds none. Pictures are made smaller, since pages hold many.
 """
@@ -35,6 +35,24 @@ def ensembles(tables: Tables) -> alt.VConcatChart | None:
         )
         panels.append(_grid(cells.assign(src=cells["png"].map(_small)), dataset))
     return alt.vconcat(*panels)
+
+
+def error_maps(tables: Tables) -> alt.VConcatChart | None:
+    """Where an ensemble errs and where it doubts: |mean − truth| (1 is white) beside the standard deviation (0.5 is white)."""
+    panels = []
+    for dataset, ours in _some(tables.examples).groupby("dataset", sort=True):
+        truths = {row.image: np.asarray(_opened(row.png), int) for row in ours[ours["kind"] == "truth"].itertuples()}
+        found = ours[ours["kind"].isin(["mean", "sd"])].sort_values(["series", "kind"])
+        cells = []
+        for row in found.to_dict("records"):
+            picture = _opened(row["png"])
+            if row["kind"] == "mean":
+                picture = Image.fromarray(np.abs(np.asarray(picture, int) - truths[row["image"]]).astype(np.uint8))
+            kind = {"mean": "error", "sd": "sd"}[row["kind"]]
+            cells.append(row | {"column": f"{row['series']}, {kind}", "src": _uri(picture)})
+        if cells:
+            panels.append(_grid(pd.DataFrame(cells), dataset))
+    return alt.vconcat(*panels) if panels else None
 
 
 def forward_process(tables: Tables) -> alt.VConcatChart | None:

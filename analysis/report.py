@@ -114,6 +114,11 @@ CHARTS = {  # in the report's order: what each shows, and what it needs
         "diagonal) where sampled masks are as likely as they are frequent",
         "complete trials of E1 or E2, by a version that records it of every image",
     ),
+    pictures.error_maps: (
+        "Test images: where the ensembles' means differ from the truth, and where their members differ (standard deviation); "
+        "white is 1 for the error and 0.5 for the deviation",
+        "complete trials of E1 or E2 with inference.examples above 0",
+    ),
     uncertainty.ged_over_samples: (
         "Generalised energy distance over the number of samples: as published, which falls with it even for a"
         " perfect model, and without that bias",

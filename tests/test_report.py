@@ -481,6 +481,14 @@ def test_pictures_of_the_forward_process_follow_the_log_snr(found):
     assert sum(label.endswith(", mean") for label in set(rows["label"])) == 3
 
 
+def test_error_maps_are_the_distance_of_mean_and_truth(found):
+    rows = pd.DataFrame(values(pictures.error_maps(found)))
+    assert rows["label"].str.rsplit(", ", n=1).str[1].value_counts().to_dict() == {"error": 12, "sd": 12}
+    for row in rows.to_dict("records"):  # truth 60, mean 120, sd 180 of 255
+        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(row["src"].split(",")[1]))))
+        assert set(pixels.ravel()) == {180 if row["label"].endswith("sd") else 60}
+
+
 def test_two_studies_are_compared(ledger, tmp_path):
     other = Ledger(str(tmp_path), "better")
     chosen = configs(("e1", "e2"))
