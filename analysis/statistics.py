@@ -10,6 +10,7 @@ from scipy import stats
 
 RESAMPLES = 2000
 LEVEL = 0.05  # of a test
+ROUNDING = 1e-9  # of a mean, below which values count as equal
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def estimate(values: np.ndarray, level: float = 0.95, seed: int = 0) -> Estimate
     half = stats.t.ppf((1 + level) / 2, freedom) * error
     p = 2 * stats.t.sf(abs(mean) / error, freedom) if error else float(mean == 0)
     spread = max(_sd(values.mean(0)), _sd(values.mean(1)))
-    effect = mean / spread if spread else np.nan
+    effect = mean / spread if spread > ROUNDING * abs(mean) else np.nan
     return Estimate(mean, mean - half, mean + half, float(p), float(effect))
 
 

@@ -49,9 +49,13 @@ def comparison_table(rows: list[dict]):
         told = ("", "", "", "baseline")
         if not row["baseline"]:
             difference = _interval(row["difference"], row["difference_low"], row["difference_high"], form)
-            told = (difference, number(row["effect"], ".2f"), number(row["p"], ".3f"), row["verdict"])
+            told = (difference, number(row["effect"], ".2f"), _p(row["p"]), row["verdict"])
         table.add_row(row["dataset"], NAMES[row["metric"]], row["configuration"], str(row["seeds"]), mean, *told)
     return table
+
+
+def _p(value: float | None) -> str:
+    return "<0.001" if value is not None and value < 0.001 else number(value, ".3f")
 
 
 def _interval(mean: float, low: float | None, high: float | None, form: str) -> str:

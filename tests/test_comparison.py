@@ -162,7 +162,7 @@ def test_studies_are_tested_against_the_first_even_if_trials_are_called_alike(tm
     assert second["iou_low"] == pytest.approx(5)  # the same noise in both
     assert second["iou_verdict"] == "better"
     page = " ".join(write(ledgers, tmp_path / "report.html").read_text().split())
-    assert "▲ +5.00 <small>+5.00 to +5.00</small>" in page
+    assert "▲ +5.00 <br><small>+5.00 to +5.00</small><br><small>better, p &lt; 0.001</small></td>" in page
 
 
 def test_without_a_baseline_the_program_says_what_is_missing(tmp_path):
