@@ -35,6 +35,7 @@ def weighted(dataset: str, roots: dict[str, str], settings: dict[str, Any]) -> C
         "diffusion.weighting": "fingerprint",
         "diffusion.fingerprint_steps": E3_STEPS,
         "inference.timestep_images": TIMESTEP_IMAGES,
+        "training.snapshots": [1.0],  # what the network knew before its end has no part in a fingerprint
     }
     study = read(SOURCE, {dataset: roots[dataset]}, own | settings, experiments=("e2",))
     found = [trial.config for trial in study.trials if trial.config.fingerprint_trials()]
