@@ -1,7 +1,11 @@
 """Costs that are promised, as ratios within one run."""
 
 import copy
+import os
+import platform
 import statistics
+import subprocess
+import sys
 import time
 import types
 
@@ -14,6 +18,7 @@ from diffseg.config import Config
 from diffseg.experiments import build_network
 from diffseg.networks.blocks import Attention
 from diffseg.training import Hooks, start, train
+from studies.session import MEMORY
 
 SEGDIFF = {  # its published augmentation, on crops
     "data.augment.flips": "both",
@@ -127,3 +132,25 @@ def test_a_step_costs_no_more_than_the_published_networks(network):
     ratio = statistics.median(mine for mine, _ in pairs) / statistics.median(theirs for _, theirs in pairs)
     print(f"{network}: {ratio:.2f} of the plain step")
     assert ratio < 1.05
+
+
+MAKE_AND_FREE = """
+import resource, threading, torch
+def make_and_free():
+    for round in range(30):
+        if round == 20:  # the heap has found its size
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(2**24)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+thread = threading.Thread(target=make_and_free)  # as in Ray Train
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="these are settings of glibc")
+def test_workers_keep_the_memory_of_tensors_that_they_free():
+    """Of a tensor of 64 MiB, which is 16,384 pages."""
+    command = [sys.executable, "-c", MAKE_AND_FREE]
+    done = subprocess.run(command, env=os.environ | MEMORY, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 1000
