@@ -244,8 +244,7 @@ def _provenance(found: Tables, ledgers: list[Ledger]) -> dict:
             versions.setdefault(package, set()).add(version)
     commits = {
         f"{row.git_commit[:12]}{' (changed since)' if row.dirty else ''}"
-        for row in found.trials.itertuples()
-        if row.git_commit
+        for row in found.trials.dropna(subset=["git_commit"]).itertuples()
     }
     return {
         "commands": [command for ledger in ledgers if (command := (ledger.definition() or {}).get("command"))],

@@ -550,6 +550,15 @@ def test_the_page_is_whole_and_nothing_of_the_users_is_markup(ledger, tmp_path):
         assert json.JSONDecoder().raw_decode(specs[start:])[0]["$schema"]
 
 
+def test_trials_of_an_installed_program_have_no_commit(tmp_path):
+    ledger, config = Ledger(str(tmp_path), "study"), configs(("e1",))[0]
+    rows = attempt(config, trial_name(config))
+    rows["trials"][0] |= {"git_commit": None, "dirty": False}
+    ledger.define({"trials": {}, "command": "diffseg run study"})
+    ledger.write(trial_name(config), 1, rows)
+    assert "To make this again:" in write([ledger], tmp_path / "report.html").read_text()
+
+
 def test_a_half_done_study_says_what_is_missing(tmp_path):
     ledger = ledger_of(tmp_path, configs(("e1",)))
     page = write([ledger], tmp_path / "report.html").read_text()
