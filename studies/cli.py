@@ -35,7 +35,7 @@ def _roots(_ctx, _param, values: tuple[str, ...]) -> dict[str, str]:
         name, equals, root = value.partition("=")
         if not equals or not name or not root:
             raise click.BadParameter(f"got '{value}', but data are named NAME=ROOT, such as --data isic16=/data/isic16")
-        roots[name] = str(Path(root).expanduser().absolute())
+        roots[name] = root if "://" in root else str(Path(root).expanduser().absolute())
     return roots
 
 
@@ -46,7 +46,12 @@ store_option = click.option(
     help="Where studies are kept: a folder or a URI.  [default: $DIFFSEG_STORE, or results]",
 )
 data_option = click.option(
-    "--data", "roots", multiple=True, callback=_roots, metavar="NAME=ROOT", help="Where a data set lies; repeatable."
+    "--data",
+    "roots",
+    multiple=True,
+    callback=_roots,
+    metavar="NAME=ROOT",
+    help="Where a data set lies, as every node sees it: a folder or a URI; repeatable.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 name_option = click.option("--name", help="Name of the study in the store.  [default: STUDY]")
@@ -201,7 +206,7 @@ def fingerprint(dataset, settings, store, roots, cpus, gpus, as_json, quick, add
 
     config, roots, ledger = _fingerprint_of(dataset, settings, store, roots)
     if quick:
-        found = estimate(config, roots[dataset], Path(store) / "cache")
+        found = estimate(config, roots[dataset], store)
         _show(to_dict(found), as_json, lambda _: table(found))
         return
     wanted, definition = study_of(config, roots, shlex.join(["diffseg", *sys.argv[1:]])), ledger.definition()
@@ -229,7 +234,7 @@ def recommend(dataset, settings, store, roots, output):
     config, roots, ledger = _fingerprint_of(dataset, settings, store, roots)
     found = measured(config, ledger)
     source = "measured by E3" if found else "estimated without training"
-    choices = recommendation(found or quick(config, roots[dataset], Path(store) / "cache"))
+    choices = recommendation(found or quick(config, roots[dataset], store))
     path = Path(output or f"{dataset}.toml")
     path.write_text(study_file(config, choices, source))
     for choice in choices:
@@ -314,7 +319,7 @@ def compare(study, store, as_json):
 @click.argument("studies", nargs=-1, required=True, metavar="STUDY...")
 @store_option
 @click.option(
-    "--output", type=click.Path(dir_okay=False), help="The file to write.  [default: STORE/STUDY/report.html]"
+    "--output", type=click.Path(dir_okay=False), help="The file to write.  [default: report.html in the study's folder]"
 )
 @click.option(
     "--png", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="Also write every chart there."
@@ -324,7 +329,7 @@ def report(studies, store, output, png):
     from analysis.report import write
 
     ledgers = [_ledger(study, store) for study in studies]
-    click.echo(write(ledgers, Path(output) if output else Path(ledgers[0].root) / "report.html", png))
+    click.echo(write(ledgers, Path(output) if output else _beside(ledgers[0], "report.html"), png))
 
 
 @main.command()
@@ -350,7 +355,7 @@ def dashboard(study, store, port, tensorboard):
 
     from analysis.export import journal
 
-    storage = journal(found, Path(ledger.root) / "dashboard.journal")
+    storage = journal(found, _beside(ledger, "dashboard.journal"))
     try:
         optuna_dashboard.run_server(storage, host="127.0.0.1", port=port)
     except OSError as error:
@@ -385,20 +390,25 @@ def predict(study, trial, inputs, store, output, device):
     beginning or end of it.
     """
     from diffseg.predict import run as run_prediction
+    from studies.folder import Copy
     from studies.state import named, trained_scaling
     from studies.study import trial_name
 
     wanted, ledger = _stored(study, store)
-    chosen, work = named(wanted, ledger, trial), Path(ledger.root) / "work"
+    chosen = named(wanted, ledger, trial)
+
+    def folder_of(name: str) -> Path:
+        return Copy(ledger.folder.at(f"work/{name}")).fetch()
+
     with _progress("predicting") as on_progress:
         written = run_prediction(
             chosen.config,
-            work / chosen.name,
+            folder_of(chosen.name),
             trained_scaling(ledger, chosen),
             list(inputs),
             output,
             device,
-            folder_of=lambda member: work / trial_name(member),
+            folder_of=lambda member: folder_of(trial_name(member)),
             on_progress=on_progress,
         )
     click.echo(f"{len(written)} files in {output}")
@@ -512,6 +522,11 @@ def _ledger(study: str, store: str):
     return existing(store, study)
 
 
+def _beside(ledger, name: str) -> Path:
+    """Where a file made of a study goes: into its folder, or if that is behind a URI, here."""
+    return ledger.folder.local / name if ledger.folder.local else Path(f"{ledger.study}-{name}")
+
+
 def _finish(study, ledger, finished: bool, with_report: bool) -> None:
     from studies.state import counts, states
 
@@ -521,7 +536,7 @@ def _finish(study, ledger, finished: bool, with_report: bool) -> None:
     if with_report:
         from analysis.report import write
 
-        click.echo(write([ledger], Path(ledger.root) / "report.html"))
+        click.echo(write([ledger], _beside(ledger, "report.html")))
     failed = counts(states(study, ledger))["failed"]
     if failed:
         click.echo(

@@ -9,8 +9,6 @@ Killed before 2, nothing has happened; killed after it, nothing is lost. The nex
 """
 
 import json
-import os
-from pathlib import Path
 from uuid import uuid4
 
 import pyarrow as pa
@@ -26,11 +24,9 @@ ROW_GROUP = 20_000  # rows: what a reader who wants one trial has to read
 
 
 def compact(ledger: Ledger) -> int:
-    """Merge what is not merged yet; return how many attempts that were. Raises UserError if a file is damaged, if the study
-    is being run, or if its store is no folder."""
-    if "://" in ledger.store:
-        raise UserError(f"the store {ledger.store} can be read, but compacting needs a folder: give --store DIR")
-    lock = Lock(Path(ledger.root))
+    """Merge what is not merged yet; return how many attempts that were. Raises UserError if a file is damaged, or if the
+    study is being run."""
+    lock = Lock(ledger.folder)
     lock.acquire()
     try:
         return merge(ledger)
@@ -59,42 +55,39 @@ def sweep(ledger: Ledger) -> None:
     for table in sorted(SCHEMAS, key=lambda table: table == "trials"):
         for file in ledger.names(table):
             if file in replaced or (is_merged(file) and file not in ended):
-                _remove(Path(ledger.root) / table / file)
+                _remove(ledger, f"{table}/{file}")
 
 
-def _remove(path: Path) -> None:
-    path.unlink()
+def _remove(ledger: Ledger, name: str) -> None:
+    ledger.folder.remove(name)
 
 
 def _merge(ledger: Ledger, table: str, files: list[str], name: str) -> None:
     """One table's files as one, on the disk before it has its name."""
     if not files:
         return
-    folder = Path(ledger.root)
     schema = ledger.dataset(table).schema
     if table == "trials":
         names = files + [old for file in files if is_merged(file) for old in ledger.stands_for(file)]
         schema = schema.with_metadata({STANDS_FOR: json.dumps(sorted(names))})
-    temporary = folder / "tmp" / uuid4().hex
-    temporary.parent.mkdir(exist_ok=True)
-    with temporary.open("wb") as sink:
-        rows = 0
-        with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
-            for part in _parts(folder / table, files, schema.remove_metadata()):
-                writer.write_table(part, row_group_size=ROW_GROUP)
-                rows += part.num_rows
-        sink.flush()
-        os.fsync(sink.fileno())  # the small files are about to go
-    assert pq.read_metadata(temporary).num_rows == rows
-    temporary.replace(folder / table / name)
+    rows = 0
+    with (
+        ledger.folder.writing(f"{table}/{name}", durable=True) as sink,  # the small files are about to go
+        pq.ParquetWriter(sink, schema, compression="zstd") as writer,
+    ):
+        for part in _parts(ledger, table, files, schema.remove_metadata()):
+            writer.write_table(part, row_group_size=ROW_GROUP)
+            rows += part.num_rows
+    path = f"{ledger.root}/{table}/{name}"
+    assert pq.read_metadata(path, filesystem=ledger.filesystem).num_rows == rows
 
 
-def _parts(folder: Path, files: list[str], schema: pa.Schema):
+def _parts(ledger: Ledger, table: str, files: list[str], schema: pa.Schema):
     """The files' rows in tables of about BATCH bytes; the merged ones, which are large, piece by piece."""
     pending, size = [], 0
     for file in files:
         try:
-            source = pq.ParquetFile(folder / file)
+            source = pq.ParquetFile(f"{ledger.root}/{table}/{file}", filesystem=ledger.filesystem)
             pieces = source.iter_batches(ROW_GROUP) if is_merged(file) else [source.read()]
             for piece in pieces:
                 pending.append(_cast(piece, schema))
@@ -104,7 +97,7 @@ def _parts(folder: Path, files: list[str], schema: pa.Schema):
                     pending, size = [], 0
         except (pa.ArrowInvalid, OSError) as error:
             raise UserError(
-                f"{folder / file} is damaged ({error}), so nothing was merged: `diffseg run` sets it aside first"
+                f"{ledger.root}/{table}/{file} is damaged ({error}), so nothing was merged: `diffseg run` sets it aside first"
             ) from None
     if pending:
         yield pa.concat_tables(pending)

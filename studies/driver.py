@@ -3,13 +3,13 @@
 import asyncio
 import logging
 import traceback
-from pathlib import Path
 
 from ray import tune
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from studies.worker import Order, record_failure, work
+from studies.ledger import Ledger
+from studies.worker import SCRATCH, NotShared, Order, record_failure, work
 
 WORKER_DEATHS = 3  # after so many more a trial counts as failed
 
@@ -24,21 +24,31 @@ def drive(config: dict) -> None:
         scaling_config=ScalingConfig(num_workers=1, use_gpu=bool(order.gpus), resources_per_worker=resources),
         run_config=RunConfig(
             name=f"{order.trial}-{order.attempt}-{tune.get_context().get_trial_id()}",  # nothing of it is ever restored
-            storage_path=order.scratch,
+            **scratch(order.ledger),
             failure_config=FailureConfig(max_failures=WORKER_DEATHS),
         ),
     )
     try:
-        status = trainer.fit().return_value
+        found = trainer.fit().return_value
+        status = record_failure(order, found["unshared"]) if isinstance(found, dict) else found
     except Exception as fault:  # the worker died again and again, or could not be started
         logging.error("%s", traceback.format_exc())
         status = record_failure(order, f"its worker died {WORKER_DEATHS + 1} times ({type(fault).__name__}: {fault})")
     tune.report({"status": status, "finished": True})
 
 
-def loop(config: dict) -> str:
-    """Ray Train's training function, on the worker."""
-    return work(Order(**config))
+def loop(config: dict) -> str | dict:
+    """Ray Train's training function, on the worker; its result comes back to the driver, who has the store in any case."""
+    try:
+        return work(Order(**config))
+    except NotShared as error:
+        return {"unshared": str(error)}
+
+
+def scratch(ledger: Ledger) -> dict:
+    """Where Ray's own files go, which nobody needs after the session: settings of both kinds of RunConfig."""
+    folder = ledger.folder.at(SCRATCH)
+    return {"storage_path": folder.path} | ({} if folder.local else {"storage_filesystem": folder.filesystem})
 
 
 class LeanTrainer(TorchTrainer):
@@ -69,7 +79,8 @@ def _note_placement_group(config: dict):
     class Note(WorkerGroupCallback):
         def after_worker_group_start(self, worker_group) -> None:
             group = worker_group.get_worker_group_state().placement_group_handle.placement_group
-            _note(Order(**config)).write_text(group.id.hex())
+            order = Order(**config)
+            order.ledger.folder.write(_note(order), group.id.hex().encode())
 
     return Note()
 
@@ -79,11 +90,10 @@ def free_placement_group(order: Order) -> None:
     from ray._raylet import PlacementGroupID
     from ray.util.placement_group import PlacementGroup, remove_placement_group
 
-    note = _note(order)
-    if note.exists():
-        remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(note.read_text()))))
-        note.unlink()
+    if note := order.ledger.folder.read(_note(order)):
+        remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(note.decode()))))
+        order.ledger.folder.remove(_note(order))
 
 
-def _note(order: Order) -> Path:
-    return Path(order.scratch) / f"{order.trial}.placement-group"
+def _note(order: Order) -> str:
+    return f"{SCRATCH}/{order.trial}.placement-group"

@@ -4,12 +4,12 @@ import itertools
 import json
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from diffseg.config import Config
 from diffseg.errors import UserError
 from diffseg.fingerprint import Fingerprint, fingerprint
+from studies.folder import cache_of, fetched
 from studies.ledger import Ledger
 from studies.study import Study, Trial, read, trial_name
 
@@ -64,7 +64,7 @@ def measured(config: Config, ledger: Ledger) -> Fingerprint | None:
     return fingerprint(of, config.diffusion.fingerprint)
 
 
-def quick(config: Config, root: str, cache: Path) -> Fingerprint:
+def quick(config: Config, root: str, store: str) -> Fingerprint:
     """An estimate without training. Raises UserError for the kinds that it has no error of."""
     from diffseg import data
     from diffseg.patches import errors_without_training
@@ -75,7 +75,7 @@ def quick(config: Config, root: str, cache: Path) -> Fingerprint:
             "take mask-error or entropy-rate, or leave out --quick"
         )
     e3 = config.fingerprint_trials()[0]
-    dataset = data.load(e3.data, Path(root), cache)
+    dataset = data.load(e3.data, fetched(root), cache_of(store))
     return fingerprint([errors_without_training(dataset, e3)], config.diffusion.fingerprint)
 
 

@@ -17,8 +17,6 @@ import contextlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -26,6 +24,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from diffseg.errors import UserError
+from studies.folder import Folder
 
 # Means over the test images, and whether more is better. From iou_raters on, of data with several raters only.
 METRICS = {
@@ -103,12 +102,13 @@ class Ledger:
     study: str
 
     def __post_init__(self):
-        if "://" in self.store:
-            filesystem, root = pafs.FileSystem.from_uri(self.store)
-        else:
-            filesystem, root = pafs.LocalFileSystem(), str(Path(self.store).expanduser().absolute())
-        object.__setattr__(self, "filesystem", filesystem)
-        object.__setattr__(self, "root", f"{root}/{self.study}")
+        try:
+            folder = Folder.of(self.store).at(self.study)
+        except (OSError, ValueError) as error:
+            raise UserError(f"the store {self.store} cannot be used ({error}): give another with --store DIR") from None
+        object.__setattr__(self, "folder", folder)
+        object.__setattr__(self, "filesystem", folder.filesystem)
+        object.__setattr__(self, "root", folder.path)
 
     def write(self, trial: str, attempt: int, tables: dict[str, list[dict]]) -> None:
         """Record one attempt: rows by table, `trials` holding one row, written last."""
@@ -207,25 +207,22 @@ class Ledger:
         ]
         for file in {path.split("/")[1] for path in damaged}:
             for table in SCHEMAS:  # `trials` first: without its row the rest no longer counts
-                self._move(f"{self.root}/{table}/{file}", f"{self.root}/damaged/{table}/{file}")
+                self.folder.move(f"{table}/{file}", f"damaged/{table}/{file}")
         return [f"{self.root}/{path}" for path in damaged]
 
     def definition(self) -> dict | None:
         """The study's desired state, as `run` wrote it last; None if the study does not exist."""
-        try:
-            with self.filesystem.open_input_stream(f"{self.root}/study.json") as file:
-                return json.loads(file.read())
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+        content = self.folder.read("study.json")
+        return None if content is None else json.loads(content)
 
     def defined(self) -> bool:
         """Whether the study exists."""
-        return self.filesystem.get_file_info(f"{self.root}/study.json").type == pafs.FileType.File
+        return self.folder.exists("study.json")
 
     def define(self, definition: dict) -> None:
         """Write the desired state. Raises UserError if the store cannot be written."""
         try:
-            self._replace("study.json", json.dumps(definition, indent=1).encode())
+            self.folder.write("study.json", json.dumps(definition, indent=1).encode())
         except OSError as error:
             raise UserError(
                 f"the store {self.store} cannot be written ({error}): give another with --store DIR"
@@ -234,21 +231,7 @@ class Ledger:
     def _write(self, path: str, table: pa.Table) -> None:
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
-        self._replace(path, sink.getvalue())
-
-    def _replace(self, path: str, content) -> None:
-        target = f"{self.root}/{path}"
-        temporary = f"{self.root}/tmp/{uuid4().hex}"
-        self.filesystem.create_dir(temporary.rpartition("/")[0])
-        self.filesystem.create_dir(target.rpartition("/")[0])
-        with self.filesystem.open_output_stream(temporary) as file:
-            file.write(content)
-        self.filesystem.move(temporary, target)
-
-    def _move(self, source: str, target: str) -> None:
-        self.filesystem.create_dir(target.rpartition("/")[0])
-        with contextlib.suppress(FileNotFoundError):
-            self.filesystem.move(source, target)
+        self.folder.write(path, sink.getvalue())
 
     def names(self, table: str) -> list[str]:
         found = self.filesystem.get_file_info(pafs.FileSelector(f"{self.root}/{table}", allow_not_found=True))

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 
 from ray.tune.search import Searcher
 
 from studies.agenda import Agenda
 from studies.driver import free_placement_group
+from studies.folder import patiently
 from studies.study import Trial
-from studies.worker import Order
+from studies.worker import STOP, Order
 
 DRIVER_DEATHS = 3  # after so many an order is given up for this session
 
@@ -21,17 +21,17 @@ class Missing(Searcher):
     says what is missing.
     """
 
-    def __init__(self, agenda: Agenda, order: Callable[[Trial], Order], stop_file: Path):
+    def __init__(self, agenda: Agenda, order: Callable[[Trial], Order]):
         super().__init__()
-        self._agenda, self._order, self._stop_file = agenda, order, stop_file
+        self._agenda, self._order = agenda, order
         self._proposed: dict[str, Order] = {}
         self._deaths: dict[str, int] = {}
         self._idle = False  # nothing is to be done until something ends
 
     def suggest(self, trial_id: str) -> dict | str | None:
-        if self._stop_file.exists():
+        if patiently(lambda: self._agenda.ledger.folder.exists(STOP)):
             return Searcher.FINISHED
-        trial = None if self._idle else self._agenda.next(self._busy())
+        trial = None if self._idle else patiently(lambda: self._agenda.next(self._busy()))
         if trial is None:
             self._idle = bool(self._proposed)  # a driver that dies now would bring its order back
             return None if self._idle else Searcher.FINISHED

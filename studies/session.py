@@ -5,9 +5,9 @@ Nothing of Ray's own experiment state is kept: the next session looks at the led
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
+import threading
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -16,10 +16,11 @@ from diffseg.errors import UserError
 from studies.agenda import Agenda
 from studies.compaction import MANY, merge, sweep
 from studies.display import Display
+from studies.folder import Folder
 from studies.ledger import Ledger
 from studies.lock import Lock
 from studies.study import Study, Trial
-from studies.worker import Order
+from studies.worker import SCRATCH, STOP, Order
 
 DRIVER = "driver"  # the resource that drivers hold, so that CPUs stay whole for workers
 # glibc gives large tensors back to the system as soon as they are freed, and the kernel clears their pages again for the next
@@ -64,67 +65,60 @@ def run(
     Raises UserError if the store cannot be used, the study is being run already, its trials fit on no node, or a search
     has no prospect of success.
     """
-    if "://" in ledger.store:
-        raise UserError(
-            f"the store {ledger.store} can be read, but running needs a folder that all nodes share: give --store DIR"
-        )
     display = Display(
         study, ledger, quiet
     )  # it also finds sizes that a network cannot take, before anything is written
-    folder = Path(ledger.root)
-    lock, stop_file = Lock(folder), folder / "stop"
-    scratch = folder / "scratch"  # Ray's own files, which nobody needs after the session
+    folder, lock = ledger.folder, Lock(ledger.folder)
     lock.acquire()
     try:
         Agenda(study, ledger).check()
         ledger.define(study.definition())
-        stop_file.unlink(missing_ok=True)
-        for leftover in (scratch, folder / "tmp"):  # of a session that was killed
-            shutil.rmtree(leftover, ignore_errors=True)
+        folder.remove(STOP)
+        for leftover in (SCRATCH, "tmp"):  # of a session that was killed
+            folder.at(leftover).clear()
         sweep(ledger)
-        scratch.mkdir()
         for path in ledger.set_aside_damaged():
             print(
-                f"warning: {path} was damaged and is set aside in {folder / 'damaged'}; its trial runs again",
+                f"warning: {path} was damaged and is set aside in {folder.path}/damaged; its trial runs again",
                 flush=True,
             )
         agenda = Agenda(study, ledger, retry)
         if not agenda.done():
-            _run_missing(agenda, resources, address, scratch, stop_file, display)
+            _run_missing(agenda, resources, address, display)
         if problem := agenda.problem():
             raise UserError(problem)
         with contextlib.suppress(UserError):  # a file was damaged meanwhile, which the next session sets aside
             merge(ledger, at_least=MANY)
         return Agenda(study, ledger).done()
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        folder.at(SCRATCH).clear()
         lock.release()
 
 
-def _run_missing(agenda, resources, address, scratch, stop_file, display) -> None:
+def _run_missing(agenda, resources, address, display) -> None:
     os.environ |= ENVIRONMENT
     import ray
     from ray import tune
 
-    from studies.driver import drive
+    from studies.driver import drive, scratch
     from studies.searcher import Missing
 
-    with _ray(address), _stopping(stop_file):
+    with _ray(address), _stopping(agenda.ledger.folder):
         if DRIVER not in ray.cluster_resources():
             raise UserError(
                 f"the Ray cluster has no resource '{DRIVER}': start its head with --resources='{{\"{DRIVER}\": 1000}}'"
             )
         share, concurrent = place(resources, [node["Resources"] for node in ray.nodes() if node["Alive"]])
-        order = partial(_order, agenda.study, agenda.ledger, share, scratch, stop_file, _commit())
+        order = partial(_order, agenda.study, agenda.ledger, share, _commit())
         tuner = tune.Tuner(
             tune.with_resources(drive, {DRIVER: 1}),
             tune_config=tune.TuneConfig(
-                search_alg=Missing(agenda, order, stop_file),
+                search_alg=Missing(agenda, order),
                 num_samples=-1,
                 max_concurrent_trials=concurrent,
                 reuse_actors=True,
             ),
-            run_config=tune.RunConfig(name="tune", storage_path=str(scratch), verbose=0),
+            run_config=tune.RunConfig(name="tune", verbose=0, **scratch(agenda.ledger)),
         )
         with display:
             tuner.fit()
@@ -147,9 +141,9 @@ def place(resources: Resources, nodes: list[dict[str, float]]) -> tuple[Resource
     return share, min(concurrent, resources.concurrency or concurrent)
 
 
-def _order(study, ledger, share, scratch, stop_file, commit: tuple[str | None, bool], trial: Trial) -> Order:
+def _order(study, ledger, share, commit: tuple[str | None, bool], trial: Trial) -> Order:
     return Order(
-        store=str(Path(ledger.store).absolute()),
+        store=ledger.store if "://" in ledger.store else str(Path(ledger.store).expanduser().absolute()),
         study=study.name,
         trial=trial.name,
         attempt=ledger.attempts().get(trial.name, 0) + 1,
@@ -157,8 +151,6 @@ def _order(study, ledger, share, scratch, stop_file, commit: tuple[str | None, b
         root=study.roots.get(trial.config.data.name),
         cpus=share.cpus,
         gpus=share.gpus,
-        stop_file=str(stop_file),
-        scratch=str(scratch),
         commit=commit[0],
         dirty=commit[1],
         rungs=trial.rungs and asdict(trial.rungs),
@@ -191,13 +183,15 @@ def _ray(address: str | None):
 
 
 @contextlib.contextmanager
-def _stopping(stop_file: Path):
+def _stopping(folder: Folder):
     """Ctrl-C and SIGTERM make trials leave a checkpoint and end; a second Ctrl-C ends at once."""
+    told = threading.Event()
 
     def stop(number, frame):
-        if stop_file.exists():
+        if told.is_set():
             raise KeyboardInterrupt
-        stop_file.touch()
+        told.set()
+        folder.write(STOP, b"")
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -3,7 +3,6 @@
 import json
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 
 from diffseg.errors import UserError
 from studies.ledger import METRICS, Ledger
@@ -37,7 +36,7 @@ class TrialState:
 def states(study: Study, ledger: Ledger) -> list[TrialState]:
     """Every trial's state, in the study's order."""
     rows = {row["trial"]: row for row in ledger.last([*METRICS, "status", "seconds", "error", "log"])}
-    held = Lock(Path(ledger.root)).held()
+    held = Lock(ledger.folder).held()
     return [_state(trial.name, ledger, rows.get(trial.name, {}), held) for trial in study.known(ledger)]
 
 
@@ -47,7 +46,7 @@ def counts(found: list[TrialState]) -> dict[str, int]:
 
 
 def _state(trial: str, ledger: Ledger, row: dict, held: bool) -> TrialState:
-    progress, attempt = read(Path(ledger.root) / "work" / trial), row.get("attempt", 0)
+    progress, attempt = read(ledger.folder.at(f"work/{trial}")), row.get("attempt", 0)
     if progress is not None:  # its attempt has not ended
         return TrialState(
             trial, "running" if held and progress.phase != "stopped" else "interrupted", attempt + 1, progress, row
@@ -92,8 +91,8 @@ def trial_details(study: Study, ledger: Ledger, name: str) -> dict:
     """One trial's configuration, last attempt and the end of its log. Raises UserError unless the name fits just one."""
     trial = named(study, ledger, name)
     (state,) = (state for state in states(study, ledger) if state.trial == trial.name)
-    log = Path(ledger.root) / "work" / trial.name / "log.txt"
-    tail = log.read_text(errors="replace").splitlines()[-40:] if log.exists() else []
+    log = ledger.folder.read(f"work/{trial.name}/log.txt") or b""
+    tail = log.decode(errors="replace").splitlines()[-40:]
     row = next((row for row in ledger.last() if row["trial"] == trial.name), {})
     shown = {key: value for key, value in row.items() if not key.startswith("config")}
     return {**state.to_dict(), **shown, "config": trial.config.model_dump(mode="json"), "log_tail": tail}

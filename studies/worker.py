@@ -16,14 +16,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffseg import config as configuration
+from diffseg.config import Config
 from diffseg.errors import Stopped, UserError
+from studies.folder import Copy, Folder, cache_of, fetched, patiently
 from studies.ledger import Ledger
+from studies.progress import NAME as PROGRESS
 from studies.progress import Reporter
 from studies.pruning import reached
 from studies.search import Rungs
 from studies.study import trial_name
 
+SCRATCH = "scratch"  # the folder of a study for Ray's own files, which nobody needs after the session
+STOP = "stop"  # the file of a study by whose existence its trials end at a checkpoint
 PACKAGES = ("diffseg", "torch", "numpy", "monai", "ray", "optuna", "pyarrow")
+
+
+class NotShared(Exception):
+    """A node has another store than the session."""
 
 
 @dataclass(frozen=True)
@@ -38,31 +47,39 @@ class Order:
     root: str | None  # of the data set
     cpus: float
     gpus: float
-    stop_file: str  # the worker stops at a checkpoint once this file exists
-    scratch: str  # folder for Ray Train's own files, which nobody needs afterwards
     commit: str | None
     dirty: bool
     rungs: dict | None = None  # fields of Rungs: where it is compared with others while it runs
 
     @property
-    def folder(self) -> Path:
+    def ledger(self) -> Ledger:
+        return Ledger(self.store, self.study)
+
+    @property
+    def folder(self) -> Folder:
         """Checkpoints, progress and log of the trial."""
-        return Path(Ledger(self.store, self.study).root) / "work" / self.trial
+        return self.ledger.folder.at(f"work/{self.trial}")
 
 
 def work(order: Order) -> str:
-    """Run the trial to its end, from its last checkpoint if there is one; return its status."""
-    order.folder.mkdir(parents=True, exist_ok=True)
+    """Run the trial to its end, from its last checkpoint if there is one; return its status.
+
+    Raises OSError if the store is out of reach for long, and NotShared if it is not the study's store on this node.
+    """
+    patiently(lambda: _check_store(order))
+    copy = Copy(order.folder)
+    patiently(copy.fetch)
     progress = Reporter(order.folder, configuration.load(order.config).steps)
     started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
-    with _logging_to(order.folder / "log.txt"):
+    with _logging_to(copy.path / "log.txt"):
         logging.info("attempt %d on %s: %s", order.attempt, socket.gethostname(), order.config)
         tables = {}
         try:
-            tables, error = _run(order, progress)
+            tables, error = _run(order, progress, copy)
             status = "pruned" if error else "complete"
         except Stopped as stop:
             logging.info("%s", stop)
+            patiently(copy.push)
             progress.write("stopped")
             return "stopped"
         except UserError as fault:
@@ -74,21 +91,30 @@ def work(order: Order) -> str:
         (found,) = tables.pop("trials", [{}])
         seconds = time.perf_counter() - clock + found.pop("resumed_seconds", 0.0)
         row |= {"seconds": seconds, "gpu_seconds": order.gpus * seconds} | found
-        Ledger(order.store, order.study).write(order.trial, order.attempt, {**tables, "trials": [row]})
         logging.info("%s after %.1f s %s", status, seconds, error or "")
-    progress.remove()
+        patiently(copy.push)
+        patiently(lambda: order.ledger.write(order.trial, order.attempt, {**tables, "trials": [row]}))
+    patiently(progress.remove)
     return status
 
 
 def record_failure(order: Order, error: str) -> str:
     """Record an attempt that ended without its worker having been able to say so."""
     row = _row(order, "failed", error, datetime.datetime.now(datetime.UTC))
-    Ledger(order.store, order.study).write(order.trial, order.attempt, {"trials": [row]})
-    Reporter(order.folder, 1).remove()
+    order.ledger.write(order.trial, order.attempt, {"trials": [row]})
+    order.folder.remove(PROGRESS)
     return "failed"
 
 
-def _run(order: Order, progress: Reporter) -> tuple[dict[str, list[dict]], str | None]:
+def _check_store(order: Order) -> None:
+    if not order.ledger.defined():
+        raise NotShared(
+            f"{order.store} on {socket.gethostname()} does not hold the study {order.study}: all nodes have to share the "
+            "store, so give a --store DIR on a file system that they all mount, or a URI"
+        )
+
+
+def _run(order: Order, progress: Reporter, copy: Copy) -> tuple[dict[str, list[dict]], str | None]:
     """(rows by table, why the trial was pruned if it was)."""
     from diffseg import trial
     from diffseg.training import Hooks
@@ -96,22 +122,30 @@ def _run(order: Order, progress: Reporter) -> tuple[dict[str, list[dict]], str |
     def evaluated(step: int, metrics: dict[str, float]) -> str | None:
         if order.rungs is None:
             return None
-        return reached(Rungs(**order.rungs), Ledger(order.store, order.study), order.trial, step, metrics)
+        return reached(Rungs(**order.rungs), order.ledger, order.trial, step, metrics)
+
+    def logged(step: int, metrics: dict[str, float]) -> None:
+        progress(step)
+        copy.push_soon()
+
+    def folder_of(other: Config) -> Path:
+        """Networks and fingerprints of other trials."""
+        return Copy(order.ledger.folder.at(f"work/{trial_name(other)}")).fetch()
 
     hooks = Hooks(
-        should_stop=_Stop(Path(order.stop_file)),
-        on_log=lambda step, metrics: progress(step),
+        should_stop=_Stop(order.ledger.folder),
+        on_log=logged,
         on_data=progress.reading,
         on_evaluation=evaluated,
     )
     outcome = trial.run(
         configuration.load(order.config),
-        root=Path(order.root) if order.root else None,
-        folder=order.folder,
-        cache=Path(Ledger(order.store, order.study).root).parent / "cache",
+        root=fetched(order.root) if order.root else None,
+        folder=copy.path,
+        cache=cache_of(order.store),
         device="cuda" if order.gpus else "cpu",
         hooks=hooks,
-        folder_of=lambda other: order.folder.parent / trial_name(other),
+        folder_of=folder_of,
     )
     tables = {
         "trials": [outcome.trial],
@@ -126,16 +160,18 @@ def _run(order: Order, progress: Reporter) -> tuple[dict[str, list[dict]], str |
 
 
 class _Stop:
-    """Whether the stop file exists, looked up at most five times a second."""
+    """Whether the study's stop file exists, looked up five times a second, and behind a URI every five seconds."""
 
-    def __init__(self, path: Path):
-        self.path, self.looked = path, 0.0
+    def __init__(self, folder: Folder):
+        self.folder, self.every, self.looked = folder, 0.2 if folder.local else 5.0, 0.0
 
     def __call__(self) -> bool:
-        if time.monotonic() - self.looked < 0.2:
+        if time.monotonic() - self.looked < self.every:
             return False
         self.looked = time.monotonic()
-        return self.path.exists()
+        with contextlib.suppress(OSError):  # the store is away
+            return self.folder.exists(STOP)
+        return False
 
 
 def _row(order: Order, status: str, error: str | None, started: datetime.datetime) -> dict:
@@ -156,7 +192,7 @@ def _row(order: Order, status: str, error: str | None, started: datetime.datetim
         "started": started,
         "finished": datetime.datetime.now(datetime.UTC),
         "error": error,
-        "log": str(order.folder / "log.txt"),
+        "log": f"{order.folder.path}/log.txt",
         **{
             "config_" + path.replace(".", "_"): json.dumps(value) if isinstance(value, list) else value
             for path, value in config.leaves().items()

@@ -100,7 +100,7 @@ def killed_after(ledger, monkeypatch, actions: int) -> bool:
         try:
             compact(ledger)
         except Killed:
-            Lock(Path(ledger.root)).release()
+            Lock(ledger.folder).release()
             return True
     return False
 
@@ -195,12 +195,10 @@ def test_a_damaged_merged_file_is_set_aside_with_its_attempts(table, tmp_path):
     assert ledger.attempts() == {"e2-later": 1}
 
 
-def test_a_running_study_and_a_store_that_is_no_folder_are_refused(tmp_path):
+def test_a_running_study_is_refused(tmp_path):
     ledger = filled(tmp_path)
-    lock = Lock(Path(ledger.root))
+    lock = Lock(ledger.folder)
     lock.acquire()
     with pytest.raises(UserError, match="is being run"):
         compact(ledger)
     lock.release()
-    with pytest.raises(UserError, match="needs a folder"):
-        compact(Ledger(f"file://{tmp_path}", "study"))

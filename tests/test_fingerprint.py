@@ -237,14 +237,13 @@ class TestTrial:
             root=None,
             cpus=1,
             gpus=0,
-            stop_file=str(tmp_path / "stop"),
-            scratch=str(tmp_path),
             commit=None,
             dirty=False,
         )
+        ledger = Ledger(str(tmp_path), "study")
+        ledger.define({})
         for one in (*config.needs(), config):
             assert work(replace(order, trial=trial_name(one), config=one.canonical())) == "complete"
-        ledger = Ledger(str(tmp_path), "study")
         rows = {row["experiment"]: row for row in ledger.last()}
         e2, e3 = rows["e2"], rows["e3"]
         assert e2["config_diffusion_weighting"] == "fingerprint"  # as it was declared

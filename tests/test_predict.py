@@ -162,7 +162,7 @@ def test_the_command_finds_the_trial_in_the_store(tmp_path):
     assert f"trial {first.name} is waiting: `diffseg run mine` has to end it first" in result.output
     order = Order(
         store=ledger.store, study="mine", trial=first.name, attempt=1, config=first.config.canonical(), root=None, cpus=1,
-        gpus=0, stop_file=str(tmp_path / "stop"), rungs=None, scratch=str(tmp_path), commit=None, dirty=False,
+        gpus=0, rungs=None, commit=None, dirty=False,
     )  # fmt: skip
     assert work(order) == "complete"
     result = CliRunner().invoke(main, arguments)

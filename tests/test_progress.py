@@ -3,7 +3,13 @@
 import pytest
 
 from studies import progress
+from studies.folder import Folder
 from studies.progress import Reporter, read
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return Folder.of(str(tmp_path))
 
 
 @pytest.fixture
@@ -14,42 +20,42 @@ def clock(monkeypatch):
     return now
 
 
-def test_the_rate_is_of_late_and_writes_are_rare(clock, tmp_path):
-    reporter = Reporter(tmp_path, steps=100)
-    assert read(tmp_path).phase == "starting"
+def test_the_rate_is_of_late_and_writes_are_rare(clock, folder):
+    reporter = Reporter(folder, steps=100)
+    assert read(folder).phase == "starting"
     clock[0] += 2
     reporter(10)
-    assert (read(tmp_path).rate, read(tmp_path).share, read(tmp_path).phase) == (5.0, 0.1, "training")
+    assert (read(folder).rate, read(folder).share, read(folder).phase) == (5.0, 0.1, "training")
     clock[0] += 0.5
     reporter(11)
-    assert read(tmp_path).step == 10
+    assert read(folder).step == 10
     reporter(100)
-    assert read(tmp_path).phase == "evaluating"
+    assert read(folder).phase == "evaluating"
     reporter.remove()
-    assert read(tmp_path) is None
+    assert read(folder) is None
 
 
-def test_a_resumed_training_may_be_behind_what_was_told_before(clock, tmp_path):
-    first = Reporter(tmp_path, steps=100)
+def test_a_resumed_training_may_be_behind_what_was_told_before(clock, folder):
+    first = Reporter(folder, steps=100)
     clock[0] += 2
     first(50)
-    resumed = Reporter(tmp_path, steps=100)
-    assert read(tmp_path).step == 50
+    resumed = Reporter(folder, steps=100)
+    assert read(folder).step == 50
     clock[0] += 2
     resumed(40)  # from the checkpoint
-    assert (read(tmp_path).step, read(tmp_path).rate) == (40, 0.0)
+    assert (read(folder).step, read(folder).rate) == (40, 0.0)
     clock[0] += 2
     resumed(46)
-    assert read(tmp_path).rate == 3.0
+    assert read(folder).rate == 3.0
 
 
-def test_reading_is_told_in_images(clock, tmp_path):
-    reporter = Reporter(tmp_path, steps=10)
+def test_reading_is_told_in_images(clock, folder):
+    reporter = Reporter(folder, steps=10)
     clock[0] += 1
     reporter.reading(1234, 5000)
-    assert read(tmp_path).phase == "reading 1,234 of 5,000 images"
+    assert read(folder).phase == "reading 1,234 of 5,000 images"
 
 
-def test_what_cannot_be_read_is_nothing(tmp_path):
+def test_what_cannot_be_read_is_nothing(tmp_path, folder):
     (tmp_path / "progress.json").write_text('{"step": 1')
-    assert read(tmp_path) is None
+    assert read(folder) is None

@@ -113,8 +113,6 @@ def attempt(config, trial, status="complete", error=None):
         root=None,
         cpus=1,
         gpus=0,
-        stop_file="",
-        scratch="",
         commit="0123456789abcdef",
         dirty=False,
     )

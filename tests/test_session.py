@@ -13,6 +13,7 @@ import pytest
 from diffseg.config import Config
 from diffseg.errors import UserError
 from studies.agenda import Agenda
+from studies.folder import Folder
 from studies.ledger import Ledger
 from studies.lock import Lock
 from studies.session import ENVIRONMENT, Resources, place, run
@@ -67,7 +68,7 @@ def test_what_fits_on_no_node_is_refused(resources, nodes):
 
 
 def test_only_one_session_runs_a_study(tmp_path):
-    one, other = Lock(tmp_path), Lock(tmp_path)
+    one, other = (Lock(Folder.of(str(tmp_path))) for _ in range(2))
     assert not one.held()
     one.acquire()
     assert other.held()

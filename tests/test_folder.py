@@ -1,0 +1,266 @@
+"""Stores in folders and behind URIs: the same promises of both; the latter against an S3 server on loopback."""
+
+import logging
+import shutil
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from test_data import folder as folder_data
+from test_session import RESULTS, study_of
+
+from diffseg.errors import UserError
+from studies import folder as module
+from studies import lock
+from studies.compaction import compact
+from studies.folder import Copy, Folder, fetched, patiently
+from studies.ledger import Ledger
+from studies.lock import Lock
+from studies.session import run
+from studies.state import states
+from studies.worker import STOP, NotShared, Order, work
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    """The URI of a new bucket, as what follows the scheme and what follows the prefix."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # else it tells of every request
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "key")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        boto3.client("s3", endpoint_url=f"http://{host}:{port}").create_bucket(Bucket="store")
+        yield lambda prefix: f"s3://store/{prefix}?scheme=http&endpoint_override={host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def uri(bucket, request):
+    return bucket(request.node.name.replace("[", "-").replace("]", ""))
+
+
+@pytest.fixture(params=["folder", "uri"])
+def store(request, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    return str(tmp_path / "store") if request.param == "folder" else request.getfixturevalue("uri")
+
+
+class TestFolder:
+    def test_files_are_written_read_and_removed(self, store):
+        one = Folder.of(store).at("study")
+        assert one.read("a/b.txt") is None
+        assert one.age("a/b.txt") is None
+        one.remove("a/b.txt")
+        one.write("a/b.txt", b"one")
+        one.write("a/b.txt", b"two!")
+        assert one.read("a/b.txt") == one.at("a").read("b.txt") == b"two!"
+        assert one.exists("a/b.txt")
+        assert not one.exists("a")
+        assert one.files() == {"a/b.txt": 4}
+        assert -5 < one.age("a/b.txt") < 60
+        one.remove("a/b.txt")
+        assert one.files() == {}
+        one.write("a/c.txt", b"")
+        one.clear()
+        one.clear()
+        assert one.files() == {}
+
+    def test_a_uri_with_a_password_is_refused_without_it(self):
+        with pytest.raises(UserError, match="holds a password") as error:
+            Folder.of("s3://key:very-secret@bucket/prefix")
+        assert "very-secret" not in str(error.value)
+
+    def test_a_store_that_cannot_be_is_told(self):
+        with pytest.raises(UserError, match="the store ftp://there cannot be used"):
+            Ledger("ftp://there", "study")
+
+
+class TestCopy:
+    def test_what_one_node_leaves_another_goes_on_with(self, uri, tmp_path, monkeypatch):
+        there = Folder.of(uri).at("work")
+        for node, old, new in (("one", None, "a"), ("two", "a", "b"), ("one", "b", "c")):
+            monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / node))
+            copy = Copy(there)
+            path = copy.fetch()
+            assert path.is_relative_to(tmp_path / node)
+            if old:
+                assert (path / f"{old}.pt").read_text() == old
+                (path / f"{old}.pt").unlink()
+            (path / f"{new}.pt").write_text(new)
+            (path / "log.txt").write_text(f"log of {new}")
+            (path / "half.pt.tmp").write_text("half")
+            copy.push()
+            assert there.files() == {f"{new}.pt": 1, "log.txt": 8}
+        assert there.read("log.txt") == b"log of c"
+
+    def test_nothing_is_copied_of_a_folder(self, tmp_path):
+        copy = Copy(Folder.of(str(tmp_path / "there")))
+        assert copy.fetch() == tmp_path / "there"
+        copy.push()
+
+    def test_a_push_beside_the_work_outlives_a_store_that_is_away(self, uri, tmp_path, monkeypatch):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        monkeypatch.setattr(module, "PUSH_EVERY", 0.0)
+        copy, there = Copy(Folder.of(uri)), threading.Event()
+        (copy.fetch() / "a.pt").write_text("a")
+
+        def away(*_):
+            there.set()
+            raise OSError("no route to host")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Folder, "write", away)
+            copy.push_soon()
+            assert there.wait(10)
+        while copy._lock.locked():
+            pass
+        copy.push()
+        assert Folder.of(uri).read("a.pt") == b"a"
+
+
+def test_what_is_away_for_a_while_is_waited_for(monkeypatch):
+    naps, tries = [], []
+    monkeypatch.setattr(module.time, "sleep", naps.append)
+
+    def action():
+        tries.append(1)
+        if len(tries) < 4:
+            raise OSError("away")
+
+    patiently(action)
+    assert naps == [1, 2, 4]
+    tries.clear()
+    with pytest.raises(OSError, match="away"):
+        patiently(action, patience=0.5)
+
+
+def test_data_behind_a_uri_are_fetched_once(uri, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    with pytest.raises(UserError, match="holds no files, as seen from"):
+        fetched(uri)
+    folder_data(tmp_path / "data")
+    files = {
+        str(file.relative_to(tmp_path / "data")): file for file in (tmp_path / "data").rglob("*") if file.is_file()
+    }
+    for name, file in files.items():
+        Folder.of(uri).write(name, file.read_bytes())
+    path = fetched(uri)
+    stamps = {file: file.stat().st_mtime_ns for file in path.rglob("*") if file.is_file()}
+    assert {str(file.relative_to(path)) for file in stamps} == set(files)
+    assert fetched(uri) == path
+    assert stamps == {file: file.stat().st_mtime_ns for file in stamps}  # so that the decoded data set stays
+
+
+class TestLock:
+    def test_one_session_at_a_time(self, uri, monkeypatch):
+        monkeypatch.setattr(lock, "SETTLE", 0.1)
+        one, other = Lock(Folder.of(uri).at("study")), Lock(Folder.of(uri).at("study"))
+        one.acquire()
+        assert other.held()
+        with pytest.raises(UserError, match="study study is being run by process"):
+            other.acquire()
+        one.release()
+        assert not other.held()
+        other.acquire()
+        other.release()
+
+    def test_that_of_a_dead_session_ends(self, uri, monkeypatch):
+        monkeypatch.setattr(lock, "SETTLE", 0.1)
+        folder = Folder.of(uri)
+        folder.write(lock.NAME, b'{"pid": 1, "host": "gone"}')
+        assert Lock(folder).held()
+        monkeypatch.setattr(lock, "FRESH", -1.0)
+        one = Lock(folder)
+        one.acquire()
+        one.release()
+
+    def test_of_two_at_once_one_gets_it(self, uri, monkeypatch):
+        monkeypatch.setattr(lock, "SETTLE", 0.5)
+        locks, refused = [Lock(Folder.of(uri)) for _ in range(3)], []
+        held = threading.Barrier(3)
+        monkeypatch.setattr(
+            lock._BehindUri, "held", lambda self: held.wait() and False
+        )  # all look before one has written
+
+        def acquire(one):
+            try:
+                one.acquire()
+            except UserError as error:
+                refused.append(error)
+
+        threads = [threading.Thread(target=acquire, args=(one,)) for one in locks]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(refused) == 2
+        for one in locks:
+            one.release()
+
+
+def order_of(store, config, trial="t", attempt=1):
+    return Order(
+        store=store, study="study", trial=trial, attempt=attempt, config=config.canonical(), root=None, cpus=1, gpus=0,
+        commit=None, dirty=False,
+    )  # fmt: skip
+
+
+def test_a_trial_that_was_stopped_goes_on_on_another_node(tiny, uri, tmp_path, monkeypatch):
+    config = tiny(experiment="e2", training__checkpoint_every=2)
+    ledger = Ledger(uri, "study")
+    ledger.define({})
+    order = order_of(uri, config)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "one"))
+    ledger.folder.write(STOP, b"")
+    assert work(order) == "stopped"
+    assert [name for name in order.folder.files() if name.endswith(".pt")]
+    ledger.folder.remove(STOP)
+    shutil.rmtree(tmp_path / "one")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "two"))
+    assert work(order) == "complete"
+    (row,) = ledger.last()
+    assert b"stopped at step" in order.folder.read("log.txt")
+    whole = Ledger(str(tmp_path / "whole"), "study")
+    whole.define({})
+    assert work(order_of(str(tmp_path / "whole"), config)) == "complete"
+    (other,) = whole.last()
+    assert {name: row[name] for name in RESULTS} == {name: other[name] for name in RESULTS}
+
+
+def test_a_store_that_a_node_does_not_share_is_told(tiny, tmp_path):
+    with pytest.raises(NotShared, match="all nodes have to share the store"):
+        work(order_of(str(tmp_path / "elsewhere"), tiny(experiment="e1")))
+
+
+def test_a_ledger_behind_a_uri_is_compacted_and_its_damaged_files_are_set_aside(tiny, uri):
+    ledger = Ledger(uri, "study")
+    ledger.define({})
+    config = tiny(experiment="e1")
+    for number in range(3):
+        work(replace(order_of(uri, config), trial=f"e1-{number}"))
+    assert compact(ledger) == 3
+    assert len(ledger.files("trials")) == 1
+    work(replace(order_of(uri, config), trial="e1-3"))
+    ledger.folder.write("images/e1-3-1.parquet", b"PAR1 damaged")
+    assert len(ledger.set_aside_damaged()) == 1
+    assert sorted(row["trial"] for row in ledger.last()) == [f"e1-{number}" for number in range(3)]
+    assert ledger.folder.exists("damaged/images/e1-3-1.parquet")
+
+
+def test_a_study_runs_through_ray_behind_a_uri(tiny, uri, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    study = study_of([tiny(experiment="e1"), tiny(experiment="e3")])
+    ledger = Ledger(uri, "study")
+    assert run(study, ledger, quiet=True)
+    assert [state.status for state in states(study, ledger)] == ["complete"] * 2
+    assert not any(name.startswith("scratch/") for name in ledger.folder.files())
+    assert not Lock(ledger.folder).held()
+    assert Path(next(iter(ledger.last()))["log"]).name == "log.txt"
