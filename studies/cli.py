@@ -170,6 +170,21 @@ def retry(study, store, cpus, gpus, address):
 
 
 @main.command()
+@click.argument("study")
+@store_option
+def stop(study, store):
+    """Have the session that runs a study end, wherever it runs: its trials leave checkpoints, and `run` goes on from them."""
+    from studies.lock import Lock
+    from studies.worker import STOP
+
+    ledger = _ledger(study, store)
+    if not Lock(ledger.folder).held():
+        raise UserError(f"no session runs {study} in the store {store}")
+    ledger.folder.write(STOP, b"")
+    click.echo(f"{study} stops: its trials leave checkpoints, which takes seconds, or as long as their evaluations")
+
+
+@main.command()
 @_study_options
 @json_option
 def plan(study, settings, store, roots, name, experiments, cpus, gpus, concurrency, as_json, **search):
@@ -412,6 +427,45 @@ def predict(study, trial, inputs, store, output, device):
             on_progress=on_progress,
         )
     click.echo(f"{len(written)} files in {output}")
+
+
+@main.group()
+def cluster():
+    """Clusters: check what describes them, and have them run studies."""
+
+
+@cluster.command("check")
+@click.argument("files", nargs=-1, required=True, type=click.Path(dir_okay=False, path_type=Path), metavar="FILE...")
+def check_cluster(files):
+    """What is wrong with files for `ray up`, with RayJobs or with SLURM scripts; nothing is started.
+
+    Ray's own schema, and what that lets pass: versions that differ, drivers without a place, a store that nodes do not share,
+    placeholders that were left.
+    """
+    from studies.cluster import check
+
+    problems = [problem for file in files for problem in check(file)]
+    for problem in problems:
+        click.echo(problem, err=True)
+    if problems:
+        sys.exit(1)
+    click.echo("nothing wrong")
+
+
+@cluster.command(context_settings={"ignore_unknown_options": True})
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("arguments", nargs=-1, required=True, type=click.UNPROCESSED, metavar="STUDY [OPTION OF RUN]...")
+def submit(file, arguments):
+    """Have the head of a cluster that `ray up FILE` has started run a study, as a Ray job that outlives this machine.
+
+    What follows FILE is what would follow `diffseg run`; data and store are named as the nodes see them.
+    """
+    from studies.cluster import submit as submit_job
+
+    job = submit_job(file, arguments, click.echo)
+    click.echo(
+        f"{job} runs on the cluster: `ray exec {file} 'ray job logs -f {job}'` follows it, `ray job stop {job}` ends it"
+    )
 
 
 @main.group()

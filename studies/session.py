@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+import yaml
+
 from diffseg.errors import UserError
 from studies.agenda import Agenda
 from studies.compaction import MANY, merge, sweep
@@ -22,6 +24,7 @@ from studies.lock import Lock
 from studies.study import Study, Trial
 from studies.worker import SCRATCH, STOP, Order
 
+LAUNCHED = Path("~/ray_bootstrap_config.yaml")  # what a head knows of the nodes that it may start
 DRIVER = "driver"  # the resource that drivers hold, so that CPUs stay whole for workers
 # glibc gives large tensors back to the system as soon as they are freed, and the kernel clears their pages again for the next
 # ones. Kept instead: measuring errors over t at 64 px takes half as long (2.2 s a batch to 1.1), a training step 0.9 times.
@@ -31,7 +34,6 @@ MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": str(2**34),
 }
 ENVIRONMENT = MEMORY | {
-    "RAY_AUTH_MODE": "disabled",  # a cluster of one machine, open to this process alone
     "RAY_AIR_NEW_OUTPUT": "0",  # with verbose=0, Tune prints nothing
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths mean what they meant to the user
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # how soon the end of a worker is noticed
@@ -41,6 +43,10 @@ ENVIRONMENT = MEMORY | {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # our own stops trials at a checkpoint
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
+
+
+PATIENT = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "1800"}  # a cluster may have to start a node first
+ALONE = {"RAY_AUTH_MODE": "disabled"}  # a cluster of one machine, open to this process alone
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,8 @@ def run(
 
 
 def _run_missing(agenda, resources, address, display) -> None:
-    os.environ |= ENVIRONMENT
+    address = address or os.environ.get("RAY_ADDRESS")
+    os.environ |= ENVIRONMENT | ({} if address else ALONE)
     import ray
     from ray import tune
 
@@ -108,7 +115,8 @@ def _run_missing(agenda, resources, address, display) -> None:
             raise UserError(
                 f"the Ray cluster has no resource '{DRIVER}': start its head with --resources='{{\"{DRIVER}\": 1000}}'"
             )
-        share, concurrent = place(resources, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        share, concurrent = place(resources, _with_those_to_come(nodes) if address else nodes, bool(address))
         order = partial(_order, agenda.study, agenda.ledger, share, _commit())
         tuner = tune.Tuner(
             tune.with_resources(drive, {DRIVER: 1}),
@@ -124,21 +132,36 @@ def _run_missing(agenda, resources, address, display) -> None:
             tuner.fit()
 
 
-def place(resources: Resources, nodes: list[dict[str, float]]) -> tuple[Resources, int]:
-    """What each trial gets, and how many trials find place side by side. Raises UserError if a trial fits on no node."""
+def place(resources: Resources, nodes: list[dict[str, float]], on_demand: bool = False) -> tuple[Resources, int]:
+    """What each trial gets, and how many trials find place side by side. Raises UserError if a trial fits on no node, unless
+    nodes may be started on demand and what a trial gets and how many there are is said."""
     gpus = resources.gpus if resources.gpus is not None else float(any(node.get("GPU") for node in nodes))
     share = Resources(resources.cpus, gpus, resources.concurrency)
     wanted = {"CPU": share.cpus, "GPU": share.gpus}
     concurrent = sum(
         min(int(node.get(kind, 0) / amount + 1e-9) for kind, amount in wanted.items() if amount) for node in nodes
     )
+    if not concurrent and on_demand and resources.concurrency and resources.gpus is not None:
+        return share, resources.concurrency
     if not concurrent:
         have = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
         raise UserError(
             f"a trial asks for {share.cpus:g} CPUs and {share.gpus:g} GPUs, but no node has them (there are: {have}): "
-            "give smaller --cpus or --gpus"
+            "give smaller --cpus or --gpus, or if nodes are started on demand, --gpus and --concurrency"
         )
     return share, min(concurrent, resources.concurrency or concurrent)
+
+
+def _with_those_to_come(nodes: list[dict[str, float]]) -> list[dict[str, float]]:
+    """On the head of a cluster of `ray up`: the head and all nodes that it may start; else what there is."""
+    try:
+        config = yaml.safe_load(LAUNCHED.expanduser().read_text())
+        types = {name: one for name, one in config["available_node_types"].items() if name != config["head_node_type"]}
+        come = [one["resources"] for one in types.values() for _ in range(one["max_workers"])][: config["max_workers"]]
+    except (OSError, KeyError, TypeError, yaml.YAMLError):
+        return nodes
+    workers = [node for node in nodes if DRIVER not in node]
+    return [node for node in nodes if DRIVER in node] + (come if len(come) > len(workers) else workers)
 
 
 def _order(study, ledger, share, commit: tuple[str | None, bool], trial: Trial) -> Order:
@@ -165,9 +188,9 @@ def _ray(address: str | None):
     if ray.is_initialized():
         yield
         return
-    address = address or os.environ.get("RAY_ADDRESS")
     if address:
-        ray.init(address=address, logging_level="error", log_to_driver=False, runtime_env={"env_vars": MEMORY})
+        env = {"env_vars": ENVIRONMENT | PATIENT}
+        ray.init(address=address, logging_level="error", log_to_driver=False, runtime_env=env)
     else:  # reached from this machine alone
         ray.init(
             resources={DRIVER: 10_000},

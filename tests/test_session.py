@@ -16,7 +16,7 @@ from studies.agenda import Agenda
 from studies.folder import Folder
 from studies.ledger import Ledger
 from studies.lock import Lock
-from studies.session import ENVIRONMENT, Resources, place, run
+from studies.session import ALONE, ENVIRONMENT, Resources, place, run
 from studies.state import states
 from studies.study import Study, Trial, trial_name
 
@@ -26,7 +26,7 @@ RESULTS = ("status", "iou", "dice", "ece", "brier", "nll")
 @pytest.fixture(scope="module")
 def ray():
     """The address of a Ray of two CPUs that the tests of this file share."""
-    os.environ |= ENVIRONMENT
+    os.environ |= ENVIRONMENT | ALONE
     import ray
 
     context = ray.init(

@@ -1,0 +1,278 @@
+"""Clusters: files that describe them, checked before anything is started, and studies submitted to them.
+
+Three kinds of files: for `ray up` (YAML), RayJobs of Kubernetes (YAML, ray.io/v1), and SLURM's batch scripts.
+"""
+
+import contextlib
+import io
+import json
+import platform
+import re
+import shlex
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import yaml
+
+from diffseg.errors import UserError
+from studies.session import DRIVER
+
+PACKAGES = ("diffseg", "search_spaces", "studies", "analysis")  # what a job carries to all nodes
+JOBS = "http://127.0.0.1:8265"  # where a head takes jobs
+PLACEHOLDER = re.compile(r"CHANGE[-_ ]?ME|YOUR[-_][A-Z]+|<[A-Za-z][A-Za-z _-]*>|/path/to/|\bTODO\b", re.IGNORECASE)
+RAY_PIN = re.compile(
+    r"\bray(?:\[[\w,]+\])?\s*(?:==|>=|~=|<=|<|>)\s*([\d.]+\w*)|rayproject/ray(?:-ml)?:([\w.-]+)|/ray-([\d.]+\w*)-cp"
+)
+PYTHON_PIN = re.compile(r"--python[ =](3\.\d+)|python(3\.\d+)\b|-py(3\d+)\b|-cp(3\d+)-")
+NIGHTLY = re.compile(r"ray-wheels/latest|\.dev0-|rayproject/ray(?:-ml)?:(?:nightly|latest)")
+STORE = re.compile(r"DIFFSEG_STORE(?:=|[\"']?,?\s*value:\s*)[\"']?([^\s\"';,}]+)|--store[ =][\"']?([^\s\"';]+)")
+MOUNT = re.compile(r"\bmount\b.*?\s(/[\w./-]+)\s*$|mountPath:\s*(/[\w./-]+)", re.MULTILINE)
+
+
+def check(path: Path) -> list[str]:
+    """What is wrong with a cluster's file, a sentence each; nothing is started or asked over the network.
+
+    Raises UserError if the file cannot be read, or is of no kind that is known.
+    """
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({error})") from None
+    found = _slurm(text) if text.startswith("#!") else _yaml(path, text)
+    return [f"{path}: {problem}" for problem in [*_placeholders(text), *_versions(text), *found]]
+
+
+def _yaml(path: Path, text: str) -> list[str]:
+    try:
+        documents = [one for one in yaml.safe_load_all(text) if one is not None]
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not documents or not all(isinstance(one, dict) for one in documents):
+        raise UserError(f"{path} describes no cluster: a YAML file for `ray up`, a RayJob, or a SLURM script does")
+    if jobs := [one for one in documents if one.get("kind") in ("RayJob", "RayCluster")]:
+        return _kubernetes(jobs[0], text)
+    if "provider" not in documents[0]:
+        raise UserError(f"{path} describes no cluster: it has neither a provider, for `ray up`, nor the kind RayJob")
+    return _launched(documents[0], text)
+
+
+def _launched(config: dict[str, Any], text: str) -> list[str]:
+    """A file for `ray up`: Ray's own schema and preparation, and what that lets pass."""
+    prepared, problem = _prepared(config)
+    if problem:
+        return [problem]
+    local = config["provider"].get("type") == "local"
+    start, found = " ".join(prepared.get("head_start_ray_commands") or []), []
+    types = config.get("available_node_types") or {}
+    head = types.get(config.get("head_node_type"), {})
+    if DRIVER not in (head.get("resources") or {}) and DRIVER not in start:
+        where = "to `ray start --head`" if local else "of the head's node type"
+        found.append(
+            f"the head has no resource '{DRIVER}', where the drivers of trials go: add {{\"{DRIVER}\": 1000}} to the "
+            f"resources {where}"
+        )
+    elif any(DRIVER in (one.get("resources") or {}) for name, one in types.items() if name != config["head_node_type"]):
+        found.append(
+            f"nodes other than the head have the resource '{DRIVER}': drivers must not be on nodes that may go"
+        )
+    if _is_spot(head.get("node_config") or {}):
+        found.append("the head is a spot node, with which the whole cluster goes: leave out its InstanceMarketOptions")
+    if head.get("max_workers"):
+        found.append(
+            f"the head's node type has max_workers {head['max_workers']}: nodes that train need a type of their own"
+        )
+    if types and not any((one.get("max_workers") or 0) for one in prepared["available_node_types"].values()):
+        found.append("no node type may have any workers (max_workers is 0 everywhere), so nothing can train")
+    if config["provider"].get("type") == "aws" and config["provider"].get("cache_stopped_nodes", True):
+        found.append("provider.cache_stopped_nodes is not false: nodes that are given back go on costing their disks")
+    for key in ("setup_commands", *(() if local else ("available_node_types",))):
+        if key not in config:
+            found.append(f"it has no {key}, so Ray's own would be taken, which know nothing of diffseg")
+    return [*found, *_store(text, local), *_authentication(text)]
+
+
+def _prepared(config: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """Ray's own preparation of a file, and what it says is wrong. Ray's messages of success are not shown."""
+    import jsonschema
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    output = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            prepared = prepare_config(json.loads(json.dumps(config)))
+            validate_config(prepared)
+    except jsonschema.ValidationError as error:
+        where = ".".join(map(str, error.absolute_path)) or "the file"
+        return {}, f"{where}: {error.message.splitlines()[0]}"
+    except SystemExit:
+        said = [line for line in output.getvalue().splitlines() if line.strip()]
+        return {}, " ".join(said[-1:]) or "Ray refuses it"
+    except Exception as error:  # Ray raises all kinds, KeyErrors among them
+        return {}, f"Ray cannot prepare it ({type(error).__name__}: {error})"
+    return prepared, None
+
+
+def _kubernetes(job: dict[str, Any], text: str) -> list[str]:
+    spec = job.get("spec") or {}
+    cluster, found = spec.get("rayClusterSpec") or (spec if job["kind"] == "RayCluster" else {}), []
+    head = cluster.get("headGroupSpec")
+    if not head:
+        return ["spec.rayClusterSpec has no headGroupSpec"]
+    parameters = head.get("rayStartParams") or {}
+    if DRIVER not in str(parameters.get("resources", "")):
+        found.append(
+            f"the head has no resource '{DRIVER}', where the drivers of trials go: give it the rayStartParams "
+            f'resources: \'"{{\\"{DRIVER}\\": 1000}}"\''
+        )
+    if str(parameters.get("num-cpus")) != "0":
+        found.append('the head would train, too: give it the rayStartParams num-cpus: "0"')
+    if not cluster.get("workerGroupSpecs"):
+        found.append("there are no workerGroupSpecs, so nothing can train")
+    if job["kind"] == "RayJob" and "diffseg" not in str(spec.get("entrypoint", "")):
+        found.append("spec.entrypoint runs no diffseg")
+    versions = {cluster.get("rayVersion")} - {None}
+    if (pins := set(_pins(_code(text)))) and not versions <= pins:
+        found.append(f"rayVersion is {versions.pop()}, but the image has Ray {', '.join(pins)}")
+    mode = (cluster.get("authOptions") or {}).get("mode")
+    return [*found, *_store(text, local=False), *([] if mode == "token" else _authentication(text))]
+
+
+def _slurm(text: str) -> list[str]:
+    found = []
+    if "#SBATCH" not in text:
+        found.append("it has no #SBATCH lines: a script for sbatch has")
+    if "symmetric-run" not in text:
+        found.append("it does not start Ray on all nodes: `srun ray symmetric-run` does")
+    if not re.search(r"#SBATCH\s+(--ntasks-per-node|--tasks-per-node)=1\b", text):
+        found.append("it does not start Ray once a node: add #SBATCH --ntasks-per-node=1")
+    if "#SBATCH --exclusive" not in text:
+        found.append(
+            "it may share its nodes, where `ray symmetric-run` meets other people's Ray: add #SBATCH --exclusive"
+        )
+    if not re.search(r"#SBATCH\s+--signal=", text):
+        found.append("trials would be killed at the time limit: #SBATCH --signal=TERM@120 lets them leave a checkpoint")
+    if DRIVER not in text:
+        found.append(
+            f"the nodes have no resource '{DRIVER}', where the drivers of trials go: add --resources='{{\"{DRIVER}\": 1000}}'"
+        )
+    return [*found, *_store(text, local=True), *_authentication(text)]
+
+
+def _placeholders(text: str) -> list[str]:
+    found = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if (match := PLACEHOLDER.search(line)) and not line.lstrip().startswith("#"):
+            found.append(f"line {number} still has the placeholder '{match[0]}': {line.strip()[:100]}")
+    return found
+
+
+def _versions(text: str) -> list[str]:
+    import ray
+
+    code = _code(text)
+    if match := NIGHTLY.search(code):
+        return [f"it installs a Ray that changes from day to day ('{match[0]}'): pin ray=={ray.__version__}"]
+    found, ours = [], platform.python_version().rpartition(".")[0]
+    pins = _pins(code)
+    if others := [pin for pin in pins if pin != ray.__version__]:
+        found.append(
+            f"it has Ray {', '.join(others)}, but this machine has {ray.__version__}: all nodes and it need the same"
+        )
+    elif not pins and "pip install" in code:
+        found.append(f"it does not say which Ray is installed: pin ray[default,tune,train]=={ray.__version__}")
+    pythons = {_dotted(next(filter(None, match))) for match in PYTHON_PIN.findall(code)}
+    if others := sorted(pythons - {ours}):
+        found.append(f"it has Python {', '.join(others)}, but this machine has {ours}: all nodes and it need the same")
+    return found
+
+
+def _code(text: str) -> str:
+    """A file without its comments."""
+    return "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
+
+
+def _pins(text: str) -> list[str]:
+    found = [next(filter(None, match)) for match in RAY_PIN.findall(text)]
+    return list(dict.fromkeys(re.sub(r"-(py\d+|gpu|cpu|cu\d+|aarch64)", "", pin) for pin in found))
+
+
+def _dotted(python: str) -> str:
+    return python if "." in python else f"{python[0]}.{python[1:]}"
+
+
+def _store(text: str, local: bool) -> list[str]:
+    """local: of machines on which file systems may be mounted already."""
+    code = _code(text)
+    stores = {next(filter(None, match)) for match in STORE.findall(code)}
+    if not stores:
+        return [
+            "it names no store: set DIFFSEG_STORE to a URI such as s3://BUCKET/studies, or to a folder that all nodes mount"
+        ]
+    mounted = [next(filter(None, match)) for match in MOUNT.findall(code)]
+    found = []
+    for store in sorted(stores):
+        if "://" in store or any(Path(store).is_relative_to(point) for point in mounted):
+            continue
+        if not store.startswith(("/", "$", "~")):
+            found.append(f"the store {store} is not an absolute path, so every node would have its own")
+        elif not local or store.startswith(("/tmp", "/var/tmp", "/dev/shm", "/root")):
+            found.append(f"the store {store} is a folder of each node's own: mount a shared one there, or give a URI")
+    return found
+
+
+def _authentication(text: str) -> list[str]:
+    if re.search(r"RAY_AUTH_MODE[=:\s\"']+(token|disabled)|name:\s*RAY_AUTH_MODE", text):
+        return []
+    return [
+        "it does not set RAY_AUTH_MODE: with token, only who has the token may use the cluster, and all nodes agree on it"
+    ]
+
+
+def _is_spot(node: dict[str, Any]) -> bool:
+    market = (node.get("InstanceMarketOptions") or {}).get("MarketType")
+    return market == "spot" or any(
+        one.get("preemptible") for one in node.get("scheduling") or [] if isinstance(one, dict)
+    )
+
+
+def submit(path: Path, arguments: tuple[str, ...], on_line) -> str:
+    """Have a cluster's head run `diffseg run` as a Ray job, which does not depend on this machine; return the job's name.
+
+    The code and, if there is one, the study's file go with the job to all nodes. Raises UserError if the cluster's file has
+    problems, or if its head cannot be reached.
+    """
+    from ray.autoscaler import sdk
+
+    if problems := check(path):
+        raise UserError("; ".join(problems))
+    config, job = yaml.safe_load(path.read_text()), f"diffseg-{uuid4().hex[:8]}"
+    with tempfile.TemporaryDirectory() as carried:
+        folder = Path(carried) / job
+        line = shlex.join(["python", "-m", "studies.cli", "run", *_carried(folder, arguments), "--address", "auto"])
+        remote = f"ray job submit --address {JOBS} --no-wait --submission-id {job} --working-dir /tmp/{job} -- {line}"
+        try:
+            sdk.rsync(config, source=f"{folder}/", target=f"/tmp/{job}/", down=False)
+            said = sdk.run_on_cluster(config, cmd=remote, with_output=True)
+        except (SystemExit, Exception) as error:
+            raise UserError(
+                f"the head of {config['cluster_name']} cannot be reached or refuses the job ({type(error).__name__}: "
+                f"{' '.join(str(error).split())}): `ray up {path}` starts it"
+            ) from None
+    on_line(said if isinstance(said, str) else said.decode(errors="replace"))
+    return job
+
+
+def _carried(folder: Path, arguments: tuple[str, ...]) -> list[str]:
+    """Put the code, and the study's file if it is one, into the folder; return the arguments as the head is to have them."""
+    root = Path(__file__).parent.parent
+    for package in PACKAGES:
+        shutil.copytree(root / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    words = list(arguments)
+    for place, word in enumerate(words):
+        if word.endswith(".toml") and Path(word).is_file():
+            shutil.copy(word, folder / Path(word).name)
+            words[place] = Path(word).name
+    return words

@@ -1,0 +1,213 @@
+"""Files that describe clusters, and studies submitted to them."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from diffseg.errors import UserError
+from studies import cluster, session
+from studies.cli import main
+from studies.cluster import check
+from studies.ledger import Ledger
+from studies.lock import Lock
+from studies.session import Resources, place
+from studies.worker import STOP
+
+ROOT = Path(__file__).parent.parent
+BLOCKS = re.findall(r"```(?:yaml|sbatch)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+AWS = (ROOT / "cluster.yaml").read_text()
+GCP, LOCAL, SLURM, KUBERNETES = BLOCKS
+FILES = {"aws": AWS, "gcp": GCP, "local": LOCAL, "slurm": SLURM, "kubernetes": KUBERNETES}
+
+
+def filled(text):
+    return text.replace("CHANGE-ME", "mine")
+
+
+def problems(tmp_path, text):
+    (tmp_path / "file").write_text(text)
+    return [problem.removeprefix(f"{tmp_path / 'file'}: ") for problem in check(tmp_path / "file")]
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_the_files_that_are_shipped_have_no_problems_but_their_placeholders(kind, tmp_path):
+    assert problems(tmp_path, filled(FILES[kind])) == []
+    left = problems(tmp_path, FILES[kind])
+    assert all("still has the placeholder 'CHANGE-ME'" in problem for problem in left)
+    assert bool(left) == (kind != "slurm")
+
+
+@pytest.mark.parametrize(
+    ("kind", "old", "new", "said"),
+    [
+        ("aws", "max_workers: 8\nupscaling", "max_worker: 8\nupscaling", "max_worker"),
+        ("aws", "head_node_type: head", "head_node_type: had", "must be one of `available_node_types`"),
+        ("aws", "CPU: 0, driver: 1000", "CPU: 0", "the head has no resource 'driver'"),
+        ("aws", "{CPU: 4, GPU: 1}", "{CPU: 4, GPU: 1, driver: 1}", "nodes other than the head have the resource 'driver'"),
+        ("aws", "      InstanceType: m6i.large", "      InstanceMarketOptions: {MarketType: spot}", "the head is a spot node"),
+        ("aws", "    max_workers: 0", "    max_workers: 2", "nodes that train need a type of their own"),
+        ("aws", "    min_workers: 0\n    max_workers: 8", "    max_workers: 0", "nothing can train"),
+        ("aws", "  cache_stopped_nodes: false", "  cache_stopped_nodes: true", "go on costing their disks"),
+        ("aws", "tune,train]==2.60.0", "tune,train]==2.59.0", "it has Ray 2.59.0, but this machine has 2.60"),
+        ("aws", "'ray[default,tune,train]==2.60.0'", "ray", "it does not say which Ray is installed"),
+        ("aws", "'ray[default,tune,train]==2.60.0'", "https://s3/ray-wheels/latest/ray-3.0.0.dev0-cp310-x.whl", "changes from day"),
+        ("aws", "--python 3.11", "--python 3.10", "it has Python 3.10, but this machine has 3.11"),
+        ("aws", "s3://mine/studies", "/home/ubuntu/studies", "a folder of each node's own"),
+        ("aws", "s3://mine/studies", "studies", "not an absolute path"),
+        ("aws", " DIFFSEG_STORE=s3://mine/studies", "", "it names no store"),
+        ("aws", " RAY_AUTH_MODE=token", "", "it does not set RAY_AUTH_MODE"),
+        ("aws", "setup_commands:\n  - curl", "initialization_commands:\n  - curl", "it has no setup_commands"),
+        ("gcp", "max_workers: 0", "max_workers: 0\n    min_workers: 99", "smaller than the sum of `min_workers`"),
+        ("local", "--resources='{\"driver\":1000}' ", "", "to the resources to `ray start --head`"),
+        ("local", "worker_ips: [mine]", "worker: [mine]", ""),
+        ("local", "/mnt/mine/studies", "/tmp/studies", "a folder of each node's own"),
+        ("slurm", "#SBATCH --exclusive\n", "", "add #SBATCH --exclusive"),
+        ("slurm", "#SBATCH --ntasks-per-node=1\n", "", "add #SBATCH --ntasks-per-node=1"),
+        ("slurm", "#SBATCH --signal=B:TERM@300\n", "", "killed at the time limit"),
+        ("slurm", "symmetric-run", "start --head", "it does not start Ray on all nodes"),
+        ("slurm", "--resources '{\"driver\": 1000}'", "", "the nodes have no resource 'driver'"),
+        ("kubernetes", ', resources: \'"{\\"driver\\": 1000}"\'', "", "the head has no resource 'driver'"),
+        ("kubernetes", 'num-cpus: "0", ', "", "the head would train, too"),
+        ("kubernetes", "    authOptions: {mode: token}\n", "", "it does not set RAY_AUTH_MODE"),
+        ("kubernetes", "mine/diffseg:1", "rayproject/ray:2.50.0-py311-gpu", "rayVersion is 2.60.0, but the image has Ray 2.50.0"),
+        ("kubernetes", "[{name: DIFFSEG_STORE, value: s3://mine/studies}]", "[]", "it names no store"),
+        ("kubernetes", "diffseg run paper", "python other.py", "runs no diffseg"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_in_a_sentence(kind, old, new, said, tmp_path):
+    text = filled(FILES[kind])
+    assert old in text
+    found = problems(tmp_path, text.replace(old, new))
+    assert any(said in problem for problem in found), found
+    assert all("\n" not in problem for problem in found)
+
+
+def test_a_store_that_is_mounted_is_shared(tmp_path):
+    text = filled(AWS).replace("s3://mine/studies", "/efs/studies")
+    assert "a folder of each node's own" in problems(tmp_path, text)[0]
+    mounted = text.replace("setup_commands:\n", "setup_commands:\n  - sudo mount -t nfs4 fs-1.efs:/ /efs\n", 1)
+    assert problems(tmp_path, mounted) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: [", "is not YAML"),
+        ("- 1", "describes no cluster"),
+        ("a: 1", "neither a provider"),
+        ("", "describes no cluster"),
+    ],
+)
+def test_other_files_are_refused(text, said, tmp_path):
+    (tmp_path / "file.yaml").write_text(text)
+    shown = CliRunner().invoke(main, ["cluster", "check", str(tmp_path / "file.yaml")])
+    assert shown.exit_code == 2
+    assert said in shown.output
+    assert CliRunner().invoke(main, ["cluster", "check", str(tmp_path / "none.yaml")]).exit_code == 2
+
+
+def test_the_program_names_all_problems(tmp_path):
+    (tmp_path / "bad.yaml").write_text(filled(AWS).replace("driver: 1000", "x: 1").replace("RAY_AUTH_MODE=token", ""))
+    shown = CliRunner().invoke(main, ["cluster", "check", str(tmp_path / "bad.yaml")])
+    assert shown.exit_code == 1
+    assert shown.output.count("bad.yaml: ") == 2
+    (tmp_path / "good.yaml").write_text(filled(AWS))
+    assert CliRunner().invoke(main, ["cluster", "check", str(tmp_path / "good.yaml")]).output == "nothing wrong\n"
+
+
+class TestSubmit:
+    @pytest.fixture
+    def sent(self, monkeypatch):
+        """What would go to the head."""
+        from ray.autoscaler import sdk
+
+        found = {}
+
+        def rsync(config, source, target, down):
+            found["files"] = {str(file.relative_to(source)) for file in Path(source).rglob("*") if file.is_file()}
+            found["target"] = target
+
+        def run_on_cluster(config, cmd, with_output):
+            found["command"] = cmd
+            return "submitted"
+
+        monkeypatch.setattr(sdk, "rsync", rsync)
+        monkeypatch.setattr(sdk, "run_on_cluster", run_on_cluster)
+        return found
+
+    def test_code_and_study_go_along_and_arguments_are_those_of_run(self, sent, tmp_path):
+        (tmp_path / "cluster.yaml").write_text(filled(AWS))
+        (tmp_path / "my study.toml").write_text("seeds = [0]")
+        line = [
+            "cluster",
+            "submit",
+            str(tmp_path / "cluster.yaml"),
+            str(tmp_path / "my study.toml"),
+            "--data",
+            "a=s3://b/a",
+        ]
+        shown = CliRunner().invoke(main, [*line, "--name", "mine", "training.steps=5"])
+        assert shown.exit_code == 0, shown.output
+        job = re.search(r"diffseg-\w{8}", shown.output)[0]
+        assert {
+            "studies/cli.py",
+            "studies/paper.toml",
+            "analysis/report.css",
+            "diffseg/presets.toml",
+            "my study.toml",
+        } <= sent["files"]
+        assert not any("__pycache__" in name for name in sent["files"])
+        assert sent["target"] == f"/tmp/{job}/"
+        assert sent["command"].startswith("ray job submit --address http://127.0.0.1:8265 --no-wait")
+        ran = "python -m studies.cli run 'my study.toml' --data a=s3://b/a --name mine training.steps=5 --address auto"
+        assert sent["command"].endswith(f"--working-dir /tmp/{job} -- {ran}")
+
+    def test_a_file_with_problems_starts_nothing(self, sent, tmp_path):
+        (tmp_path / "cluster.yaml").write_text(AWS)
+        shown = CliRunner().invoke(main, ["cluster", "submit", str(tmp_path / "cluster.yaml"), "paper"])
+        assert shown.exit_code == 2
+        assert "placeholder" in shown.output
+        assert not sent
+
+    def test_a_head_that_is_not_there_is_told(self, sent, tmp_path, monkeypatch):
+        from ray.autoscaler import sdk
+
+        def nobody(*_, **__):
+            raise RuntimeError("Head node of cluster (diffseg) not found!")
+
+        monkeypatch.setattr(sdk, "rsync", nobody)
+        (tmp_path / "cluster.yaml").write_text(filled(AWS))
+        with pytest.raises(UserError, match=r"cannot be reached.*not found.*`ray up .*` starts it"):
+            cluster.submit(tmp_path / "cluster.yaml", ("paper",), print)
+
+
+def test_nodes_that_may_still_come_count(tmp_path, monkeypatch):
+    head = {"driver": 1000.0, "CPU": 0.0}
+    monkeypatch.setattr(session, "LAUNCHED", tmp_path / "config.yaml")
+    assert session._with_those_to_come([head]) == [head]
+    config = yaml.safe_load(filled(AWS))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    found = session._with_those_to_come([head, {"CPU": 4.0, "GPU": 1.0}])
+    assert found == [head] + 8 * [{"CPU": 4, "GPU": 1}]
+    assert place(Resources(), found) == (Resources(1, 1), 8)
+    assert place(Resources(1, 1, 4), [head], on_demand=True) == (Resources(1, 1, 4), 4)
+    for given, on_demand in ((Resources(1, 1, 4), False), (Resources(1, None, 4), True), (Resources(1, 1), True)):
+        with pytest.raises(UserError, match="but no node has them"):
+            place(given, [{"driver": 1000.0}], on_demand)
+
+
+def test_a_study_is_told_to_stop_through_its_store(tmp_path):
+    ledger = Ledger(str(tmp_path), "study")
+    ledger.define({"trials": {}})
+    line = ["stop", "study", "--store", str(tmp_path)]
+    shown = CliRunner().invoke(main, line)
+    assert (shown.exit_code, ledger.folder.exists(STOP)) == (2, False)
+    assert "no session runs study" in shown.output
+    lock = Lock(ledger.folder)
+    lock.acquire()
+    assert CliRunner().invoke(main, line).exit_code == 0
+    assert ledger.folder.exists(STOP)
+    lock.release()
