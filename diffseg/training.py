@@ -27,6 +27,7 @@ class Hooks:
     """How a run talks to who started it: all should return at once."""
 
     should_stop: Callable[[], bool] = lambda: False
+    should_save: Callable[[], bool] = lambda: False  # whether to leave a checkpoint now, since the machine may go soon
     on_log: Callable[[int, dict[str, float]], None] = lambda step, metrics: None  # between steps
     on_data: Callable[[int, int], None] = lambda done, total: None  # images decoded, where they are not in the cache
     on_evaluation: Callable[[int, dict[str, float]], str | None] = lambda step, metrics: None  # why it is to end there
@@ -124,7 +125,12 @@ def train(
         state.step = step + 1
 
         stopping = hooks.should_stop()
-        checkpointing = stopping or state.step % training.checkpoint_every == 0 or state.step == training.steps
+        checkpointing = (
+            stopping
+            or hooks.should_save()
+            or state.step % training.checkpoint_every == 0
+            or state.step == training.steps
+        )
         if checkpointing or state.step % training.log_every == 0:
             metrics = _log(state, losses[: state.step - logged], logged, rate, norm)
             state.seconds += time.perf_counter() - clock

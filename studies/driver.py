@@ -11,7 +11,9 @@ from ray.train.torch import TorchTrainer
 from studies.ledger import Ledger
 from studies.worker import SCRATCH, NotShared, Order, record_failure, work
 
-WORKER_DEATHS = 3  # after so many more a trial counts as failed
+WORKER_DEATHS = (
+    100  # of an attempt, after which it has failed; without coming further, fewer suffice (studies/worker.py)
+)
 
 
 def drive(config: dict) -> None:

@@ -15,6 +15,7 @@ Units: seconds, bytes, and metrics as fractions (IoU 0.87, not 87). What is unde
 
 import contextlib
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -102,6 +103,11 @@ class Ledger:
     study: str
 
     def __post_init__(self):
+        """Raises UserError if the store cannot be used, or if the study's name would lead out of it."""
+        if not re.fullmatch(r"\w[\w .+-]*", self.study):
+            raise UserError(
+                f"'{self.study}' is no name of a study: such a name begins with a letter or a digit and has no slash; give --name"
+            )
         try:
             folder = Folder.of(self.store).at(self.study)
         except (OSError, ValueError) as error:

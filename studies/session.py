@@ -11,6 +11,7 @@ import threading
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from uuid import uuid4
 
 import yaml
 
@@ -45,7 +46,10 @@ ENVIRONMENT = MEMORY | {
 }
 
 
-PATIENT = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "1800"}  # a cluster may have to start a node first
+JOINED = {
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "1800",  # a cluster may have to start a node first
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "1",  # and its nodes may be taken away
+}
 ALONE = {"RAY_AUTH_MODE": "disabled"}  # a cluster of one machine, open to this process alone
 
 
@@ -103,7 +107,7 @@ def run(
 
 def _run_missing(agenda, resources, address, display) -> None:
     address = address or os.environ.get("RAY_ADDRESS")
-    os.environ |= ENVIRONMENT | ({} if address else ALONE)
+    os.environ |= ENVIRONMENT | (JOINED if address else ALONE)
     import ray
     from ray import tune
 
@@ -117,7 +121,7 @@ def _run_missing(agenda, resources, address, display) -> None:
             )
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         share, concurrent = place(resources, _with_those_to_come(nodes) if address else nodes, bool(address))
-        order = partial(_order, agenda.study, agenda.ledger, share, _commit())
+        order = partial(_order, agenda.study, agenda.ledger, share, uuid4().hex, _commit())
         tuner = tune.Tuner(
             tune.with_resources(drive, {DRIVER: 1}),
             tune_config=tune.TuneConfig(
@@ -164,7 +168,7 @@ def _with_those_to_come(nodes: list[dict[str, float]]) -> list[dict[str, float]]
     return [node for node in nodes if DRIVER in node] + (come if len(come) > len(workers) else workers)
 
 
-def _order(study, ledger, share, commit: tuple[str | None, bool], trial: Trial) -> Order:
+def _order(study, ledger, share, session, commit: tuple[str | None, bool], trial: Trial) -> Order:
     return Order(
         store=ledger.store if "://" in ledger.store else str(Path(ledger.store).expanduser().absolute()),
         study=study.name,
@@ -176,6 +180,7 @@ def _order(study, ledger, share, commit: tuple[str | None, bool], trial: Trial) 
         gpus=share.gpus,
         commit=commit[0],
         dirty=commit[1],
+        session=session,
         rungs=trial.rungs and asdict(trial.rungs),
     )
 
@@ -189,7 +194,7 @@ def _ray(address: str | None):
         yield
         return
     if address:
-        env = {"env_vars": ENVIRONMENT | PATIENT}
+        env = {"env_vars": ENVIRONMENT | JOINED}
         ray.init(address=address, logging_level="error", log_to_driver=False, runtime_env=env)
     else:  # reached from this machine alone
         ray.init(

@@ -8,11 +8,13 @@ import datetime
 import importlib.metadata
 import json
 import logging
+import os
 import platform
 import socket
 import time
 import traceback
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from diffseg import config as configuration
@@ -25,8 +27,11 @@ from studies.progress import Reporter
 from studies.pruning import reached
 from studies.search import Rungs
 from studies.study import trial_name
+from studies.watch import Watch
 
 SCRATCH = "scratch"  # the folder of a study for Ray's own files, which nobody needs after the session
+STARTS = "starts.json"  # how often a trial was started from one checkpoint
+WORKER_DEATHS = 3  # after so many more without a new checkpoint a trial has failed
 STOP = "stop"  # the file of a study by whose existence its trials end at a checkpoint
 PACKAGES = ("diffseg", "torch", "numpy", "monai", "ray", "optuna", "pyarrow")
 
@@ -49,6 +54,7 @@ class Order:
     gpus: float
     commit: str | None
     dirty: bool
+    session: str = ""  # whose name no other session has
     rungs: dict | None = None  # fields of Rungs: where it is compared with others while it runs
 
     @property
@@ -70,6 +76,8 @@ def work(order: Order) -> str:
     copy = Copy(order.folder)
     patiently(copy.fetch)
     progress = Reporter(order.folder, configuration.load(order.config).steps)
+    if (starts := _starts(order, copy.path)) > WORKER_DEATHS + 1:
+        return record_failure(order, f"its worker died {starts - 1} times without coming further")
     started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
     with _logging_to(copy.path / "log.txt"):
         logging.info("attempt %d on %s: %s", order.attempt, socket.gethostname(), order.config)
@@ -80,6 +88,7 @@ def work(order: Order) -> str:
         except Stopped as stop:
             logging.info("%s", stop)
             patiently(copy.push)
+            order.folder.remove(STARTS)
             progress.write("stopped")
             return "stopped"
         except UserError as fault:
@@ -94,7 +103,8 @@ def work(order: Order) -> str:
         logging.info("%s after %.1f s %s", status, seconds, error or "")
         patiently(copy.push)
         patiently(lambda: order.ledger.write(order.trial, order.attempt, {**tables, "trials": [row]}))
-    patiently(progress.remove)
+    for name in (PROGRESS, STARTS):
+        patiently(partial(order.folder.remove, name))
     return status
 
 
@@ -102,8 +112,18 @@ def record_failure(order: Order, error: str) -> str:
     """Record an attempt that ended without its worker having been able to say so."""
     row = _row(order, "failed", error, datetime.datetime.now(datetime.UTC))
     order.ledger.write(order.trial, order.attempt, {"trials": [row]})
-    order.folder.remove(PROGRESS)
+    for name in (PROGRESS, STARTS):
+        order.folder.remove(name)
     return "failed"
+
+
+def _starts(order: Order, folder: Path) -> int:
+    """How often this session has started the attempt from the checkpoints that there are now, this start included."""
+    mark = [order.session, order.attempt, *sorted(str(file.relative_to(folder)) for file in folder.rglob("*.pt"))]
+    before = json.loads(order.folder.read(STARTS) or "{}")
+    count = before["count"] + 1 if before.get("mark") == mark else 1
+    order.folder.write(STARTS, json.dumps({"mark": mark, "count": count}).encode())
+    return count
 
 
 def _check_store(order: Order) -> None:
@@ -132,21 +152,24 @@ def _run(order: Order, progress: Reporter, copy: Copy) -> tuple[dict[str, list[d
         """Networks and fingerprints of other trials."""
         return Copy(order.ledger.folder.at(f"work/{trial_name(other)}")).fetch()
 
+    watch = Watch(copy.path / "log.txt")
     hooks = Hooks(
-        should_stop=_Stop(order.ledger.folder),
+        should_stop=watch.looking(_Stop(order.ledger.folder)),
+        should_save=_Preemption(),
         on_log=logged,
         on_data=progress.reading,
         on_evaluation=evaluated,
     )
-    outcome = trial.run(
-        configuration.load(order.config),
-        root=fetched(order.root) if order.root else None,
-        folder=copy.path,
-        cache=cache_of(order.store),
-        device="cuda" if order.gpus else "cpu",
-        hooks=hooks,
-        folder_of=folder_of,
-    )
+    with watch:
+        outcome = trial.run(
+            configuration.load(order.config),
+            root=fetched(order.root) if order.root else None,
+            folder=copy.path,
+            cache=cache_of(order.store),
+            device="cuda" if order.gpus else "cpu",
+            hooks=hooks,
+            folder_of=folder_of,
+        )
     tables = {
         "trials": [outcome.trial],
         "curves": outcome.curves,
@@ -172,6 +195,27 @@ class _Stop:
         with contextlib.suppress(OSError):  # the store is away
             return self.folder.exists(STOP)
         return False
+
+
+class _Preemption:
+    """Whether the node was told that it will be taken away, since it was asked last; true once."""
+
+    def __init__(self):
+        self.told, self.looked = False, 0.0
+
+    def __call__(self) -> bool:
+        if self.told or not preemption_is_watched() or time.monotonic() - self.looked < 1.0:
+            return False
+        import ray.train
+
+        self.looked, self.told = time.monotonic(), ray.train.get_preemption_info() is not None
+        if self.told:
+            logging.info("this node is about to be taken away: leaving a checkpoint")
+        return self.told
+
+
+def preemption_is_watched() -> bool:
+    return os.environ.get("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER") == "1"
 
 
 def _row(order: Order, status: str, error: str | None, started: datetime.datetime) -> dict:

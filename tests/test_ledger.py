@@ -88,3 +88,10 @@ def test_definitions_are_kept_and_an_unwritable_store_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot be written.*--store DIR"):
         Ledger(str(tmp_path / "file" / "below"), "study").define({})
+
+
+@pytest.mark.parametrize("name", ["../other", "a/b", "/tmp/x", "..", "", ".hidden"])
+def test_a_study_stays_in_its_store(name, tmp_path):
+    with pytest.raises(UserError, match="is no name of a study"):
+        Ledger(str(tmp_path), name)
+    assert Ledger(str(tmp_path), "my study 2.1-b").root.endswith("/my study 2.1-b")

@@ -1,0 +1,39 @@
+"""A trial that hangs is ended, and says where it hung."""
+
+import threading
+import time
+
+from studies.watch import EXIT_STATUS, Watch
+
+
+def hanging(ended):
+    ended.wait(10)
+
+
+def test_a_trial_that_hangs_ends_with_its_stack_in_the_log(tmp_path):
+    ended, statuses = threading.Event(), []
+
+    def end(status):
+        statuses.append(status)
+        ended.set()
+
+    with Watch(tmp_path / "log.txt", least=0.2, end=end) as watch:
+        look = watch.looking(lambda: False)
+        assert not look()
+        hanging(ended)
+    assert statuses == [EXIT_STATUS]
+    assert "in hanging" in (tmp_path / "log.txt").read_text()
+
+
+def test_before_the_first_step_and_at_its_own_pace_it_may_take_its_time(tmp_path):
+    statuses = []
+    with Watch(tmp_path / "log.txt", least=0.1, end=statuses.append) as watch:
+        time.sleep(0.3)  # reading data
+        look = watch.looking(lambda: True)
+        assert look()
+        time.sleep(0.05)
+        assert look()
+        time.sleep(0.3)  # less than twenty times that
+        look()
+    assert not statuses
+    assert not (tmp_path / "log.txt").exists()

@@ -1,0 +1,79 @@
+"""What a worker does about machines: those that kill it, and those that are taken away."""
+
+from dataclasses import replace
+
+import ray.train
+from test_folder import order_of
+
+from diffseg import training, trial
+from diffseg.training import Hooks
+from studies import worker
+from studies.ledger import Ledger
+from studies.progress import read
+from studies.worker import STARTS, WORKER_DEATHS, work
+
+
+class Killed(BaseException):
+    """As SIGKILL: nothing is done about it."""
+
+
+def test_a_trial_whose_worker_dies_again_and_again_fails(tiny, tmp_path, monkeypatch):
+    ledger = Ledger(str(tmp_path), "study")
+    ledger.define({})
+    order = order_of(str(tmp_path), tiny(experiment="e1"))
+
+    def die(*_, **__):
+        raise Killed
+
+    monkeypatch.setattr(trial, "run", die)
+    for _ in range(WORKER_DEATHS + 1):
+        try:
+            work(order)
+        except Killed:
+            assert ledger.attempts() == {}
+    assert work(order) == "failed"
+    (row,) = ledger.last()
+    assert row["error"] == "its worker died 4 times without coming further"
+    assert read(order.folder) is None
+    assert not order.folder.exists(STARTS)
+
+
+def test_deaths_are_counted_anew_by_another_session_and_from_another_checkpoint(tiny, tmp_path):
+    order = order_of(str(tmp_path), tiny(experiment="e1"))
+    folder = order.folder.local
+    folder.mkdir(parents=True)
+    assert [worker._starts(order, folder) for _ in range(3)] == [1, 2, 3]
+    (folder / "step-00000010-abc.pt").touch()
+    assert [worker._starts(order, folder) for _ in range(2)] == [1, 2]
+    assert worker._starts(replace(order, session="another"), folder) == 1
+
+
+def test_a_checkpoint_is_left_before_the_machine_goes(tiny, tmp_path, monkeypatch):
+    config, asked, saved = tiny(experiment="e1", training__checkpoint_every=100), [], []
+    save = training.State.save
+
+    def should_save():
+        asked.append(1)
+        return len(asked) == 2
+
+    def noted(state, folder):
+        saved.append(state.step)
+        save(state, folder)
+
+    monkeypatch.setattr(training.State, "save", noted)
+    trial.run(config, None, tmp_path, device="cpu", hooks=Hooks(should_save=should_save))
+    assert saved == [2, 6]
+
+
+def test_the_notice_that_a_node_goes_is_heard_once(monkeypatch):
+    told = []
+    monkeypatch.setattr(ray.train, "get_preemption_info", lambda: told or None)
+    assert not worker._Preemption()()  # nobody watches
+    monkeypatch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "1")
+    notice = worker._Preemption()
+    assert not notice()
+    told.append("soon")
+    assert not notice()  # it is looked up once a second
+    notice.looked = 0.0
+    assert notice()
+    assert not notice()
