@@ -53,7 +53,7 @@ CHARTS = {  # in the report's order: what each shows, and what it needs
     searching.best_weights: (
         "What a noise level counts in the training of the best proposals, over the data set's fingerprint (gray) where E3 "
         "has measured it",
-        SEARCHED,
+        "a search's complete trials with errors over t (training.snapshots)",
     ),
     charts.mask_errors: (
         "Mask error over t with the image (E2) and without it (E3); at the end of training, of masks in ±1 "

@@ -1,5 +1,6 @@
-"""`ray up`, for real: on several hosts of this machine, from the README's file for one's own machines."""
+"""`ray up`: for real on several hosts of this machine, and as far as asking for machines against a server that acts as AWS."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -10,7 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 from hosts import NET, SHARED, Hosts, missing
-from test_cluster import LOCAL
+from ray.autoscaler._private.aws.config import DEFAULT_AMI
+from ray.autoscaler._private.providers import _get_node_provider
+from ray.autoscaler.sdk.sdk import bootstrap_config
+from test_cluster import AWS, LOCAL, filled
 from test_session import STUDY
 
 from studies.cluster import check
@@ -88,3 +92,78 @@ def wait_for(found, timeout):
         assert time.monotonic() < end, "it takes too long"
         time.sleep(1)
     return value
+
+
+@pytest.fixture
+def aws(tmp_path, monkeypatch):
+    """A server that acts as AWS, and an environment in which nothing else is asked."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in {
+        "HOME": str(tmp_path),
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-west-2",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray/auth_token").write_text("0" * 64)
+    yield
+    server.stop()
+
+
+@pytest.mark.slow
+def test_the_shipped_file_asks_aws_for_the_right_machines(aws, tmp_path):
+    import boto3
+
+    iam, ec2 = boto3.client("iam"), boto3.client("ec2")
+    iam.create_instance_profile(InstanceProfileName="diffseg-node")  # as the file's comments say
+
+    def instances():
+        found = [one for group in ec2.describe_instances()["Reservations"] for one in group["Instances"]]
+        return {next(tag["Value"] for tag in one["Tags"] if tag["Key"] == "ray-user-node-type"): one for one in found}
+
+    file = tmp_path / "cluster.yaml"
+    file.write_text(filled(AWS))
+    line = [sys.executable, "-m", "ray.scripts.scripts", "up", "-y", "--no-config-cache", str(file)]
+    with (tmp_path / "up.log").open("w") as log:
+        up = subprocess.Popen(line, cwd=ROOT, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+    try:  # it goes on to wait for the head's SSH server, which there is none
+        wait_for(lambda: "head" in instances() or up.poll() is not None, 120)
+    finally:
+        up.kill()
+    assert "head" in instances(), (tmp_path / "up.log").read_text()
+
+    config = bootstrap_config(yaml.safe_load(file.read_text()))
+    gpu = config["available_node_types"]["gpu"]
+    tags = {
+        "ray-cluster-name": "diffseg",
+        "ray-node-type": "worker",
+        "ray-user-node-type": "gpu",
+        "ray-node-status": "up",
+    }
+    _get_node_provider(config["provider"], "diffseg").create_node(gpu["node_config"], tags, 2)
+    head, worker = instances()["head"], instances()["gpu"]
+    assert (head["InstanceType"], worker["InstanceType"]) == ("m6i.large", "g5.xlarge")
+    assert (head.get("InstanceLifecycle"), worker.get("InstanceLifecycle")) == (None, "spot")
+    assert head["ImageId"] == worker["ImageId"] == DEFAULT_AMI["us-west-2"]
+    for one in (head, worker):
+        assert one["IamInstanceProfile"]["Arn"].endswith("diffseg-node")
+        assert one["SecurityGroups"]
+        assert {"Key": "ray-cluster-name", "Value": "diffseg"} in one["Tags"]
+    assert len([one for group in ec2.describe_instances()["Reservations"] for one in group["Instances"]]) == 3
+    rules = ec2.describe_security_groups(GroupIds=[head["SecurityGroups"][0]["GroupId"]])["SecurityGroups"][0][
+        "IpPermissions"
+    ]
+    open_to_all = [
+        rule["FromPort"] for rule in rules if any(r["CidrIp"] == "0.0.0.0/0" for r in rule.get("IpRanges", []))
+    ]
+    assert open_to_all == [22]
