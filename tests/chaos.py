@@ -1,0 +1,193 @@
+"""Rounds of chaos: a small study on a cluster of three nodes on this machine, with a fault every few seconds until it ends.
+
+    python tests/chaos.py --rounds 20
+
+Faults are killed workers, drivers, nodes and sessions, nodes that do not answer for a while, and nodes that are drained. After
+each round the ledger has to hold what an undisturbed run's does, bit for bit, with one attempt a trial.
+"""
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+
+from studies.ledger import SCHEMAS, Ledger
+from studies.session import ENVIRONMENT, JOINED
+
+ROOT = Path(__file__).parent.parent
+STUDY = """
+    seeds = [0, 1, 2]
+    experiments = ["e1", "e2", "e3", "e4"]
+    [all]
+    data.size = 16
+    data.train_images = 40
+    data.test_images = 4
+    diffusion.target = "x0"
+    training.steps = 300
+    training.batch = 4
+    training.log_every = 10
+    training.checkpoint_every = 20
+    inference.steps = 2
+    inference.ensemble = 2
+    inference.timesteps = 4
+    inference.timestep_images = 4
+    [network.ensemdiff]
+    network.width = 32
+    network.multipliers = [1, 1]
+    network.blocks = 1
+    network.attention = [2]
+    [data.synthetic-large]
+    data.layout = "synthetic"
+"""
+OF_A_RUN = {"seconds", "train_seconds", "evaluate_seconds", "gpu_seconds", "started", "finished", "log", "error"}
+OF_A_CLOCK = {"step_seconds", "idle_share"}  # curves that tell of the machine
+PAUSE = (2.0, 6.0)  # seconds between two faults
+
+
+class Machine:
+    """A head that holds drivers, and two nodes that train, of one processor each."""
+
+    def __init__(self):
+        os.environ |= ENVIRONMENT | JOINED | {"RAY_AUTH_MODE": "disabled"}
+        from ray.cluster_utils import Cluster
+
+        memory = {"object_store_memory": 100 * 2**20}
+        self.cluster = Cluster(
+            initialize_head=True, head_node_args={"num_cpus": 0, "resources": {"driver": 1000}, **memory}
+        )
+        self.memory = memory
+        self.nodes = [self.cluster.add_node(num_cpus=1, **memory) for _ in range(2)]
+
+    def session(self, folder: Path) -> subprocess.Popen:
+        line = [
+            sys.executable,
+            "-m",
+            "studies.cli",
+            "run",
+            str(folder / "small.toml"),
+            "--store",
+            str(folder / "store"),
+        ]
+        line += ["--no-report", "--address", self.cluster.address]
+        with (folder / "session.log").open("a") as log:
+            return subprocess.Popen(line, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+
+    def titled(self, title: str) -> list[psutil.Process]:
+        found = []
+        for process in psutil.process_iter(["cmdline"]):
+            if "".join(process.info["cmdline"] or []).startswith(title):
+                found.append(process)
+        return found
+
+    def end(self) -> None:
+        self.cluster.shutdown()
+
+
+def fault(machine: Machine, session: subprocess.Popen, draw: random.Random) -> str:
+    """One fault; its name, or "" if there was nothing to break."""
+    kind = draw.choice(["worker", "worker", "driver", "node", "session", "silence", "drain"])
+    if kind in ("worker", "driver"):
+        victims = machine.titled("ray::RayTrainWorker" if kind == "worker" else "ray::ImplicitFunc")
+        if not victims:
+            return ""
+        draw.choice(victims).kill()
+    elif kind == "session":
+        os.killpg(session.pid, signal.SIGKILL)
+        session.wait()
+    elif kind == "node":
+        node = machine.nodes.pop(draw.randrange(2))
+        machine.cluster.remove_node(node, allow_graceful=False)
+        machine.nodes.append(machine.cluster.add_node(num_cpus=1, **machine.memory))
+    elif kind == "silence":  # as if its network were cut for a while
+        node = draw.choice(machine.nodes)
+        raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+        raylet.suspend()
+        time.sleep(draw.uniform(1, 4))
+        raylet.resume()
+    else:
+        node = machine.nodes.pop(draw.randrange(2))
+        line = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--address", machine.cluster.address]
+        line += ["--node-id", node.node_id, "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "chaos"]
+        subprocess.run([*line, "--deadline-remaining-seconds", "3"], capture_output=True)
+        time.sleep(3)
+        machine.cluster.remove_node(node, allow_graceful=False)
+        machine.nodes.append(machine.cluster.add_node(num_cpus=1, **machine.memory))
+    return kind
+
+
+def contents(ledger: Ledger) -> dict[str, list[str]]:
+    """All rows of all tables but what tells of the run and not of the trial, as text, since some numbers are NaN."""
+    found = {}
+    for table in SCHEMAS:
+        rows = [{k: v for k, v in row.items() if k not in OF_A_RUN} for row in ledger.read(table).to_pylist()]
+        found[table] = sorted(str(row) for row in rows if row.get("metric") not in OF_A_CLOCK)
+    return found
+
+
+def prepared(folder: Path) -> Ledger:
+    folder.mkdir(parents=True)
+    (folder / "small.toml").write_text(STUDY)
+    return Ledger(str(folder / "store"), "small")
+
+
+def undisturbed(folder: Path) -> dict[str, list[str]]:
+    ledger, machine = prepared(folder), Machine()
+    try:
+        assert machine.session(folder).wait(1800) == 0, (folder / "session.log").read_text()
+    finally:
+        machine.end()
+    return contents(ledger)
+
+
+def round_of_chaos(folder: Path, seed: int, expected: dict[str, list[str]], limit: float = 1800) -> Counter:
+    """Faults by name, of one round. Raises AssertionError if a row is lost, doubled or different."""
+    ledger, machine, draw, faults = prepared(folder), Machine(), random.Random(seed), Counter()
+    try:
+        session, end = machine.session(folder), time.monotonic() + limit
+        while True:
+            assert time.monotonic() < end, f"not done after {limit} s and {faults}"
+            try:
+                status = session.wait(draw.uniform(*PAUSE))
+            except subprocess.TimeoutExpired:
+                faults[fault(machine, session, draw)] += 1
+                if session.poll() is None:
+                    continue
+                status = session.returncode
+            if status == 0:
+                break
+            session = machine.session(folder)  # the same command again
+    finally:
+        machine.end()
+    assert set(ledger.attempts().values()) == {1}, ledger.attempts()
+    found = contents(ledger)
+    for table, rows in expected.items():
+        assert found[table] == rows, f"{table} differs"
+    del faults[""]
+    return faults
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        expected, total, clock = undisturbed(Path(place) / "undisturbed"), Counter(), time.monotonic()
+        print(f"undisturbed: {len(expected['trials'])} trials", flush=True)
+        for number in range(given.rounds):
+            faults = round_of_chaos(Path(place) / f"round-{number}", given.seed + number, expected)
+            total += faults
+            print(f"round {number}: {dict(faults)}, {time.monotonic() - clock:.0f} s in all", flush=True)
+        print(f"{given.rounds} rounds, {sum(total.values())} faults ({dict(total)}): no row lost, doubled or different")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,12 @@
+"""One round of chaos; `python tests/chaos.py --rounds N` does more."""
+
+import chaos
+import pytest
+
+
+@pytest.mark.chaos
+def test_a_study_survives_a_fault_every_few_seconds(tmp_path):
+    expected = chaos.undisturbed(tmp_path / "undisturbed")
+    assert len(expected["trials"]) == 12
+    faults = chaos.round_of_chaos(tmp_path / "chaos", 0, expected)
+    assert faults.total() > 0
