@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from studies.study import Study, Trial
 from studies.worker import SCRATCH, STOP, Order
 
 LAUNCHED = Path("~/ray_bootstrap_config.yaml")  # what a head knows of the nodes that it may start
+NODES_START = 600.0  # seconds that nodes which always run may take to start
 DRIVER = "driver"  # the resource that drivers hold, so that CPUs stay whole for workers
 # glibc gives large tensors back to the system as soon as they are freed, and the kernel clears their pages again for the next
 # ones. Kept instead: measuring errors over t at 64 px takes half as long (2.2 s a batch to 1.1), a training step 0.9 times.
@@ -119,8 +121,8 @@ def _run_missing(agenda, resources, address, display) -> None:
             raise UserError(
                 f"the Ray cluster has no resource '{DRIVER}': start its head with --resources='{{\"{DRIVER}\": 1000}}'"
             )
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        share, concurrent = place(resources, _with_those_to_come(nodes) if address else nodes, bool(address))
+        nodes = _nodes(ray, _launched() if address else {})
+        share, concurrent = place(resources, nodes, bool(address))
         order = partial(_order, agenda.study, agenda.ledger, share, uuid4().hex, _commit())
         tuner = tune.Tuner(
             tune.with_resources(drive, {DRIVER: 1}),
@@ -156,16 +158,27 @@ def place(resources: Resources, nodes: list[dict[str, float]], on_demand: bool =
     return share, min(concurrent, resources.concurrency or concurrent)
 
 
-def _with_those_to_come(nodes: list[dict[str, float]]) -> list[dict[str, float]]:
-    """On the head of a cluster of `ray up`: the head and all nodes that it may start; else what there is."""
+def _launched() -> dict:
+    """What the head of a cluster of `ray up` knows of it; empty elsewhere."""
     try:
-        config = yaml.safe_load(LAUNCHED.expanduser().read_text())
-        types = {name: one for name, one in config["available_node_types"].items() if name != config["head_node_type"]}
-        come = [one["resources"] for one in types.values() for _ in range(one["max_workers"])][: config["max_workers"]]
-    except (OSError, KeyError, TypeError, yaml.YAMLError):
-        return nodes
-    workers = [node for node in nodes if DRIVER not in node]
-    return [node for node in nodes if DRIVER in node] + (come if len(come) > len(workers) else workers)
+        return yaml.safe_load(LAUNCHED.expanduser().read_text())
+    except (OSError, yaml.YAMLError):
+        return {}
+
+
+def _nodes(ray, launched: dict) -> list[dict[str, float]]:
+    """The resources of all nodes that there are and that a launcher may start. Those that it has to start are waited for."""
+    types, end = launched.get("available_node_types") or {}, time.monotonic() + NODES_START
+    least = sum(one.get("min_workers", 0) for one in types.values())
+    while True:
+        there = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        workers = [node for node in there if DRIVER not in node]
+        if len(workers) >= least or time.monotonic() > end:
+            break
+        time.sleep(1)
+    of_workers = [one for name, one in types.items() if name != launched["head_node_type"]]
+    come = [one["resources"] for one in of_workers for _ in range(one["max_workers"])][: launched.get("max_workers")]
+    return [node for node in there if DRIVER in node] + max(workers, come, key=len)
 
 
 def _order(study, ledger, share, session, commit: tuple[str | None, bool], trial: Trial) -> Order:

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -185,13 +186,19 @@ class TestSubmit:
 
 
 def test_nodes_that_may_still_come_count(tmp_path, monkeypatch):
-    head = {"driver": 1000.0, "CPU": 0.0}
+    head, gpu = {"driver": 1000.0, "CPU": 0.0}, {"CPU": 4.0, "GPU": 1.0}
     monkeypatch.setattr(session, "LAUNCHED", tmp_path / "config.yaml")
-    assert session._with_those_to_come([head]) == [head]
+    monkeypatch.setattr(session.time, "sleep", lambda _: there.append(gpu))
+    ray = SimpleNamespace(nodes=lambda: [{"Resources": node, "Alive": True} for node in there])
+    there = [head]
+    assert session._nodes(ray, session._launched()) == [head]
     config = yaml.safe_load(filled(AWS))
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    found = session._with_those_to_come([head, {"CPU": 4.0, "GPU": 1.0}])
+    found = session._nodes(ray, session._launched())
     assert found == [head] + 8 * [{"CPU": 4, "GPU": 1}]
+    config["available_node_types"]["gpu"] |= {"min_workers": 2}  # as of machines that are always there
+    session._nodes(ray, config)
+    assert there == [head, gpu, gpu]
     assert place(Resources(), found) == (Resources(1, 1), 8)
     assert place(Resources(1, 1, 4), [head], on_demand=True) == (Resources(1, 1, 4), 4)
     for given, on_demand in ((Resources(1, 1, 4), False), (Resources(1, None, 4), True), (Resources(1, 1), True)):
