@@ -109,7 +109,7 @@ def run(
 
 def _run_missing(agenda, resources, address, display) -> None:
     address = address or os.environ.get("RAY_ADDRESS")
-    os.environ |= ENVIRONMENT | (JOINED if address else ALONE)
+    os.environ |= ENVIRONMENT | ({} if address else ALONE)
     import ray
     from ray import tune
 

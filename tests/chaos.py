@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 
 from studies.ledger import SCHEMAS, Ledger
-from studies.session import ENVIRONMENT, JOINED
+from studies.session import ALONE, ENVIRONMENT
 
 ROOT = Path(__file__).parent.parent
 STUDY = """
@@ -56,7 +56,7 @@ class Machine:
     """A head that holds drivers, and two nodes that train, of one processor each."""
 
     def __init__(self):
-        os.environ |= ENVIRONMENT | JOINED | {"RAY_AUTH_MODE": "disabled"}
+        os.environ |= ENVIRONMENT | ALONE
         from ray.cluster_utils import Cluster
 
         memory = {"object_store_memory": 100 * 2**20}

@@ -108,7 +108,7 @@ def test_another_definition_is_refused_with_its_difference_or_extends():
     new = read("quickstart", {}, {"training.steps": 7}, experiments=("e1",))
     assert against_stored(new, None, extend=False) is new
     assert against_stored(old, old.definition(), extend=False).trials == old.trials
-    with pytest.raises(UserError, match=r"training.steps: 100, 200 → 7.*--extend.*--name"):
+    with pytest.raises(UserError, match=r"training.steps: 100, 180 → 7.*--extend.*--name"):
         against_stored(new, old.definition(), extend=False)
     both = against_stored(new, old.definition(), extend=True)
     assert len(both.trials) == 12 + 3
