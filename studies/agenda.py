@@ -2,7 +2,7 @@
 
 from diffseg.config import Config
 from diffseg.errors import UserError
-from studies.ledger import METRICS, Ledger
+from studies.ledger import METRICS, Latest, Ledger
 from studies.search import Proposal, Tried, fronts, history, proposals
 from studies.study import Study, Trial, trial_name
 
@@ -14,8 +14,9 @@ class Agenda:
 
     def __init__(self, study: Study, ledger: Ledger, retry: bool = False):
         self.study, self.ledger = study, ledger
-        rows = ledger.last(["status"]) if retry else []
-        self._again = {row["trial"]: row["attempt"] for row in rows if row["status"] == "failed"}
+        self._latest = Latest(ledger, ["status", "error", *METRICS])
+        rows = self._latest.rows() if retry else {}
+        self._again = {trial: row["attempt"] for trial, row in rows.items() if row["status"] == "failed"}
 
     def next(self, busy: set[str] = frozenset()) -> Trial | None:
         """A trial to start beside those that are busy; None if there is none until one of them ends."""
@@ -60,8 +61,8 @@ class Agenda:
 
     def _ended(self) -> dict[str, dict]:
         """The last attempt of each trial that has ended."""
-        rows = self.ledger.last(["status", "error", *METRICS])
-        return {row["trial"]: row for row in rows if row["attempt"] > self._again.get(row["trial"], 0)}
+        rows = self._latest.rows()
+        return {trial: row for trial, row in rows.items() if row["attempt"] > self._again.get(trial, 0)}
 
     def _missing(self, rows: dict[str, dict]) -> list[Trial]:
         return [trial for trial in self.study.trials if trial.name not in rows]

@@ -7,8 +7,8 @@ import time
 from rich.console import Console
 
 from studies.estimate import cost
-from studies.ledger import Ledger
-from studies.state import TrialState, counts, states
+from studies.ledger import Latest, Ledger
+from studies.state import COLUMNS, TrialState, counts, states
 from studies.study import Study
 
 
@@ -19,11 +19,13 @@ class Display:
     """
 
     def __init__(self, study: Study, ledger: Ledger, quiet: bool = False):
-        self.study, self.ledger = study, ledger
+        self.study, self.ledger, self.latest = study, ledger, Latest(ledger, COLUMNS)
         self.weights = {trial.name: cost(trial.config).flops for trial in (*study.starts, *study.known(ledger))}
         self.console = Console(file=sys.stderr, quiet=quiet, highlight=False)
         self.started, self.before, self.pause = time.monotonic(), None, 0.5
-        self.told = {(state.trial, state.attempt) for state in states(study, ledger) if state.status == "failed"}
+        self.told = {
+            (state.trial, state.attempt) for state in states(study, ledger, self.latest) if state.status == "failed"
+        }
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._loop, daemon=True)
 
@@ -51,7 +53,7 @@ class Display:
         clock = time.monotonic()
         for trial in self.study.known(self.ledger):  # a search goes on proposing
             self.weights.setdefault(trial.name, cost(trial.config).flops)
-        found = states(self.study, self.ledger)
+        found = states(self.study, self.ledger, self.latest)
         self.pause = max(0.5, 10 * (time.monotonic() - clock))  # a large store is not read all the time
         for state in found:
             if state.status == "failed" and (state.trial, state.attempt) not in self.told:

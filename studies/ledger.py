@@ -135,13 +135,24 @@ class Ledger:
         """
         while True:
             files = self.files(table, trials)
-            try:
-                return self._open(table, files, trials, columns).to_table(columns=columns, filter=where)
-            except (pa.ArrowInvalid, OSError):
-                sound = [file for file in files if self._sound(f"{self.root}/{table}/{file}")]
-                found = self._open(table, sound, trials, columns).to_table(columns=columns, filter=where)
-                if self.files(table, trials) == files:  # else some were merged, and they are not damaged
-                    return found
+            found, sound = self.scan(table, files, columns, trials, where)
+            if sound == files or self.files(table, trials) == files:  # else some were merged, and they are not damaged
+                return found
+
+    def scan(
+        self,
+        table: str,
+        files: list[str],
+        columns: list[str] | None = None,
+        trials: list[str] | None = None,
+        where: ds.Expression | None = None,
+    ) -> tuple[pa.Table, list[str]]:
+        """The rows of some files, and which of these could be read."""
+        try:
+            return self._open(table, files, trials, columns).to_table(columns=columns, filter=where), files
+        except (pa.ArrowInvalid, OSError):
+            sound = [file for file in files if self._sound(f"{self.root}/{table}/{file}")]
+            return self._open(table, sound, trials, columns).to_table(columns=columns, filter=where), sound
 
     def dataset(self, table: str, trials: list[str] | None = None) -> ds.Dataset:
         """The same rows, to be scanned by columns and filters. Not to be kept while the study is compacted."""
@@ -269,6 +280,26 @@ class Ledger:
         with ThreadPoolExecutor() as pool:
             found = pool.map(lambda path: pq.read_schema(path, filesystem=self.filesystem).remove_metadata(), paths)
             return list(dict.fromkeys(found))
+
+
+class Latest:
+    """The row of each trial's last attempt, again and again: files never change, so that only new ones are read."""
+
+    def __init__(self, ledger: Ledger, columns: list[str]):
+        self.ledger, self.columns = ledger, sorted({*columns, "trial", "attempt"})
+        self._read: set[str] = set()
+        self._rows: dict[str, dict] = {}
+
+    def rows(self) -> dict[str, dict]:
+        """By trial. Damaged files are passed over."""
+        fresh = [file for file in self.ledger.files("trials") if file not in self._read]
+        if fresh:
+            found, sound = self.ledger.scan("trials", fresh, self.columns)
+            self._read.update(sound)
+            for row in found.to_pylist():
+                if row["attempt"] >= self._rows.get(row["trial"], row)["attempt"]:
+                    self._rows[row["trial"]] = row
+        return dict(self._rows)
 
 
 def _schema(table: str, row: dict) -> pa.Schema:

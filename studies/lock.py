@@ -84,7 +84,7 @@ class _BehindUri:
     def acquire(self) -> None:
         try:
             if self.held():
-                raise _taken(self.folder)
+                raise _taken(self.folder, f"; if it was killed, its lock ends {FRESH:.0f} s after it")
             self.folder.write(NAME, self._mine)
             time.sleep(SETTLE)
             if self.folder.read(NAME) != self._mine:
@@ -114,11 +114,11 @@ def _me() -> dict:
     return {"pid": os.getpid(), "host": socket.gethostname()}
 
 
-def _taken(folder: Folder) -> UserError:
+def _taken(folder: Folder, more: str = "") -> UserError:
     holder = json.loads(folder.read(NAME) or "{}")
     return UserError(
         f"study {folder.path.rpartition('/')[2]} is being run by process {holder.get('pid')} on {holder.get('host')}: "
-        "stop that one, or wait for it (`diffseg status` shows how far it is)"
+        f"stop that one, or wait for it (`diffseg status` shows how far it is){more}"
     )
 
 

@@ -5,13 +5,14 @@ from collections import Counter
 from dataclasses import dataclass
 
 from diffseg.errors import UserError
-from studies.ledger import METRICS, Ledger
+from studies.ledger import METRICS, Latest, Ledger
 from studies.lock import Lock
 from studies.progress import Progress, read
 from studies.search import proposals
 from studies.study import Study, Trial
 
 LINES = 200  # of a table in the terminal, at most: more nobody reads, and they take seconds to lay out
+COLUMNS = [*METRICS, "status", "seconds", "error", "log"]
 STATUSES = ("complete", "running", "failed", "pruned", "interrupted", "waiting")
 
 
@@ -33,9 +34,9 @@ class TrialState:
         return {"trial": self.trial, "status": self.status, "attempt": self.attempt, "done": self.share, **shown}
 
 
-def states(study: Study, ledger: Ledger) -> list[TrialState]:
-    """Every trial's state, in the study's order."""
-    rows = {row["trial"]: row for row in ledger.last([*METRICS, "status", "seconds", "error", "log"])}
+def states(study: Study, ledger: Ledger, latest: Latest | None = None) -> list[TrialState]:
+    """Every trial's state, in the study's order. latest: what whoever asks again and again keeps, with COLUMNS."""
+    rows = (latest or Latest(ledger, COLUMNS)).rows()
     held = Lock(ledger.folder).held()
     return [_state(trial.name, ledger, rows.get(trial.name, {}), held) for trial in study.known(ledger)]
 

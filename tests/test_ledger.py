@@ -1,7 +1,8 @@
 import pytest
 
 from diffseg.errors import UserError
-from studies.ledger import SCHEMAS, Ledger
+from studies.compaction import compact
+from studies.ledger import SCHEMAS, Latest, Ledger
 
 
 @pytest.fixture(params=["path", "uri"])
@@ -95,3 +96,25 @@ def test_a_study_stays_in_its_store(name, tmp_path):
     with pytest.raises(UserError, match="is no name of a study"):
         Ledger(str(tmp_path), name)
     assert Ledger(str(tmp_path), "my study 2.1-b").root.endswith("/my study 2.1-b")
+
+
+def test_what_is_asked_again_and_again_is_read_once(tmp_path, monkeypatch):
+    ledger, read = Ledger(str(tmp_path), "study"), []
+    scan = Ledger.scan
+    monkeypatch.setattr(
+        Ledger, "scan", lambda self, table, files, *rest: read.extend(files) or scan(self, table, files, *rest)
+    )
+    latest = Latest(ledger, ["status"])
+    assert latest.rows() == {}
+    for trial, attempt, status in (("a", 1, "failed"), ("b", 1, "complete"), ("a", 2, "complete")):
+        ledger.write(trial, attempt, {"trials": [{"status": status}]})
+        assert latest.rows()[trial] == {"trial": trial, "attempt": attempt, "status": status}
+        latest.rows()
+    assert read == ["a-1.parquet", "b-1.parquet", "a-2.parquet"]
+    compact(ledger)
+    ledger.write("c", 1, {"trials": [{"status": "pruned"}]})
+    assert latest.rows() == {row["trial"]: row for row in ledger.last(["status"])}
+    ledger.folder.write("trials/d-1.parquet", b"PAR1 not whole")
+    assert set(latest.rows()) == {"a", "b", "c"}
+    ledger.write("d", 1, {"trials": [{"status": "complete"}]})
+    assert set(latest.rows()) == {"a", "b", "c", "d"}
