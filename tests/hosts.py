@@ -64,9 +64,15 @@ class Hosts:
         self._processes[number].wait()
 
     def ssh(self, number: int, command: str) -> str:
+        return subprocess.run(self._line(number, command), capture_output=True, text=True, check=True).stdout
+
+    def start(self, number: int, command: str) -> subprocess.Popen:
+        pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        return subprocess.Popen(self._line(number, command), stdin=subprocess.DEVNULL, **pipe)
+
+    def _line(self, number: int, command: str) -> list[str]:
         options = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "ConnectTimeout=2"]
-        line = ["ssh", "-q", *options, "-i", str(self.key), f"root@{self.ips[number]}", command]
-        return subprocess.run(line, capture_output=True, text=True, check=True).stdout
+        return ["ssh", "-q", *options, "-i", str(self.key), f"root@{self.ips[number]}", command]
 
     def _start(self, number: int, ip: str) -> None:
         name, home = f"dsh{number}", self.folder / f"home{number}"

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from hosts import NET, SHARED, Hosts, missing
 from ray.autoscaler._private.aws.config import DEFAULT_AMI
 from ray.autoscaler._private.providers import _get_node_provider
 from ray.autoscaler.sdk.sdk import bootstrap_config
-from test_cluster import AWS, LOCAL, filled
+from test_cluster import AWS, LOCAL, SLURM, filled
 from test_session import STUDY
 
 from studies.cluster import check
@@ -23,6 +24,7 @@ from studies.progress import read
 
 ROOT = Path(__file__).parent.parent
 STORE = f"{SHARED}/studies"
+PROGRAM = "python -m studies.cli"
 
 
 def described(hosts):
@@ -73,6 +75,40 @@ def test_a_study_is_finished_though_one_of_the_machines_dies():
         assert len({row["host"] for row in rows}) >= 1
         do("ray", "down", "-y", str(file))
         assert "raylet" not in hosts.ssh(0, "ps aux")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(missing() is not None, reason=str(missing()))
+def test_slurms_way_on_two_machines_stops_in_time_and_goes_on():
+    """What the README's script has srun do on every node: it is told to stop, as at a time limit, and run again."""
+    command = re.search(r"srun (ray symmetric-run .*) &\n", SLURM, re.DOTALL)[1].replace("\\\n", " ")
+    command = command.replace(
+        "diffseg run paper --data isic16=/scratch/$USER/isic16", f"{PROGRAM} run {SHARED}/small.toml --no-report"
+    )
+    with tempfile.TemporaryDirectory(dir=ROOT.parent) as folder, Hosts(Path(folder) / "hosts", 2) as hosts:
+        command = (
+            command.replace("$head", hosts.ips[0])
+            .replace("$SLURM_JOB_NUM_NODES", "2")
+            .replace(" -- ", " --num-cpus 1 -- ")
+        )
+        env = f"export PATH={sys.prefix}/bin:$PATH PYTHONPATH={ROOT} RAY_AUTH_MODE=token DIFFSEG_STORE={STORE}; "
+        (hosts.shared / "small.toml").write_text(STUDY.replace("training.steps = 300", "training.steps = 1000"))
+        for number in range(2):
+            hosts.ssh(
+                number,
+                "mkdir -p ~/.ray; echo 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef > ~/.ray/auth_token",
+            )
+        ledger = Ledger(str(hosts.shared / "studies"), "small")
+        for told in (True, False):
+            nodes = [hosts.start(number, env + command) for number in range(2)]
+            if told:
+                wait_for(lambda: trained_beyond(ledger, 100), 300)
+                hosts.ssh(0, f"{env} {PROGRAM} stop small")
+            output = nodes[0].communicate(timeout=600)[0]
+            assert (nodes[0].returncode == 0) != told, output
+            assert nodes[1].wait(60) is not None
+            assert (len(ledger.attempts()) == 4) != told, output
+        assert {row["status"] for row in ledger.last()} == {"complete"}
 
 
 def trained_beyond(ledger, step):
