@@ -92,7 +92,7 @@ def test_slurms_way_on_two_machines_stops_in_time_and_goes_on():
             .replace(" -- ", " --num-cpus 1 -- ")
         )
         env = f"export PATH={sys.prefix}/bin:$PATH PYTHONPATH={ROOT} RAY_AUTH_MODE=token DIFFSEG_STORE={STORE}; "
-        (hosts.shared / "small.toml").write_text(STUDY.replace("training.steps = 300", "training.steps = 1000"))
+        (hosts.shared / "small.toml").write_text(STUDY.replace("training.steps = 300", "training.steps = 500"))
         for number in range(2):
             hosts.ssh(
                 number,
