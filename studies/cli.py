@@ -32,10 +32,12 @@ class Program(click.Group):
 def _roots(_ctx, _param, values: tuple[str, ...]) -> dict[str, str]:
     roots = {}
     for value in values:
+        from studies.folder import fixed  # pyarrow takes long to import
+
         name, equals, root = value.partition("=")
         if not equals or not name or not root:
             raise click.BadParameter(f"got '{value}', but data are named NAME=ROOT, such as --data isic16=/data/isic16")
-        roots[name] = root if "://" in root else str(Path(root).expanduser().absolute())
+        roots[name] = fixed(root)
     return roots
 
 

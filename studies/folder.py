@@ -47,7 +47,7 @@ class Folder:
                     "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, say) or by the machine's role"
                 )
             return cls(*pafs.FileSystem.from_uri(place))
-        return cls(pafs.LocalFileSystem(), str(Path(place).expanduser().absolute()))
+        return cls(pafs.LocalFileSystem(), fixed(place))
 
     @property
     def local(self) -> Path | None:
@@ -121,6 +121,11 @@ class Folder:
         selector = pafs.FileSelector(self.path, allow_not_found=True, recursive=True)
         found = (info for info in self.filesystem.get_file_info(selector) if info.type == pafs.FileType.File)
         return {info.path[len(self.path) + 1 :]: info.size for info in found}
+
+
+def fixed(place: str) -> str:
+    """A URI as it is, and a path such that it means the same in every folder."""
+    return place if "://" in place else str(Path(place).expanduser().absolute())
 
 
 def home() -> Path:

@@ -20,7 +20,7 @@ from diffseg.errors import UserError
 from studies.agenda import Agenda
 from studies.compaction import MANY, merge, sweep
 from studies.display import Display
-from studies.folder import Folder
+from studies.folder import Folder, fixed
 from studies.ledger import Ledger
 from studies.lock import Lock
 from studies.study import Study, Trial
@@ -183,7 +183,7 @@ def _nodes(ray, launched: dict) -> list[dict[str, float]]:
 
 def _order(study, ledger, share, session, commit: tuple[str | None, bool], trial: Trial) -> Order:
     return Order(
-        store=ledger.store if "://" in ledger.store else str(Path(ledger.store).expanduser().absolute()),
+        store=fixed(ledger.store),
         study=study.name,
         trial=trial.name,
         attempt=ledger.attempts().get(trial.name, 0) + 1,
