@@ -55,11 +55,7 @@ def sweep(ledger: Ledger) -> None:
     for table in sorted(SCHEMAS, key=lambda table: table == "trials"):
         for file in ledger.names(table):
             if file in replaced or (is_merged(file) and file not in ended):
-                _remove(ledger, f"{table}/{file}")
-
-
-def _remove(ledger: Ledger, name: str) -> None:
-    ledger.folder.remove(name)
+                ledger.folder.remove(f"{table}/{file}")
 
 
 def _merge(ledger: Ledger, table: str, files: list[str], name: str) -> None:

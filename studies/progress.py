@@ -50,9 +50,6 @@ class Reporter:
         with contextlib.suppress(OSError):
             self.folder.write(NAME, json.dumps(asdict(Progress(self.step, self.steps, self.rate, phase))).encode())
 
-    def remove(self) -> None:
-        self.folder.remove(NAME)
-
 
 def read(folder: Folder) -> Progress | None:
     try:

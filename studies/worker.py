@@ -14,7 +14,7 @@ import socket
 import time
 import traceback
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property
 from pathlib import Path
 
 from diffseg import config as configuration
@@ -57,11 +57,11 @@ class Order:
     session: str = ""  # whose name no other session has
     rungs: dict | None = None  # fields of Rungs: where it is compared with others while it runs
 
-    @property
+    @cached_property
     def ledger(self) -> Ledger:
         return Ledger(self.store, self.study)
 
-    @property
+    @cached_property
     def folder(self) -> Folder:
         """Checkpoints, progress and log of the trial."""
         return self.ledger.folder.at(f"work/{self.trial}")
@@ -103,8 +103,7 @@ def work(order: Order) -> str:
         logging.info("%s after %.1f s %s", status, seconds, error or "")
         patiently(copy.push)
         patiently(lambda: order.ledger.write(order.trial, order.attempt, {**tables, "trials": [row]}))
-    for name in (PROGRESS, STARTS):
-        patiently(partial(order.folder.remove, name))
+    patiently(lambda: _forget(order))
     return status
 
 
@@ -112,9 +111,14 @@ def record_failure(order: Order, error: str) -> str:
     """Record an attempt that ended without its worker having been able to say so."""
     row = _row(order, "failed", error, datetime.datetime.now(datetime.UTC))
     order.ledger.write(order.trial, order.attempt, {"trials": [row]})
+    _forget(order)
+    return "failed"
+
+
+def _forget(order: Order) -> None:
+    """Remove what is told of an attempt only while it goes on."""
     for name in (PROGRESS, STARTS):
         order.folder.remove(name)
-    return "failed"
 
 
 def _starts(order: Order, folder: Path) -> int:

@@ -31,7 +31,7 @@ def test_the_rate_is_of_late_and_writes_are_rare(clock, folder):
     assert read(folder).step == 10
     reporter(100)
     assert read(folder).phase == "evaluating"
-    reporter.remove()
+    folder.remove(progress.NAME)
     assert read(folder) is None
 
 
