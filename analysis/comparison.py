@@ -78,9 +78,7 @@ def compared(tables: Tables, named: Names) -> pd.DataFrame:
         alike = alike.assign(configuration=alike["trial"].map(named.labels).fillna(alike["series"]))
         values = _values(tables, alike, base)
         for metric in NAMES:
-            rows += _rows(
-                alike, base, metric, {trial: found[metric] for trial, found in values.items() if metric in found}
-            )
+            rows += _rows(alike, base, metric, _of(metric, values))
     return pd.DataFrame(rows)
 
 
@@ -90,18 +88,16 @@ def against_e1(table1: pd.DataFrame, tables: Tables) -> pd.DataFrame:
     trials, pairs = tables.trials, []
     for row in table1.to_dict("records"):
         alike = trials[(trials[PLACE] == [row[name] for name in PLACE]).all(axis=1)]
-        sides = (alike[alike["experiment"] == name] for name in ("e1", "e2"))
-        pairs.append(
-            [side[side["variant"] == row[f"variant_{name}"]] for side, name in zip(sides, ("e1", "e2"), strict=True)]
-        )
+        keys = (alike["experiment"] + " " + alike["variant"]).to_numpy()
+        pairs.append([alike[keys == f"{name} {row[f'variant_{name}']}"] for name in ("e1", "e2")])
     return _tested(table1, pairs, tables)
 
 
 def against_first(studies: pd.DataFrame, tables: Tables) -> pd.DataFrame:
     """Studies side by side (`tables.studies`) with tests against the first, in the same columns."""
     trials, first, pairs = tables.trials, {}, []
+    chosen = [*PLACE, "experiment", "variant"]
     for row in studies.to_dict("records"):
-        chosen = ["study", "dataset", "experiment", "network", "variant"]
         ours = trials[(trials[chosen] == [row[name] for name in chosen]).all(axis=1)]
         key = (row["dataset"], row["experiment"], row["network"])
         is_first = row["study"] == tables.ledgers[0].study
@@ -153,7 +149,7 @@ def _tested(rows: pd.DataFrame, pairs: list, tables: Tables) -> pd.DataFrame:
     values = _measured(tables, pd.concat(both).drop_duplicates(["study", "trial"])) if both else {}
     rows = rows.reset_index(drop=True)
     for metric, unit in (("iou", 100), ("ece", 1)):
-        found = {trial: measured[metric] for trial, measured in values.items() if metric in measured}
+        found = _of(metric, values)
         arrays = [[_array(side, found) for side in pair] for pair in pairs]
         told = [None if a is None or b is None else _paired(b, a) for a, b in arrays]
         missing = Estimate(*[np.nan] * 5)
@@ -204,6 +200,11 @@ def _paired(theirs: pd.DataFrame, ours: pd.DataFrame) -> Estimate:
     if not len(seeds) or not len(images):
         return Estimate(theirs.to_numpy().mean() - ours.to_numpy().mean(), *[np.nan] * 4)
     return estimate((theirs.loc[seeds, images] - ours.loc[seeds, images]).to_numpy())
+
+
+def _of(metric: str, values: dict[tuple[str, str], dict[str, pd.Series]]) -> dict[tuple[str, str], pd.Series]:
+    """The values of one metric, of the trials that have it."""
+    return {trial: found[metric] for trial, found in values.items() if metric in found}
 
 
 def _array(group: pd.DataFrame, values: dict[tuple[str, str], pd.Series]) -> pd.DataFrame | None:

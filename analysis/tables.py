@@ -206,17 +206,7 @@ def table1(tables: Tables) -> pd.DataFrame:
     segmented = tables.trials[tables.trials["experiment"].isin(["e1", "e2"])]
     if segmented.empty:
         return pd.DataFrame()
-    group = segmented.assign(iou=100 * segmented["iou"]).groupby(
-        ["experiment", "study", "dataset", "network", "variant"], sort=False
-    )
-    means = group.agg(
-        iou=("iou", "mean"),
-        iou_sd=("iou", "std"),
-        ece=("ece", "mean"),
-        ece_sd=("ece", "std"),
-        seeds=("seed", "nunique"),
-        images=("test_images", "max"),
-    ).reset_index()
+    means = _over_seeds(segmented, ["experiment", "study", "dataset", "network", "variant"])
     e1, e2 = (means[means["experiment"] == name].drop(columns="experiment") for name in ("e1", "e2"))
     rows = e1.merge(e2, on=["study", "dataset", "network"], how="outer", suffixes=("_e1", "_e2"))
     rows["images"] = rows["images_e1"].fillna(rows["images_e2"]).astype(int)
@@ -234,14 +224,7 @@ def studies(tables: Tables) -> pd.DataFrame:
     key = ["dataset", "experiment", "network"]
     if measured.empty:
         return pd.DataFrame()
-    group = measured.assign(iou=100 * measured["iou"]).groupby(["study", *key, "variant"], sort=False)
-    means = group.agg(
-        iou=("iou", "mean"),
-        iou_sd=("iou", "std"),
-        ece=("ece", "mean"),
-        ece_sd=("ece", "std"),
-        seeds=("seed", "nunique"),
-    ).reset_index()
+    means = _over_seeds(measured, ["study", *key, "variant"]).drop(columns="images")
     best = means.loc[means.groupby(["study", *key])["iou"].idxmax()]
     spent = measured.groupby(["study", *key]).agg(trials=("trial", "size"), hours=("seconds", "sum")).reset_index()
     best = best.merge(spent.assign(hours=spent["hours"] / 3600), on=["study", *key])
@@ -250,6 +233,19 @@ def studies(tables: Tables) -> pd.DataFrame:
     best["iou_difference"], best["ece_difference"] = best["iou"] - base["iou"], best["ece"] - base["ece"]
     order = {ledger.study: place for place, ledger in enumerate(tables.ledgers)}
     return best.sort_values([*key, "study"], key=lambda column: column.map(order) if column.name == "study" else column)
+
+
+def _over_seeds(trials: pd.DataFrame, key: list[str]) -> pd.DataFrame:
+    """Means and sample standard deviations of IoU (%) and ECE, and how many seeds and test images they are of."""
+    group = trials.assign(iou=100 * trials["iou"]).groupby(key, sort=False)
+    return group.agg(
+        iou=("iou", "mean"),
+        iou_sd=("iou", "std"),
+        ece=("ece", "mean"),
+        ece_sd=("ece", "std"),
+        seeds=("seed", "nunique"),
+        images=("test_images", "max"),
+    ).reset_index()
 
 
 def errors(tables: Tables, experiments: list[str], value: str, snapshot: str = "last") -> pd.DataFrame:

@@ -41,7 +41,7 @@ class Calibration:
 
     def add(self, probability: torch.Tensor, mask: torch.Tensor) -> None:
         p, y = probability.flatten().double(), mask.flatten().double()
-        index = (p * BINS).long().clamp(max=BINS - 1)
+        index = _bins(p)
         for row, values in zip(self.sums, (torch.ones_like(p), p, y), strict=True):
             row.index_add_(0, index, values)
 
@@ -65,14 +65,19 @@ def calibration_errors(
     ece_image: all pixels. ece_boundary: the band of BAND on both sides of the mask's contour. ece_foreground: the mask, that
     band, and what is predicted as foreground. NaN where there are no such pixels. Ten bins, as in Calibration.
     """
-    gap = (probability.double() - mask.double()).flatten()
-    index = (probability.double() * BINS).long().clamp(max=BINS - 1).flatten()
+    p = probability.double()
+    gap, index = (p - mask.double()).flatten(), _bins(p).flatten()
     outer, inner = _widened(mask), ~_widened(~mask)
     regions = {"image": torch.ones_like(outer), "boundary": outer & ~inner, "foreground": outer | prediction}
     inside = torch.stack(list(regions.values())).flatten(1).double()
     sums = torch.zeros(len(regions), BINS, dtype=torch.float64, device=gap.device).index_add_(1, index, inside * gap)
     errors = sums.abs().sum(1) / inside.sum(1)
     return {f"ece_{name}": error for name, error in zip(regions, errors, strict=True)}
+
+
+def _bins(p: torch.Tensor) -> torch.Tensor:
+    """The bin of every probability, of ten equal ones; 1 belongs to the last."""
+    return (p * BINS).long().clamp(max=BINS - 1)
 
 
 def _widened(mask: torch.Tensor) -> torch.Tensor:
