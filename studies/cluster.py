@@ -163,8 +163,8 @@ def _slurm(text: str) -> list[str]:
 
 def _placeholders(text: str) -> list[str]:
     found = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if (match := PLACEHOLDER.search(line)) and not line.lstrip().startswith("#"):
+    for number, line in enumerate(_code(text).splitlines(), 1):
+        if match := PLACEHOLDER.search(line):
             found.append(f"line {number} still has the placeholder '{match[0]}': {line.strip()[:100]}")
     return found
 
@@ -190,8 +190,8 @@ def _versions(text: str) -> list[str]:
 
 
 def _code(text: str) -> str:
-    """A file without its comments."""
-    return "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    """A file whose comments are empty lines."""
+    return "\n".join("" if line.lstrip().startswith("#") else line for line in text.splitlines())
 
 
 def _pins(text: str) -> list[str]:

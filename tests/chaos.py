@@ -18,35 +18,13 @@ from collections import Counter
 from pathlib import Path
 
 import psutil
+import test_session
 
 from studies.ledger import SCHEMAS, Ledger
 from studies.session import ALONE, ENVIRONMENT
 
 ROOT = Path(__file__).parent.parent
-STUDY = """
-    seeds = [0, 1, 2]
-    experiments = ["e1", "e2", "e3", "e4"]
-    [all]
-    data.size = 16
-    data.train_images = 40
-    data.test_images = 4
-    diffusion.target = "x0"
-    training.steps = 300
-    training.batch = 4
-    training.log_every = 10
-    training.checkpoint_every = 20
-    inference.steps = 2
-    inference.ensemble = 2
-    inference.timesteps = 4
-    inference.timestep_images = 4
-    [network.ensemdiff]
-    network.width = 32
-    network.multipliers = [1, 1]
-    network.blocks = 1
-    network.attention = [2]
-    [data.synthetic-large]
-    data.layout = "synthetic"
-"""
+STUDY = f"seeds = [0, 1, 2]\n{test_session.STUDY}"
 OF_A_RUN = {"seconds", "train_seconds", "evaluate_seconds", "gpu_seconds", "started", "finished", "log", "error"}
 OF_A_CLOCK = {"step_seconds", "idle_share"}  # curves that tell of the machine
 PAUSE = (2.0, 6.0)  # seconds between two faults

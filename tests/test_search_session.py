@@ -22,12 +22,7 @@ STUDY = f"""
     [search.start]
     data.held_out = 0.2
     [all]
-    data.size = 16
-    data.train_images = 40
-    data.test_images = 4
-    diffusion.target = "x0"
     training.steps = 200
-    training.batch = 4
     training.learning_rate = 1e-3
     training.evaluations = [0.25]
     training.log_every = 5

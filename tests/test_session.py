@@ -136,6 +136,11 @@ def test_a_diverging_trial_fails_alone(ray, tiny, tmp_path):
 
 # How the studies that are run by the program end.
 SMALL = """
+    data.size = 16
+    data.train_images = 40
+    data.test_images = 4
+    diffusion.target = "x0"
+    training.batch = 4
     inference.steps = 2
     inference.ensemble = 2
     inference.timesteps = 4
@@ -151,12 +156,7 @@ SMALL = """
 STUDY = f"""
     experiments = ["e1", "e2", "e3", "e4"]
     [all]
-    data.size = 16
-    data.train_images = 40
-    data.test_images = 4
-    diffusion.target = "x0"
     training.steps = 300
-    training.batch = 4
     training.log_every = 10
     training.checkpoint_every = 20
 {SMALL}"""

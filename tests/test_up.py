@@ -25,6 +25,7 @@ from studies.progress import read
 ROOT = Path(__file__).parent.parent
 STORE = f"{SHARED}/studies"
 PROGRAM = "python -m studies.cli"
+needs_hosts = pytest.mark.skipif((lacking := missing()) is not None, reason=str(lacking))
 
 
 def described(hosts):
@@ -43,7 +44,7 @@ def described(hosts):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(missing() is not None, reason=str(missing()))
+@needs_hosts
 def test_a_study_is_finished_though_one_of_the_machines_dies():
     with tempfile.TemporaryDirectory(dir=ROOT.parent) as folder, Hosts(Path(folder) / "hosts", 3) as hosts:
         file = Path(folder) / "cluster.yaml"
@@ -78,7 +79,7 @@ def test_a_study_is_finished_though_one_of_the_machines_dies():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(missing() is not None, reason=str(missing()))
+@needs_hosts
 def test_slurms_way_on_two_machines_stops_in_time_and_goes_on():
     """What the README's script has srun do on every node: it is told to stop, as at a time limit, and run again."""
     command = re.search(r"srun (ray symmetric-run .*) &\n", SLURM, re.DOTALL)[1].replace("\\\n", " ")
