@@ -17,7 +17,7 @@ from diffseg.data.splits import Split
 from diffseg.errors import Diverged, Pruned, Stopped
 from diffseg.experiments import build_network, task
 from diffseg.inference import autocast
-from diffseg.randomness import generator
+from diffseg.randomness import generator, seed_of
 
 OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
@@ -114,6 +114,7 @@ def train(
         step = state.step
         rate = _set_learning_rate(state.optimiser, training, step)
         images, masks = batches(step)
+        torch.manual_seed(seed_of(config.seed, "dropout", step))  # modules that drop draw from torch's own generator
         with autocast(config, device):
             loss = objective(state.network, images, masks, generator(device, config.seed, "noise", step))
         state.optimiser.zero_grad(set_to_none=True)

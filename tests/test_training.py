@@ -65,6 +65,21 @@ def test_a_run_killed_after_a_checkpoint_ends_bit_for_bit_as_one_that_was_not(ti
     assert equal(weights(config, tmp_path / "whole"), weights(config, tmp_path / "killed"))
 
 
+@pytest.mark.parametrize("name", ["ensemdiff", "segformer"])
+def test_a_network_that_drops_at_random_resumes_bit_for_bit(name, tiny, tmp_path):
+    """Dropout, and SegFormer's stochastic depth, draw from torch's own generator."""
+    config = tiny(experiment="e1", data__size=32, **({"network__dropout": 0.5} if name == "ensemdiff" else {}))
+    if name == "segformer":
+        config = config.model_copy(update={"network": SMALL[name]})
+    torch.manual_seed(0)
+    trial.run(config, None, tmp_path / "whole", device="cpu")
+    torch.manual_seed(1)
+    with pytest.raises(Stopped):
+        trial.run(config, None, tmp_path / "parts", device="cpu", hooks=stop_at(3))
+    trial.run(config, None, tmp_path / "parts", device="cpu")
+    assert equal(weights(config, tmp_path / "whole"), weights(config, tmp_path / "parts"))
+
+
 LEARNING = {  # what a loss learns for itself, too
     "learned": {"diffusion__weighting": "learned"},
     "adaptive": {"diffusion__density": "adaptive", "diffusion__density_decay": 0.5},
