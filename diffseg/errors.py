@@ -23,3 +23,7 @@ class Pruned(Exception):
 
 class Stopped(Exception):
     """The run was asked to stop and has left a checkpoint; the same command goes on from it."""
+
+
+class WorkerLost(Exception):
+    """Another process that trains the same network is gone."""

@@ -31,8 +31,10 @@ from diffseg.diffusion.weightings import target_weight
 from diffseg.errors import ConfigError
 from diffseg.metrics import nll, overlap
 from diffseg.networks import build
+from diffseg.parallel import Workers
 
 MASK_CHANNELS = 1
+WHOLE = slice(None)
 
 
 def build_network(config: Config) -> nn.Module:
@@ -73,11 +75,23 @@ class FeedForward:
 
         return DiceCELoss(sigmoid=True)
 
-    def loss(self, network: Callable, images: torch.Tensor, masks: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
-        """Dice plus cross-entropy, equally weighted, of images [B, C, H, W] and masks [B, 1, H, W]."""
-        noise = torch.randn(masks.shape, generator=draw, device=masks.device)
+    def loss(
+        self, network: Callable, images: torch.Tensor, masks: torch.Tensor, draw: torch.Generator, part: slice = WHOLE
+    ) -> torch.Tensor:
+        """Dice plus cross-entropy, equally weighted, of images [B, C, H, W] and masks [B, 1, H, W].
+
+        part: of the batch, whose mean it is; what is random is drawn for all of it.
+        """
+        noise = torch.randn(masks.shape, generator=draw, device=masks.device)[part]
+        images, masks = images[part], masks[part]
         logits, calibration = _called(network, self.config, noise, self._time(images), images)
         return self._criterion(logits, masks) + _calibration_loss(calibration, masks, self.config)
+
+    def learn(self, network: nn.Module, workers: Workers) -> None:
+        """Nothing is learnt but by gradients."""
+
+    def forget(self, network: nn.Module) -> None:
+        """Nothing was noted."""
 
     def predict(self, network: Callable, images: torch.Tensor, noise: Callable[[int], torch.Tensor]) -> torch.Tensor:
         """Foreground probability [B, 1, H, W]."""
@@ -98,9 +112,12 @@ class Denoising:
     def segments(self) -> bool:
         return self.config.experiment == "e2"
 
-    def loss(self, network: Callable, images: torch.Tensor, masks: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+    def loss(
+        self, network: Callable, images: torch.Tensor, masks: torch.Tensor, draw: torch.Generator, part: slice = WHOLE
+    ) -> torch.Tensor:
         """What is minimised: the weighted error at random noise levels, of images [B, C, H, W] and masks [B, 1, H, W].
 
+        part: of the batch, whose mean it is; what is random is drawn for all of it. An adaptive density notes its losses.
         With self-conditioning, half of the steps are given an estimate (Analog Bits, Chen et al., 2023): those of an even
         seed, which the host knows without asking the device.
         """
@@ -110,12 +127,24 @@ class Denoising:
         t = discrete(drawn, diffusion.steps) if diffusion.discrete else drawn
         signal = self._signal(images, masks)
         guided = diffusion.self_conditioning and draw.initial_seed() % 2 == 0
-        losses, calibration = self._losses(network, images, masks, t, _noise_like(signal, draw), guided)
+        noise, masks = _noise_like(signal, draw)[part], masks[part]
+        losses, calibration = self._losses(network, images[part], masks, t[part], noise, guided)
         if adaptive is not None and network.training:
-            adaptive.update(drawn, losses.detach(), diffusion.density_decay)
+            adaptive.note(drawn[part], losses.detach())
         if density is not None and diffusion.unbiased:
-            losses = losses / density.float()
+            losses = losses / density[part].float()
         return losses.mean() + _calibration_loss(calibration, masks, self.config)
+
+    def learn(self, network: nn.Module, workers: Workers) -> None:
+        """What is learnt not by gradients but from the losses of a whole batch, after all its parts."""
+        if self.config.diffusion.density == "adaptive":
+            t, losses = (workers.together(values, self.config.training.batch) for values in network.density.noted())
+            network.density.update(t, losses, self.config.diffusion.density_decay)
+
+    def forget(self, network: nn.Module) -> None:
+        """The losses that were noted are to be measured again."""
+        if self.config.diffusion.density == "adaptive":
+            network.density.forget()
 
     def loss_at(self, network, images, masks, t: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """The loss at noise levels t [B] with the given noise [B, C, H, W]."""

@@ -1,5 +1,6 @@
 """Prediction: ensembles in large batches, tiling with blended overlaps, and errors over the noise levels."""
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -14,8 +15,10 @@ from diffseg.data.arrays import scaled_size
 from diffseg.data.splits import Split
 from diffseg.diffusion.effective import effective_weight
 from diffseg.experiments import Denoising, task
+from diffseg.parallel import is_out_of_memory
 from diffseg.randomness import generator
 
+log = logging.getLogger(__name__)
 ERRORS = ("mask_error", "dice_error", "cross_entropy", "loss")  # over the noise levels
 
 
@@ -123,17 +126,26 @@ def _fill(network, split: Split, config: Config, canvases: list[_Canvas], on_bat
         for member in range(config.inference.ensemble)
         for tile in canvas.tiles
     ]
-    for first in range(0, len(units), config.inference.batch):
+    first, batch = 0, config.inference.batch
+    while first < len(units):
         on_batch()
-        chunk = units[first : first + config.inference.batch]
+        chunk = units[first : first + batch]
         which = torch.tensor([canvas.index for canvas, _, _ in chunk], device=device)
         places = torch.tensor([tile for _, _, tile in chunk], device=device)
         views = torch.tensor([member % 8 for _, member, _ in chunk], device=device)
         views = views * (config.inference.augment == "symmetries")
         images = symmetry(split.windows(which, places, size)[0], views)
         noise = _Noise(split, config, chunk)
-        with autocast(config, device):
-            probabilities = task(config).predict(network, split.inputs(images), noise)
+        try:
+            with autocast(config, device):
+                probabilities = task(config).predict(network, split.inputs(images), noise)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or batch == 1:
+                raise
+            batch //= 2
+            log.warning("out of memory: from now on %d tiles at once", batch)
+            continue
+        first += len(chunk)
         probabilities = symmetry(probabilities, views, inverse=True)
         for (canvas, member, (top, left)), tile in zip(chunk, probabilities, strict=True):
             canvas.sums[member, top : top + size, left : left + size] += window * tile[0]

@@ -11,11 +11,14 @@ from diffseg.data.splits import Split
 from diffseg.errors import DataError
 from diffseg.experiments import task
 from diffseg.inference import autocast
+from diffseg.parallel import ALONE, Workers
 from diffseg.randomness import generator
 from diffseg.training import Hooks, State, start, train
 
 
-def selected(config: Config, split: Split, folder: Path, hooks: Hooks) -> tuple[Config, State]:
+def selected(
+    config: Config, split: Split, folder: Path, hooks: Hooks, workers: Workers = ALONE
+) -> tuple[Config, State]:
     """The configuration with the number of steps that had the lowest validation loss, and the training that found it.
 
     training.validation of the images, drawn by the seed, are held out; the rest are trained on for training.steps, and
@@ -36,9 +39,9 @@ def selected(config: Config, split: Split, folder: Path, hooks: Hooks) -> tuple[
         raise DataError(
             f"training.steps is {config.training.steps}, but one epoch of {count - held} images has {epoch}"
         )
-    state = start(config, folder, device)
+    state = start(config, folder, device, workers)
     due = range(epoch, config.training.steps + 1, epoch)
-    train(config, training, state, folder, lambda state: [_validated(state, validation, config)], due, hooks)
+    train(config, training, state, folder, lambda state: [_validated(state, validation, config)], due, hooks, workers)
     best = min(state.snapshots, key=lambda row: row["validation_loss"])
     steps = best["step"] // epoch * _epoch(config, split)
     return config.model_copy(update={"training": config.training.model_copy(update={"steps": steps})}), state

@@ -1,6 +1,7 @@
 """The one training loop, for all experiments. Its state is weights, EMA, optimiser and step; all else follows from the step."""
 
 import copy
+import logging
 import math
 import time
 from collections.abc import Callable, Collection
@@ -14,11 +15,13 @@ from diffseg import checkpoints
 from diffseg.batches import Batches
 from diffseg.config import Config, Training
 from diffseg.data.splits import Split
-from diffseg.errors import Diverged, Pruned, Stopped
+from diffseg.errors import Diverged, Pruned, Stopped, UserError
 from diffseg.experiments import build_network, task
 from diffseg.inference import autocast
+from diffseg.parallel import ALONE, Workers, is_out_of_memory, normalises_over_batches
 from diffseg.randomness import generator, seed_of
 
+log = logging.getLogger(__name__)
 OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
@@ -43,17 +46,19 @@ class State:
     step: int = 0
     seconds: float = 0.0  # of training
     resumed: float = 0.0  # of them, those before this start
+    micro_batch: int = 0  # images that are trained on at once, on one worker
     curves: list[dict] = field(default_factory=list)  # rows of step, metric, value
     snapshots: list[dict] = field(default_factory=list)  # rows of what was measured, with their step
 
     def save(self, folder: Path) -> None:
-        plain = {"step": self.step, "seconds": self.seconds, "curves": self.curves, "snapshots": self.snapshots}
+        plain = {name: getattr(self, name) for name in ("step", "seconds", "micro_batch", "curves", "snapshots")}
         modules = {name: getattr(self, name).state_dict() for name in ("network", "average", "optimiser")}
         checkpoints.save(folder, self.step, plain | modules)
 
-    def restore(self, folder: Path, device: torch.device) -> bool:
-        """Go on from the newest sound checkpoint in the folder, if there is one."""
-        saved = checkpoints.load(folder, device)
+    def restore(self, folder: Path, device: torch.device, workers: Workers) -> bool:
+        """Go on from the newest sound checkpoint in the first worker's folder, if there is one."""
+        place = device if workers.count == 1 else "cpu"  # of all of which the others have a device of their own
+        saved = workers.told(checkpoints.load(folder, place) if workers.first else None)
         for key, value in (saved or {}).items():
             if key in ("network", "average", "optimiser"):
                 getattr(self, key).load_state_dict(value)
@@ -63,23 +68,28 @@ class State:
         return saved is not None
 
 
-def start(config: Config, folder: Path, device: torch.device) -> State:
+def start(config: Config, folder: Path, device: torch.device, workers: Workers = ALONE) -> State:
     """The state to go on from: the newest sound checkpoint in the folder, or fresh weights drawn from the seed.
 
-    Raises UserError if the network is to start from pretrained weights that cannot be had.
+    Raises UserError if the network is to start from pretrained weights that cannot be had, or if several workers are to
+    train one that normalises over batches.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = build_network(config)
     layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format  # which convolutions like best
+    if workers.count > 1 and normalises_over_batches(network):
+        raise UserError(
+            f"{config.network.name} normalises over batches, which {workers.count} workers would split: give --workers 1"
+        )
     network = network.to(device, memory_format=layout).train()
     average = copy.deepcopy(network).requires_grad_(False).eval()
     training = config.training
     optimiser = OPTIMISERS[training.optimiser](
         network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, fused=True
     )
-    state = State(network, average, optimiser)
-    if not state.restore(folder, device) and hasattr(network, "load_pretrained"):
+    state = State(network, average, optimiser, micro_batch=workers.share(training.batch))
+    if not state.restore(folder, device, workers) and hasattr(network, "load_pretrained"):
         network.load_pretrained()
         average.load_state_dict(network.state_dict())
     return state
@@ -93,67 +103,120 @@ def train(
     snapshot: Callable[[State], list[dict]],
     due: Collection[int],
     hooks: Hooks = Hooks(),
+    workers: Workers = ALONE,
 ) -> None:
     """Train from `state.step` to the end, leaving checkpoints in the folder.
 
     snapshot(state) measures the network after the steps that are due; its rows are kept with their step, and those of a
-    metric are told to the hooks.
+    metric are told to the hooks. Of several workers, the first one measures, writes and has hooks.
+    Where memory is short, batches are trained on in smaller parts from then on, whose gradients add up to the same.
     Raises Stopped (with a checkpoint left) when asked to stop, Pruned when told to end, Diverged if the loss is not finite.
     """
     training, device = config.training, split.device
-    batches, objective = Batches(split, config), task(config).loss
+    batches, objective = Batches(split, config), task(config)
     losses = torch.zeros(training.log_every, device=device)  # read only when logged: no host sync inside the step
     logged, clock = state.step, time.perf_counter()
     state.network.train()
     while True:
         if state.step in due and not any(row["step"] == state.step for row in state.snapshots):
-            _take_snapshot(state, snapshot, folder, hooks)
+            _take_snapshot(state, snapshot, folder, hooks, workers)
             clock = time.perf_counter()
         if state.step == training.steps:
             return
         step = state.step
         rate = _set_learning_rate(state.optimiser, training, step)
         images, masks = batches(step)
-        torch.manual_seed(seed_of(config.seed, "dropout", step))  # modules that drop draw from torch's own generator
-        with autocast(config, device):
-            loss = objective(state.network, images, masks, generator(device, config.seed, "noise", step))
         state.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss = _gradients(objective, state, images, masks, config, workers)
+        if loss is None:
+            continue
         norm = nn.utils.clip_grad_norm_(state.network.parameters(), training.clip or math.inf)
         state.optimiser.step()
+        objective.learn(state.network, workers)
         _update_average(state, training.ema)
-        losses[step - logged] = loss.detach()
+        losses[step - logged] = loss
         state.step = step + 1
 
-        stopping = hooks.should_stop()
+        stopping, saving = workers.any(hooks.should_stop(), hooks.should_save())
         checkpointing = (
-            stopping
-            or hooks.should_save()
-            or state.step % training.checkpoint_every == 0
-            or state.step == training.steps
+            stopping or saving or state.step % training.checkpoint_every == 0 or state.step == training.steps
         )
         if checkpointing or state.step % training.log_every == 0:
             metrics = _log(state, losses[: state.step - logged], logged, rate, norm)
             state.seconds += time.perf_counter() - clock
             logged, clock = state.step, time.perf_counter()
             hooks.on_log(state.step, metrics)
-        if checkpointing:
+        if checkpointing and workers.first:
             state.save(folder)
         if stopping:
             raise Stopped(f"stopped at step {state.step} of {training.steps}")
 
 
-def _take_snapshot(state: State, snapshot: Callable, folder: Path, hooks: Hooks) -> None:
-    """Measure the network; when stopped meanwhile, leave a checkpoint from which it is measured again."""
+def _gradients(objective, state: State, images, masks, config: Config, workers: Workers) -> torch.Tensor | None:
+    """Leave the gradients of the batch's mean loss, which is returned; None if memory is too short for as many images at once,
+    which are fewer the next time. Raises UserError if it is too short for a single one."""
+    step, batch, device, network = state.step, len(images), images.device, state.network
+    total, problem = torch.zeros((), device=device), None
     try:
-        rows = snapshot(state)
-    except Stopped:
+        for part in workers.parts(batch, state.micro_batch):
+            # Modules that drop at random draw from torch's own generator.
+            torch.manual_seed(seed_of(config.seed, "dropout", step, part.start))
+            with autocast(config, device):
+                loss = objective.loss(network, images, masks, generator(device, config.seed, "noise", step), part)
+            loss = loss * ((part.stop - part.start) / batch)
+            loss.backward()
+            total += loss.detach()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        problem = str(error).split("\n")[0]
+    (short,) = workers.any(problem is not None)
+    if short:
+        _take_fewer(state, config, problem or "so says another worker")
+        objective.forget(network)
+        return None
+    workers.add_up([total, *(one.grad for one in network.parameters() if one.grad is not None)])
+    return total
+
+
+def _take_fewer(state: State, config: Config, problem: str) -> None:
+    """Halve the images that are trained on at once. Raises UserError if that cannot be."""
+    if state.micro_batch == 1 or normalises_over_batches(state.network):
+        why = (
+            "one image"
+            if state.micro_batch == 1
+            else f"{state.micro_batch}, over which {config.network.name} normalises"
+        )
+        raise UserError(
+            f"out of memory at step {state.step + 1} with a batch of {why} ({problem}): lower data.size or training.batch, take "
+            "a smaller network, or give the trial more memory (--gpus 1, fewer trials side by side by --concurrency)"
+        )
+    state.micro_batch = -(-state.micro_batch // 2)
+    log.warning("out of memory (%s): from now on %d images at once", problem, state.micro_batch)
+    state.optimiser.zero_grad(set_to_none=True)
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+def _take_snapshot(state: State, snapshot: Callable, folder: Path, hooks: Hooks, workers: Workers) -> None:
+    """Measure the network; when stopped meanwhile, leave a checkpoint from which it is measured again."""
+    rows, end = workers.told(_snapshot(state, snapshot, hooks) if workers.first else None)
+    state.snapshots += rows
+    if isinstance(end, Stopped) and workers.first:
         state.save(folder)
-        raise
-    state.snapshots += [{"step": state.step, **row} for row in rows]
+    if end:
+        raise end
+
+
+def _snapshot(state: State, snapshot: Callable, hooks: Hooks) -> tuple[list[dict], Stopped | Pruned | None]:
+    """(rows, why the training ends here if it does)."""
+    try:
+        rows = [{"step": state.step, **row} for row in snapshot(state)]
+    except Stopped as end:
+        return [], end
     metrics = {row["metric"]: row["value"] for row in rows if "metric" in row}
-    if metrics and (reason := hooks.on_evaluation(state.step, metrics)):
-        raise Pruned(reason)
+    reason = hooks.on_evaluation(state.step, metrics) if metrics else None
+    return rows, Pruned(reason) if reason else None
 
 
 def _set_learning_rate(optimiser, training: Training, step: int) -> float:

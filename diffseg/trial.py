@@ -17,13 +17,14 @@ from diffseg.ambiguity import ambiguity
 from diffseg.batches import random_corners
 from diffseg.config import Config
 from diffseg.data import Dataset, Split
-from diffseg.errors import Pruned, Stopped
+from diffseg.errors import Pruned, Stopped, UserError
 from diffseg.experiments import task
 from diffseg.fingerprint import fingerprint
 from diffseg.fingerprint import rows as fingerprint_rows
 from diffseg.inference import Prediction, errors_over_t, pooled, predictions, truth
 from diffseg.metrics import Calibration, brier, calibration_errors, nll, overlap
 from diffseg.networks import check_size
+from diffseg.parallel import ALONE, Workers
 from diffseg.randomness import generator
 from diffseg.selection import curves, later, selected
 from diffseg.training import Hooks, State, start, train
@@ -53,12 +54,14 @@ def run(
     device: torch.device | str | None = None,
     hooks: Hooks = Hooks(),
     folder_of: Callable[[Config], Path] | None = None,
-) -> Outcome:
+    workers: Workers = ALONE,
+) -> Outcome | None:
     """Train and evaluate a configuration; checkpoints in `folder` are gone on from.
 
     root: where the data set lies (None for synthetic data). cache: folder of decoded data sets. folder_of: the folder of
     another trial, for deep ensembles and fingerprints, which go on from what the trials that they need left there; below
-    `folder` if None.
+    `folder` if None. workers: the processes that train it together, of which only the first one evaluates: the others, which
+    need no folder, return None.
     Raises UserError for bad data or a diverged loss, Stopped when asked to stop.
     """
     config = config.resolved()
@@ -67,7 +70,7 @@ def run(
     if device.type == "cuda":
         torch.backends.cudnn.deterministic = True  # a resumed run must end as one that was not stopped
         torch.cuda.reset_peak_memory_stats(device)
-    place_of = partial(_place, root=root, cache=cache, device=device, hooks=hooks)
+    place_of = partial(_place, root=root, cache=cache, device=device, hooks=hooks, workers=workers)
     folder_of = folder_of or (lambda other: folder / other.digest)
     config, knots = _weighted(config, place_of, folder_of)
     place = place_of(config)
@@ -75,6 +78,8 @@ def run(
         fitted = _together([_fitted(member, folder_of(member), place) for member in config.members()])
     else:
         fitted = _fitted(config, folder, place)
+    if not workers.first:
+        return None
     clock = time.perf_counter()
     measured = task(config).segments and not fitted.pruned
     rows = _evaluate(fitted.predictions, place.test, config) if measured else {}
@@ -84,9 +89,11 @@ def run(
     return replace(outcome, trial=outcome.trial | knots)
 
 
-def _place(config: Config, root: Path | None, cache: Path | None, device: torch.device, hooks: Hooks) -> "_Place":
-    dataset = data.load(config.data, root, cache, hooks.on_data)
-    return _Place(dataset, dataset.train.to(device), _tested(dataset.test.to(device), config), device, hooks)
+def _place(
+    config: Config, root: Path | None, cache: Path | None, device: torch.device, hooks: Hooks, workers: Workers
+) -> "_Place":
+    dataset = workers.united(lambda: data.load(config.data, root, cache, hooks.on_data))
+    return _Place(dataset, dataset.train.to(device), _tested(dataset.test.to(device), config), device, hooks, workers)
 
 
 def _tested(test: Split, config: Config) -> Split:
@@ -106,6 +113,7 @@ class _Place:
     test: Split
     device: torch.device
     hooks: Hooks
+    workers: Workers
 
     def on_batch(self) -> None:
         if self.hooks.should_stop():
@@ -124,6 +132,7 @@ class _Fitted:
     curves: list[dict]
     timesteps: list[dict]
     pruned: str | None = None
+    micro_batch: int | None = None  # images that were trained on at once; nnU-Net's is its own
 
 
 def _weighted(
@@ -143,7 +152,10 @@ def _weighted(
 
 
 def _fitted(config: Config, folder: Path, place: _Place) -> _Fitted:
+    workers = place.workers
     if config.network.name == "nnunet":
+        if workers.count > 1:
+            raise UserError(f"nnunet trains on one worker, not on {workers.count}: give --workers 1")
         from diffseg import nnunet  # many seconds of imports
 
         state = nnunet.train(config, place.training, folder, place.device, place.hooks)
@@ -151,9 +163,9 @@ def _fitted(config: Config, folder: Path, place: _Place) -> _Fitted:
     hooks, search = place.hooks, None
     if config.training.validation:
         longest = config.training.steps
-        config, search = selected(config, place.training, folder / "selection", hooks)
+        config, search = selected(config, place.training, folder / "selection", hooks, workers)
         hooks = later(hooks, longest)
-    state = start(config, folder, place.device)
+    state = start(config, folder, place.device, workers)
     snapshots, evaluations = (
         {round(share * config.training.steps) for share in shares}
         for shares in (config.training.snapshots, config.training.evaluations)
@@ -164,7 +176,7 @@ def _fitted(config: Config, folder: Path, place: _Place) -> _Fitted:
         return errors + (_segmented(state, config, place) if state.step in evaluations else [])
 
     try:
-        train(config, place.training, state, folder, measure, snapshots | evaluations, hooks)
+        train(config, place.training, state, folder, measure, snapshots | evaluations, hooks, workers)
     except Pruned as end:
         return _of(state, iter(()), search, str(end))
     return _of(state, predictions(state.average, place.test, config, place.on_batch), search)
@@ -189,6 +201,7 @@ def _of(state, found: Iterator[Prediction], search: State | None = None, pruned:
         curves=(curves(search) if search else []) + state.curves + [row for row in state.snapshots if "metric" in row],
         timesteps=[row for row in state.snapshots if "t" in row],
         pruned=pruned,
+        micro_batch=getattr(state, "micro_batch", None),
     )
 
 
@@ -289,6 +302,7 @@ def _outcome(fitted: _Fitted, dataset: Dataset, device: torch.device, rows: dict
         "test_images": len(dataset.test.names),
         "data_digest": dataset.digest,
         "scaling": json.dumps(asdict(dataset.train.scaling)),
+        "micro_batch": fitted.micro_batch,
         "train_seconds": fitted.seconds,
         "resumed_seconds": fitted.resumed,
         "evaluate_seconds": evaluate_seconds,

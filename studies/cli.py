@@ -1,6 +1,7 @@
 """The program `diffseg`. Heavy packages are imported by the commands that need them."""
 
 import contextlib
+import functools
 import json
 import os
 import shlex
@@ -82,18 +83,47 @@ settings_argument = click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...
 
 
 def _placement_options(command):
+    """What a trial gets, as one keyword `placement`."""
+
+    @functools.wraps(command)
+    def placed(*arguments, cpus, gpus, workers, labels, **more):
+        placement = {"cpus": cpus, "gpus": gpus, "workers": workers, "labels": labels}
+        return command(*arguments, placement=placement, **more)
+
     for option in (
+        click.option(
+            "--label",
+            "labels",
+            multiple=True,
+            metavar="KEY=VALUE",
+            callback=_labels,
+            help="Only nodes that Ray labels so, such as ray.io/accelerator-type=H100.",
+        ),
+        click.option(
+            "--workers",
+            type=click.IntRange(min=1),
+            default=1,
+            show_default=True,
+            help="Processes that train a trial together, each with a part of every batch.",
+        ),
         click.option(
             "--gpus",
             type=click.FloatRange(min=0),
-            help="GPUs a trial, or a fraction of one.  [default: 1 if there are any]",
+            help="GPUs a worker, or a fraction of one.  [default: 1 if there are any]",
         ),
         click.option(
-            "--cpus", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True, help="CPUs a trial."
+            "--cpus", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True, help="CPUs a worker."
         ),
     ):
-        command = option(command)
-    return command
+        placed = option(placed)
+    return placed
+
+
+def _labels(_ctx, _param, values: tuple[str, ...]) -> dict[str, str]:
+    pairs = [value.partition("=") for value in values]
+    if wrong := [value for value, pair in zip(values, pairs, strict=True) if not all(pair)]:
+        raise click.BadParameter(f"got '{wrong[0]}', but nodes are labelled KEY=VALUE")
+    return {key: value for key, _, value in pairs}
 
 
 def _search_options(command):
@@ -144,7 +174,7 @@ def main():
 @click.option("--extend", is_flag=True, help="Add to a study that exists with another definition.")
 @click.option("--address", help="Address of a running Ray cluster; 'auto' finds one.  [default: a Ray of its own]")
 @click.option("--report/--no-report", default=True, help="Write the report at the end.  [default: --report]")
-def run(study, settings, store, roots, name, experiments, cpus, gpus, concurrency, extend, address, report, **search):
+def run(study, settings, store, roots, name, experiments, placement, concurrency, extend, address, report, **search):
     """Start, resume or extend a study: do what the store lacks.
 
     STUDY is a shipped study (quickstart, paper, search), a TOML file, or the name of a study in the store. KEY=VALUE sets any leaf
@@ -153,7 +183,7 @@ def run(study, settings, store, roots, name, experiments, cpus, gpus, concurrenc
     from studies.session import run as run_session
 
     wanted, ledger = _wanted(study, settings, store, roots, name, experiments, extend, search)
-    finished = run_session(wanted, ledger, _resources(wanted, cpus, gpus, concurrency), address=address)
+    finished = run_session(wanted, ledger, _resources(wanted, placement, concurrency), address=address)
     _finish(wanted, ledger, finished, report)
 
 
@@ -162,12 +192,12 @@ def run(study, settings, store, roots, name, experiments, cpus, gpus, concurrenc
 @store_option
 @_placement_options
 @click.option("--address", help="Address of a running Ray cluster.")
-def retry(study, store, cpus, gpus, address):
+def retry(study, store, placement, address):
     """Run the trials that failed once more, and those that are missing."""
     from studies.session import run as run_session
 
     wanted, ledger = _stored(study, store)
-    finished = run_session(wanted, ledger, _resources(wanted, cpus, gpus), retry=True, address=address)
+    finished = run_session(wanted, ledger, _resources(wanted, placement), retry=True, address=address)
     _finish(wanted, ledger, finished, report=True)
 
 
@@ -189,13 +219,13 @@ def stop(study, store):
 @main.command()
 @_study_options
 @json_option
-def plan(study, settings, store, roots, name, experiments, cpus, gpus, concurrency, as_json, **search):
+def plan(study, settings, store, roots, name, experiments, placement, concurrency, as_json, **search):
     """What `run` would do: the missing trials, what each costs, how many run side by side, about how long."""
     from studies.plan import plan as make
     from studies.plan import table
 
     wanted, ledger = _wanted(study, settings, store, roots, name, experiments, True, search)
-    found = make(wanted, ledger, _resources(wanted, cpus, gpus, concurrency))
+    found = make(wanted, ledger, _resources(wanted, placement, concurrency))
     _show(found, as_json, table)
 
 
@@ -208,7 +238,7 @@ def plan(study, settings, store, roots, name, experiments, cpus, gpus, concurren
 @json_option
 @click.option("--quick", is_flag=True, help="Estimate it within a minute, without training.")
 @click.option("--address", help="Address of a running Ray cluster.")
-def fingerprint(dataset, settings, store, roots, cpus, gpus, as_json, quick, address):
+def fingerprint(dataset, settings, store, roots, placement, as_json, quick, address):
     """At which noise levels is a mask of this data set decided?
 
     Trains E3, which sees the noisy mask alone, as a study of its own (fingerprint-DATASET), and tells how its error rises.
@@ -228,7 +258,7 @@ def fingerprint(dataset, settings, store, roots, cpus, gpus, as_json, quick, add
         return
     wanted, definition = study_of(config, roots, shlex.join(["diffseg", *sys.argv[1:]])), ledger.definition()
     whole = extended(stored(wanted.name, definition), wanted) if definition else wanted
-    finished = run_session(whole, ledger, Resources(cpus, gpus), address=address, quiet=as_json)
+    finished = run_session(whole, ledger, Resources(**placement), address=address, quiet=as_json)
     found = measured(config, ledger)
     if found:
         _show(to_dict(found), as_json, lambda _: table(found))
@@ -547,11 +577,11 @@ def _wanted(
     return against_stored(read(source, roots, leaves, name, command, experiments, search), definition, extend), ledger
 
 
-def _resources(study, cpus: float, gpus: float | None, concurrency: int | None = None):
+def _resources(study, placement: dict, concurrency: int | None = None):
     """What a trial gets, and how many run side by side: the command line's word, or else the search's."""
     from studies.session import Resources
 
-    return Resources(cpus, gpus, concurrency or (study.search and study.search.concurrency))
+    return Resources(**placement, concurrency=concurrency or (study.search and study.search.concurrency))
 
 
 def _fingerprint_of(dataset: str, settings, store: str, roots: dict):

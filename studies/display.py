@@ -20,7 +20,7 @@ class Display:
 
     def __init__(self, study: Study, ledger: Ledger, quiet: bool = False):
         self.study, self.ledger, self.latest = study, ledger, Latest(ledger, COLUMNS)
-        self.weights = {trial.name: cost(trial.config).flops for trial in (*study.starts, *study.known(ledger))}
+        self.weights = {trial.name: cost(trial.config).flops for trial in study.planned(ledger)}
         self.console = Console(file=sys.stderr, quiet=quiet, highlight=False)
         self.started, self.before, self.pause = time.monotonic(), None, 0.5
         self.told = {

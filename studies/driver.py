@@ -6,11 +6,12 @@ import traceback
 
 from ray import tune
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer
 
 from studies.ledger import Ledger
 from studies.worker import SCRATCH, NotShared, Order, record_failure, work
 
+EVALUATION = 86_400  # seconds for which other workers of a trial wait while the first one evaluates
 WORKER_DEATHS = (
     100  # of an attempt, after which it has failed; without coming further, fewer suffice (studies/worker.py)
 )
@@ -19,11 +20,17 @@ WORKER_DEATHS = (
 def drive(config: dict) -> None:
     """Tune's function trainable; config holds the fields of an Order."""
     order = Order(**config)
-    resources = {"CPU": order.cpus} | ({"GPU": order.gpus} if order.gpus else {})
+    resources = {"CPU": order.cpus, "GPU": order.gpus, "memory": order.memory}
     trainer = LeanTrainer(
         loop,
         train_loop_config=config,
-        scaling_config=ScalingConfig(num_workers=1, use_gpu=bool(order.gpus), resources_per_worker=resources),
+        scaling_config=ScalingConfig(
+            num_workers=order.workers,
+            use_gpu=bool(order.gpus),
+            resources_per_worker={kind: amount for kind, amount in resources.items() if amount},
+            label_selector=order.labels or None,
+        ),
+        torch_config=TorchConfig(timeout_s=EVALUATION),
         run_config=RunConfig(
             name=f"{order.trial}-{order.attempt}-{tune.get_context().get_trial_id()}",  # nothing of it is ever restored
             **scratch(order.ledger),

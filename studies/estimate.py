@@ -25,8 +25,8 @@ class Pass:
     saved: int  # bytes that are kept for the backward pass
 
 
-def cost(config: Config) -> Cost:
-    """The cost of a trial. Prediction of large images by tiles is counted as one tile an image."""
+def cost(config: Config, workers: int = 1) -> Cost:
+    """The cost of a trial, and the memory of each of its workers. Prediction by tiles is counted as one tile an image."""
     parameters, forward, batch = _network(config)
     inference, tests = config.inference, config.data.test_images or UNKNOWN_TEST_IMAGES
     networks = max(1, len(inference.seeds))
@@ -41,7 +41,7 @@ def cost(config: Config) -> Cost:
     elif config.experiment in ("e1", "e2"):
         steps = 1 if config.experiment == "e1" else inference.steps
         passes += evaluated * inference.ensemble * steps * networks
-    memory = STATE * parameters + batch * forward.saved
+    memory = STATE * parameters + -(-batch // workers) * forward.saved
     return Cost(parameters * networks, passes * forward.flops, memory)
 
 

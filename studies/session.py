@@ -4,12 +4,13 @@ Nothing of Ray's own experiment state is kept: the next session looks at the led
 """
 
 import contextlib
+import math
 import os
 import signal
 import subprocess
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from uuid import uuid4
@@ -20,6 +21,7 @@ from diffseg.errors import UserError
 from studies.agenda import Agenda
 from studies.compaction import MANY, merge, sweep
 from studies.display import Display
+from studies.estimate import cost
 from studies.folder import Folder, fixed
 from studies.ledger import Ledger
 from studies.lock import Lock
@@ -28,6 +30,7 @@ from studies.worker import SCRATCH, STOP, Order
 
 LAUNCHED = Path("~/ray_bootstrap_config.yaml")  # what a head knows of the nodes that it may start
 NODES_START = 600.0  # seconds that nodes which always run may take to start
+BASE = 2**30  # bytes of a worker without a trial
 DRIVER = "driver"  # the resource that drivers hold, so that CPUs stay whole for workers
 # glibc gives large tensors back to the system as soon as they are freed, and the kernel clears their pages again for the next
 # ones. Kept instead: measuring errors over t at 64 px takes half as long (2.2 s a batch to 1.1), a training step 0.9 times.
@@ -59,9 +62,12 @@ ALONE = {"RAY_AUTH_MODE": "disabled"}  # a cluster of one machine, open to this 
 class Resources:
     """What one trial asks for."""
 
-    cpus: float = 1.0
-    gpus: float | None = None  # None: one where the cluster has any
+    cpus: float = 1.0  # of each of its workers
+    gpus: float | None = None  # of each; None: one where the cluster has any
     concurrency: int | None = None  # trials side by side, at most; None: as many as find place
+    workers: int = 1  # that train it together, each on a part of every batch
+    labels: dict[str, str] = field(default_factory=dict)  # that the workers' nodes have to have
+    memory: int = 0  # bytes of each worker's, where it has no GPU; less if no node has as much
 
 
 def run(
@@ -121,8 +127,11 @@ def _run_missing(agenda, resources, address, display) -> None:
             raise UserError(
                 f"the Ray cluster has no resource '{DRIVER}': start its head with --resources='{{\"{DRIVER}\": 1000}}'"
             )
-        nodes = _nodes(ray, _launched() if address else {})
-        share, concurrent = place(resources, nodes, bool(address))
+        nodes = _nodes(ray, _launched() if address else {}, resources.labels)
+        memory = BASE + max(
+            cost(trial.config, resources.workers).memory for trial in agenda.study.planned(agenda.ledger)
+        )
+        share, concurrent = place(replace(resources, memory=memory), nodes, bool(address))
         order = partial(_order, agenda.study, agenda.ledger, share, uuid4().hex, _commit())
         tuner = tune.Tuner(
             tune.with_resources(drive, {DRIVER: 1}),
@@ -142,18 +151,24 @@ def place(resources: Resources, nodes: list[dict[str, float]], on_demand: bool =
     """What each trial gets, and how many trials find place side by side. Raises UserError if a trial fits on no node, unless
     nodes may be started on demand and what a trial gets and how many there are is said."""
     gpus = resources.gpus if resources.gpus is not None else float(any(node.get("GPU") for node in nodes))
-    share = Resources(resources.cpus, gpus, resources.concurrency)
-    wanted = {"CPU": share.cpus, "GPU": share.gpus}
+    most = max((node.get("memory", math.inf) for node in nodes), default=0)
+    share = replace(resources, gpus=gpus, memory=0 if gpus else int(min(resources.memory, most)))
+    wanted = {"CPU": share.cpus, "GPU": share.gpus, "memory": share.memory}
+    have = [{"memory": math.inf} | node for node in nodes]
     concurrent = sum(
-        min(int(node.get(kind, 0) / amount + 1e-9) for kind, amount in wanted.items() if amount) for node in nodes
+        min(int(node.get(kind, 0) / amount + 1e-9) for kind, amount in wanted.items() if amount) for node in have
     )
+    concurrent //= share.workers
     if not concurrent and on_demand and resources.concurrency and resources.gpus is not None:
         return share, resources.concurrency
     if not concurrent:
-        have = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
+        there = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
+        several = f"each of a trial's {share.workers} workers" if share.workers > 1 else "a trial"
+        labelled = "".join(f", on a node labelled {key}={value}" for key, value in share.labels.items())
         raise UserError(
-            f"a trial asks for {share.cpus:g} CPUs and {share.gpus:g} GPUs, but no node has them (there are: {have}): "
-            "give smaller --cpus or --gpus, or if nodes are started on demand, --gpus and --concurrency"
+            f"{several} asks for {share.cpus:g} CPUs and {share.gpus:g} GPUs{labelled}, but no node has them "
+            f"(there are: {there or 'none'}): give smaller --cpus, --gpus or --workers, or if nodes are started on demand, "
+            "--gpus and --concurrency"
         )
     return share, min(concurrent, resources.concurrency or concurrent)
 
@@ -166,19 +181,27 @@ def _launched() -> dict:
         return {}
 
 
-def _nodes(ray, launched: dict) -> list[dict[str, float]]:
-    """The resources of all nodes that there are and that a launcher may start. Those that it has to start are waited for."""
+def _nodes(ray, launched: dict, labels: dict[str, str]) -> list[dict[str, float]]:
+    """The resources of all nodes with such labels that there are and that a launcher may start. Those that it has to start
+    are waited for."""
     types, end = launched.get("available_node_types") or {}, time.monotonic() + NODES_START
-    least = sum(one.get("min_workers", 0) for one in types.values())
+    least = sum(one.get("min_workers", 0) for one in types.values() if _has(one.get("labels"), labels))
     while True:
-        there = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        alive = [node for node in ray.nodes() if node["Alive"] and _has(node.get("Labels"), labels)]
+        there = [node["Resources"] for node in alive]
         workers = [node for node in there if DRIVER not in node]
         if len(workers) >= least or time.monotonic() > end:
             break
         time.sleep(1)
-    of_workers = [one for name, one in types.items() if name != launched["head_node_type"]]
+    of_workers = [
+        one for name, one in types.items() if name != launched["head_node_type"] and _has(one.get("labels"), labels)
+    ]
     come = [one["resources"] for one in of_workers for _ in range(one["max_workers"])][: launched.get("max_workers")]
     return [node for node in there if DRIVER in node] + max(workers, come, key=len)
+
+
+def _has(labels: dict[str, str] | None, wanted: dict[str, str]) -> bool:
+    return wanted.items() <= (labels or {}).items()
 
 
 def _order(study, ledger, share, session, commit: tuple[str | None, bool], trial: Trial) -> Order:
@@ -195,6 +218,9 @@ def _order(study, ledger, share, session, commit: tuple[str | None, bool], trial
         dirty=commit[1],
         session=session,
         rungs=trial.rungs and asdict(trial.rungs),
+        workers=share.workers,
+        labels=share.labels,
+        memory=share.memory,
     )
 
 

@@ -115,6 +115,10 @@ class Study:
                 found[proposal.trial] = self.trial_of(proposal)
         return tuple(found.values())
 
+    def planned(self, ledger: Ledger) -> tuple[Trial, ...]:
+        """The same, and the trials that searches start from, which what they propose is like."""
+        return (*self.starts, *self.known(ledger))
+
     def trial_of(self, proposal) -> Trial:
         """The trial of a search's proposal. Trials on the test images are not pruned, nor is the first, the baseline."""
         if not proposal.config.data.held_out:

@@ -11,15 +11,17 @@ import logging
 import os
 import platform
 import socket
+import tempfile
 import time
 import traceback
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from diffseg import config as configuration
 from diffseg.config import Config
-from diffseg.errors import Stopped, UserError
+from diffseg.errors import Stopped, UserError, WorkerLost
 from studies.folder import Copy, Folder, cache_of, fetched, patiently
 from studies.ledger import Ledger
 from studies.progress import NAME as PROGRESS
@@ -56,6 +58,9 @@ class Order:
     dirty: bool
     session: str = ""  # whose name no other session has
     rungs: dict | None = None  # fields of Rungs: where it is compared with others while it runs
+    workers: int = 1  # that train it together
+    labels: dict[str, str] = field(default_factory=dict)  # of the nodes that they run on
+    memory: int = 0  # bytes of each of them
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -70,9 +75,16 @@ class Order:
 def work(order: Order) -> str:
     """Run the trial to its end, from its last checkpoint if there is one; return its status.
 
-    Raises OSError if the store is out of reach for long, and NotShared if it is not the study's store on this node.
+    Of several workers that train it together, the first one records it.
+    Raises OSError if the store is out of reach for long, NotShared if it is not the study's store on this node, and
+    WorkerLost if another worker is gone.
     """
+    from diffseg.parallel import Workers  # torch, which `status` does without
+
     patiently(lambda: _check_store(order))
+    workers = Workers.joined()
+    if not workers.first:
+        return _help(order, workers)
     copy = Copy(order.folder)
     patiently(copy.fetch)
     progress = Reporter(order.folder, configuration.load(order.config).steps)
@@ -83,7 +95,7 @@ def work(order: Order) -> str:
         logging.info("attempt %d on %s: %s", order.attempt, socket.gethostname(), order.config)
         tables = {}
         try:
-            tables, error = _run(order, progress, copy)
+            tables, error = _run(order, progress, copy, workers)
             status = "pruned" if error else "complete"
         except Stopped as stop:
             logging.info("%s", stop)
@@ -91,6 +103,9 @@ def work(order: Order) -> str:
             order.folder.remove(STARTS)
             progress.write("stopped")
             return "stopped"
+        except WorkerLost as fault:
+            logging.error("%s", fault)
+            raise
         except UserError as fault:
             status, error = "failed", str(fault)
         except Exception as fault:
@@ -99,12 +114,28 @@ def work(order: Order) -> str:
         row = _row(order, status, error, started)
         (found,) = tables.pop("trials", [{}])
         seconds = time.perf_counter() - clock + found.pop("resumed_seconds", 0.0)
-        row |= {"seconds": seconds, "gpu_seconds": order.gpus * seconds} | found
+        row |= {"seconds": seconds, "gpu_seconds": order.gpus * order.workers * seconds} | found
         logging.info("%s after %.1f s %s", status, seconds, error or "")
         patiently(copy.push)
         patiently(lambda: order.ledger.write(order.trial, order.attempt, {**tables, "trials": [row]}))
     patiently(lambda: _forget(order))
+    workers.leave()
     return status
+
+
+def _help(order: Order, workers) -> str:
+    """Train with the first worker, who records what comes of it."""
+    from diffseg.training import Hooks
+
+    with tempfile.TemporaryDirectory() as nowhere:
+        try:
+            _train(order, Path(nowhere), Hooks(), lambda other: Path(nowhere), workers)
+        except (UserError, Stopped):  # which the first one has met, too
+            pass
+        except WorkerLost:
+            if order.ledger.attempts().get(order.trial, 0) < order.attempt:  # else the first one has failed and said so
+                raise
+    return "helped"
 
 
 def record_failure(order: Order, error: str) -> str:
@@ -138,9 +169,8 @@ def _check_store(order: Order) -> None:
         )
 
 
-def _run(order: Order, progress: Reporter, copy: Copy) -> tuple[dict[str, list[dict]], str | None]:
+def _run(order: Order, progress: Reporter, copy: Copy, workers) -> tuple[dict[str, list[dict]], str | None]:
     """(rows by table, why the trial was pruned if it was)."""
-    from diffseg import trial
     from diffseg.training import Hooks
 
     def evaluated(step: int, metrics: dict[str, float]) -> str | None:
@@ -165,15 +195,7 @@ def _run(order: Order, progress: Reporter, copy: Copy) -> tuple[dict[str, list[d
         on_evaluation=evaluated,
     )
     with watch:
-        outcome = trial.run(
-            configuration.load(order.config),
-            root=fetched(order.root) if order.root else None,
-            folder=copy.path,
-            cache=cache_of(order.store),
-            device="cuda" if order.gpus else "cpu",
-            hooks=hooks,
-            folder_of=folder_of,
-        )
+        outcome = _train(order, copy.path, hooks, folder_of, workers)
     tables = {
         "trials": [outcome.trial],
         "curves": outcome.curves,
@@ -184,6 +206,26 @@ def _run(order: Order, progress: Reporter, copy: Copy) -> tuple[dict[str, list[d
         "fingerprints": outcome.fingerprints,
     }
     return tables, outcome.pruned
+
+
+def _train(order: Order, folder: Path, hooks, folder_of: Callable[[Config], Path], workers):
+    """The trial's outcome, on the first worker."""
+    import torch
+
+    from diffseg import trial
+
+    if 0 < order.gpus < 1:  # so that a trial that grows does not take what its neighbours on the GPU were promised
+        torch.cuda.set_per_process_memory_fraction(order.gpus)
+    return trial.run(
+        configuration.load(order.config),
+        root=workers.united(lambda: fetched(order.root)) if order.root else None,
+        folder=folder,
+        cache=cache_of(order.store),
+        device="cuda" if order.gpus else "cpu",
+        hooks=hooks,
+        folder_of=folder_of,
+        workers=workers,
+    )
 
 
 class _Stop:

@@ -191,13 +191,13 @@ def test_nodes_that_may_still_come_count(tmp_path, monkeypatch):
     monkeypatch.setattr(session.time, "sleep", lambda _: there.append(gpu))
     ray = SimpleNamespace(nodes=lambda: [{"Resources": node, "Alive": True} for node in there])
     there = [head]
-    assert session._nodes(ray, session._launched()) == [head]
+    assert session._nodes(ray, session._launched(), {}) == [head]
     config = yaml.safe_load(filled(AWS))
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    found = session._nodes(ray, session._launched())
+    found = session._nodes(ray, session._launched(), {})
     assert found == [head] + 8 * [{"CPU": 4, "GPU": 1}]
     config["available_node_types"]["gpu"] |= {"min_workers": 2}  # as of machines that are always there
-    session._nodes(ray, config)
+    session._nodes(ray, config, {})
     assert there == [head, gpu, gpu]
     assert place(Resources(), found) == (Resources(1, 1), 8)
     assert place(Resources(1, 1, 4), [head], on_demand=True) == (Resources(1, 1, 4), 4)

@@ -40,10 +40,25 @@ class Adaptive(nn.Module):
     def __init__(self):
         super().__init__()
         self.register_buffer("average", torch.ones(self.BINS, dtype=torch.float64))
+        self._noted: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def masses(self, mixing: float) -> torch.Tensor:
         """[BINS] shares of the training timesteps, of which a share is uniform."""
         return torch.lerp(self.average / self.average.sum(), torch.full_like(self.average, 1 / self.BINS), mixing)
+
+    def note(self, t: torch.Tensor, losses: torch.Tensor) -> None:
+        """Keep the losses [B] at t [B] of a part of a batch until all of it is done."""
+        self._noted.append((t, losses))
+
+    def noted(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """(t, losses) of all parts, in order; they are forgotten then."""
+        t, losses = (torch.cat(parts) for parts in zip(*self._noted, strict=True))
+        self._noted.clear()
+        return t, losses
+
+    def forget(self) -> None:
+        """What was noted is to be done again."""
+        self._noted.clear()
 
     @torch.no_grad()
     def update(self, t: torch.Tensor, losses: torch.Tensor, decay: float) -> None:
