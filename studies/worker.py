@@ -114,7 +114,11 @@ def work(order: Order) -> str:
         row = _row(order, status, error, started)
         (found,) = tables.pop("trials", [{}])
         seconds = time.perf_counter() - clock + found.pop("resumed_seconds", 0.0)
-        row |= {"seconds": seconds, "gpu_seconds": order.gpus * order.workers * seconds} | found
+        row |= {
+            "workers": order.workers,
+            "seconds": seconds,
+            "gpu_seconds": order.gpus * order.workers * seconds,
+        } | found
         logging.info("%s after %.1f s %s", status, seconds, error or "")
         patiently(copy.push)
         patiently(lambda: order.ledger.write(order.trial, order.attempt, {**tables, "trials": [row]}))

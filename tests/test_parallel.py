@@ -117,8 +117,8 @@ def test_all_workers_end_as_one_of_them_does(tmp_path):
     config = of("e2", **{"training.snapshots": [0.5, 1.0]})
     trial.run(config, None, tmp_path / "alone", device="cpu")
     last = [start(config, tmp_path / name, CPU).curves[-3:] for name in ("0", "alone")]
-    for together, alone in zip(*last, strict=True):
-        assert together == alone | {"value": pytest.approx(alone["value"], rel=1e-3)}
+    for mine, alone in zip(*last, strict=True):
+        assert mine == alone | {"value": pytest.approx(alone["value"], rel=1e-3)}
     assert close(weights(config, tmp_path / "0"), weights(config, tmp_path / "alone"))
 
 

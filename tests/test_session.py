@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from diffseg.config import Config
+from diffseg.config import Config, NNUNet
 from diffseg.errors import UserError
 from studies.agenda import Agenda
 from studies.folder import Folder
@@ -52,6 +52,10 @@ def study_of(configs, name="study", roots=None):
         (Resources(4), [{"CPU": 2}, {"CPU": 8, "GPU": 1}], (4, 1), 1),
         (Resources(1, 0, 3), [{"CPU": 16}], (1, 0, 3), 3),
         (Resources(1, 0, 3), [{"CPU": 2}], (1, 0, 3), 2),
+        (Resources(2, workers=3), [{"CPU": 4}, {"CPU": 9}], (2, 0, None, 3), 2),
+        (Resources(memory=6), [{"CPU": 8, "memory": 20}, {"CPU": 1, "memory": 9}], (1, 0, None, 1, {}, 6), 4),
+        (Resources(memory=60), [{"CPU": 8, "memory": 20}, {"CPU": 1, "memory": 9}], (1, 0, None, 1, {}, 20), 1),
+        (Resources(memory=60), [{"CPU": 8, "GPU": 2, "memory": 20}], (1, 1, None, 1, {}, 0), 2),
     ],
 )
 def test_trials_are_placed_by_what_they_ask(resources, nodes, share, concurrent):
@@ -60,10 +64,16 @@ def test_trials_are_placed_by_what_they_ask(resources, nodes, share, concurrent)
 
 @pytest.mark.parametrize(
     ("resources", "nodes"),
-    [(Resources(4), [{"CPU": 3}] * 5), (Resources(1, 1), [{"CPU": 8}]), (Resources(1, 2), [{"CPU": 8, "GPU": 1}])],
+    [
+        (Resources(4), [{"CPU": 3}] * 5),
+        (Resources(1, 1), [{"CPU": 8}]),
+        (Resources(1, 2), [{"CPU": 8, "GPU": 1}]),
+        (Resources(1, 0, workers=3), [{"CPU": 2}]),
+        (Resources(labels={"ray.io/accelerator-type": "H100"}), []),
+    ],
 )
 def test_what_fits_on_no_node_is_refused(resources, nodes):
-    with pytest.raises(UserError, match=r"no node has them.*--cpus or --gpus"):
+    with pytest.raises(UserError, match=r"no node has them.*--cpus, --gpus or --workers"):
         place(resources, nodes)
 
 
@@ -132,6 +142,28 @@ def test_a_diverging_trial_fails_alone(ray, tiny, tmp_path):
     failed, complete = states(study, ledger)
     assert (failed.status, complete.status) == ("failed", "complete")
     assert "at step" in failed.row["error"]
+
+
+def test_two_workers_train_a_trial_together(ray, tiny, tmp_path):
+    study = study_of([tiny(experiment="e2")])
+    rows = []
+    for workers in (1, 2):
+        ledger = Ledger(str(tmp_path / str(workers)), "study")
+        assert run(study, ledger, Resources(workers=workers), quiet=True)
+        assert {state.status for state in states(study, ledger)} == {"complete"}
+        rows.append(sorted(ledger.last(), key=lambda row: row["trial"]))
+    for one, two in zip(*rows, strict=True):
+        assert (one["workers"], one["micro_batch"], two["workers"], two["micro_batch"]) == (1, 4, 2, 2)
+        assert two["brier"] == pytest.approx(one["brier"], rel=1e-3)
+        assert not ledger.folder.exists(f"work/{two['trial']}/progress.json")
+
+
+def test_a_trial_that_cannot_be_split_over_workers_fails_with_a_sentence(ray, tiny, tmp_path):
+    config = tiny(experiment="e1", data__size=32).model_copy(update={"network": NNUNet()})
+    study, ledger = study_of([config]), Ledger(str(tmp_path), "study")
+    assert run(study, ledger, Resources(workers=2), quiet=True)
+    (state,) = states(study, ledger)
+    assert state.row["error"] == "nnunet trains on one worker, not on 2: give --workers 1"
 
 
 # How the studies that are run by the program end.
