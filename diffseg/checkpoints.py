@@ -3,6 +3,7 @@
 `step-00001200-1f3a….pt` carries the SHA-256 of its content, so that a damaged file is noticed and the one before is used.
 """
 
+import contextlib
 import hashlib
 import io
 import logging
@@ -14,19 +15,26 @@ log = logging.getLogger(__name__)
 KEEP = 2  # the newest, and the one before in case the newest is damaged
 
 
-def save(folder: Path, step: int, state: dict) -> Path:
-    """Write tensors and plain values; older checkpoints but one are removed."""
+def save(folder: Path, step: int, state: dict) -> None:
+    """Write tensors and plain values; older checkpoints but one are removed.
+
+    A disk that is full or away is told in the log, and training goes on: a later checkpoint may find room.
+    """
     buffer = io.BytesIO()
     torch.save(state, buffer)
     content = buffer.getbuffer()
     path = folder / f"step-{step:08d}-{_digest(content)}.pt"
-    folder.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".pt.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)
-    for old in _files(folder)[KEEP:]:
-        old.unlink(missing_ok=True)
-    return path
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(content)
+        temporary.replace(path)
+        for old in _files(folder)[KEEP:]:
+            old.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("no checkpoint of step %d could be left (%s)", step, error)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def load(folder: Path, device: torch.device | str) -> dict | None:

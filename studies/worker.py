@@ -88,7 +88,7 @@ def work(order: Order) -> str:
     copy = Copy(order.folder)
     patiently(copy.fetch)
     progress = Reporter(order.folder, configuration.load(order.config).steps)
-    if (starts := _starts(order, copy.path)) > WORKER_DEATHS + 1:
+    if (starts := patiently(lambda: _starts(order, copy.path))) > WORKER_DEATHS + 1:
         return record_failure(order, f"its worker died {starts - 1} times without coming further")
     started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
     with _logging_to(copy.path / "log.txt"):

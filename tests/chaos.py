@@ -2,11 +2,13 @@
 
     python tests/chaos.py --rounds 20
 
-Faults are killed workers, drivers, nodes and sessions, nodes that do not answer for a while, and nodes that are drained. After
-each round the ledger has to hold what an undisturbed run's does, bit for bit, with one attempt a trial.
+Faults are killed workers, drivers, nodes and sessions, nodes that do not answer for a while, nodes that are drained, and a store
+whose disk is full for a while (as root, who may mount one). After each round the ledger has to hold what an undisturbed run's
+does, bit for bit, with one attempt a trial.
 """
 
 import argparse
+import contextlib
 import os
 import random
 import signal
@@ -27,6 +29,7 @@ ROOT = Path(__file__).parent.parent
 STUDY = f"seeds = [0, 1, 2]\n{test_session.STUDY}"
 OF_A_RUN = {"seconds", "train_seconds", "evaluate_seconds", "gpu_seconds", "started", "finished", "log", "error"}
 OF_A_CLOCK = {"step_seconds", "idle_share"}  # curves that tell of the machine
+DISK = "600m"
 PAUSE = (2.0, 6.0)  # seconds between two faults
 
 
@@ -55,23 +58,54 @@ class Machine:
             str(folder / "store"),
         ]
         line += ["--no-report", "--address", self.cluster.address]
-        with (folder / "session.log").open("a") as log:
+        with folder.with_suffix(".log").open("a") as log:
             return subprocess.Popen(line, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
 
     def titled(self, title: str) -> list[psutil.Process]:
+        """Processes of this cluster, not of another one on the machine."""
         found = []
-        for process in psutil.process_iter(["cmdline"]):
-            if "".join(process.info["cmdline"] or []).startswith(title):
-                found.append(process)
+        for node in (self.cluster.head_node, *self.nodes):
+            for process in self.raylet(node).children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    if "".join(process.cmdline()).startswith(title):
+                        found.append(process)
         return found
+
+    def raylet(self, node) -> psutil.Process:
+        return psutil.Process(node.all_processes["raylet"][0].process.pid)
 
     def end(self) -> None:
         self.cluster.shutdown()
 
 
-def fault(machine: Machine, session: subprocess.Popen, draw: random.Random) -> str:
-    """One fault; its name, or "" if there was nothing to break."""
-    kind = draw.choice(["worker", "worker", "driver", "node", "session", "silence", "drain"])
+@contextlib.contextmanager
+def disk(folder: Path):
+    """A disk of its own for the folder, which can be filled without harm; none but for root."""
+    folder.mkdir(parents=True)
+    if os.geteuid():
+        yield False
+        return
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", folder], check=True)
+    try:
+        yield True
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def fill(folder: Path, seconds: float) -> None:
+    """Leave no room on the folder's disk for a while."""
+    filler = folder / "filler"
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(2**20))
+    time.sleep(seconds)
+    filler.unlink()
+
+
+def fault(machine: Machine, session: subprocess.Popen, draw: random.Random, store: Path | None) -> str:
+    """One fault; its name, or "" if there was nothing to break. store: on a disk that may be filled."""
+    kinds = ["worker", "worker", "driver", "node", "session", "silence", "drain"]
+    kind = draw.choice(kinds + ["full"] * bool(store))
     if kind in ("worker", "driver"):
         victims = machine.titled("ray::RayTrainWorker" if kind == "worker" else "ray::ImplicitFunc")
         if not victims:
@@ -84,9 +118,11 @@ def fault(machine: Machine, session: subprocess.Popen, draw: random.Random) -> s
         node = machine.nodes.pop(draw.randrange(2))
         machine.cluster.remove_node(node, allow_graceful=False)
         machine.nodes.append(machine.cluster.add_node(num_cpus=1, **machine.memory))
+    elif kind == "full":
+        fill(store, draw.uniform(1, 4))
     elif kind == "silence":  # as if its network were cut for a while
         node = draw.choice(machine.nodes)
-        raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+        raylet = machine.raylet(node)
         raylet.suspend()
         time.sleep(draw.uniform(1, 4))
         raylet.resume()
@@ -111,15 +147,15 @@ def contents(ledger: Ledger) -> dict[str, list[str]]:
 
 
 def prepared(folder: Path) -> Ledger:
-    folder.mkdir(parents=True)
     (folder / "small.toml").write_text(STUDY)
     return Ledger(str(folder / "store"), "small")
 
 
 def undisturbed(folder: Path) -> dict[str, list[str]]:
+    folder.mkdir(parents=True)
     ledger, machine = prepared(folder), Machine()
     try:
-        assert machine.session(folder).wait(1800) == 0, (folder / "session.log").read_text()
+        assert machine.session(folder).wait(1800) == 0, folder.with_suffix(".log").read_text()
     finally:
         machine.end()
     return contents(ledger)
@@ -127,6 +163,11 @@ def undisturbed(folder: Path) -> dict[str, list[str]]:
 
 def round_of_chaos(folder: Path, seed: int, expected: dict[str, list[str]], limit: float = 1800) -> Counter:
     """Faults by name, of one round. Raises AssertionError if a row is lost, doubled or different."""
+    with disk(folder) as own:
+        return _disturbed(folder, seed, expected, limit, folder if own else None)
+
+
+def _disturbed(folder: Path, seed: int, expected, limit: float, store: Path | None) -> Counter:
     ledger, machine, draw, faults = prepared(folder), Machine(), random.Random(seed), Counter()
     try:
         session, end = machine.session(folder), time.monotonic() + limit
@@ -135,7 +176,7 @@ def round_of_chaos(folder: Path, seed: int, expected: dict[str, list[str]], limi
             try:
                 status = session.wait(draw.uniform(*PAUSE))
             except subprocess.TimeoutExpired:
-                faults[fault(machine, session, draw)] += 1
+                faults[fault(machine, session, draw, store)] += 1
                 if session.poll() is None:
                     continue
                 status = session.returncode

@@ -1,5 +1,6 @@
 """The training loop: learning, exact resume, stopping, divergence, checkpoints."""
 
+import errno
 import itertools
 import json
 from pathlib import Path
@@ -151,6 +152,23 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tiny, tmp_path, 
     assert "damaged" in caplog.text
     trial.run(config, None, tmp_path, device="cpu")
     assert equal(weights(config, tmp_path), expected)
+
+
+def test_a_disk_that_is_full_for_a_while_costs_a_checkpoint_and_no_more(tiny, tmp_path, monkeypatch, caplog):
+    config, write, full = tiny(training__steps=9, training__checkpoint_every=2), Path.write_bytes, [2, 3]
+
+    def limited(path, content):
+        if path.suffix == ".tmp" and int(path.name[5:13]) // 2 in full:
+            write(path, bytes(content[:100]))
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, content)
+
+    expected = trial.run(config, None, tmp_path / "whole", device="cpu")
+    monkeypatch.setattr(Path, "write_bytes", limited)
+    found = trial.run(config, None, tmp_path / "full", device="cpu")
+    assert found.images == expected.images
+    assert caplog.text.count("could be left ([Errno 28] No space left on device)") == 2
+    assert [path.name[5:13] for path in sorted((tmp_path / "full").iterdir())] == ["00000008", "00000009"]
 
 
 @pytest.mark.parametrize("damage", [b"", b"not a checkpoint"])
