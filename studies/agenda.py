@@ -35,6 +35,11 @@ class Agenda:
                         return left[0]
         return None
 
+    def planned(self) -> list[Trial]:
+        """What is known to be done yet, and the trials that searches start from, which what they will propose is like."""
+        rows = self._ended()
+        return [*self.study.starts, *(trial for trial in self.study.known(self.ledger) if trial.name not in rows)]
+
     def done(self) -> bool:
         """Whether there is nothing left to do."""
         rows = self._ended()

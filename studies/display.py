@@ -9,7 +9,7 @@ from rich.console import Console
 from studies.estimate import cost
 from studies.ledger import Latest, Ledger
 from studies.state import COLUMNS, TrialState, counts, states
-from studies.study import Study
+from studies.study import Study, Trial
 
 
 class Display:
@@ -18,9 +18,10 @@ class Display:
     On a terminal the line is rewritten twice a second; elsewhere it is printed every half minute.
     """
 
-    def __init__(self, study: Study, ledger: Ledger, quiet: bool = False):
+    def __init__(self, study: Study, ledger: Ledger, planned: list[Trial], quiet: bool = False):
+        """planned: what this session is to do, as far as it is known."""
         self.study, self.ledger, self.latest = study, ledger, Latest(ledger, COLUMNS)
-        self.weights = {trial.name: cost(trial.config).flops for trial in study.planned(ledger)}
+        self.weights = {trial.name: cost(trial.config).flops for trial in planned}
         self.console = Console(file=sys.stderr, quiet=quiet, highlight=False)
         self.started, self.before, self.pause = time.monotonic(), None, 0.5
         self.told = {
@@ -51,8 +52,9 @@ class Display:
 
     def _line(self) -> str:
         clock = time.monotonic()
-        for trial in self.study.known(self.ledger):  # a search goes on proposing
-            self.weights.setdefault(trial.name, cost(trial.config).flops)
+        if self.study.starts:  # a search goes on proposing
+            fresh = [trial for trial in self.study.known(self.ledger) if trial.name not in self.latest.rows()]
+            self.weights |= {one.name: cost(one.config).flops for one in fresh if one.name not in self.weights}
         found = states(self.study, self.ledger, self.latest)
         self.pause = max(0.5, 10 * (time.monotonic() - clock))  # a large store is not read all the time
         for state in found:
@@ -76,10 +78,11 @@ class Display:
 
     def _left(self, found: list[TrialState]) -> str:
         """Time left, from the share of the estimated work that this session has done so far."""
-        done = sum(self.weights[state.trial] * state.share for state in found)
+        mine = [(self.weights[state.trial], state.share) for state in found if state.trial in self.weights]
+        done = sum(weight * share for weight, share in mine)
         if self.before is None:
             self.before = done
-        elapsed, total = time.monotonic() - self.started, sum(self.weights[state.trial] for state in found)
+        elapsed, total = time.monotonic() - self.started, sum(weight for weight, _ in mine)
         if starts := self.study.starts:  # what is still to be proposed is taken to cost as much as what it starts from
             total += (self._asked(found) - len(found)) * sum(self.weights[each.name] for each in starts) / len(starts)
         if done >= total:

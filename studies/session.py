@@ -83,9 +83,10 @@ def run(
     Raises UserError if the store cannot be used, the study is being run already, its trials fit on no node, or a search
     has no prospect of success.
     """
+    planned = Agenda(study, ledger, retry).planned()
     display = Display(
-        study, ledger, quiet
-    )  # it also finds sizes that a network cannot take, before anything is written
+        study, ledger, planned, quiet
+    )  # it finds sizes that a network cannot take, before anything is written
     folder, lock = ledger.folder, Lock(ledger.folder)
     lock.acquire()
     try:
@@ -128,9 +129,7 @@ def _run_missing(agenda, resources, address, display) -> None:
                 f"the Ray cluster has no resource '{DRIVER}': start its head with --resources='{{\"{DRIVER}\": 1000}}'"
             )
         nodes = _nodes(ray, _launched() if address else {}, resources.labels)
-        memory = BASE + max(
-            cost(trial.config, resources.workers).memory for trial in agenda.study.planned(agenda.ledger)
-        )
+        memory = BASE + max(cost(trial.config, resources.workers).memory for trial in agenda.planned())
         share, concurrent = place(replace(resources, memory=memory), nodes, bool(address))
         order = partial(_order, agenda.study, agenda.ledger, share, uuid4().hex, _commit())
         tuner = tune.Tuner(

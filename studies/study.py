@@ -53,6 +53,11 @@ class Trial:
     config: Config
     rungs: Rungs | None = None  # where it is compared with others while it runs, in a search
 
+    @cached_property
+    def tree(self) -> dict:
+        """The configuration as JSON."""
+        return self.config.model_dump(mode="json")
+
 
 class _Stored(Trial):
     """One whose configuration is checked when it is asked for: a store may hold ten thousand."""
@@ -78,9 +83,7 @@ class Study:
     baseline: str | None = None  # the variant that the others are compared with
 
     def definition(self) -> dict:
-        trials, starts = (
-            {trial.name: trial.config.model_dump(mode="json") for trial in some} for some in (self.trials, self.starts)
-        )
+        trials, starts = ({trial.name: trial.tree for trial in some} for some in (self.trials, self.starts))
         search = self.search and self.search.model_dump(mode="json")
         return {
             "study": self.name,
@@ -114,10 +117,6 @@ class Study:
                 found |= {trial_name(other): Trial(trial_name(other), other) for other in proposal.config.needs()}
                 found[proposal.trial] = self.trial_of(proposal)
         return tuple(found.values())
-
-    def planned(self, ledger: Ledger) -> tuple[Trial, ...]:
-        """The same, and the trials that searches start from, which what they propose is like."""
-        return (*self.starts, *self.known(ledger))
 
     def trial_of(self, proposal) -> Trial:
         """The trial of a search's proposal. Trials on the test images are not pruned, nor is the first, the baseline."""

@@ -1,18 +1,21 @@
 """Large studies: what is read from merged files is what was written, and reading ten thousand trials takes seconds (slow)."""
 
+import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 from generated import generate
 from test_report import browser, opened  # noqa: F401
+from test_session import kill_tree
 
 from analysis import tables
 from analysis.report import figures, write
 from studies.compaction import compact
-from studies.ledger import METRICS, is_merged
+from studies.ledger import METRICS, Ledger, is_merged
 from studies.state import LINES, best_table, best_trials, states, status_table
-from studies.study import stored
+from studies.study import stored, trial_name
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +109,29 @@ print(time.monotonic() - clock, resource.getrusage(resource.RUSAGE_CHILDREN).ru_
     done = subprocess.run([sys.executable, "-c", starter, *line], capture_output=True, text=True, check=True)
     seconds, peak = done.stdout.split()
     return float(seconds), int(peak)
+
+
+@pytest.mark.slow
+def test_a_study_of_ten_thousand_trials_is_gone_on_with_in_ten_seconds(tmp_path, tiny):
+    """Of which Ray's own start takes a part, as the same study without the others shows."""
+    ledger = generate(tmp_path, trials=10_000, timesteps=20, images=4)
+    compact(ledger)
+    definition, config = ledger.definition(), tiny(experiment="e1", training__steps=2)
+    name = trial_name(config)
+    fresh = definition | {"study": "fresh", "trials": {name: config.model_dump(mode="json")}}
+    ledger.define(definition | {"trials": definition["trials"] | fresh["trials"]})
+    Ledger(str(tmp_path), "fresh").define(fresh)
+    taken = {}
+    for study in ("fresh", "generated", "fresh", "generated"):
+        shutil.rmtree(tmp_path / study / "work", ignore_errors=True)
+        line = [sys.executable, "-m", "studies.cli", "run", study, "--store", str(tmp_path), "--no-report"]
+        clock = time.monotonic()
+        process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        while not (tmp_path / study / "work" / name / "progress.json").exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        taken[study] = min(taken.get(study, 100), time.monotonic() - clock)
+        kill_tree(process)
+    print({study: f"{seconds:.1f} s" for study, seconds in taken.items()})
+    assert taken["generated"] - taken["fresh"] < 5
+    assert taken["generated"] < 10 or taken["fresh"] > 6  # on a machine on which Ray starts so slowly
