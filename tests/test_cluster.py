@@ -206,6 +206,30 @@ def test_nodes_that_may_still_come_count(tmp_path, monkeypatch):
             place(given, [{"driver": 1000.0}], on_demand)
 
 
+def test_only_nodes_with_the_labels_that_are_asked_for_count(monkeypatch):
+    kinds = [
+        ("A100", {"CPU": 8.0, "GPU": 1.0}),
+        ("H100", {"CPU": 16.0, "GPU": 2.0}),
+        (None, {"driver": 9.0, "CPU": 2.0}),
+    ]
+    nodes = [
+        {"Resources": found, "Alive": True, "Labels": {"ray.io/accelerator-type": kind} if kind else {}}
+        for kind, found in kinds
+    ]
+    ray, label = SimpleNamespace(nodes=lambda: nodes), "ray.io/accelerator-type"
+    for kind, count in (("A100", 1), ("H100", 2)):
+        assert place(Resources(labels={label: kind}), session._nodes(ray, {}, {label: kind}))[1] == count
+    assert place(Resources(), session._nodes(ray, {}, {}))[1] == 3
+    launched = {
+        "head_node_type": "head",
+        "available_node_types": {
+            "head": {"resources": {}, "max_workers": 0},
+            "small": {"resources": {"CPU": 4, "GPU": 1}, "max_workers": 3, "labels": {label: "L4"}},
+        },
+    }
+    assert session._nodes(ray, launched, {label: "L4"}) == 3 * [{"CPU": 4, "GPU": 1}]
+
+
 def test_a_study_is_told_to_stop_through_its_store(tmp_path):
     ledger = Ledger(str(tmp_path), "study")
     ledger.define({"trials": {}})

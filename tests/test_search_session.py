@@ -51,15 +51,15 @@ def whole(ledger):
 
 @pytest.mark.slow
 def test_a_search_killed_twice_ends_as_one_that_was_not(tmp_path):
-    first = start(tmp_path / "whole", STUDY)
+    first = start(tmp_path / "whole", study=STUDY)
     assert first.wait(900) == 0, first.stdout.read()
     ledger, lost = Ledger(str(tmp_path / "killed/store"), "small"), 0
     for number in (5, 17):
-        process = start(tmp_path / "killed", STUDY)
+        process = start(tmp_path / "killed", study=STUDY)
         folder, saved = wait_until_amid(ledger, number, 30)
         kill_tree(process)
         lost += max(0, read(folder).step - saved) + EVERY
-    last = start(tmp_path / "killed", STUDY)
+    last = start(tmp_path / "killed", study=STUDY)
     assert last.wait(900) == 0, last.stdout.read()
     found = whole(ledger)
     assert str(found) == str(whole(Ledger(str(tmp_path / "whole/store"), "small")))  # as text, since some are NaN

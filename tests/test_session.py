@@ -194,13 +194,13 @@ STUDY = f"""
 {SMALL}"""
 
 
-def start(folder, study=STUDY, **options):
+def start(folder, *words, study=STUDY, **options):
     """A study of a TOML text by the program, in a process group of its own."""
     folder.mkdir(exist_ok=True)
     (folder / "small.toml").write_text(study)
     command = [sys.executable, "-m", "studies.cli", "run", str(folder / "small.toml"), "--store", str(folder / "store")]
     pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen([*command, "--no-report"], start_new_session=True, **pipe, **options)
+    return subprocess.Popen([*command, *words, "--no-report"], start_new_session=True, **pipe, **options)
 
 
 def wait_for_steps(tmp_path, count, timeout=120):
@@ -302,6 +302,25 @@ def test_a_dead_worker_and_a_dead_driver_are_replaced(tmp_path):
         victims[0].kill()
     assert process.wait(300) == 0, process.stdout.read()
     assert [values[0] for values in results(tmp_path / "store").values()] == ["complete"] * 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", [0, 1])
+def test_one_of_two_workers_that_dies_is_replaced(which, tmp_path):
+    import psutil
+
+    study = STUDY.replace('["e1", "e2", "e3", "e4"]', '["e2"]')
+    process = start(tmp_path, "--workers", "2", study=study)
+    wait_for_steps(tmp_path, 40)
+    tree = psutil.Process(process.pid).children(recursive=True)
+    victims = [member for member in tree if "".join(member.cmdline()).startswith("ray::RayTrainWorker")]
+    assert len(victims) == 2
+    sorted(victims, key=lambda member: member.pid)[which].kill()
+    assert process.wait(300) == 0, process.stdout.read()
+    ((trial, values),) = results(tmp_path / "store").items()
+    assert values[0] == "complete"
+    assert Ledger(str(tmp_path / "store"), "small").attempts() == {trial: 1}
+    assert (tmp_path / f"store/small/work/{trial}/log.txt").read_text().count(" INFO root: attempt 1 ") == 2
 
 
 def test_a_configuration_of_another_study_is_not_mixed_in(tmp_path):
