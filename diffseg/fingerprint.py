@@ -63,10 +63,14 @@ class Fingerprint:
         """
         levels = np.linspace(self.log_snr[-1], self.log_snr[0], 2000)
         derivative = np.interp(levels, self.log_snr[::-1], self.derivative[::-1])
-        if not derivative.any():
-            return float(levels.mean())
-        mass = np.where(derivative >= derivative.max() / 2, derivative, 0.0)
-        return float(mass @ levels / mass.sum())
+        return _middle(levels, derivative, 0.5)
+
+    @property
+    def steepest_t(self) -> float:
+        """t of the middle of the peak of d error/dt, in the schedule that was measured: its centre of mass within its half-power
+        band."""
+        t = np.linspace(self.t[0], self.t[-1], 2000)
+        return _middle(t, np.interp(t, self.t, self.derivative_t), math.sqrt(0.5))
 
     def level(self, share: float) -> float:
         """λ at which such a share of the range from the cleanest level's error to the limit is lost.
@@ -85,14 +89,14 @@ class Fingerprint:
 
     def summary(self) -> dict:
         """Log-SNRs at which nothing is lost yet (kept), half, and everything (lost), and where the derivative peaks; their t
-        (NaN beyond the schedule); whether the error has converged, that is, everything is lost at the schedule's end; and the
-        share that is lost where the published linear schedule ends."""
+        (NaN beyond the schedule); where the derivative by t peaks (steepest_t); whether the error has converged, that is,
+        everything is lost at the schedule's end; and the share that is lost where the published linear schedule ends."""
         found = {name: self.level(share) for name, share in (("kept", FEW), ("half", 0.5), ("lost", 1 - FEW))}
         found["peak"] = self.peak
         times = {f"{name}_t": self._time(level) for name, level in found.items()}
         end = float(self.log_snr[-1])
         ends = {"end": end, "converged": found["lost"] >= end, "limit": self.limit, "linear": self.share(LINEAR_END)}
-        return {"kind": self.kind, **found, **times, **ends}
+        return {"kind": self.kind, **found, **times, "steepest_t": self.steepest_t, **ends}
 
     def words(self) -> list[str]:
         """The summary in sentences. Raises UserError if the error does not rise with the noise."""
@@ -101,7 +105,8 @@ class Fingerprint:
         at = lambda name: f"log-SNR {found[name]:.1f} (t = {found[name + '_t']:.2f})"  # noqa: E731
         lines = [
             f"Nothing is lost yet down to {at('kept')}: there the mask shows through the noise.",
-            f"Half is lost at {at('half')}; the error rises fastest around {at('peak')}.",
+            f"Half is lost at {at('half')}; the error rises fastest around {at('peak')}, and by t around "
+            f"t = {found['steepest_t']:.2f}.",
         ]
         if not found["converged"]:
             return [
@@ -172,6 +177,12 @@ def rows(timesteps: list[dict], data_digest: str, config: Config) -> list[dict]:
         values = zip(*(getattr(one, column).tolist() for column in columns), strict=True)
         found += [of | {"kind": kind} | dict(zip(columns, row, strict=True)) for row in values]
     return found
+
+
+def _middle(places: np.ndarray, values: np.ndarray, share: float) -> float:
+    """The centre of mass of the values where they are at least such a share of the greatest; of the places if all are 0."""
+    mass = np.where(values >= share * values.max(), values, 0.0)
+    return float(mass @ places / mass.sum()) if mass.any() else float(places.mean())
 
 
 def _last(rows: list[dict]) -> list[dict]:

@@ -267,6 +267,16 @@ def test_a_study_has_the_e3_trials_that_its_fingerprints_need():
     assert Config().needs() == []
 
 
+def test_by_t_the_error_rises_fastest_where_the_schedule_passes_by_it():
+    """A rise from t = 0.6 to t = 0.9, even by t; by log-SNR, of which the cosine schedule has less in the middle, it is not."""
+    t = lambda level: 2 / np.pi * np.arctan(0.1 * np.exp(-level / 2))  # noqa: E731
+    found = fingerprint(
+        [planted(lambda level: np.clip((t(level) - 0.6) / 0.3, 0, 1), count=200)], "mask-error"
+    ).summary()
+    assert found["steepest_t"] == pytest.approx(0.75, abs=0.03)
+    assert found["peak_t"] < 0.74
+
+
 def test_the_peak_is_the_middle_of_a_flat_top():
     """Two rises of equal height lie side by side, one a little steeper: the peak is between them, not on the steeper one."""
     two = lambda level: logistic(-6.5, 0.36)(level) + logistic(-3.5, 0.34)(level)  # noqa: E731
