@@ -274,7 +274,7 @@ def test_by_t_the_error_rises_fastest_where_the_schedule_passes_by_it():
         [planted(lambda level: np.clip((t(level) - 0.6) / 0.3, 0, 1), count=200)], "mask-error"
     ).summary()
     assert found["steepest_t"] == pytest.approx(0.75, abs=0.03)
-    assert found["peak_t"] < 0.74
+    assert found["peak_t"] < found["steepest_t"] - 0.01
 
 
 def test_the_peak_is_the_middle_of_a_flat_top():
