@@ -93,8 +93,11 @@ class FeedForward:
     def forget(self, network: nn.Module) -> None:
         """Nothing was noted."""
 
-    def predict(self, network: Callable, images: torch.Tensor, noise: Callable[[int], torch.Tensor]) -> torch.Tensor:
-        """Foreground probability [B, 1, H, W]."""
+    def predict(
+        self, network: Callable, images: torch.Tensor, noise: Callable[[int], torch.Tensor], which: torch.Tensor
+    ) -> torch.Tensor:
+        """Foreground probability [B, 1, H, W] of the images which [B] of images [U, C, H, W]. noise(0) is N(0, I)."""
+        images = images[which]
         return network(noise(0), self._time(images), images).float().sigmoid()
 
     def _time(self, images: torch.Tensor) -> torch.Tensor:
@@ -205,8 +208,15 @@ class Denoising:
             "cross_entropy": torch.stack([nll(found, mask, members=None) for found, mask in pairs]),
         }
 
-    def predict(self, network: Callable, images: torch.Tensor, noise: Callable[[int], torch.Tensor]) -> torch.Tensor:
-        """Foreground probability [B, 1, H, W] of one sampled mask an image (E2). noise(k) is the k-th N(0, I) draw."""
+    def predict(
+        self, network: Callable, images: torch.Tensor, noise: Callable[[int], torch.Tensor], which: torch.Tensor
+    ) -> torch.Tensor:
+        """Foreground probability [B, 1, H, W] of sampled masks (E2) of the images which [B] of images [U, C, H, W].
+
+        noise(k) is the k-th N(0, I) draw. What a network makes of the image alone is made once an image.
+        """
+        known = tuple(found[which] for found in network.of_image(images)) if hasattr(network, "of_image") else ()
+        images = images[which]
         diffusion, inference = self.config.diffusion, self.config.inference
         clip = {"coding": RANGES[diffusion.coding], "pm1": (-1.0, 1.0), "none": (-torch.inf, torch.inf)}[inference.clip]
         estimate = None
@@ -214,7 +224,7 @@ class Denoising:
         def denoise(x_t: torch.Tensor, t: torch.Tensor):
             nonlocal estimate
             scales = alpha_sigma(self._log_snr(t), x_t)
-            found = self._predicted(network, x_t, t.expand(len(x_t)), scales, images, estimate)
+            found = self._predicted(network, x_t, t.expand(len(x_t)), scales, images, estimate, known)
             estimate = found.x0
             return found.x0.clamp(*clip), found.share
 
@@ -242,11 +252,22 @@ class Denoising:
         found = self._predicted(network, x_t, t, scales, images, estimate)
         return found, target(signal, noise, *scales, self.config.diffusion)
 
-    def _predicted(self, network, x_t, t, scales, images, estimate: torch.Tensor | None = None) -> "_Prediction":
+    def _predicted(
+        self,
+        network,
+        x_t,
+        t,
+        scales,
+        images,
+        estimate: torch.Tensor | None = None,
+        known: tuple[torch.Tensor, ...] = (),
+    ) -> "_Prediction":
         diffusion = self.config.diffusion
         condition = images if self.config.experiment == "e2" else None
         inputs = self._self_conditioned(x_t, estimate) if diffusion.self_conditioning else x_t
-        logits, calibration = _called(network, self.config, inputs, _told(t, self.config).to(x_t.dtype), condition)
+        logits, calibration = _called(
+            network, self.config, inputs, _told(t, self.config).to(x_t.dtype), condition, known
+        )
         share = {"small": 0.0, "large": 1.0}.get(diffusion.variance)
         if share is None:
             logits, extra = logits.chunk(2, dim=1)
@@ -275,11 +296,11 @@ def _told(t: torch.Tensor, config: Config) -> torch.Tensor:
     return t * config.diffusion.steps - 1 if config.diffusion.time == "steps" else t
 
 
-def _called(network, config: Config, x_t, t, image):
+def _called(network, config: Config, x_t, t, image, known: tuple[torch.Tensor, ...] = ()):
     """(output in float32, MedSegDiff's calibration output in float32 or None)."""
     if config.network.name != "medsegdiff" or image is None:
-        return network(x_t, t, image).float(), None
-    output, calibration = network(x_t, t, image, calibration=True)
+        return network(x_t, t, image, **({"known": known} if known else {})).float(), None
+    output, calibration = network(x_t, t, image, known, calibration=True)
     return output.float(), calibration.float()
 
 

@@ -130,15 +130,16 @@ def _fill(network, split: Split, config: Config, canvases: list[_Canvas], on_bat
     while first < len(units):
         on_batch()
         chunk = units[first : first + batch]
-        which = torch.tensor([canvas.index for canvas, _, _ in chunk], device=device)
-        places = torch.tensor([tile for _, _, tile in chunk], device=device)
-        views = torch.tensor([member % 8 for _, member, _ in chunk], device=device)
-        views = views * (config.inference.augment == "symmetries")
-        images = symmetry(split.windows(which, places, size)[0], views)
+        turned = config.inference.augment == "symmetries"
+        seen = [(canvas.index, *tile, member % 8 if turned else 0) for canvas, member, tile in chunk]
+        distinct = {view: number for number, view in enumerate(dict.fromkeys(seen))}  # members often see the same
+        index, top, left, view = torch.tensor(list(distinct), device=device).unbind(1)
+        images = symmetry(split.windows(index, torch.stack([top, left], 1), size)[0], view)
+        which = torch.tensor([distinct[one] for one in seen], device=device)
         noise = _Noise(split, config, chunk)
         try:
             with autocast(config, device):
-                probabilities = task(config).predict(network, split.inputs(images), noise)
+                probabilities = task(config).predict(network, split.inputs(images), noise, which)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or batch == 1:
                 raise
@@ -146,7 +147,7 @@ def _fill(network, split: Split, config: Config, canvases: list[_Canvas], on_bat
             log.warning("out of memory: from now on %d tiles at once", batch)
             continue
         first += len(chunk)
-        probabilities = symmetry(probabilities, views, inverse=True)
+        probabilities = symmetry(probabilities, view[which], inverse=True)
         for (canvas, member, (top, left)), tile in zip(chunk, probabilities, strict=True):
             canvas.sums[member, top : top + size, left : left + size] += window * tile[0]
             canvas.weights[member, top : top + size, left : left + size] += window

@@ -197,7 +197,9 @@ class TestSelfConditioning:
     @pytest.mark.parametrize("sampler", ["ancestral", "ddim", "dpm-solver++"])
     def test_samplers_pass_the_last_estimate_on(self, sampler, tiny):
         config, (images, _, noise) = self.config(tiny, inference__sampler=sampler, inference__steps=4), batch()
-        found = self.seen(config, lambda network: task(config).predict(network, images, lambda k: noise))
+        found = self.seen(
+            config, lambda network: task(config).predict(network, images, lambda k: noise, torch.arange(len(images)))
+        )
         assert len(found) == 4
         assert (found[0] == 0).all()
         assert all(torch.allclose(given, torch.full_like(given, 0.5).tanh()) for given in found[1:])
@@ -217,7 +219,10 @@ class TestSelfConditioning:
         network, (images, masks, noise) = build_network(config), batch()
         for seed in (0, 1, 2, 3):
             assert task(config).loss(network, images, masks, generator("cpu", seed)).isfinite()
-        assert task(config).predict(network.eval(), images, lambda k: noise).shape == masks.shape
+        assert (
+            task(config).predict(network.eval(), images, lambda k: noise, torch.arange(len(images))).shape
+            == masks.shape
+        )
 
     def test_other_experiments_have_none(self, tiny):
         for experiment in ("e1", "e3", "e4"):

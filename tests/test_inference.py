@@ -6,6 +6,7 @@ import torch
 from conftest import split_of
 from hypothesis import given
 from hypothesis import strategies as st
+from test_networks import SMALL
 
 from diffseg.diffusion.schedules import log_snr
 from diffseg.experiments import build_network
@@ -165,3 +166,29 @@ def test_staple_trusts_the_member_that_agrees_with_the_others(tiny):
     assert torch.equal(found > 0.5, truth.bool())
     assert (found - truth).abs().max() < 0.05
     assert torch.equal(_staple(torch.stack([truth, truth])), truth)
+
+
+@pytest.mark.parametrize("name", ["segdiff", "medsegdiff-new", "medsegdiff-v1"])
+@pytest.mark.parametrize("views", ["none", "symmetries"])
+def test_what_depends_on_the_image_alone_is_computed_once_and_changes_nothing(name, views, tiny):
+    config = tiny(experiment="e2", data__size=32, inference__steps=3, inference__ensemble=4, inference__augment=views)
+    config = config.model_copy(update={"network": SMALL[name]})
+    network, seen = trained(config), []
+    whole = network.of_image
+    network.of_image = lambda image: seen.append(len(image)) or whole(image)
+    found = list(predictions(network, square(), config))
+    assert seen == [2 if views == "none" else 8]
+
+    class Anew(torch.nn.Module):
+        def forward(self, x_t, t, image, known=(), **more):
+            return network(x_t, t, image, (), **more)
+
+    for one, other in zip(found, predictions(Anew(), square(), config), strict=True):
+        assert torch.allclose(one.mean, other.mean, atol=1e-5)
+    assert len(seen) == (1 if name == "medsegdiff-v1" else 1 + 3)
+
+
+def square(count=2, size=32):
+    draw = torch.Generator().manual_seed(0)
+    images = list(torch.randint(0, 255, (count, 3, size, size), generator=draw, dtype=torch.uint8))
+    return split_of(images, [(image[:1] > 128).byte() for image in images])

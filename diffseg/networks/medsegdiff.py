@@ -55,21 +55,36 @@ class MedSegDiff(EnsemDiff):
             self.highway = Highway(image_channels, width // 4, len(multipliers) - 1, gated, size // 2)
             self.embedding = nn.Conv2d(self.highway.lowest, width * multipliers[-1], 1)
 
-    def forward(self, x_t: torch.Tensor, t: torch.Tensor, image: torch.Tensor | None = None, calibration: bool = False):
-        """x_t [B, channels, H, W], t [B] in steps (0 … T − 1), image [B, image_channels, H, W] or None.
+    def of_image(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """What sampling needs but once: the new version's mask [B, 1, H, W] and anchors [B, width, H, W]; nothing of v1."""
+        if self.version != "new":
+            return ()
+        mask, (*_, coarse, fine, _), _ = self.highway(image)
+        fine, coarse = _upsampled(fine, 2), _upsampled(coarse, 4)
+        return mask, torch.cat([fine, fine, coarse], dim=1).detach()
+
+    def forward(
+        self,
+        x_t: torch.Tensor,
+        t: torch.Tensor,
+        image: torch.Tensor | None = None,
+        known: tuple[torch.Tensor, ...] = (),
+        calibration: bool = False,
+    ):
+        """x_t [B, channels, H, W], t [B] in steps (0 … T − 1), image [B, image_channels, H, W] or None, known: `of_image` of
+        it, where that is known already.
 
         With calibration, a pair: the output and the highway's mask [B, 1, H, W] in [0, 1], or None without an image.
         """
-        output, mask = (super().forward(x_t, t), None) if image is None else self._conditioned(x_t, t, image)
+        output, mask = (super().forward(x_t, t), None) if image is None else self._conditioned(x_t, t, image, known)
         return (output, mask) if calibration else output
 
-    def _conditioned(self, x_t, t, image):
+    def _conditioned(self, x_t, t, image, known):
         time, x = self.embed(t), torch.cat([image, x_t], dim=1)
         self._check(x)
         if self.version == "new":
-            mask, (*_, coarse, fine, _), _ = self.highway(image)
-            fine, coarse = _upsampled(fine, 2), _upsampled(coarse, 4)
-            skips = self.encode(x, time, torch.cat([fine, fine, coarse], dim=1).detach())
+            mask, anchors = known or self.of_image(image)
+            skips = self.encode(x, time, anchors)
             return self.decode(skips[-1], skips, time), mask
         skips = self.encode(x, time)
         below = [skip for skip, stage in zip(skips, self.encoder, strict=True) if isinstance(stage[0], Downsample)]

@@ -35,10 +35,22 @@ class SegDiff(UNet):
         if image_channels:
             self.image_encoder = RRDBNet(image_channels, width, rrdb_blocks, rrdb_width, rrdb_growth)
 
-    def forward(self, x_t: torch.Tensor, t: torch.Tensor, image: torch.Tensor | None = None) -> torch.Tensor:
-        """x_t [B, channels, H, W], t [B] in steps (0 … T − 1), image [B, image_channels, H, W] or None."""
+    def of_image(self, image: torch.Tensor) -> tuple[torch.Tensor]:
+        """The image encoder's features [B, width, H, W], which sampling needs but once."""
+        return (self.image_encoder(image),)
+
+    def forward(
+        self,
+        x_t: torch.Tensor,
+        t: torch.Tensor,
+        image: torch.Tensor | None = None,
+        known: tuple[torch.Tensor, ...] = (),
+    ) -> torch.Tensor:
+        """x_t [B, channels, H, W], t [B] in steps (0 … T − 1), image [B, image_channels, H, W] or None, known: `of_image` of
+        it, where that is known already."""
         time = self.embed(t)
-        skips = self.encode(x_t, time, None if image is None else self.image_encoder(image))
+        (features,) = (None,) if image is None else known or self.of_image(image)
+        skips = self.encode(x_t, time, features)
         return self.decode(skips[-1], skips, time)
 
 
