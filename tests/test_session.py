@@ -323,6 +323,31 @@ def test_one_of_two_workers_that_dies_is_replaced(which, tmp_path):
     assert (tmp_path / f"store/small/work/{trial}/log.txt").read_text().count(" INFO root: attempt 1 ") == 2
 
 
+@pytest.mark.slow
+def test_a_sweep_of_200_trials_costs_as_much_a_trial_at_its_end_as_at_its_start(tmp_path):
+    import psutil
+
+    study = "seeds = " + str(list(range(50))) + STUDY.replace("training.steps = 300", "training.steps = 4")
+    process, samples = start(tmp_path, study=study), []
+    session, folder = psutil.Process(process.pid), tmp_path / "store/small"
+    while process.poll() is None:
+        done = len(list((folder / "trials").glob("*.parquet")))
+        scratch = sum(path.is_file() for path in (folder / "scratch").rglob("*"))
+        open_files = len(os.listdir(f"/proc/{process.pid}/fd"))
+        samples.append((done, time.monotonic(), session.memory_info().rss / 2**20, scratch, open_files))
+        time.sleep(0.5)
+    assert process.wait() == 0, process.stdout.read()
+    early, late = ([one for one in samples if low <= one[0] < low + 50] for low in (25, 125))
+    pace = [(part[-1][1] - part[0][1]) / (part[-1][0] - part[0][0]) for part in (early, late)]
+    means = [[sum(column) / len(part) for column in zip(*part, strict=True)][2:] for part in (early, late)]
+    print(f"seconds a trial: {pace}; MiB, scratch files, open files of the session: {means}")
+    assert len(results(tmp_path / "store")) == 200
+    assert pace[1] < 1.25 * pace[0]
+    assert means[1][0] < means[0][0] + 30
+    assert means[1][1] < 2 * means[0][1] + 10
+    assert means[1][2] < means[0][2] + 20
+
+
 def test_a_configuration_of_another_study_is_not_mixed_in(tmp_path):
     ledger = Ledger(str(tmp_path), "one")
     ledger.write("x", 1, {"trials": [{"status": "complete"}]})
