@@ -63,6 +63,10 @@ class Hosts:
         subprocess.run(["ip", "netns", "del", f"dsh{number}"], capture_output=True)
         self._processes[number].wait()
 
+    def cut(self, number: int) -> None:
+        """Take a host off the network, on which everything goes on running; what it shares, it still reaches."""
+        _run("ip", "link", "set", f"dsv{number}", "down")
+
     def ssh(self, number: int, command: str) -> str:
         return subprocess.run(self._line(number, command), capture_output=True, text=True, check=True).stdout
 

@@ -45,7 +45,8 @@ def described(hosts):
 
 @pytest.mark.slow
 @needs_hosts
-def test_a_study_is_finished_though_one_of_the_machines_dies():
+@pytest.mark.parametrize("fault", ["kill", "cut"])
+def test_a_study_is_finished_though_one_of_the_machines_dies_or_is_cut_off(fault):
     with tempfile.TemporaryDirectory(dir=ROOT.parent) as folder, Hosts(Path(folder) / "hosts", 3) as hosts:
         file = Path(folder) / "cluster.yaml"
         file.write_text(yaml.safe_dump(described(hosts)))
@@ -67,15 +68,16 @@ def test_a_study_is_finished_though_one_of_the_machines_dies():
         try:
             do(sys.executable, "-m", "studies.cli", "cluster", "submit", str(file), str(study), "--no-report")
             host = wait_for(lambda: trained_beyond(ledger, 100), 300)
-            hosts.kill(hosts.ips.index(host))
+            getattr(hosts, fault)(hosts.ips.index(host))
             rows = wait_for(lambda: (rows := ledger.last()) and len(rows) == 4 and rows, 600)
         finally:
             print(hosts.ssh(0, "cat /tmp/ray/session_latest/logs/job-driver-diffseg-*.log | tail -50"))
         assert {row["status"] for row in rows} == {"complete"}
         assert set(ledger.attempts().values()) == {1}
         assert len({row["host"] for row in rows}) >= 1
-        do("ray", "down", "-y", str(file))
-        assert "raylet" not in hosts.ssh(0, "ps aux")
+        if fault == "kill":
+            do("ray", "down", "-y", str(file))
+            assert "raylet" not in hosts.ssh(0, "ps aux")
 
 
 @pytest.mark.slow
