@@ -217,6 +217,41 @@ def stop(study, store):
 
 
 @main.command()
+@click.option("--network", "networks", multiple=True, help="Of these.  [default: all that diffuse]")
+@click.option("--size", type=click.IntRange(min=16), default=64, show_default=True, help="Pixels of a side.")
+@click.option("--batch", "batches", type=click.IntRange(min=1), multiple=True, default=(8, 16), show_default=True)
+@click.option("--compile", "compiled", is_flag=True, help="With torch.compile, too, which takes a minute a network.")
+@click.option(
+    "--rounds", type=click.IntRange(min=3), default=9, show_default=True, help="How often all ways take turns."
+)
+@click.option("--output", type=click.Path(dir_okay=False), default="bench.parquet", show_default=True)
+@json_option
+def bench(networks, size, batches, compiled, rounds, output, as_json):
+    """How fast this machine trains, predicts, gathers and evaluates, against what others would do it with.
+
+    All ways of a thing take turns in one process; what is told is the median and the ratio to the first. Writes a Parquet table,
+    and a chart beside it.
+    """
+    import pandas as pd
+    import torch
+
+    from analysis.speed import chart, table
+    from diffseg import bench as measurements
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if unknown := set(networks) - measurements.PRESETS.keys():
+        raise UserError(f"--network {min(unknown)} is none of {', '.join(measurements.PRESETS)}")
+    rows = []
+    for contest in measurements.contests(networks or list(measurements.PRESETS), size, batches, compiled, device):
+        click.echo(f"{contest.subject} {contest.network} {contest.detail}", err=True)
+        rows += [row | measurements.machine(device) for row in measurements.measure(contest, rounds, device)]
+    frame = pd.DataFrame(rows)
+    frame.to_parquet(output)
+    chart(frame).save(Path(output).with_suffix(".html"), inline=True)
+    _show(rows, as_json, table)
+
+
+@main.command()
 @_study_options
 @json_option
 def plan(study, settings, store, roots, name, experiments, placement, concurrency, as_json, **search):

@@ -1,0 +1,352 @@
+"""How fast this machine trains and predicts: ways of doing the same, in turns, within one process.
+
+Machines are shared and change their clocks, so what holds are ratios of medians within one run, way by way in the same round.
+"""
+
+import copy
+import gc
+import platform
+import statistics
+import time
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from diffseg import data
+from diffseg.batches import Batches
+from diffseg.config import Config
+from diffseg.experiments import build_network, task
+from diffseg.inference import predictions
+from diffseg.networks.blocks import Attention
+from diffseg.randomness import generator
+from diffseg.training import OPTIMISERS
+
+PEAK_SIDE = {"cpu": 2048, "cuda": 8192}  # of the square matrices whose product is the machine's peak
+PUBLISHED_STEPS = (100, 50)  # of sampling, with SegDiff and MedSegDiff
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What is done in several ways, of which the first is what the others are compared with."""
+
+    subject: str
+    network: str
+    detail: str
+    images: int  # of one call
+    ways: dict[str, Callable[[], object]]
+    flops: float = float("nan")  # of one call
+    precisions: dict[str, str] = field(default_factory=dict)  # of ways that are not float32
+
+
+def measure(contest: Contest, rounds: int, device: torch.device) -> list[dict]:
+    """A row a way: subject, network, detail, way, seconds (median), low and high (quartiles), ratio (to the first way, median
+    over rounds), images_per_second, peak_share (of the matrix product's throughput), memory_bytes (the most that the device
+    held; NaN on processors)."""
+    seconds: dict[str, list[float]] = {way: [] for way in contest.ways}
+    memory: dict[str, float] = dict.fromkeys(contest.ways, float("nan"))
+    for call in contest.ways.values():
+        call()  # what is compiled, allocated or looked up once
+    for _ in range(rounds):
+        for way, call in contest.ways.items():
+            gc.collect()
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(device)
+            _wait(device)
+            clock = time.perf_counter()
+            call()
+            _wait(device)
+            seconds[way].append(time.perf_counter() - clock)
+            if device.type == "cuda":
+                memory[way] = torch.cuda.max_memory_allocated(device)
+    first = seconds[next(iter(contest.ways))]
+    rows = []
+    for way, taken in seconds.items():
+        low, median, high = statistics.quantiles(taken, n=4) if len(taken) > 1 else taken * 3
+        precision = contest.precisions.get(way, "float32")
+        rows.append(
+            {
+                "subject": contest.subject,
+                "network": contest.network,
+                "detail": contest.detail,
+                "way": way,
+                "seconds": median,
+                "low": low,
+                "high": high,
+                "ratio": statistics.median(mine / theirs for mine, theirs in zip(taken, first, strict=True)),
+                "images_per_second": contest.images / median,
+                "peak_share": contest.flops / median / peak(device.type, precision),
+                "memory_bytes": memory[way],
+            }
+        )
+    return rows
+
+
+def machine(device: torch.device) -> dict:
+    """What was measured on, which every row is told with."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    return {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
+
+
+_PEAKS: dict[tuple[str, str], float] = {}
+
+
+def peak(kind: str, precision: str) -> float:
+    """Operations a second of a product of large matrices, the best of a few."""
+    if (kind, precision) not in _PEAKS:
+        side, dtype = PEAK_SIDE[kind], {"float32": torch.float32, "bf16": torch.bfloat16}[precision]
+        a, b = (torch.randn(side, side, device=kind, dtype=dtype) for _ in range(2))
+        taken = []
+        for _ in range(5):
+            clock = time.perf_counter()
+            a @ b
+            _wait(torch.device(kind))
+            taken.append(time.perf_counter() - clock)
+        _PEAKS[kind, precision] = 2 * side**3 / min(taken)
+    return _PEAKS[kind, precision]
+
+
+def training_steps(config: Config, device: torch.device, compiled: bool) -> Contest:
+    """A step on a batch that is there already: forward, backward, clipping, optimiser. Against it the plain transcription
+    (attention as published: explicit weights, softmax in float32), and for EnsemDiff MONAI's network and inferer."""
+    batch, size = config.training.batch, config.data.size
+    network = _fresh(config, device)
+    ways = {"diffseg": _step(config, network, device)}
+    precisions = {}
+    if config.experiment == "e2" and any(isinstance(module, Attention) for module in network.modules()):
+        ways["plain transcription"] = _step(config, plain(network), device)
+    if config.network.name == "ensemdiff":
+        ways["MONAI"] = monai_step(config, device)
+    for precision in ("float32", "bf16"):
+        mixed = precision == "bf16"
+        if mixed:
+            ways["bf16"] = _step(config, _fresh(config, device), device, mixed)
+            precisions["bf16"] = "bf16"
+        if compiled:
+            other = _fresh(config, device).to(memory_format=torch.channels_last)
+            way = f"compiled, channels-last, {precision}"
+            ways[way] = _step(config, torch.compile(other), device, mixed)
+            precisions[way] = precision
+    with FlopCounterMode(display=False) as counter:
+        ways["diffseg"]()
+    detail = f"{size} px, batch {batch}"
+    return Contest("training step", _named(config), detail, batch, ways, counter.get_total_flops(), precisions)
+
+
+def samplings(config: Config, device: torch.device, images: int) -> Contest:
+    """An ensemble's prediction, what depends on the image alone being computed once, or at every step as published."""
+    config = config.with_leaves({"experiment": "e2", "inference.evaluation_images": images})
+    network = _fresh(config, device).eval()
+    split = data.load(config.data, None).test.to(device).subset(torch.arange(images, device=device))
+    ways = {"diffseg": lambda: list(predictions(network, split, config))}
+    if hasattr(network, "of_image"):
+        ways = {"published procedure": lambda: list(predictions(_Anew(network), split, config))} | ways
+    detail = f"{config.data.size} px, {config.inference.ensemble} members, {config.inference.steps} steps"
+    return Contest("prediction", _named(config), detail, images, ways)
+
+
+def gathering(config: Config, device: torch.device) -> Contest:
+    """A batch of augmented images, against MONAI's dataset, transforms and DataLoader on the same arrays."""
+    split = data.load(config.data, None).train
+    batches, steps = Batches(split.to(device), config), iter(range(10**9))
+    ways = {"diffseg": lambda: batches(next(steps)), "MONAI": monai_batches(split, config, device)}
+    return Contest("batch", "", f"{config.data.size} px, batch {config.training.batch}", config.training.batch, ways)
+
+
+def metrics(size: int, device: torch.device) -> Contest:
+    """IoU and Dice of 64 masks, one by one as the evaluation has them, against MONAI's and torchmetrics'."""
+    from monai.metrics import compute_dice, compute_iou
+    from torchmetrics.functional.classification import binary_jaccard_index
+    from torchmetrics.functional.segmentation import dice_score
+
+    from diffseg.metrics import overlap
+
+    draw = torch.Generator().manual_seed(0)
+    found, truth = (torch.rand(64, 1, size, size, generator=draw).to(device) > 0.5 for _ in range(2))
+    ways = {
+        "diffseg": lambda: [overlap(a, b) for a, b in zip(found[:, 0], truth[:, 0], strict=True)],
+        "MONAI": lambda: [
+            (compute_iou(a[None], b[None]), compute_dice(a[None], b[None])) for a, b in zip(found, truth, strict=True)
+        ],
+        "torchmetrics": lambda: [
+            (binary_jaccard_index(a, b), dice_score(a[None].long(), b[None].long(), num_classes=1))
+            for a, b in zip(found, truth, strict=True)
+        ],
+    }
+    return Contest("IoU and Dice", "", f"{size} px, 64 masks", 64, ways)
+
+
+def contests(
+    networks: list[str], size: int, batches: list[int], compiled: bool, device: torch.device
+) -> Iterator[Contest]:
+    """What `diffseg bench` measures, one after the other, so that a contest's networks are gone before the next one's."""
+    for name in networks:
+        for batch in batches:
+            yield training_steps(_small(name, size, batch), device, compiled)
+        if name in ("segdiff", "medsegdiff"):
+            for steps in PUBLISHED_STEPS:
+                leaves = {"inference.steps": steps, "inference.ensemble": 10}
+                yield samplings(_small(name, size, batches[0]).with_leaves(leaves), device, images=2)
+        for sampler in ("ancestral", "ddim", "dpm-solver++"):
+            leaves = {"inference.sampler": sampler, "inference.steps": 10, "inference.ensemble": 1}
+            yield samplings(_small(name, size, batches[0]).with_leaves(leaves), device, images=8)
+    yield gathering(_small("ensemdiff", size, batches[-1]), device)
+    yield metrics(size, device)
+
+
+PRESETS = {"ensemdiff": "debug/brats", "segdiff": "debug/monuseg", "medsegdiff": "debug/isic", "ambdiff": "debug/lidc"}
+
+
+def _small(name: str, size: int, batch: int) -> Config:
+    """The debug twin of the network's published preset, in E2 on synthetic images of that size."""
+    leaves = {"network": name, "preset": PRESETS[name], "experiment": "e2", "training.batch": batch}
+    own = {
+        "data.size": size,
+        "data.layout": "synthetic",
+        "data.fit": "resize",
+        "data.scale": 1.0,
+        "data.test_images": 8,
+    }
+    return Config().with_leaves(leaves | own | {"data.train_images": 4 * batch}).resolved()
+
+
+def plain(network: nn.Module) -> nn.Module:
+    """A copy whose attention is that of guided-diffusion, from which the published networks come."""
+    other = copy.deepcopy(network)
+    for module in other.modules():
+        if isinstance(module, Attention):
+            module.forward = types.MethodType(_published_attention, module)
+    return other
+
+
+def _published_attention(self, x: torch.Tensor) -> torch.Tensor:
+    """Explicit weights, softmax in float32."""
+    b, c, *spatial = x.shape
+    flat = x.reshape(b, c, -1)
+    qkv = self.qkv(self.norm(flat))
+    width, length = c // self.heads, flat.shape[-1]
+    q, k, v = qkv.reshape(b * self.heads, 3 * width, length).split(width, dim=1)
+    scale = width**-0.25
+    weight = torch.einsum("bct,bcs->bts", q * scale, k * scale)
+    weight = torch.softmax(weight.float(), dim=-1).type(weight.dtype)
+    h = self.out(torch.einsum("bts,bcs->bct", weight, v).reshape(b, -1, length))
+    return (flat + h).reshape(b, c, *spatial)
+
+
+class _Anew(nn.Module):
+    """A network that computes everything at every step."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x_t, t, image, known=(), **more):
+        return self.network(x_t, t, image, **more)
+
+
+def _fresh(config: Config, device: torch.device) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return build_network(config).to(device).train()
+
+
+def _step(config: Config, network: nn.Module, device: torch.device, mixed: bool = False) -> Callable[[], None]:
+    objective, optimiser = task(config), _optimiser(config, network)
+    images, masks = Batches(data.load(config.data, None).train.to(device), config)(0)
+    draw = partial(generator, device, config.seed, "bench")
+
+    def step() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+            loss = objective.loss(network, images, masks, draw())
+        _descend(loss, network, optimiser)
+
+    return step
+
+
+def _optimiser(config: Config, network: nn.Module) -> torch.optim.Optimizer:
+    return OPTIMISERS[config.training.optimiser](network.parameters(), lr=1e-6, fused=True)
+
+
+def _descend(loss: torch.Tensor, network: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+    optimiser.step()
+
+
+def monai_step(config: Config, device: torch.device) -> Callable[[], None]:
+    """MONAI's diffusion U-Net of the same channels, levels and attention, image and noisy mask concatenated."""
+    from monai.inferers import DiffusionInferer
+    from monai.networks.nets import DiffusionModelUNet
+    from monai.networks.schedulers import DDPMScheduler
+
+    network, size = config.network, config.data.size
+    channels = [network.width * multiplier for multiplier in network.multipliers]
+    net = DiffusionModelUNet(
+        spatial_dims=2,
+        in_channels=1 + config.data.channels,
+        out_channels=1,
+        num_res_blocks=network.blocks,
+        channels=channels,
+        attention_levels=[2**depth in network.attention for depth in range(len(channels))],
+        norm_num_groups=32,
+        num_head_channels=[width // network.heads for width in channels],
+    ).to(device)
+    inferer = DiffusionInferer(DDPMScheduler(num_train_timesteps=config.diffusion.steps))
+    optimiser = _optimiser(config, net)
+    images, masks = Batches(data.load(config.data, None).train.to(device), config)(0)
+    assert images.shape[-1] == size
+
+    def step() -> None:
+        noise = torch.randn_like(masks)
+        t = torch.randint(config.diffusion.steps, (len(masks),), device=device)
+        found = inferer(2 * masks - 1, net, noise, t, condition=images, mode="concat")
+        _descend(F.mse_loss(found, noise), net, optimiser)
+
+    return step
+
+
+def monai_batches(split: data.Split, config: Config, device: torch.device) -> Callable[[], object]:
+    """MONAI's DataLoader over the same arrays, scaled, flipped and turned by its own transforms."""
+    from monai.data import DataLoader, Dataset
+    from monai.transforms import Compose, RandAxisFlipd, RandRotate90d, ScaleIntensityRanged
+
+    keys = ["image", "mask"]
+    transform = Compose(
+        [
+            ScaleIntensityRanged("image", 0, 255, -1, 1),
+            RandAxisFlipd(keys, 0.5),
+            RandRotate90d(keys, 0.5),
+        ]
+    )
+    rows = [{"image": split.images[k].float(), "mask": split.masks[k].float()} for k in range(len(split.names))]
+    loader = DataLoader(Dataset(rows, transform), batch_size=config.training.batch, shuffle=True, num_workers=0)
+
+    def endless():
+        while True:
+            yield from loader
+
+    batches = endless()
+    return lambda: [part.to(device) for part in next(batches).values()]
+
+
+def _named(config: Config) -> str:
+    return f"{config.network.name} {PRESETS[config.network.name]}"
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

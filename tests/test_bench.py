@@ -1,0 +1,54 @@
+"""`diffseg bench`: that ways of a contest do the same, and what is told of them. How fast they are is for slow tests to say."""
+
+import json
+import math
+
+import pandas as pd
+import pytest
+import torch
+from click.testing import CliRunner
+
+from analysis.speed import chart
+from diffseg import bench
+from diffseg.bench import Contest, measure
+from studies.cli import main
+
+CPU = torch.device("cpu")
+
+
+def test_what_is_told_is_the_median_and_the_ratio_within_a_round(monkeypatch):
+    now, taken = [0.0], {"first": iter([9.0, 1.0, 2.0, 3.0]), "second": iter([9.0, 2.0, 4.0, 9.0])}
+    monkeypatch.setattr(bench.time, "perf_counter", lambda: now[0])
+    monkeypatch.setitem(bench._PEAKS, ("cpu", "float32"), 100.0)
+
+    def call(way):
+        now[0] += next(taken[way])  # the first time is not counted
+
+    ways = {way: lambda way=way: call(way) for way in taken}
+    first, second = measure(Contest("step", "net", "8 px", 4, ways, flops=50.0), 3, CPU)
+    assert (first["seconds"], first["ratio"], first["images_per_second"], first["peak_share"]) == (2.0, 1.0, 2.0, 0.25)
+    assert (second["seconds"], second["ratio"]) == (4.0, 2.0)
+    assert math.isnan(second["memory_bytes"])
+
+
+@pytest.mark.parametrize("name", bench.PRESETS)
+def test_the_plain_transcription_computes_the_same(name):
+    config = bench._small(name, 32, 2)
+    network = bench._fresh(config, CPU).eval()
+    inputs = torch.randn(2, 1, 32, 32), torch.arange(2), torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.allclose(network(*inputs), bench.plain(network)(*inputs), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_table_and_a_chart_are_written(tmp_path):
+    words = ["bench", "--network", "ensemdiff", "--size", "16", "--batch", "2", "--rounds", "3", "--json"]
+    result = CliRunner().invoke(main, [*words, "--output", str(tmp_path / "bench.parquet")])
+    assert result.exit_code == 0, result.output
+    frame = pd.read_parquet(tmp_path / "bench.parquet")
+    assert len(frame) == len(json.loads(result.stdout))
+    steps = frame[frame["subject"] == "training step"].set_index("way")
+    assert set(steps.index) == {"diffseg", "plain transcription", "MONAI", "bf16"}
+    assert ((steps["peak_share"] > 0) & (steps["peak_share"] < 1)).all()
+    assert (tmp_path / "bench.html").stat().st_size > 100_000
+    assert chart(frame).to_dict()["columns"] == 2
