@@ -51,6 +51,7 @@ def predictions(
     (seed, image, member, step), so results do not depend on the batch size, and overlapping tiles see the same noise.
     """
     inference, size = config.inference, config.data.size
+    network = faster(network, config)
     pending: list[_Canvas] = []
     for index, (height, width) in enumerate(split.sizes.tolist()):
         blank = torch.zeros(inference.ensemble, height, width, device=split.device)
@@ -82,7 +83,7 @@ def errors_over_t(
     come in turn, again if they are fewer. The pairs are the same at all levels, so that the curve is smooth. weight is the
     effective weight of the noise level in training.
     """
-    experiment = task(config)
+    experiment, network = task(config), faster(network, config)
     assert isinstance(experiment, Denoising)
     count, device = config.inference.timestep_images, split.device
     which = torch.arange(count, device=device) % len(split.names)
@@ -109,10 +110,20 @@ def errors_over_t(
 
 
 def autocast(config: Config, device: torch.device) -> torch.autocast:
-    """bf16 where the configuration asks for it and the device is CUDA; float32 elsewhere."""
-    return torch.autocast(
-        device.type, torch.bfloat16, enabled=config.training.precision == "bf16" and device.type == "cuda"
-    )
+    """bf16 where the configuration asks for it and the device computes in it; float32 elsewhere."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=config.training.precision == "bf16" and has_bf16(device))
+
+
+def faster(network: nn.Module, config: Config) -> nn.Module:
+    """The network compiled, if the configuration asks for it; its weights are the same tensors."""
+    return torch.compile(network) if config.training.compile else network
+
+
+def has_bf16(device: torch.device) -> bool:
+    """GPUs have it, and processors with AVX-512 BF16 or AMX; on others it is slower than float32."""
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return device.type == "cuda"
 
 
 @torch.inference_mode()

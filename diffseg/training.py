@@ -17,7 +17,7 @@ from diffseg.config import Config, Training
 from diffseg.data.splits import Split
 from diffseg.errors import Diverged, Pruned, Stopped, UserError
 from diffseg.experiments import build_network, task
-from diffseg.inference import autocast
+from diffseg.inference import autocast, faster
 from diffseg.parallel import ALONE, Workers, is_out_of_memory, normalises_over_batches
 from diffseg.randomness import generator, seed_of
 
@@ -77,12 +77,12 @@ def start(config: Config, folder: Path, device: torch.device, workers: Workers =
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = build_network(config)
-    layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format  # which convolutions like best
     if workers.count > 1 and normalises_over_batches(network):
         raise UserError(
             f"{config.network.name} normalises over batches, which {workers.count} workers would split: give --workers 1"
         )
-    network = network.to(device, memory_format=layout).train()
+    last = device.type == "cuda" or config.training.compile  # the layout that convolutions like best there
+    network = network.to(device, memory_format=torch.channels_last if last else torch.contiguous_format).train()
     average = copy.deepcopy(network).requires_grad_(False).eval()
     training = config.training
     optimiser = OPTIMISERS[training.optimiser](
@@ -114,6 +114,7 @@ def train(
     """
     training, device = config.training, split.device
     batches, objective = Batches(split, config), task(config)
+    network = faster(state.network, config)
     losses = torch.zeros(training.log_every, device=device)  # read only when logged: no host sync inside the step
     logged, clock = state.step, time.perf_counter()
     state.network.train()
@@ -127,7 +128,7 @@ def train(
         rate = _set_learning_rate(state.optimiser, training, step)
         images, masks = batches(step)
         state.optimiser.zero_grad(set_to_none=True)
-        loss = _gradients(objective, state, images, masks, config, workers)
+        loss = _gradients(objective, network, state, images, masks, config, workers)
         if loss is None:
             continue
         norm = nn.utils.clip_grad_norm_(state.network.parameters(), training.clip or math.inf)
@@ -152,10 +153,12 @@ def train(
             raise Stopped(f"stopped at step {state.step} of {training.steps}")
 
 
-def _gradients(objective, state: State, images, masks, config: Config, workers: Workers) -> torch.Tensor | None:
+def _gradients(
+    objective, network: nn.Module, state: State, images, masks, config: Config, workers: Workers
+) -> torch.Tensor | None:
     """Leave the gradients of the batch's mean loss, which is returned; None if memory is too short for as many images at once,
     which are fewer the next time. Raises UserError if it is too short for a single one."""
-    step, batch, device, network = state.step, len(images), images.device, state.network
+    step, batch, device = state.step, len(images), images.device
     total, problem = torch.zeros((), device=device), None
     try:
         for part in workers.parts(batch, state.micro_batch):
