@@ -6,6 +6,7 @@ added up is the same, the gradients, in one piece after the backward pass.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property
 from typing import TypeVar
 
@@ -16,6 +17,7 @@ from torch import nn
 from diffseg.errors import UserError, WorkerLost
 
 T = TypeVar("T")
+WAITING = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -104,8 +106,8 @@ class Workers:
 
     @cached_property
     def _processors(self) -> dist.ProcessGroup:
-        """A group beside the default one, which may be of GPUs."""
-        return dist.new_group(backend="gloo")
+        """A group beside the default one, which may be of GPUs. It waits while the first worker measures."""
+        return dist.new_group(backend="gloo", timeout=WAITING)
 
     def _collective(self, action: Callable[[], object]) -> None:
         try:

@@ -90,7 +90,7 @@ def start(config: Config, folder: Path, device: torch.device, workers: Workers =
     )
     state = State(network, average, optimiser, micro_batch=workers.share(training.batch))
     if not state.restore(folder, device, workers) and hasattr(network, "load_pretrained"):
-        network.load_pretrained()
+        workers.united(network.load_pretrained)
         average.load_state_dict(network.state_dict())
     return state
 
