@@ -313,6 +313,13 @@ class Inference(Section):
 
 
 # fmt: on
+MEASURED = {
+    "batch",
+    "timesteps",
+    "timestep_images",
+}  # settings of inference that errors over the noise levels depend on
+
+
 class Config(Section):
     experiment: Experiment = "e2"
     seed: Seed = 0
@@ -419,7 +426,7 @@ class Config(Section):
     def _resolved_inference(self) -> Inference:
         leaves, unused = self.inference.model_dump(), set()
         if self.experiment in ("e3", "e4"):
-            unused = set(leaves) - {"batch", "timesteps", "timestep_images"}
+            unused = set(leaves) - MEASURED
         elif self.experiment == "e1":
             unused = {"sampler", "eta", "steps", "clip", "timesteps", "timestep_images"}
         if self.network.name == "nnunet":
@@ -432,6 +439,17 @@ class Config(Section):
         if self.network.name in FEED_FORWARD and self.inference.augment == "none":
             leaves["ensemble"] = 1  # all members would be the same
         return Inference(**leaves)
+
+    @property
+    def trained(self) -> str:
+        """A digest of what training leaves behind: trials that share it differ in how they predict, and need but one training."""
+        if self.network.name == "nnunet" or self.inference.seeds:
+            return self.digest
+        if self.training.evaluations:  # which predict while it trains
+            return self.digest
+        measured = MEASURED if self.training.snapshots else ()
+        inference = Inference(**{name: getattr(self.inference, name) for name in measured})
+        return self.model_copy(update={"inference": inference}).digest
 
     @property
     def digest(self) -> str:

@@ -22,10 +22,11 @@ class Agenda:
         """A trial to start beside those that are busy; None if there is none until one of them ends."""
         rows = self._ended()
         left = self._missing(rows)
-        undone = {trial.name for trial in left}
-        free = [trial for trial in left if trial.name not in busy and not undone.intersection(_needs(trial.config))]
-        if free:
-            return free[0]
+        undone, training = {trial.name for trial in left}, {one.config.trained for one in left if one.name in busy}
+        for trial in left:
+            waits = undone.intersection(_needs(trial.config)) or trial.config.trained in training
+            if trial.name not in busy and not waits:
+                return trial
         for start in self.study.starts:
             while proposal := self._upcoming(start, rows, busy):
                 proposal.record(self.ledger)

@@ -47,7 +47,9 @@ SCHEMAS = {
         *((metric, pa.float64()) for metric in METRICS),                # E1 and E2 only
         ("samples", pa.float64()),                                      # of an image, that ged and the like depend on
         ("steps", pa.int64()), ("micro_batch", pa.int64()),             # images that one worker trained on at once
-        ("workers", pa.int64()), ("parameters", pa.int64()), ("train_images", pa.int64()), ("test_images", pa.int64()),
+        ("workers", pa.int64()), ("parameters", pa.int64()), ("trained", pa.string()),  # see Config.trained
+        ("network_of", pa.string()),                                    # the trial whose training it has, if not its own
+         ("train_images", pa.int64()), ("test_images", pa.int64()),
         ("data_digest", pa.string()), ("scaling", pa.string()),         # JSON: how pixels became numbers, by channel
         ("seconds", pa.float64()), ("train_seconds", pa.float64()), ("evaluate_seconds", pa.float64()),
         ("gpu_seconds", pa.float64()), ("peak_memory_bytes", pa.int64()),

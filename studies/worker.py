@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import platform
+import shutil
 import socket
 import tempfile
 import time
@@ -32,6 +33,7 @@ from studies.study import trial_name
 from studies.watch import Watch
 
 SCRATCH = "scratch"  # the folder of a study for Ray's own files, which nobody needs after the session
+HEIR = "heir"  # the file of a trial that holds the name of the one whose training it has
 STARTS = "starts.json"  # how often a trial was started from one checkpoint
 WORKER_DEATHS = 3  # after so many more without a new checkpoint a trial has failed
 STOP = "stop"  # the file of a study by whose existence its trials end at a checkpoint
@@ -87,6 +89,7 @@ def work(order: Order) -> str:
         return _help(order, workers)
     copy = Copy(order.folder)
     patiently(copy.fetch)
+    patiently(lambda: _inherit(order, copy.path))
     progress = Reporter(order.folder, configuration.load(order.config).steps)
     if (starts := patiently(lambda: _starts(order, copy.path))) > WORKER_DEATHS + 1:
         return record_failure(order, f"its worker died {starts - 1} times without coming further")
@@ -113,8 +116,10 @@ def work(order: Order) -> str:
             logging.error("%s", traceback.format_exc())
         row = _row(order, status, error, started)
         (found,) = tables.pop("trials", [{}])
-        seconds = time.perf_counter() - clock + found.pop("resumed_seconds", 0.0)
+        heir, resumed = order.folder.read(HEIR), found.pop("resumed_seconds", 0.0)
+        seconds = time.perf_counter() - clock + (0.0 if heir else resumed)
         row |= {
+            "network_of": heir.decode() if heir else None,
             "workers": order.workers,
             "seconds": seconds,
             "gpu_seconds": order.gpus * order.workers * seconds,
@@ -154,6 +159,23 @@ def _forget(order: Order) -> None:
     """Remove what is told of an attempt only while it goes on."""
     for name in (PROGRESS, STARTS):
         order.folder.remove(name)
+
+
+def _inherit(order: Order, folder: Path) -> None:
+    """Begin where a trial has ended that differs only in how it predicts."""
+    trained = configuration.load(order.config).trained
+    if any(folder.rglob("step-*.pt")):
+        return
+    for row in order.ledger.last(["status", "trained"]):
+        if row["trained"] == trained and row["status"] == "complete":
+            source = Copy(order.ledger.folder.at(f"work/{row['trial']}")).fetch()
+            order.folder.write(HEIR, row["trial"].encode())
+            for checkpoint in source.rglob("step-*.pt"):
+                target = folder / checkpoint.relative_to(source)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(checkpoint, target.with_suffix(".tmp"))
+                target.with_suffix(".tmp").replace(target)
+            return
 
 
 def _starts(order: Order, folder: Path) -> int:
@@ -279,6 +301,7 @@ def _row(order: Order, status: str, error: str | None, started: datetime.datetim
         "network": config.network.name,
         "seed": config.seed,
         "config": order.config,
+        "trained": config.trained,
         "host": socket.gethostname(),
         "git_commit": order.commit,
         "dirty": order.dirty,

@@ -77,6 +77,16 @@ def test_what_fits_on_no_node_is_refused(resources, nodes):
         place(resources, nodes)
 
 
+def test_trials_that_need_but_one_training_run_one_after_the_other(tiny, tmp_path):
+    study = study_of([tiny(inference__steps=2), tiny(inference__steps=3), tiny(seed=1)])
+    agenda, (first, second, third) = Agenda(study, Ledger(str(tmp_path), "study")), [one.name for one in study.trials]
+    assert agenda.next().name == first
+    assert agenda.next({first}).name == third
+    assert agenda.next({first, third}) is None
+    assert agenda.next({third}).name == first
+    assert agenda.next({second}).name == third
+
+
 def test_only_one_session_runs_a_study(tmp_path):
     one, other = (Lock(Folder.of(str(tmp_path))) for _ in range(2))
     assert not one.held()

@@ -48,6 +48,35 @@ def test_deaths_are_counted_anew_by_another_session_and_from_another_checkpoint(
     assert worker._starts(replace(order, session="another"), folder) == 1
 
 
+def test_trials_that_differ_in_how_they_predict_are_trained_once(tiny, tmp_path, monkeypatch):
+    ledger = Ledger(str(tmp_path / "store"), "study")
+    ledger.define({})
+    configs = [tiny(experiment="e2", inference__steps=steps) for steps in (2, 3)]
+    orders = [order_of(str(tmp_path / "store"), config, trial=f"t{number}") for number, config in enumerate(configs)]
+    assert work(orders[0]) == "complete"
+    monkeypatch.setattr(training, "_gradients", None)  # nobody trains any more
+    assert work(orders[1]) == "complete"
+    first, second = ledger.last()
+    assert (first["network_of"], second["network_of"]) == (None, "t0")
+    assert first["train_seconds"] == second["train_seconds"]
+    monkeypatch.undo()
+    alone = Ledger(str(tmp_path / "alone"), "study")
+    alone.define({})
+    work(order_of(str(tmp_path / "alone"), configs[1]))
+    (expected,) = alone.last()
+    for name in ("iou", "ece", "brier", "steps", "trained"):
+        assert second[name] == expected[name]
+
+
+def test_what_is_measured_while_it_trains_is_a_part_of_the_training(tiny):
+    trained = lambda **leaves: tiny(experiment="e2", **leaves).trained  # noqa: E731
+    assert trained(inference__steps=3) == trained(inference__ensemble=7) == trained()
+    assert trained(inference__timesteps=9) != trained()
+    assert trained(inference__timesteps=9, training__snapshots=[]) == trained(training__snapshots=[])
+    assert trained(inference__steps=3, training__evaluations=[1.0]) != trained(training__evaluations=[1.0])
+    assert trained(seed=3) != trained()
+
+
 def test_a_checkpoint_is_left_before_the_machine_goes(tiny, tmp_path, monkeypatch):
     config, asked, saved = tiny(experiment="e1", training__checkpoint_every=100), [], []
     save = training.State.save
