@@ -82,9 +82,9 @@ def dpm_solver(denoise: Callable, x: torch.Tensor, steps: int, log_snr: Callable
 
 def _walked(step: Callable, denoise: Callable, x: torch.Tensor, steps: int, log_snr: Callable) -> torch.Tensor:
     """From t = 1 down to 0: x_s is step(x_t, x̂0, share, λ_t, λ_s), and the last step returns x̂0."""
-    for t, s in itertools.pairwise(times(steps, x.device)):
+    for left, (t, s) in zip(reversed(range(steps)), itertools.pairwise(times(steps, x.device)), strict=True):
         x0, share = denoise(x, t)
-        if s == 0:
+        if left == 0:  # s is 0, too, but asking it would wait for the device
             return x0
         x = step(x, x0, share, log_snr(t), log_snr(s))
     raise ValueError("sampling needs at least one step")
