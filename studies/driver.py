@@ -5,7 +5,7 @@ import logging
 import traceback
 
 from ray import tune
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from studies.ledger import Ledger
@@ -18,7 +18,10 @@ WORKER_DEATHS = (
 
 
 def drive(config: dict) -> None:
-    """Tune's function trainable; config holds the fields of an Order."""
+    """Tune's function trainable; config holds the fields of an Order.
+
+    What goes wrong with the machinery, such as a store without room for Ray's own files, is raised: it is no trial's fault.
+    """
     order = Order(**config)
     resources = {"CPU": order.cpus, "GPU": order.gpus, "memory": order.memory}
     trainer = LeanTrainer(
@@ -40,7 +43,7 @@ def drive(config: dict) -> None:
     try:
         found = trainer.fit().return_value
         status = record_failure(order, found["unshared"]) if isinstance(found, dict) else found
-    except Exception as fault:  # the worker died again and again, or could not be started
+    except WorkerGroupError as fault:  # it died again and again
         logging.error("%s", traceback.format_exc())
         status = record_failure(order, f"its worker died {WORKER_DEATHS + 1} times ({type(fault).__name__}: {fault})")
     tune.report({"status": status, "finished": True})

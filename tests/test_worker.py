@@ -1,13 +1,16 @@
 """What a worker does about machines: those that kill it, and those that are taken away."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
+from types import SimpleNamespace
 
+import pytest
 import ray.train
+from ray.train import ControllerError, WorkerGroupError
 from test_folder import order_of
 
 from diffseg import training, trial
 from diffseg.training import Hooks
-from studies import worker
+from studies import driver, worker
 from studies.ledger import Ledger
 from studies.progress import read
 from studies.worker import STARTS, WORKER_DEATHS, work
@@ -36,6 +39,29 @@ def test_a_trial_whose_worker_dies_again_and_again_fails(tiny, tmp_path, monkeyp
     assert row["error"] == "its worker died 4 times without coming further"
     assert read(order.folder) is None
     assert not order.folder.exists(STARTS)
+
+
+def test_a_fault_of_the_machinery_is_not_the_trials(tiny, tmp_path, monkeypatch):
+    ledger = Ledger(str(tmp_path), "study")
+    ledger.define({})
+    order, told = asdict(order_of(str(tmp_path), tiny(experiment="e1"))), []
+
+    def failing(error):
+        def fit(self):
+            raise error
+
+        return fit
+
+    monkeypatch.setattr(driver.tune, "get_context", lambda: SimpleNamespace(get_trial_id=lambda: "x"))
+    monkeypatch.setattr(driver.tune, "report", told.append)
+    monkeypatch.setattr(driver.LeanTrainer, "fit", failing(ControllerError(OSError(28, "No space left on device"))))
+    with pytest.raises(ControllerError, match="No space left"):
+        driver.drive(order)
+    assert ledger.attempts() == {}
+    monkeypatch.setattr(driver.LeanTrainer, "fit", failing(WorkerGroupError("gone", {0: RuntimeError("gone")})))
+    driver.drive(order)
+    assert told == [{"status": "failed", "finished": True}]
+    assert "its worker died 101 times" in ledger.last()[0]["error"]
 
 
 def test_deaths_are_counted_anew_by_another_session_and_from_another_checkpoint(tiny, tmp_path):
