@@ -6,7 +6,7 @@ import time
 
 from rich.console import Console
 
-from studies.estimate import cost
+from studies.estimate import cost, costs
 from studies.ledger import Latest, Ledger
 from studies.state import COLUMNS, TrialState, counts, states
 from studies.study import Study, Trial
@@ -21,7 +21,8 @@ class Display:
     def __init__(self, study: Study, ledger: Ledger, planned: list[Trial], quiet: bool = False):
         """planned: what this session is to do, as far as it is known."""
         self.study, self.ledger, self.latest = study, ledger, Latest(ledger, COLUMNS)
-        self.weights = {trial.name: cost(trial.config).flops for trial in planned}
+        names, found = [trial.name for trial in planned], costs(trial.config for trial in planned)
+        self.weights = {name: one.flops for name, one in zip(names, found, strict=True)}
         self.console = Console(file=sys.stderr, quiet=quiet, highlight=False)
         self.started, self.before, self.pause = time.monotonic(), None, 0.5
         self.told = {

@@ -1,6 +1,7 @@
 """What a trial costs, before it runs: parameters and floating-point operations counted on the meta device."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -25,15 +26,26 @@ class Pass:
     saved: int  # bytes that are kept for the backward pass
 
 
-def cost(config: Config, workers: int = 1) -> Cost:
-    """The cost of a trial, and the memory of each of its workers. Prediction by tiles is counted as one tile an image."""
+def costs(configs: Iterable[Config]) -> list[Cost]:
+    """Of trials one after the other: those that differ only in how they predict are trained once."""
+    found, seen = [], set()
+    for config in configs:
+        found.append(cost(config, trained=config.trained in seen))
+        seen.add(config.trained)
+    return found
+
+
+def cost(config: Config, workers: int = 1, trained: bool = False) -> Cost:
+    """The cost of a trial, which may find its network trained, and the memory of each of its workers. Prediction by tiles is
+    counted as one tile an image."""
     parameters, forward, batch = _network(config)
     inference, tests = config.inference, config.data.test_images or UNKNOWN_TEST_IMAGES
     networks = max(1, len(inference.seeds))
-    passes = 0 if inference.seeds else 3 * config.steps * batch  # the backward pass costs two forward ones
-    if config.diffusion.self_conditioning:
-        passes += 0.5 * config.steps * batch  # estimates in half of the steps
-    if config.experiment != "e1":
+    alone = 0.5 if config.diffusion.self_conditioning else 0  # estimates in half of the steps
+    passes = (
+        0 if inference.seeds or trained else (3 + alone) * config.steps * batch
+    )  # the backward pass costs two forward ones
+    if config.experiment != "e1" and not trained:
         passes += len(config.training.snapshots) * inference.timesteps * inference.timestep_images
     evaluated = tests + len(config.training.evaluations) * inference.evaluation_images  # images that are segmented
     if config.network.name == "nnunet":

@@ -2,9 +2,8 @@
 
 import os
 
-from diffseg.config import Config
 from diffseg.diffusion.combinations import warnings
-from studies.estimate import cost, flops_per_second
+from studies.estimate import Cost, cost, costs, flops_per_second
 from studies.ledger import Ledger
 from studies.search import proposals
 from studies.session import Resources, place
@@ -18,8 +17,14 @@ def plan(study: Study, ledger: Ledger, resources: Resources) -> dict:
     share, concurrent = place(resources, [_this_machine()])
     speed = GPU_FLOPS * share.gpus if share.gpus else flops_per_second(max(1, int(share.cpus)))
     ended = ledger.attempts()
-    trials = [_row(trial.name, trial.config, trial.name not in ended, speed) for trial in study.known(ledger)]
-    trials += [_row(start.name, start.config, True, speed, count) for start, count in _to_come(study, ledger) if count]
+    known = study.known(ledger)
+    trials = [
+        _row(trial.name, estimate, trial.name not in ended, speed)
+        for trial, estimate in zip(known, costs(trial.config for trial in known), strict=True)
+    ]
+    trials += [
+        _row(start.name, cost(start.config), True, speed, count) for start, count in _to_come(study, ledger) if count
+    ]
     left = sum(row["count"] for row in trials if row["missing"])
     seconds = sum(row["count"] * row["seconds"] for row in trials if row["missing"]) / min(concurrent, max(1, left))
     return {
@@ -73,8 +78,7 @@ def _warnings(study: Study) -> dict[str, list[str]]:
     return found
 
 
-def _row(name: str, config: Config, missing: bool, speed: float, count: int = 1) -> dict:
-    estimate = cost(config)
+def _row(name: str, estimate: Cost, missing: bool, speed: float, count: int = 1) -> dict:
     return {
         "trial": name,
         "count": count,

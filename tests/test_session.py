@@ -13,6 +13,7 @@ import pytest
 from diffseg.config import Config, NNUNet
 from diffseg.errors import UserError
 from studies.agenda import Agenda
+from studies.estimate import costs
 from studies.folder import Folder
 from studies.ledger import Ledger
 from studies.lock import Lock
@@ -85,6 +86,9 @@ def test_trials_that_need_but_one_training_run_one_after_the_other(tiny, tmp_pat
     assert agenda.next({first, third}) is None
     assert agenda.next({third}).name == first
     assert agenda.next({second}).name == third
+    one, other, another = (found.flops for found in costs(trial.config for trial in study.trials))
+    assert other < 0.5 * one
+    assert another == one
 
 
 def test_only_one_session_runs_a_study(tmp_path):
