@@ -11,7 +11,7 @@ from conftest import TINY
 from test_networks import SMALL
 
 from diffseg import experiments, trial
-from diffseg.config import Config
+from diffseg.config import Config, NNUNet
 from diffseg.errors import Diverged, Stopped, UserError, WorkerLost
 from diffseg.parallel import ALONE, Workers, is_out_of_memory
 from diffseg.training import Hooks, start
@@ -96,6 +96,8 @@ def end_in_many_ways(workers, folder):
         trial.run(of("e2", **diverging), None, mine / "diverging", device="cpu", workers=workers)
     with pytest.raises(UserError, match="normalises over batches, which 2 workers would split"):
         trial.run(normalising(), None, mine / "batches", device="cpu", workers=workers)
+    with pytest.raises(UserError, match="nnunet trains on one worker, not on 2: give --workers 1"):
+        trial.run(normalising("nnunet"), None, mine / "nnunet", device="cpu", workers=workers)
     if not workers.first:
         workers.leave()
         return
@@ -108,8 +110,9 @@ def fail_on(workers, rank):
         raise UserError(f"only worker {rank} lacks it")
 
 
-def normalising():
-    return of("e1", **{"data.size": 32}).model_copy(update={"network": SMALL["segformer"]})
+def normalising(name="segformer"):
+    network = {"segformer": SMALL["segformer"], "nnunet": NNUNet()}[name]
+    return of("e1", **{"data.size": 32}).model_copy(update={"network": network})
 
 
 def test_all_workers_end_as_one_of_them_does(tmp_path):

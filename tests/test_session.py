@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from diffseg.config import Config, NNUNet
+from diffseg.config import Config
 from diffseg.errors import UserError
 from studies.agenda import Agenda
 from studies.estimate import costs
@@ -170,14 +170,6 @@ def test_two_workers_train_a_trial_together(ray, tiny, tmp_path):
         assert (one["workers"], one["micro_batch"], two["workers"], two["micro_batch"]) == (1, 4, 2, 2)
         assert two["brier"] == pytest.approx(one["brier"], rel=1e-3)
         assert not ledger.folder.exists(f"work/{two['trial']}/progress.json")
-
-
-def test_a_trial_that_cannot_be_split_over_workers_fails_with_a_sentence(ray, tiny, tmp_path):
-    config = tiny(experiment="e1", data__size=32).model_copy(update={"network": NNUNet()})
-    study, ledger = study_of([config]), Ledger(str(tmp_path), "study")
-    assert run(study, ledger, Resources(workers=2), quiet=True)
-    (state,) = states(study, ledger)
-    assert state.row["error"] == "nnunet trains on one worker, not on 2: give --workers 1"
 
 
 # How the studies that are run by the program end.
