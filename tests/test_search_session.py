@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from test_session import SMALL, kill_tree, start
 
+from studies.folder import Folder
 from studies.ledger import Ledger
 from studies.progress import read
 from studies.search import proposals
@@ -58,7 +59,7 @@ def test_a_search_killed_twice_ends_as_one_that_was_not(tmp_path):
         process = start(tmp_path / "killed", study=STUDY)
         folder, saved = wait_until_amid(ledger, number, 30)
         kill_tree(process)
-        lost += max(0, read(folder).step - saved) + EVERY
+        lost += max(0, read(Folder.of(str(folder))).step - saved) + EVERY
     last = start(tmp_path / "killed", study=STUDY)
     assert last.wait(900) == 0, last.stdout.read()
     found = whole(ledger)
