@@ -313,11 +313,8 @@ class Inference(Section):
 
 
 # fmt: on
-MEASURED = {
-    "batch",
-    "timesteps",
-    "timestep_images",
-}  # settings of inference that errors over the noise levels depend on
+# Settings of inference that errors over the noise levels depend on.
+MEASURED = {"batch", "timesteps", "timestep_images"}
 
 
 class Config(Section):
@@ -443,9 +440,8 @@ class Config(Section):
     @property
     def trained(self) -> str:
         """A digest of what training leaves behind: trials that share it differ in how they predict, and need but one training."""
-        if self.network.name == "nnunet" or self.inference.seeds:
-            return self.digest
-        if self.training.evaluations:  # which predict while it trains
+        predicts = self.training.evaluations  # while it trains
+        if self.network.name == "nnunet" or self.inference.seeds or predicts:
             return self.digest
         measured = MEASURED if self.training.snapshots else ()
         inference = Inference(**{name: getattr(self.inference, name) for name in measured})

@@ -17,7 +17,7 @@ from torch import nn
 from diffseg.errors import UserError, WorkerLost
 
 T = TypeVar("T")
-WAITING = timedelta(days=1)
+WAITING = timedelta(days=1)  # for which the others wait while the first worker measures
 
 
 @dataclass(frozen=True)

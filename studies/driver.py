@@ -8,10 +8,10 @@ from ray import tune
 from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from diffseg.parallel import WAITING
 from studies.ledger import Ledger
 from studies.worker import SCRATCH, NotShared, Order, record_failure, work
 
-WAITING = 86_400  # seconds for which other workers of a trial wait while the first one measures
 WORKER_DEATHS = (
     100  # of an attempt, after which it has failed; without coming further, fewer suffice (studies/worker.py)
 )
@@ -33,7 +33,7 @@ def drive(config: dict) -> None:
             resources_per_worker={kind: amount for kind, amount in resources.items() if amount},
             label_selector=order.labels or None,
         ),
-        torch_config=TorchConfig(timeout_s=WAITING),
+        torch_config=TorchConfig(timeout_s=int(WAITING.total_seconds())),
         run_config=RunConfig(
             name=f"{order.trial}-{order.attempt}-{tune.get_context().get_trial_id()}",  # nothing of it is ever restored
             **scratch(order.ledger),

@@ -163,9 +163,9 @@ def _forget(order: Order) -> None:
 
 def _inherit(order: Order, folder: Path) -> None:
     """Begin where a trial has ended that differs only in how it predicts."""
-    trained = configuration.load(order.config).trained
     if any(folder.rglob("step-*.pt")):
         return
+    trained = configuration.load(order.config).trained
     for row in order.ledger.last(["status", "trained"]):
         if row["trained"] == trained and row["status"] == "complete":
             source = Copy(order.ledger.folder.at(f"work/{row['trial']}")).fetch()
@@ -173,8 +173,9 @@ def _inherit(order: Order, folder: Path) -> None:
             for checkpoint in source.rglob("step-*.pt"):
                 target = folder / checkpoint.relative_to(source)
                 target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(checkpoint, target.with_suffix(".tmp"))
-                target.with_suffix(".tmp").replace(target)
+                temporary = target.with_suffix(".tmp")
+                shutil.copy(checkpoint, temporary)
+                temporary.replace(target)
             return
 
 
