@@ -21,11 +21,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from diffseg import data
 from diffseg.batches import Batches
 from diffseg.config import Config
-from diffseg.experiments import build_network, task
+from diffseg.experiments import task
 from diffseg.inference import predictions
 from diffseg.networks.blocks import Attention
 from diffseg.randomness import generator
-from diffseg.training import OPTIMISERS
+from diffseg.training import OPTIMISERS, fresh
 
 PEAK_SIDE = {"cpu": 2048, "cuda": 8192}  # of the square matrices whose product is the machine's peak
 PUBLISHED_STEPS = (100, 50)  # of sampling, with SegDiff and MedSegDiff
@@ -114,38 +114,34 @@ def peak(kind: str, precision: str) -> float:
 def training_steps(config: Config, device: torch.device, compiled: bool) -> Contest:
     """A step on a batch that is there already: forward, backward, clipping, optimiser. Against it the plain transcription
     (attention as published: explicit weights, softmax in float32), and for EnsemDiff MONAI's network and inferer."""
-    batch, size = config.training.batch, config.data.size
-    network = _fresh(config, device)
-    ways = {"diffseg": _step(config, network, device)}
-    precisions = {}
-    if config.experiment == "e2" and any(isinstance(module, Attention) for module in network.modules()):
-        ways["plain transcription"] = _step(config, plain(network), device)
+    network = fresh(config).to(device)
+    ways = {
+        "diffseg": _step(config, network, device),
+        "plain transcription": _step(config, plain(network), device),
+        "bf16": _step(config, fresh(config).to(device), device, mixed=True),
+    }
+    precisions = {"bf16": "bf16"}
     if config.network.name == "ensemdiff":
         ways["MONAI"] = monai_step(config, device)
-    for precision in ("float32", "bf16"):
-        mixed = precision == "bf16"
-        if mixed:
-            ways["bf16"] = _step(config, _fresh(config, device), device, mixed)
-            precisions["bf16"] = "bf16"
-        if compiled:
-            other = _fresh(config, device).to(memory_format=torch.channels_last)
-            way = f"compiled, channels-last, {precision}"
-            ways[way] = _step(config, torch.compile(other), device, mixed)
-            precisions[way] = precision
+    for precision in ("float32", "bf16") if compiled else ():
+        other = torch.compile(fresh(config).to(device, memory_format=torch.channels_last))
+        way = f"compiled, channels-last, {precision}"
+        ways[way] = _step(config, other, device, mixed=precision == "bf16")
+        precisions[way] = precision
     with FlopCounterMode(display=False) as counter:
         ways["diffseg"]()
-    detail = f"{size} px, batch {batch}"
+    batch = config.training.batch
+    detail = f"{config.data.size} px, batch {batch}"
     return Contest("training step", _named(config), detail, batch, ways, counter.get_total_flops(), precisions)
 
 
 def samplings(config: Config, device: torch.device, images: int) -> Contest:
     """An ensemble's prediction, what depends on the image alone being computed once, or at every step as published."""
-    config = config.with_leaves({"experiment": "e2", "inference.evaluation_images": images})
-    network = _fresh(config, device).eval()
+    network = fresh(config).to(device).eval()
     split = data.load(config.data, None).test.to(device).subset(torch.arange(images, device=device))
     ways = {"diffseg": lambda: list(predictions(network, split, config))}
     if hasattr(network, "of_image"):
-        ways = {"published procedure": lambda: list(predictions(_Anew(network), split, config))} | ways
+        ways = {"published procedure": lambda: list(predictions(Anew(network), split, config))} | ways
     detail = f"{config.data.size} px, {config.inference.ensemble} members, {config.inference.steps} steps"
     return Contest("prediction", _named(config), detail, images, ways)
 
@@ -238,7 +234,7 @@ def _published_attention(self, x: torch.Tensor) -> torch.Tensor:
     return (flat + h).reshape(b, c, *spatial)
 
 
-class _Anew(nn.Module):
+class Anew(nn.Module):
     """A network that computes everything at every step."""
 
     def __init__(self, network: nn.Module):
@@ -247,12 +243,6 @@ class _Anew(nn.Module):
 
     def forward(self, x_t, t, image, known=(), **more):
         return self.network(x_t, t, image, **more)
-
-
-def _fresh(config: Config, device: torch.device) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        return build_network(config).to(device).train()
 
 
 def _step(config: Config, network: nn.Module, device: torch.device, mixed: bool = False) -> Callable[[], None]:
@@ -285,7 +275,7 @@ def monai_step(config: Config, device: torch.device) -> Callable[[], None]:
     from monai.networks.nets import DiffusionModelUNet
     from monai.networks.schedulers import DDPMScheduler
 
-    network, size = config.network, config.data.size
+    network = config.network
     channels = [network.width * multiplier for multiplier in network.multipliers]
     net = DiffusionModelUNet(
         spatial_dims=2,
@@ -300,7 +290,6 @@ def monai_step(config: Config, device: torch.device) -> Callable[[], None]:
     inferer = DiffusionInferer(DDPMScheduler(num_train_timesteps=config.diffusion.steps))
     optimiser = _optimiser(config, net)
     images, masks = Batches(data.load(config.data, None).train.to(device), config)(0)
-    assert images.shape[-1] == size
 
     def step() -> None:
         noise = torch.randn_like(masks)

@@ -68,15 +68,20 @@ class State:
         return saved is not None
 
 
+def fresh(config: Config) -> nn.Module:
+    """The network with weights drawn from the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return build_network(config)
+
+
 def start(config: Config, folder: Path, device: torch.device, workers: Workers = ALONE) -> State:
     """The state to go on from: the newest sound checkpoint in the folder, or fresh weights drawn from the seed.
 
     Raises UserError if the network is to start from pretrained weights that cannot be had, or if several workers are to
     train one that normalises over batches.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        network = build_network(config)
+    network = fresh(config)
     if workers.count > 1 and normalises_over_batches(network):
         raise UserError(
             f"{config.network.name} normalises over batches, which {workers.count} workers would split: give --workers 1"

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from analysis.speed import chart
 from diffseg import bench
 from diffseg.bench import Contest, measure
+from diffseg.training import fresh
 from studies.cli import main
 
 CPU = torch.device("cpu")
@@ -34,7 +35,7 @@ def test_what_is_told_is_the_median_and_the_ratio_within_a_round(monkeypatch):
 @pytest.mark.parametrize("name", bench.PRESETS)
 def test_the_plain_transcription_computes_the_same(name):
     config = bench._small(name, 32, 2)
-    network = bench._fresh(config, CPU).eval()
+    network = fresh(config).eval()
     inputs = torch.randn(2, 1, 32, 32), torch.arange(2), torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         assert torch.allclose(network(*inputs), bench.plain(network)(*inputs), atol=1e-5)
