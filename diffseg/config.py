@@ -297,6 +297,7 @@ class Inference(Section):
     sampler: Literal["ancestral", "ddim", "dpm-solver++"] = "ancestral"
     eta: Fraction = 0.0                                   # of ddim: 0 draws no noise, 1 as much as ancestral with small variance
     steps: PositiveInt = 1000                             # network evaluations a sample (E1 needs one)
+    settled: PositiveInt | None = None                    # end a sample whose mask has been the same for so many steps
     clip: Literal["coding", "pm1", "none"] = "coding"     # of x̂0 while sampling: to the coding's range, to ±1, or not
     ensemble: PositiveInt = 5                             # predictions an image
     seeds: tuple[Seed, ...] = ()  # E1: a deep ensemble of the trials with these seeds
@@ -425,7 +426,7 @@ class Config(Section):
         if self.experiment in ("e3", "e4"):
             unused = set(leaves) - MEASURED
         elif self.experiment == "e1":
-            unused = {"sampler", "eta", "steps", "clip", "timesteps", "timestep_images"}
+            unused = {"sampler", "eta", "steps", "settled", "clip", "timesteps", "timestep_images"}
         if self.network.name == "nnunet":
             unused = set(leaves) - {"threshold", "examples", "seeds"}
         if self.experiment == "e2":

@@ -22,7 +22,7 @@ from torch import nn
 from diffseg.config import Config
 from diffseg.diffusion.densities import Adaptive, discrete, timesteps
 from diffseg.diffusion.losses import LOSSES
-from diffseg.diffusion.samplers import SAMPLERS
+from diffseg.diffusion.samplers import SAMPLERS, Settling
 from diffseg.diffusion.schedules import alpha_sigma, log_snr
 from diffseg.diffusion.targets import RANGES, activated, coded, decoded, noised, target, to_x0
 from diffseg.diffusion.uncertainty import Uncertainty
@@ -95,10 +95,14 @@ class FeedForward:
 
     def predict(
         self, network: Callable, images: torch.Tensor, noise: Callable[[int], torch.Tensor], which: torch.Tensor
-    ) -> torch.Tensor:
-        """Foreground probability [B, 1, H, W] of the images which [B] of images [U, C, H, W]. noise(0) is N(0, I)."""
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(foreground probability [B, 1, H, W], 1 network evaluation each [B]) of the images which [B] of images [U, C, H, W].
+
+        noise(0) is N(0, I).
+        """
         images = images[which]
-        return network(noise(0), self._time(images), images).float().sigmoid()
+        found = network(noise(0), self._time(images), images).float().sigmoid()
+        return found, torch.ones(len(which), dtype=torch.long, device=which.device)
 
     def _time(self, images: torch.Tensor) -> torch.Tensor:
         return _told(torch.ones(len(images), dtype=images.dtype, device=images.device), self.config)
@@ -210,29 +214,31 @@ class Denoising:
 
     def predict(
         self, network: Callable, images: torch.Tensor, noise: Callable[[int], torch.Tensor], which: torch.Tensor
-    ) -> torch.Tensor:
-        """Foreground probability [B, 1, H, W] of sampled masks (E2) of the images which [B] of images [U, C, H, W].
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(foreground probability [B, 1, H, W] of sampled masks, network evaluations [B]), E2.
 
-        noise(k) is the k-th N(0, I) draw. What a network makes of the image alone is made once an image.
+        Of the images which [B] of images [U, C, H, W]; noise(k) is the k-th N(0, I) draw. What a network makes of the image
+        alone is made once an image.
         """
         known = tuple(found[which] for found in network.of_image(images)) if hasattr(network, "of_image") else ()
-        images = images[which]
         diffusion, inference = self.config.diffusion, self.config.inference
         clip = {"coding": RANGES[diffusion.coding], "pm1": (-1.0, 1.0), "none": (-torch.inf, torch.inf)}[inference.clip]
-        estimate = None
+        images, first = images[which], noise(0)
+        estimates = torch.zeros_like(first)
 
-        def denoise(x_t: torch.Tensor, t: torch.Tensor):
-            nonlocal estimate
-            scales = alpha_sigma(self._log_snr(t), x_t)
-            found = self._predicted(network, x_t, t.expand(len(x_t)), scales, images, estimate, known)
-            estimate = found.x0
+        def denoise(x_t: torch.Tensor, t: torch.Tensor, rows: torch.Tensor | slice):
+            scales, of_image = alpha_sigma(self._log_snr(t), x_t), tuple(found[rows] for found in known)
+            times = t.expand(len(x_t))
+            found = self._predicted(network, x_t, times, scales, images[rows], estimates[rows], of_image)
+            estimates[rows] = found.x0
             return found.x0.clamp(*clip), found.share
 
+        settling = Settling(denoise, inference.settled, sum(RANGES[diffusion.coding]) / 2, first)
         draws = iter(range(1, inference.steps + 1))
         options = {"eta": inference.eta} if inference.sampler == "ddim" else {}
         sample = SAMPLERS[inference.sampler]
-        x0 = sample(denoise, noise(0), inference.steps, self._log_snr, lambda: noise(next(draws)), **options)
-        return decoded(x0, diffusion.coding)
+        x0 = sample(settling, first, inference.steps, self._log_snr, lambda: noise(next(draws)), **options)
+        return decoded(x0, diffusion.coding), settling.evaluations
 
     def _signal(self, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
         return images if self.config.experiment == "e4" else coded(masks, self.config.diffusion.coding)

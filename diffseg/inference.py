@@ -30,6 +30,7 @@ class Prediction:
     mean: torch.Tensor  # merged foreground probability, float32 [H, W]
     sd: torch.Tensor  # standard deviation of the members' maps, float32 [H, W], 0 to 0.5
     masks: torch.Tensor  # the members' maps cut at the threshold, bool [members, H, W]
+    evaluations: torch.Tensor  # of the network, a tile of a member, mean, float32 []
 
 
 @dataclass
@@ -39,6 +40,7 @@ class _Canvas:
     index: int
     sums: torch.Tensor  # [members, H, W]
     weights: torch.Tensor  # [members, H, W]
+    evaluations: torch.Tensor  # of the network, of all tiles and members, []
     tiles: list[tuple[int, int]] = field(default_factory=list)
 
 
@@ -55,7 +57,8 @@ def predictions(
     pending: list[_Canvas] = []
     for index, (height, width) in enumerate(split.sizes.tolist()):
         blank = torch.zeros(inference.ensemble, height, width, device=split.device)
-        pending.append(_Canvas(index, blank, blank.clone(), corners(height, width, size, inference.overlap)))
+        none = torch.zeros((), device=split.device)
+        pending.append(_Canvas(index, blank, blank.clone(), none, corners(height, width, size, inference.overlap)))
         units = sum(len(canvas.tiles) * inference.ensemble for canvas in pending)
         if units >= inference.batch or index == len(split.names) - 1:
             _fill(network, split, config, pending, on_batch)
@@ -150,7 +153,7 @@ def _fill(network, split: Split, config: Config, canvases: list[_Canvas], on_bat
         noise = _Noise(split, config, chunk)
         try:
             with autocast(config, device):
-                probabilities = task(config).predict(network, split.inputs(images), noise, which)
+                probabilities, evaluations = task(config).predict(network, split.inputs(images), noise, which)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or batch == 1:
                 raise
@@ -159,7 +162,8 @@ def _fill(network, split: Split, config: Config, canvases: list[_Canvas], on_bat
             continue
         first += len(chunk)
         probabilities = symmetry(probabilities, view[which], inverse=True)
-        for (canvas, member, (top, left)), tile in zip(chunk, probabilities, strict=True):
+        for (canvas, member, (top, left)), tile, count in zip(chunk, probabilities, evaluations, strict=True):
+            canvas.evaluations += count
             canvas.sums[member, top : top + size, left : left + size] += window * tile[0]
             canvas.weights[member, top : top + size, left : left + size] += window
 
@@ -198,7 +202,8 @@ def _merged(canvas: _Canvas, split: Split, config: Config) -> Prediction:
     if inference.merge != "mean":
         members = masks.float()
     mean = _staple(members) if inference.merge == "staple" else members.mean(0)
-    return Prediction(canvas.index, mean, members.std(0, correction=0), masks)
+    evaluations = canvas.evaluations / (len(members) * len(canvas.tiles))
+    return Prediction(canvas.index, mean, members.std(0, correction=0), masks, evaluations)
 
 
 def restored(maps: torch.Tensor, split: Split, index: int, config: Config) -> torch.Tensor:
@@ -232,6 +237,9 @@ def _staple(masks: torch.Tensor) -> torch.Tensor:
 
 def pooled(parts: list[Prediction]) -> Prediction:
     """One prediction of several networks that count alike: the mean, and the deviation of all their members."""
-    means, deviations = (torch.stack([getattr(part, name) for part in parts]) for name in ("mean", "sd"))
+    means, deviations, evaluations = (
+        torch.stack([getattr(part, name) for part in parts]) for name in ("mean", "sd", "evaluations")
+    )
     spread = (deviations.square().mean(0) + means.var(0, correction=0)).sqrt()
-    return Prediction(parts[0].index, means.mean(0), spread, torch.cat([part.masks for part in parts]))
+    masks = torch.cat([part.masks for part in parts])
+    return Prediction(parts[0].index, means.mean(0), spread, masks, evaluations.mean())

@@ -92,7 +92,7 @@ def predictions(
             _, found = state.predictor.predict_single_npy_array(pixels, {"spacing": SPACING}, None, None, True)
         maps = torch.from_numpy(np.ascontiguousarray(found[1])).to(split.device)
         mean = restored(maps, split, index, config)[0]
-        yield Prediction(index, mean, torch.zeros_like(mean), mean[None] > config.inference.threshold)
+        yield Prediction(index, mean, torch.zeros_like(mean), mean[None] > config.inference.threshold, torch.ones(()))
 
 
 def planned(size: int, images: int | None, channels: int = 3) -> tuple[nn.Module, int]:

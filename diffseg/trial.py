@@ -220,11 +220,12 @@ def _together(members: list[_Fitted]) -> _Fitted:
 
 def _evaluate(found: Iterator[Prediction], test: Split, config: Config) -> dict:
     """Metrics of the ensemble on the test split: per image, pooled calibration, and example pictures."""
-    calibration, names, rows, examples = Calibration(test.device), [], [], []
+    calibration, names, rows, evaluations, examples = Calibration(test.device), [], [], [], []
     for prediction in found:
         raters = truth(test, prediction.index, config)
         rows.append(_metrics(prediction, raters, config))
         names.append(test.names[prediction.index])
+        evaluations.append(prediction.evaluations)
         for mask in raters:
             calibration.add(prediction.mean, mask)
         if len(names) <= config.inference.examples:
@@ -240,8 +241,9 @@ def _evaluate(found: Iterator[Prediction], test: Split, config: Config) -> dict:
         {"image": name, "metric": "objects", "value": float(count)}
         for name, count in zip(test.names, test.objects, strict=True)
     ]
+    overall = {"ece": calibration.ece(), "evaluations": torch.stack(evaluations).mean().item()}
     return {
-        "trial": dict(zip(metrics, values.nanmean(0).tolist(), strict=True)) | {"ece": calibration.ece()},
+        "trial": dict(zip(metrics, values.nanmean(0).tolist(), strict=True)) | overall,
         "images": images,
         "calibration": calibration.rows(),
         "examples": examples,

@@ -46,6 +46,7 @@ SCHEMAS = {
         ("config", pa.string()),                                        # canonical JSON
         *((metric, pa.float64()) for metric in METRICS),                # E1 and E2 only
         ("samples", pa.float64()),                                      # of an image, that ged and the like depend on
+        ("evaluations", pa.float64()),                                  # of the network, a sample and tile, mean
         ("steps", pa.int64()), ("micro_batch", pa.int64()),             # images that one worker trained on at once
         ("workers", pa.int64()), ("parameters", pa.int64()), ("trained", pa.string()),  # see Config.trained
         ("network_of", pa.string()),                                    # the trial whose training it has, if not its own

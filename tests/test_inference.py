@@ -45,13 +45,16 @@ def trained(config):
 
 @pytest.mark.parametrize("experiment", ["e1", "e2"])
 @pytest.mark.parametrize("sampler", ["ancestral", "ddim"])
-def test_predictions_do_not_depend_on_the_batch_size(experiment, sampler, tiny):
+@pytest.mark.parametrize("settled", [None, 1])
+def test_predictions_do_not_depend_on_the_batch_size(experiment, sampler, settled, tiny):
     found = []
     for batch in (1, 5, 64):
         config = tiny(
             experiment=experiment,
             data__fit="crop",
             inference__sampler=sampler,
+            inference__steps=6,
+            inference__settled=settled,
             inference__batch=batch,
             inference__ensemble=3,
         )
@@ -62,6 +65,8 @@ def test_predictions_do_not_depend_on_the_batch_size(experiment, sampler, tiny):
             assert p.mean.shape == tuple(split().sizes[p.index].tolist())
             assert torch.allclose(p.mean, others[0].mean, atol=1e-5)
             assert torch.allclose(p.sd, others[0].sd, atol=1e-5)
+            assert p.evaluations == others[0].evaluations
+            assert p.evaluations == (1 if experiment == "e1" else 6) or (settled and p.evaluations < 6)
 
 
 def test_members_differ_and_their_mean_and_deviation_are_those_of_the_ensemble(tiny):

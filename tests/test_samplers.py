@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from diffseg.config import Diffusion
-from diffseg.diffusion.samplers import SAMPLERS, times
+from diffseg.diffusion.samplers import SAMPLERS, Settling, times
 from diffseg.diffusion.schedules import alpha_sigma, log_snr
 from diffseg.diffusion.targets import to_epsilon
 from diffseg.randomness import generator
@@ -122,3 +122,45 @@ def test_its_first_step_is_ddims():
 def test_dpm_solver_passes_where_a_schedule_stands_still():
     cauchy = lambda t: log_snr(t, Diffusion(schedule="cauchy"))  # noqa: E731
     assert SAMPLERS["dpm-solver++"](curved, start(), 1000, cauchy, None).isfinite().all()
+
+
+MASKS = {  # of a sample by step
+    "never": [0, 1, 0, 1, 0, 1, 0, 1],
+    "at once": [1, 1, 1, 0, 0, 0, 1, 1],
+    "late": [0, 0, 1, 0, 1, 1, 1, 0],
+    "almost": [0, 0, 1, 1, 0, 0, 1, 1],
+}
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("share", [1.0, torch.full((len(MASKS), 1, 2, 2), 0.5)])
+def test_samples_whose_mask_has_settled_keep_it_and_cost_nothing_more(sampler, share):
+    wanted, seen = torch.tensor(list(MASKS.values())), []
+
+    def denoise(x_t, t, rows):
+        rows = torch.arange(4)[rows]
+        step = round(8 * (1 - float(t)))
+        seen.append(rows.tolist())
+        x0 = (2.0 * wanted[rows, step] - 1).view(-1, 1, 1, 1) * torch.full_like(x_t, 0.5 + 0.05 * step)
+        return x0, share if isinstance(share, float) else share[rows]
+
+    x = torch.randn(4, 1, 2, 2)
+    settling = Settling(denoise, 2, 0.0, x)
+    found = SAMPLERS[sampler](settling, x, 8, level, lambda: torch.randn(4, 1, 2, 2))
+    assert settling.evaluations.tolist() == [8, 3, 7, 8]
+    assert sum(map(len, seen)) == 26
+    assert found[:, 0, 0, 0].tolist() == pytest.approx([0.85, 0.6, 0.8, 0.85])
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_one_that_waits_for_longer_than_all_steps_changes_nothing(sampler):
+    def denoise(x_t, t, rows):
+        return curved(x_t, t)
+
+    def sample(patience):
+        settling = Settling(denoise, patience, 0.0, start())
+        found = SAMPLERS[sampler](settling, start(), 7, level, draws())
+        assert settling.evaluations.tolist() == [7, 7]
+        return found
+
+    assert torch.equal(sample(None), sample(7))

@@ -90,4 +90,36 @@ def _walked(step: Callable, denoise: Callable, x: torch.Tensor, steps: int, log_
     raise ValueError("sampling needs at least one step")
 
 
+class Settling:
+    """A denoiser for samplers that lets samples be whose mask, x̂0 above the middle, has been the same for `patience` steps.
+
+    For them it is not asked again, and answers with their last x̂0; which they are depends on none but themselves.
+    denoise(x_t, t, rows) -> (x̂0, share): as samplers want it, of rows of the batch. patience: None for never, without waiting
+    for the device. x: of the batch's shape [B, C, H, W]. evaluations [B]: how often each sample was asked for.
+    """
+
+    def __init__(self, denoise: Callable, patience: int | None, middle: float, x: torch.Tensor):
+        self.denoise, self.patience, self.middle = denoise, patience, middle
+        self.evaluations, self.same = (torch.zeros(len(x), dtype=torch.long, device=x.device) for _ in range(2))
+        self.x0, self.share = torch.full_like(x, torch.nan), None
+
+    def __call__(self, x_t: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | float]:
+        if self.patience is None:
+            self.evaluations += 1
+            return self.denoise(x_t, t, slice(None))
+        rows = (self.same < self.patience).nonzero()[:, 0]
+        if len(rows):
+            x0, share = self.denoise(x_t[rows], t, rows)
+            alike = ((x0 > self.middle) == (self.x0[rows] > self.middle)).flatten(1).all(1)
+            known = self.evaluations[rows] > 0  # a first mask is like none
+            self.same[rows] = torch.where(alike & known, self.same[rows] + 1, 0)
+            self.evaluations[rows] += 1
+            self.x0 = self.x0.index_copy(0, rows, x0)  # not in place, since samplers keep the last ones
+            if self.share is None:
+                self.share = share
+            elif isinstance(share, torch.Tensor):
+                self.share = self.share.index_copy(0, rows, share)
+        return self.x0, self.share
+
+
 SAMPLERS = {"ancestral": ancestral, "ddim": ddim, "dpm-solver++": dpm_solver}
