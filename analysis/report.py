@@ -9,7 +9,7 @@ import altair as alt
 import jinja2
 import vl_convert
 
-from analysis import charts, comparison, paper, pictures, searching, tables, uncertainty
+from analysis import charts, comparison, paper, pictures, sampling, searching, tables, uncertainty
 from analysis.tables import NAMES, Tables
 from analysis.text import records
 from diffseg.errors import UserError
@@ -23,6 +23,10 @@ SEARCHED = "a search's complete trials"
 DIFFERENCES = (
     "Differences to the baseline with 95 % intervals, paired by seed and image; filled where they are significant after "
     "Holm's correction"
+)
+SAMPLING = (
+    "Quality against the network evaluations of an image, of trials that share a training: a point a number of steps, a line a "
+    "sampler and a size of the ensemble; filled where samples end when their mask has settled"
 )
 CHARTS = {  # in the report's order: what each shows, and what it needs
     searching.optimisation: (
@@ -158,6 +162,8 @@ def write(ledgers: list[Ledger], path: Path, png: Path | None = None) -> Path:
     drawn = figures(shown)
     if chart := comparison.differences(against):
         drawn.append(Figure("differences", DIFFERENCES, "a baseline", _styled(chart)))
+    if chart := sampling.sampling(found):
+        drawn.append(Figure("sampling", SAMPLING, "trials that differ in how they sample", _styled(chart)))
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("analysis", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )

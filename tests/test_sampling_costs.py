@@ -1,0 +1,74 @@
+"""What sampling costs and is worth, from ledgers whose numbers are known."""
+
+import pytest
+from test_report import attempt
+
+from analysis import tables
+from analysis.report import write
+from analysis.sampling import by_evaluations, sampling
+from diffseg.config import Config
+from studies.ledger import Ledger
+from studies.study import Study, Trial, trial_name
+
+WAYS = {  # sampler, steps, ensemble, settled: evaluations of a sample, IoU, ECE
+    ("ancestral", 1000, 5, None): (1000, 0.80, 0.030),
+    ("ddim", 1000, 5, None): (1000, 0.81, 0.031),
+    ("ancestral", 1000, 5, 10): (40, 0.798, 0.034),
+    ("ddim", 10, 5, None): (10, 0.796, 0.030),
+    ("ddim", 20, 5, None): (20, 0.80, 0.036),
+    ("ddim", 20, 2, None): (20, 0.799, 0.034),
+}
+
+
+def write_trial(ledger, ways, seed, trained=None):
+    sampler, steps, ensemble, settled = ways
+    evaluations, iou, ece = WAYS[ways]
+    leaves = {"sampler": sampler, "steps": steps, "ensemble": ensemble, "settled": settled}
+    config = Config().with_leaves({f"inference.{name}": value for name, value in leaves.items()} | {"seed": seed})
+    trial = Trial(trial_name(config.resolved()), config.resolved())
+    rows = attempt(trial.config, trial.name)
+    shift = 0.1 * seed  # seeds differ much, and alike for all ways
+    rows["trials"][0] |= {"study": ledger.study, "trained": trained or config.resolved().trained}
+    rows["trials"][0] |= {"evaluations": float(evaluations), "iou": iou + shift, "ece": ece - shift / 10}
+    ledger.write(trial.name, 1, rows)
+    return trial
+
+
+@pytest.fixture(scope="module")
+def ledger(tmp_path_factory):
+    ledger = Ledger(str(tmp_path_factory.mktemp("store")), "steps")
+    trials = tuple(write_trial(ledger, ways, seed) for ways in WAYS for seed in (0, 1))
+    ledger.define(Study("steps", trials, {}).definition())
+    return ledger
+
+
+def test_ways_of_sampling_are_told_against_the_dearest(ledger):
+    rows = by_evaluations(tables.load([ledger]))
+    rows = rows.assign(settled=rows["settled"].replace(0, None)).set_index(["sampler", "steps", "ensemble", "settled"])
+    assert len(rows) == len(WAYS)
+    assert next(iter(rows.index[rows["reference"]]))[:3] == ("ancestral", 1000, 5)
+    assert rows["reference"].sum() == 1
+    for ways, (evaluations, iou, ece) in WAYS.items():
+        row = rows.loc[[ways]].iloc[0]
+        assert row["evaluations"] == evaluations * ways[2]
+        assert row["seeds"] == 2
+        assert row["iou"] == pytest.approx(iou + 0.05)
+        assert row["iou_difference"] == pytest.approx(iou - 0.8)
+        assert row["iou_distance"] == pytest.approx(abs(iou - 0.8))
+        assert row["ece_difference"] == pytest.approx(ece - 0.03)
+        assert row["alike"] == (iou >= 0.797 and ece <= 0.035)
+    assert list(rows["evaluations"]) == sorted(rows["evaluations"])
+
+
+def test_the_report_has_the_chart(ledger, tmp_path):
+    chart = sampling(tables.load([ledger])).to_dict()
+    assert len(chart["vconcat"]) >= 2
+    assert "network evaluations an image" in write([ledger], tmp_path / "report.html").read_text()
+
+
+def test_trials_that_share_no_training_make_no_chart(tmp_path):
+    ledger = Ledger(str(tmp_path), "apart")
+    trials = tuple(write_trial(ledger, ways, 0, trained=str(k)) for k, ways in enumerate(WAYS))
+    ledger.define(Study("apart", trials, {}).definition())
+    assert by_evaluations(tables.load([ledger])).empty
+    assert sampling(tables.load([ledger])) is None
