@@ -2,9 +2,10 @@
 
     python tests/chaos.py --rounds 20
 
-Faults are killed workers, drivers, nodes and sessions, nodes that do not answer for a while, nodes that are drained, and a store
-whose disk is full for a while (as root, who may mount one). After each round the ledger has to hold what an undisturbed run's
-does, bit for bit, with one attempt a trial.
+Faults are killed workers, drivers, nodes, heads and sessions, nodes that do not answer for a while, and nodes that are drained. In
+turns, the store is a folder whose disk is full for a while (as root, who may mount one), or an S3 bucket whose server does not
+answer for up to a minute. After each round the ledger has to hold what an undisturbed run's does, bit for bit, with one attempt a
+trial.
 """
 
 import argparse
@@ -12,11 +13,14 @@ import contextlib
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -36,27 +40,21 @@ PAUSE = (3.0, 9.0)  # seconds between two faults
 class Machine:
     """A head that holds drivers, and two nodes that train, of one processor each."""
 
+    memory = {"object_store_memory": 100 * 2**20}
+
     def __init__(self):
         os.environ |= ENVIRONMENT | ALONE
+        self.start()
+
+    def start(self) -> None:
         from ray.cluster_utils import Cluster
 
-        memory = {"object_store_memory": 100 * 2**20}
-        self.cluster = Cluster(
-            initialize_head=True, head_node_args={"num_cpus": 0, "resources": {"driver": 1000}, **memory}
-        )
-        self.memory = memory
-        self.nodes = [self.cluster.add_node(num_cpus=1, **memory) for _ in range(2)]
+        head = {"num_cpus": 0, "resources": {"driver": 1000}, **self.memory}
+        self.cluster = Cluster(initialize_head=True, head_node_args=head)
+        self.nodes = [self.cluster.add_node(num_cpus=1, **self.memory) for _ in range(2)]
 
-    def session(self, folder: Path) -> subprocess.Popen:
-        line = [
-            sys.executable,
-            "-m",
-            "studies.cli",
-            "run",
-            str(folder / "small.toml"),
-            "--store",
-            str(folder / "store"),
-        ]
+    def session(self, folder: Path, store: str) -> subprocess.Popen:
+        line = [sys.executable, "-m", "studies.cli", "run", str(folder / "small.toml"), "--store", store]
         line += ["--no-report", "--address", self.cluster.address]
         with folder.with_suffix(".log").open("a") as log:
             return subprocess.Popen(line, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
@@ -78,18 +76,50 @@ class Machine:
         self.cluster.shutdown()
 
 
+@dataclass(frozen=True)
+class Store:
+    """Where a round's study lies, and how that breaks for a while, by name."""
+
+    place: str
+    breaks: dict[str, Callable[[random.Random], None]]
+
+
 @contextlib.contextmanager
-def disk(folder: Path):
-    """A disk of its own for the folder, which can be filled without harm; none but for root."""
-    folder.mkdir(parents=True)
+def disk(folder: Path) -> Iterator[Store]:
+    """A disk of its own for the folder, which can be filled without harm; an unbreakable one but for root."""
+    place = str(folder / "store")
     if os.geteuid():
-        yield False
+        yield Store(place, {})
         return
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", folder], check=True)
     try:
-        yield True
+        yield Store(place, {"full": lambda draw: fill(folder, draw.uniform(1, 4))})
     finally:
         subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@contextlib.contextmanager
+def bucket(folder: Path) -> Iterator[Store]:
+    """A bucket of an S3 server of its own, which can be suspended."""
+    import boto3
+
+    os.environ |= {"AWS_ACCESS_KEY_ID": "chaos", "AWS_SECRET_ACCESS_KEY": "chaos", "AWS_DEFAULT_REGION": "us-east-1"}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = (folder / "s3.log").open("w")
+    server = psutil.Popen([sys.executable, "-m", "moto.server", "-p", str(port)], stdout=log, stderr=log)
+    try:
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                break
+            assert server.poll() is None
+            time.sleep(0.1)
+        boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}").create_bucket(Bucket="store")
+        place = f"s3://store/studies?scheme=http&endpoint_override=127.0.0.1:{port}"
+        yield Store(place, {"away": lambda draw: silence(server, draw.choice([3, 10, 60]))})
+    finally:
+        server.kill()
 
 
 def fill(folder: Path, seconds: float) -> None:
@@ -102,36 +132,39 @@ def fill(folder: Path, seconds: float) -> None:
     filler.unlink()
 
 
-def fault(machine: Machine, session: subprocess.Popen, draw: random.Random, store: Path | None) -> str:
-    """One fault; its name, or "" if there was nothing to break. store: on a disk that may be filled."""
-    kinds = ["worker", "worker", "driver", "node", "session", "silence", "drain"]
-    kind = draw.choice(kinds + ["full"] * bool(store))
-    if kind in ("worker", "driver"):
+def silence(process: psutil.Process, seconds: float) -> None:
+    """As if its network were cut for a while."""
+    process.suspend()
+    time.sleep(seconds)
+    process.resume()
+
+
+def fault(machine: Machine, session: subprocess.Popen, draw: random.Random, store: Store) -> str:
+    """One fault; its name, or "" if there was nothing to break."""
+    kinds = ["worker", "worker", "driver", "node", "session", "silence", "drain", "head"]
+    kind = draw.choice(kinds + list(store.breaks))
+    if kind in store.breaks:
+        store.breaks[kind](draw)
+    elif kind in ("worker", "driver"):
         victims = machine.titled("ray::RayTrainWorker" if kind == "worker" else "ray::ImplicitFunc")
         if not victims:
             return ""
         draw.choice(victims).kill()
-    elif kind == "session":
+    elif kind in ("session", "head"):  # on a head, its session dies with it
         os.killpg(session.pid, signal.SIGKILL)
         session.wait()
-    elif kind == "node":
-        node = machine.nodes.pop(draw.randrange(2))
-        machine.cluster.remove_node(node, allow_graceful=False)
-        machine.nodes.append(machine.cluster.add_node(num_cpus=1, **machine.memory))
-    elif kind == "full":
-        fill(store, draw.uniform(1, 4))
-    elif kind == "silence":  # as if its network were cut for a while
-        node = draw.choice(machine.nodes)
-        raylet = machine.raylet(node)
-        raylet.suspend()
-        time.sleep(draw.uniform(1, 4))
-        raylet.resume()
+        if kind == "head":
+            machine.end()
+            machine.start()
+    elif kind == "silence":
+        silence(machine.raylet(draw.choice(machine.nodes)), draw.uniform(1, 4))
     else:
         node = machine.nodes.pop(draw.randrange(2))
-        line = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--address", machine.cluster.address]
-        line += ["--node-id", node.node_id, "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "chaos"]
-        subprocess.run([*line, "--deadline-remaining-seconds", "3"], capture_output=True)
-        time.sleep(3)
+        if kind == "drain":
+            line = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--address", machine.cluster.address]
+            line += ["--node-id", node.node_id, "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "chaos"]
+            subprocess.run([*line, "--deadline-remaining-seconds", "3"], capture_output=True)
+            time.sleep(3)
         machine.cluster.remove_node(node, allow_graceful=False)
         machine.nodes.append(machine.cluster.add_node(num_cpus=1, **machine.memory))
     return kind
@@ -146,31 +179,29 @@ def contents(ledger: Ledger) -> dict[str, list[str]]:
     return found
 
 
-def prepared(folder: Path) -> Ledger:
-    (folder / "small.toml").write_text(STUDY)
-    return Ledger(str(folder / "store"), "small")
-
-
 def undisturbed(folder: Path) -> dict[str, list[str]]:
     folder.mkdir(parents=True)
-    ledger, machine = prepared(folder), Machine()
+    (folder / "small.toml").write_text(STUDY)
+    machine, store = Machine(), str(folder / "store")
     try:
-        assert machine.session(folder).wait(1800) == 0, folder.with_suffix(".log").read_text()
+        assert machine.session(folder, store).wait(1800) == 0, folder.with_suffix(".log").read_text()
     finally:
         machine.end()
-    return contents(ledger)
+    return contents(Ledger(store, "small"))
 
 
 def round_of_chaos(folder: Path, seed: int, expected: dict[str, list[str]], limit: float = 1800) -> Counter:
     """Faults by name, of one round. Raises AssertionError if a row is lost, doubled or different."""
-    with disk(folder) as own:
-        return _disturbed(folder, seed, expected, limit, folder if own else None)
+    folder.mkdir(parents=True)
+    with (bucket if seed % 2 else disk)(folder) as store:
+        (folder / "small.toml").write_text(STUDY)
+        return _disturbed(folder, seed, expected, limit, store)
 
 
-def _disturbed(folder: Path, seed: int, expected, limit: float, store: Path | None) -> Counter:
-    ledger, machine, draw, faults = prepared(folder), Machine(), random.Random(seed), Counter()
+def _disturbed(folder: Path, seed: int, expected, limit: float, store: Store) -> Counter:
+    machine, draw, faults = Machine(), random.Random(seed), Counter()
     try:
-        session, end = machine.session(folder), time.monotonic() + limit
+        session, end = machine.session(folder, store.place), time.monotonic() + limit
         while True:
             assert time.monotonic() < end, f"not done after {limit} s and {faults}"
             try:
@@ -182,9 +213,10 @@ def _disturbed(folder: Path, seed: int, expected, limit: float, store: Path | No
                 status = session.returncode
             if status == 0:
                 break
-            session = machine.session(folder)  # the same command again
+            session = machine.session(folder, store.place)  # the same command again
     finally:
         machine.end()
+    ledger = Ledger(store.place, "small")
     assert set(ledger.attempts().values()) == {1}, ledger.attempts()
     found = contents(ledger)
     for table, rows in expected.items():
