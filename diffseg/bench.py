@@ -5,11 +5,13 @@ Machines are shared and change their clocks, so what holds are ratios of medians
 
 import copy
 import gc
+import itertools
+import math
 import platform
 import statistics
 import time
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -21,14 +23,18 @@ from torch.utils.flop_counter import FlopCounterMode
 from diffseg import data
 from diffseg.batches import Batches
 from diffseg.config import Config
+from diffseg.diffusion.samplers import SAMPLERS
 from diffseg.experiments import task
 from diffseg.inference import predictions
 from diffseg.networks.blocks import Attention
+from diffseg.patches import errors_without_training
 from diffseg.randomness import generator
 from diffseg.training import OPTIMISERS, fresh
 
 PEAK_SIDE = {"cpu": 2048, "cuda": 8192}  # of the square matrices whose product is the machine's peak
 PUBLISHED_STEPS = (100, 50)  # of sampling, with SegDiff and MedSegDiff
+SAMPLED_STEPS = (5, 20)  # of one member
+PARTS = ("training", "prediction", "data", "metrics", "fingerprint")
 
 
 @dataclass(frozen=True)
@@ -38,21 +44,20 @@ class Contest:
     subject: str
     network: str
     detail: str
-    images: int  # of one call
     ways: dict[str, Callable[[], object]]
-    flops: float = float("nan")  # of one call
+    images: int = 0  # of one call; 0 where it has none
+    flops: int = 0  # of one call; 0 where they are not counted
     precisions: dict[str, str] = field(default_factory=dict)  # of ways that are not float32
+    once: bool = False  # since a call takes long
 
 
 def measure(contest: Contest, rounds: int, device: torch.device) -> list[dict]:
-    """A row a way: subject, network, detail, way, seconds (median), low and high (quartiles), ratio (to the first way, median
-    over rounds), images_per_second, peak_share (of the matrix product's throughput), memory_bytes (the most that the device
-    held; NaN on processors)."""
+    """All ways in turns, `rounds` times: the rows of `told`."""
     seconds: dict[str, list[float]] = {way: [] for way in contest.ways}
-    memory: dict[str, float] = dict.fromkeys(contest.ways, float("nan"))
-    for call in contest.ways.values():
+    memory: dict[str, float] = {}
+    for call in contest.ways.values() if not contest.once else ():
         call()  # what is compiled, allocated or looked up once
-    for _ in range(rounds):
+    for _ in range(1 if contest.once else rounds):
         for way, call in contest.ways.items():
             gc.collect()
             if device.type == "cuda":
@@ -64,11 +69,21 @@ def measure(contest: Contest, rounds: int, device: torch.device) -> list[dict]:
             seconds[way].append(time.perf_counter() - clock)
             if device.type == "cuda":
                 memory[way] = torch.cuda.max_memory_allocated(device)
+    return told(contest, seconds, device, memory)
+
+
+def told(
+    contest: Contest, seconds: dict[str, list[float]], device: torch.device, memory: dict[str, float] | None = None
+) -> list[dict]:
+    """A row a way: subject, network, detail, way, seconds (median), low and high (quartiles), ratio (to the first way, median
+    over rounds), images_per_second, peak_share (of the matrix product's throughput), memory_bytes (the most that the device
+    held; NaN on processors)."""
     first = seconds[next(iter(contest.ways))]
     rows = []
     for way, taken in seconds.items():
         low, median, high = statistics.quantiles(taken, n=4) if len(taken) > 1 else taken * 3
         precision = contest.precisions.get(way, "float32")
+        share = contest.flops / median / peak(device.type, precision) if contest.flops else math.nan
         rows.append(
             {
                 "subject": contest.subject,
@@ -79,9 +94,9 @@ def measure(contest: Contest, rounds: int, device: torch.device) -> list[dict]:
                 "low": low,
                 "high": high,
                 "ratio": statistics.median(mine / theirs for mine, theirs in zip(taken, first, strict=True)),
-                "images_per_second": contest.images / median,
-                "peak_share": contest.flops / median / peak(device.type, precision),
-                "memory_bytes": memory[way],
+                "images_per_second": contest.images / median if contest.images else math.nan,
+                "peak_share": share,
+                "memory_bytes": (memory or {}).get(way, math.nan),
             }
         )
     return rows
@@ -132,7 +147,7 @@ def training_steps(config: Config, device: torch.device, compiled: bool) -> Cont
         ways["diffseg"]()
     batch = config.training.batch
     detail = f"{config.data.size} px, batch {batch}"
-    return Contest("training step", _named(config), detail, batch, ways, counter.get_total_flops(), precisions)
+    return Contest("training step", _named(config), detail, ways, batch, counter.get_total_flops(), precisions)
 
 
 def samplings(config: Config, device: torch.device, images: int) -> Contest:
@@ -143,7 +158,7 @@ def samplings(config: Config, device: torch.device, images: int) -> Contest:
     if hasattr(network, "of_image"):
         ways = {"published procedure": lambda: list(predictions(Anew(network), split, config))} | ways
     detail = f"{config.data.size} px, {config.inference.ensemble} members, {config.inference.steps} steps"
-    return Contest("prediction", _named(config), detail, images, ways)
+    return Contest("prediction", _named(config), detail, ways, images)
 
 
 def gathering(config: Config, device: torch.device) -> Contest:
@@ -151,7 +166,7 @@ def gathering(config: Config, device: torch.device) -> Contest:
     split = data.load(config.data, None).train
     batches, steps = Batches(split.to(device), config), iter(range(10**9))
     ways = {"diffseg": lambda: batches(next(steps)), "MONAI": monai_batches(split, config, device)}
-    return Contest("batch", "", f"{config.data.size} px, batch {config.training.batch}", config.training.batch, ways)
+    return Contest("batch", "", f"{config.data.size} px, batch {config.training.batch}", ways, config.training.batch)
 
 
 def metrics(size: int, device: torch.device) -> Contest:
@@ -174,25 +189,43 @@ def metrics(size: int, device: torch.device) -> Contest:
             for a, b in zip(found, truth, strict=True)
         ],
     }
-    return Contest("IoU and Dice", "", f"{size} px, 64 masks", 64, ways)
+    return Contest("IoU and Dice", "", f"{size} px, 64 masks", ways, 64)
+
+
+def estimate(size: int) -> Contest:
+    """The fingerprint of synthetic masks without training (`diffseg fingerprint --quick`)."""
+    config = Config().with_leaves({"experiment": "e3", "data.size": size}).resolved()
+    dataset = data.load(config.data, None)
+    detail = f"{size} px, {len(dataset.train.names)} images"
+    return Contest("fingerprint", "", detail, {"estimate": lambda: errors_without_training(dataset, config)}, once=True)
 
 
 def contests(
-    networks: list[str], size: int, batches: list[int], compiled: bool, device: torch.device
+    parts: Collection[str], networks: list[str], size: int, batches: list[int], compiled: bool, device: torch.device
 ) -> Iterator[Contest]:
     """What `diffseg bench` measures, one after the other, so that a contest's networks are gone before the next one's."""
     for name in networks:
-        for batch in batches:
-            yield training_steps(_small(name, size, batch), device, compiled)
-        if name in ("segdiff", "medsegdiff"):
-            for steps in PUBLISHED_STEPS:
-                leaves = {"inference.steps": steps, "inference.ensemble": 10}
-                yield samplings(_small(name, size, batches[0]).with_leaves(leaves), device, images=2)
-        for sampler in ("ancestral", "ddim", "dpm-solver++"):
-            leaves = {"inference.sampler": sampler, "inference.steps": 10, "inference.ensemble": 1}
-            yield samplings(_small(name, size, batches[0]).with_leaves(leaves), device, images=8)
-    yield gathering(_small("ensemdiff", size, batches[-1]), device)
-    yield metrics(size, device)
+        if "training" in parts:
+            for batch in batches:
+                yield training_steps(_small(name, size, batch), device, compiled)
+        if "prediction" in parts:
+            yield from _predictions(name, size, device)
+    if "data" in parts:
+        yield gathering(_small("ensemdiff", size, batches[-1]), device)
+    if "metrics" in parts:
+        yield metrics(size, device)
+    if "fingerprint" in parts:
+        yield estimate(size)
+
+
+def _predictions(name: str, size: int, device: torch.device) -> Iterator[Contest]:
+    if name in ("segdiff", "medsegdiff"):
+        for steps in PUBLISHED_STEPS:
+            leaves = {"inference.steps": steps, "inference.ensemble": 10}
+            yield samplings(_small(name, size, 1).with_leaves(leaves), device, images=2)
+    for sampler, steps in itertools.product(SAMPLERS, SAMPLED_STEPS):
+        leaves = {"inference.sampler": sampler, "inference.steps": steps, "inference.ensemble": 1}
+        yield samplings(_small(name, size, 1).with_leaves(leaves), device, images=8)
 
 
 PRESETS = {"ensemdiff": "debug/brats", "segdiff": "debug/monuseg", "medsegdiff": "debug/isic", "ambdiff": "debug/lidc"}

@@ -217,6 +217,12 @@ def stop(study, store):
 
 
 @main.command()
+@click.option(
+    "--part",
+    "parts",
+    multiple=True,
+    help="Of these: training, prediction, data, metrics, fingerprint, engine.  [default: all]",
+)
 @click.option("--network", "networks", multiple=True, help="Of these.  [default: all that diffuse]")
 @click.option("--size", type=click.IntRange(min=16), default=64, show_default=True, help="Pixels of a side.")
 @click.option("--batch", "batches", type=click.IntRange(min=1), multiple=True, default=(8, 16), show_default=True)
@@ -226,25 +232,33 @@ def stop(study, store):
 )
 @click.option("--output", type=click.Path(dir_okay=False), default="bench.parquet", show_default=True)
 @json_option
-def bench(networks, size, batches, compiled, rounds, output, as_json):
+def bench(parts, networks, size, batches, compiled, rounds, output, as_json):
     """How fast this machine trains, predicts, gathers and evaluates, against what others would do it with.
 
-    All ways of a thing take turns in one process; what is told is the median and the ratio to the first. Writes a Parquet table,
-    and a chart beside it.
+    All ways of a thing take turns in one process; what is told is the median and the ratio to the first. Besides, what the engine
+    takes between trials and for reading a ledger. Writes a Parquet table, and a chart beside it.
     """
     import pandas as pd
     import torch
 
     from analysis.speed import chart, table
     from diffseg import bench as measurements
+    from studies import bench as engine
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if unknown := set(networks) - measurements.PRESETS.keys():
-        raise UserError(f"--network {min(unknown)} is none of {', '.join(measurements.PRESETS)}")
+    known = {"part": [*measurements.PARTS, "engine"], "network": list(measurements.PRESETS)}
+    parts, networks = parts or known["part"], networks or known["network"]
+    for option, given in (("part", parts), ("network", networks)):
+        if unknown := set(given) - set(known[option]):
+            raise UserError(f"--{option} {min(unknown)} is none of {', '.join(known[option])}")
     rows = []
-    for contest in measurements.contests(networks or list(measurements.PRESETS), size, batches, compiled, device):
+    for contest in measurements.contests(parts, networks, size, batches, compiled, device):
         click.echo(f"{contest.subject} {contest.network} {contest.detail}", err=True)
-        rows += [row | measurements.machine(device) for row in measurements.measure(contest, rounds, device)]
+        rows += measurements.measure(contest, rounds, device)
+    if "engine" in parts:
+        click.echo("engine", err=True)
+        rows += engine.measure(rounds)
+    rows = [row | measurements.machine(device) for row in rows]
     frame = pd.DataFrame(rows)
     frame.to_parquet(output)
     chart(frame).save(Path(output).with_suffix(".html"), inline=True)

@@ -26,10 +26,25 @@ def test_what_is_told_is_the_median_and_the_ratio_within_a_round(monkeypatch):
         now[0] += next(taken[way])  # the first time is not counted
 
     ways = {way: lambda way=way: call(way) for way in taken}
-    first, second = measure(Contest("step", "net", "8 px", 4, ways, flops=50.0), 3, CPU)
+    first, second = measure(Contest("step", "net", "8 px", ways, images=4, flops=50), 3, CPU)
     assert (first["seconds"], first["ratio"], first["images_per_second"], first["peak_share"]) == (2.0, 1.0, 2.0, 0.25)
     assert (second["seconds"], second["ratio"]) == (4.0, 2.0)
     assert math.isnan(second["memory_bytes"])
+
+
+def test_what_takes_long_is_done_once():
+    calls = []
+    (row,) = measure(Contest("fingerprint", "", "", {"estimate": lambda: calls.append(1)}, once=True), 9, CPU)
+    assert calls == [1]
+    assert row["low"] == row["seconds"] == row["high"]
+    assert math.isnan(row["images_per_second"])
+    assert math.isnan(row["peak_share"])
+
+
+def test_what_is_not_measured_is_refused_in_a_sentence():
+    result = CliRunner().invoke(main, ["bench", "--part", "speed"])
+    assert result.exit_code != 0
+    assert "--part speed is none of training, prediction, data, metrics, fingerprint, engine" in result.output
 
 
 @pytest.mark.parametrize("name", bench.PRESETS)
@@ -50,6 +65,18 @@ def test_a_table_and_a_chart_are_written(tmp_path):
     assert len(frame) == len(json.loads(result.stdout))
     steps = frame[frame["subject"] == "training step"].set_index("way")
     assert set(steps.index) == {"diffseg", "plain transcription", "MONAI", "bf16"}
+    subjects = {
+        "training step",
+        "prediction",
+        "batch",
+        "IoU and Dice",
+        "fingerprint",
+        "orchestration",
+        "reading a ledger",
+    }
+    assert set(frame["subject"]) == subjects
+    (pause,) = frame.loc[frame["subject"] == "orchestration", "seconds"]
+    assert 0 < pause < 60
     assert ((steps["peak_share"] > 0) & (steps["peak_share"] < 1)).all()
     assert (tmp_path / "bench.html").stat().st_size > 100_000
     assert chart(frame).to_dict()["columns"] == 2
