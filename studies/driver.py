@@ -35,8 +35,8 @@ def drive(config: dict) -> None:
         ),
         torch_config=TorchConfig(timeout_s=int(WAITING.total_seconds())),
         run_config=RunConfig(
-            name=f"{order.trial}-{order.attempt}-{tune.get_context().get_trial_id()}",  # nothing of it is ever restored
-            **scratch(order.ledger),
+            name=f"{order.attempt}-{tune.get_context().get_trial_id()}",  # nothing of it is ever restored
+            **scratch(order.ledger, order.trial),
             failure_config=FailureConfig(max_failures=WORKER_DEATHS),
         ),
     )
@@ -57,9 +57,9 @@ def loop(config: dict) -> str | dict:
         return {"unshared": str(error)}
 
 
-def scratch(ledger: Ledger) -> dict:
+def scratch(ledger: Ledger, name: str) -> dict:
     """Where Ray's own files go, which nobody needs after the session: settings of both kinds of RunConfig."""
-    folder = ledger.folder.at(SCRATCH)
+    folder = ledger.folder.at(f"{SCRATCH}/{name}")
     return {"storage_path": folder.path} | ({} if folder.local else {"storage_filesystem": folder.filesystem})
 
 
@@ -69,7 +69,7 @@ class LeanTrainer(TorchTrainer):
     The controller runs in the driver, which is one already and is kept between trials, instead of in an actor beside
     it. The actor that serves Ray Data is not needed. The actor that frees the placement group of a killed driver, by
     asking the dashboard every second, is replaced: the group's id is noted in the scratch folder, and the session, which
-    hears of the driver's death anyway, frees it (`free_placement_group`).
+    hears of the driver's death anyway, frees it (`clear`).
     """
 
     def _initialize_and_run_controller(self, **settings):
@@ -97,15 +97,15 @@ def _note_placement_group(config: dict):
     return Note()
 
 
-def free_placement_group(order: Order) -> None:
-    """Give back what the worker of a dead driver held."""
+def clear(order: Order, died: bool) -> None:
+    """Remove Ray's files of a trial that has ended, and if its driver died, give back what its worker held."""
     from ray._raylet import PlacementGroupID
     from ray.util.placement_group import PlacementGroup, remove_placement_group
 
-    if note := order.ledger.folder.read(_note(order)):
+    if died and (note := order.ledger.folder.read(_note(order))):
         remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(note.decode()))))
-        order.ledger.folder.remove(_note(order))
+    order.ledger.folder.at(f"{SCRATCH}/{order.trial}").clear()
 
 
 def _note(order: Order) -> str:
-    return f"{SCRATCH}/{order.trial}.placement-group"
+    return f"{SCRATCH}/{order.trial}/placement-group"

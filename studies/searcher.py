@@ -6,7 +6,7 @@ from dataclasses import asdict
 from ray.tune.search import Searcher
 
 from studies.agenda import Agenda
-from studies.driver import free_placement_group
+from studies.driver import clear
 from studies.folder import patiently
 from studies.study import Trial
 from studies.worker import STOP, Order
@@ -40,8 +40,8 @@ class Missing(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
         order, self._idle = self._proposed.pop(trial_id), False
+        patiently(lambda: clear(order, died=error))
         if error:
-            free_placement_group(order)
             self._deaths[order.trial] = self._deaths.get(order.trial, 0) + 1
 
     def _busy(self) -> set[str]:

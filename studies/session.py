@@ -140,7 +140,7 @@ def _run_missing(agenda, resources, address, display) -> None:
                 max_concurrent_trials=concurrent,
                 reuse_actors=True,
             ),
-            run_config=tune.RunConfig(name="tune", verbose=0, **scratch(agenda.ledger)),
+            run_config=tune.RunConfig(name="session", verbose=0, **scratch(agenda.ledger, "tune")),
         )
         with display:
             tuner.fit()

@@ -34,7 +34,7 @@ STUDY = f"seeds = [0, 1, 2]\n{test_session.STUDY}"
 OF_A_RUN = {"seconds", "train_seconds", "evaluate_seconds", "gpu_seconds", "started", "finished", "log", "error"}
 OF_A_CLOCK = {"step_seconds", "idle_share"}  # curves that tell of the machine
 DISK = "600m"
-PAUSE = (3.0, 9.0)  # seconds between two faults
+PAUSE = (5.0, 12.0)  # seconds between two faults
 
 
 class Machine:
