@@ -4,7 +4,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from analysis.charts import COLOURS, SHAPES
+from analysis.charts import COLOURS, FEW_TICKS, SHAPES
 from analysis.tables import GROUP, Tables
 
 METRICS = {"iou": "IoU (%)", "ece": "ECE", "ged_unbiased": "GED (unbiased)"}
@@ -68,7 +68,10 @@ def sampling(tables: Tables) -> alt.VConcatChart | None:
         title="samples",
         scale=alt.Scale(domain=sizes, range=[SHAPES[k % len(SHAPES)] for k in range(len(sizes))]),
     )
-    fill = alt.Fill("ends:N", title=None, scale=alt.Scale(domain=["all steps", "settled"], range=["#fff", "#999"]))
+    legend = alt.Legend(symbolType="circle", symbolStrokeColor="#555", symbolStrokeWidth=1)
+    fill = alt.Fill(
+        "ends:N", title=None, legend=legend, scale=alt.Scale(domain=["all steps", "settled"], range=["#fff", "#999"])
+    )
     tooltip = ["sampler", "steps", "ensemble", "settled", "seeds", alt.Tooltip("evaluations", format=",.0f")]
     tooltip += [alt.Tooltip(metric, format=".4f") for metric in METRICS]
     rows = rows.assign(iou=100 * rows["iou"], ends=np.where(rows["settled"] > 0, "settled", "all steps"))
@@ -78,7 +81,7 @@ def sampling(tables: Tables) -> alt.VConcatChart | None:
         if some.empty:
             continue
         base = alt.Chart().encode(
-            x=alt.X("evaluations:Q", title="network evaluations an image", scale=alt.Scale(type="log")),
+            x=alt.X("evaluations:Q", title="network evaluations an image", axis=FEW_TICKS, scale=alt.Scale(type="log")),
             y=alt.Y(f"{metric}:Q", title=title, scale=alt.Scale(zero=False)),
             color=colour,
         )
