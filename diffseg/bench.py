@@ -34,6 +34,7 @@ from diffseg.training import OPTIMISERS, fresh
 PEAK_SIDE = {"cpu": 2048, "cuda": 8192}  # of the square matrices whose product is the machine's peak
 PUBLISHED_STEPS = (100, 50)  # of sampling, with SegDiff and MedSegDiff
 SAMPLED_STEPS = (5, 20)  # of one member
+METRICS_SIZE, ESTIMATE_SIZE = 256, 64  # px, where none is given
 PARTS = ("training", "prediction", "data", "metrics", "fingerprint")
 
 
@@ -127,27 +128,53 @@ def peak(kind: str, precision: str) -> float:
 
 
 def training_steps(config: Config, device: torch.device, compiled: bool) -> Contest:
-    """A step on a batch that is there already: forward, backward, clipping, optimiser. Against it the plain transcription
-    (attention as published: explicit weights, softmax in float32), and for EnsemDiff MONAI's network and inferer."""
-    network = fresh(config).to(device)
-    ways = {
-        "diffseg": _step(config, network, device),
-        "plain transcription": _step(config, plain(network), device),
-        "bf16": _step(config, fresh(config).to(device), device, mixed=True),
-    }
-    precisions = {"bf16": "bf16"}
+    """A step on a batch that is there already: forward, backward, clipping, optimiser; and of EnsemDiff by MONAI's inferer."""
+    ways, precisions = _ways(config, device, compiled, lambda network, mixed: _step(config, network, device, mixed))
     if config.network.name == "ensemdiff":
         ways["MONAI"] = monai_step(config, device)
+    return _counted("training step", config, ways, precisions)
+
+
+def evaluations(config: Config, device: torch.device, compiled: bool) -> Contest:
+    """One evaluation of the network, as each step of sampling takes; and of EnsemDiff by MONAI's."""
+    x, t, image = _inputs(config, device)
+
+    def call(network: nn.Module, mixed: bool) -> Callable[[], object]:
+        network = network.eval()
+
+        def evaluate() -> None:
+            with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+                network(x, t, image)
+
+        return evaluate
+
+    ways, precisions = _ways(config, device, compiled, call)
+    if config.network.name == "ensemdiff":
+        ways["MONAI"] = monai_evaluation(config, device)
+    return _counted("network evaluation", config, ways, precisions)
+
+
+def _ways(config: Config, device: torch.device, compiled: bool, call: Callable) -> tuple[dict, dict[str, str]]:
+    """(what call(network, in bf16?) makes of the network in every form, the precisions of those that are not float32).
+
+    The plain transcription has attention as published: explicit weights, softmax in float32.
+    """
+    network = fresh(config).to(device)
+    forms = {"diffseg": network, "plain transcription": plain(network), "bf16": fresh(config).to(device)}
     for precision in ("float32", "bf16") if compiled else ():
-        other = torch.compile(fresh(config).to(device, memory_format=torch.channels_last))
-        way = f"compiled, channels-last, {precision}"
-        ways[way] = _step(config, other, device, mixed=precision == "bf16")
-        precisions[way] = precision
+        other = fresh(config).to(device, memory_format=torch.channels_last)
+        forms[f"compiled, channels-last, {precision}"] = torch.compile(other)
+    precisions = {way: "bf16" for way in forms if way.endswith("bf16")}
+    return {way: call(form, way in precisions) for way, form in forms.items()}, precisions
+
+
+def _counted(subject: str, config: Config, ways: dict, precisions: dict[str, str]) -> Contest:
+    """With the operations of a call, which the first way shows."""
     with FlopCounterMode(display=False) as counter:
-        ways["diffseg"]()
+        next(iter(ways.values()))()
     batch = config.training.batch
     detail = f"{config.data.size} px, batch {batch}"
-    return Contest("training step", _named(config), detail, ways, batch, counter.get_total_flops(), precisions)
+    return Contest(subject, _named(config), detail, ways, batch, counter.get_total_flops(), precisions)
 
 
 def samplings(config: Config, device: torch.device, images: int) -> Contest:
@@ -201,47 +228,53 @@ def estimate(size: int) -> Contest:
 
 
 def contests(
-    parts: Collection[str], networks: list[str], size: int, batches: list[int], compiled: bool, device: torch.device
+    parts: Collection[str],
+    networks: list[str],
+    size: int | None,
+    batches: list[int],
+    compiled: bool,
+    device: torch.device,
 ) -> Iterator[Contest]:
-    """What `diffseg bench` measures, one after the other, so that a contest's networks are gone before the next one's."""
+    """What `diffseg bench` measures, one after the other, so that a contest's networks are gone before the next one's.
+
+    size: of the debug twins of the published networks, px; None for the published networks at their own size.
+    """
     for name in networks:
-        if "training" in parts:
-            for batch in batches:
-                yield training_steps(_small(name, size, batch), device, compiled)
+        for batch in batches:
+            if "training" in parts:
+                yield training_steps(_config(name, size, batch), device, compiled)
+            if "prediction" in parts:
+                yield evaluations(_config(name, size, batch), device, compiled)
         if "prediction" in parts:
             yield from _predictions(name, size, device)
     if "data" in parts:
-        yield gathering(_small("ensemdiff", size, batches[-1]), device)
+        yield gathering(_config("ensemdiff", size, batches[-1]), device)
     if "metrics" in parts:
-        yield metrics(size, device)
+        yield metrics(size or METRICS_SIZE, device)
     if "fingerprint" in parts:
-        yield estimate(size)
+        yield estimate(size or ESTIMATE_SIZE)
 
 
-def _predictions(name: str, size: int, device: torch.device) -> Iterator[Contest]:
+def _predictions(name: str, size: int | None, device: torch.device) -> Iterator[Contest]:
     if name in ("segdiff", "medsegdiff"):
         for steps in PUBLISHED_STEPS:
             leaves = {"inference.steps": steps, "inference.ensemble": 10}
-            yield samplings(_small(name, size, 1).with_leaves(leaves), device, images=2)
+            yield samplings(_config(name, size, 1).with_leaves(leaves), device, images=2)
     for sampler, steps in itertools.product(SAMPLERS, SAMPLED_STEPS):
         leaves = {"inference.sampler": sampler, "inference.steps": steps, "inference.ensemble": 1}
-        yield samplings(_small(name, size, 1).with_leaves(leaves), device, images=8)
+        yield samplings(_config(name, size, 1).with_leaves(leaves), device, images=8)
 
 
-PRESETS = {"ensemdiff": "debug/brats", "segdiff": "debug/monuseg", "medsegdiff": "debug/isic", "ambdiff": "debug/lidc"}
+PRESETS = {"ensemdiff": "brats", "segdiff": "monuseg", "medsegdiff": "isic", "ambdiff": "lidc"}
 
 
-def _small(name: str, size: int, batch: int) -> Config:
-    """The debug twin of the network's published preset, in E2 on synthetic images of that size."""
-    leaves = {"network": name, "preset": PRESETS[name], "experiment": "e2", "training.batch": batch}
-    own = {
-        "data.size": size,
-        "data.layout": "synthetic",
-        "data.fit": "resize",
-        "data.scale": 1.0,
-        "data.test_images": 8,
-    }
-    return Config().with_leaves(leaves | own | {"data.train_images": 4 * batch}).resolved()
+def _config(name: str, size: int | None, batch: int) -> Config:
+    """The network's published preset, or its debug twin at a size, in E2 on synthetic images."""
+    kind = "debug" if size else "published"
+    leaves = {"network": name, "preset": f"{kind}/{PRESETS[name]}", "experiment": "e2", "training.batch": batch}
+    leaves |= {"data.layout": "synthetic", "data.fit": "resize", "data.scale": 1.0, "data.test_images": 8}
+    leaves |= {"data.train_images": 4 * batch} | ({"data.size": size} if size else {})
+    return Config().with_leaves(leaves).resolved()
 
 
 def plain(network: nn.Module) -> nn.Module:
@@ -278,7 +311,13 @@ class Anew(nn.Module):
         return self.network(x_t, t, image, **more)
 
 
-def _step(config: Config, network: nn.Module, device: torch.device, mixed: bool = False) -> Callable[[], None]:
+def _inputs(config: Config, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A noisy mask, its timesteps and its image, of a whole batch."""
+    images, masks = Batches(data.load(config.data, None).train.to(device), config)(0)
+    return torch.randn_like(masks), torch.arange(len(masks), device=device), images
+
+
+def _step(config: Config, network: nn.Module, device: torch.device, mixed: bool) -> Callable[[], None]:
     objective, optimiser = task(config), _optimiser(config, network)
     images, masks = Batches(data.load(config.data, None).train.to(device), config)(0)
     draw = partial(generator, device, config.seed, "bench")
@@ -302,15 +341,13 @@ def _descend(loss: torch.Tensor, network: nn.Module, optimiser: torch.optim.Opti
     optimiser.step()
 
 
-def monai_step(config: Config, device: torch.device) -> Callable[[], None]:
-    """MONAI's diffusion U-Net of the same channels, levels and attention, image and noisy mask concatenated."""
-    from monai.inferers import DiffusionInferer
+def monai_network(config: Config) -> nn.Module:
+    """MONAI's diffusion U-Net of the same channels, levels and attention."""
     from monai.networks.nets import DiffusionModelUNet
-    from monai.networks.schedulers import DDPMScheduler
 
     network = config.network
     channels = [network.width * multiplier for multiplier in network.multipliers]
-    net = DiffusionModelUNet(
+    return DiffusionModelUNet(
         spatial_dims=2,
         in_channels=1 + config.data.channels,
         out_channels=1,
@@ -319,7 +356,15 @@ def monai_step(config: Config, device: torch.device) -> Callable[[], None]:
         attention_levels=[2**depth in network.attention for depth in range(len(channels))],
         norm_num_groups=32,
         num_head_channels=[width // network.heads for width in channels],
-    ).to(device)
+    )
+
+
+def monai_step(config: Config, device: torch.device) -> Callable[[], None]:
+    """A training step by MONAI's inferer, image and noisy mask concatenated."""
+    from monai.inferers import DiffusionInferer
+    from monai.networks.schedulers import DDPMScheduler
+
+    net = monai_network(config).to(device)
     inferer = DiffusionInferer(DDPMScheduler(num_train_timesteps=config.diffusion.steps))
     optimiser = _optimiser(config, net)
     images, masks = Batches(data.load(config.data, None).train.to(device), config)(0)
@@ -331,6 +376,12 @@ def monai_step(config: Config, device: torch.device) -> Callable[[], None]:
         _descend(F.mse_loss(found, noise), net, optimiser)
 
     return step
+
+
+def monai_evaluation(config: Config, device: torch.device) -> Callable[[], object]:
+    net = monai_network(config).to(device).eval()
+    x, t, image = _inputs(config, device)
+    return torch.inference_mode()(lambda: net(torch.cat([x, image], dim=1), t))
 
 
 def monai_batches(split: data.Split, config: Config, device: torch.device) -> Callable[[], object]:

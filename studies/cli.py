@@ -224,7 +224,10 @@ def stop(study, store):
     help="Of these: training, prediction, data, metrics, fingerprint, engine.  [default: all]",
 )
 @click.option("--network", "networks", multiple=True, help="Of these.  [default: all that diffuse]")
-@click.option("--size", type=click.IntRange(min=16), default=64, show_default=True, help="Pixels of a side.")
+@click.option(
+    "--size", type=click.IntRange(min=16), default=64, show_default=True, help="Of small twins of the networks, px."
+)
+@click.option("--published", is_flag=True, help="The published networks at their own size, which want a GPU.")
 @click.option("--batch", "batches", type=click.IntRange(min=1), multiple=True, default=(8, 16), show_default=True)
 @click.option("--compile", "compiled", is_flag=True, help="With torch.compile, too, which takes a minute a network.")
 @click.option(
@@ -232,7 +235,7 @@ def stop(study, store):
 )
 @click.option("--output", type=click.Path(dir_okay=False), default="bench.parquet", show_default=True)
 @json_option
-def bench(parts, networks, size, batches, compiled, rounds, output, as_json):
+def bench(parts, networks, size, published, batches, compiled, rounds, output, as_json):
     """How fast this machine trains, predicts, gathers and evaluates, against what others would do it with.
 
     All ways of a thing take turns in one process; what is told is the median and the ratio to the first. Besides, what the engine
@@ -252,6 +255,7 @@ def bench(parts, networks, size, batches, compiled, rounds, output, as_json):
         if unknown := set(given) - set(known[option]):
             raise UserError(f"--{option} {min(unknown)} is none of {', '.join(known[option])}")
     rows = []
+    size = None if published else size
     for contest in measurements.contests(parts, networks, size, batches, compiled, device):
         click.echo(f"{contest.subject} {contest.network} {contest.detail}", err=True)
         rows += measurements.measure(contest, rounds, device)

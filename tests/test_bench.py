@@ -49,7 +49,7 @@ def test_what_is_not_measured_is_refused_in_a_sentence():
 
 @pytest.mark.parametrize("name", bench.PRESETS)
 def test_the_plain_transcription_computes_the_same(name):
-    config = bench._small(name, 32, 2)
+    config = bench._config(name, 32, 2)
     network = fresh(config).eval()
     inputs = torch.randn(2, 1, 32, 32), torch.arange(2), torch.randn(2, 3, 32, 32)
     with torch.no_grad():
