@@ -34,6 +34,7 @@ STUDY = f"seeds = [0, 1, 2]\n{test_session.STUDY}"
 OF_A_RUN = {"seconds", "train_seconds", "evaluate_seconds", "gpu_seconds", "started", "finished", "log", "error"}
 OF_A_CLOCK = {"step_seconds", "idle_share"}  # curves that tell of the machine
 DISK = "600m"
+START_TRIES = 3
 PAUSE = (5.0, 12.0)  # seconds between two faults
 
 
@@ -47,6 +48,20 @@ class Machine:
         self.start()
 
     def start(self) -> None:
+        for left in reversed(range(START_TRIES)):
+            try:
+                self._start()
+            except Exception:  # Ray gives a node 30 s, which a machine that is this busy may exceed
+                if not left:
+                    raise
+                for process in psutil.Process().children(recursive=True):
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        if "/ray/" in "".join(process.cmdline()):
+                            process.kill()
+            else:
+                return
+
+    def _start(self) -> None:
         from ray.cluster_utils import Cluster
 
         head = {"num_cpus": 0, "resources": {"driver": 1000}, **self.memory}
