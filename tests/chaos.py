@@ -38,6 +38,16 @@ START_TRIES = 3
 PAUSE = (5.0, 12.0)  # seconds between two faults
 
 
+def patiently(action: Callable[[], None]) -> None:
+    """Ray gives a node half a minute to start, which a machine that is this busy may exceed."""
+    for left in reversed(range(START_TRIES)):
+        try:
+            return action()
+        except Exception:
+            if not left:
+                raise
+
+
 class Machine:
     """A head that holds drivers, and two nodes that train, of one processor each."""
 
@@ -48,25 +58,19 @@ class Machine:
         self.start()
 
     def start(self) -> None:
-        for left in reversed(range(START_TRIES)):
-            try:
-                self._start()
-            except Exception:  # Ray gives a node 30 s, which a machine that is this busy may exceed
-                if not left:
-                    raise
-                for process in psutil.Process().children(recursive=True):
-                    with contextlib.suppress(psutil.NoSuchProcess):
-                        if "/ray/" in "".join(process.cmdline()):
-                            process.kill()
-            else:
-                return
+        patiently(self._start)
 
     def _start(self) -> None:
         from ray.cluster_utils import Cluster
 
         head = {"num_cpus": 0, "resources": {"driver": 1000}, **self.memory}
         self.cluster = Cluster(initialize_head=True, head_node_args=head)
-        self.nodes = [self.cluster.add_node(num_cpus=1, **self.memory) for _ in range(2)]
+        self.nodes = []
+        for _ in range(2):
+            self.add_node()
+
+    def add_node(self) -> None:
+        self.nodes.append(self.cluster.add_node(num_cpus=1, **self.memory))
 
     def session(self, folder: Path, store: str) -> subprocess.Popen:
         line = [sys.executable, "-m", "studies.cli", "run", str(folder / "small.toml"), "--store", store]
@@ -181,7 +185,7 @@ def fault(machine: Machine, session: subprocess.Popen, draw: random.Random, stor
             subprocess.run([*line, "--deadline-remaining-seconds", "3"], capture_output=True)
             time.sleep(3)
         machine.cluster.remove_node(node, allow_graceful=False)
-        machine.nodes.append(machine.cluster.add_node(num_cpus=1, **machine.memory))
+        patiently(machine.add_node)
     return kind
 
 
