@@ -10,7 +10,7 @@ from optuna.distributions import CategoricalDistribution
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from analysis.searching import Searched, searched
+from analysis.searches import Searched, searched
 from analysis.tables import Tables, varying
 from studies.ledger import METRICS
 from studies.sampling import parameters
@@ -33,7 +33,7 @@ def journal(tables: Tables, path: Path) -> optuna.storages.JournalStorage:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     storage = optuna.storages.JournalStorage(JournalFileBackend(str(path)))
-    for one in searched(tables):
+    for one in searched(tables.ledgers):
         _study(
             storage,
             f"{one.ledger.study}: search, {one.title}",

@@ -9,7 +9,7 @@ import altair as alt
 import jinja2
 import vl_convert
 
-from analysis import charts, comparison, paper, pictures, sampling, searching, tables, uncertainty
+from analysis import charts, comparison, paper, pictures, sampling, searches, searching, tables, uncertainty
 from analysis.tables import NAMES, Tables
 from analysis.text import records
 from diffseg.errors import UserError
@@ -168,7 +168,7 @@ def write(ledgers: list[Ledger], path: Path, png: Path | None = None) -> Path:
         loader=jinja2.PackageLoader("analysis", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     table1, ours = tables.table1(shown), tables.table1(found)
-    tried = tables.searches(ledgers)
+    tried = searches.ranked(ledgers)
     best_tried = tried.groupby("search", sort=False).head(PROPOSALS) if len(tried) else tried
     page = environment.get_template("report.html.j2").render(
         studies=[ledger.study for ledger in ledgers],
@@ -185,7 +185,7 @@ def write(ledgers: list[Ledger], path: Path, png: Path | None = None) -> Path:
         searches=records(best_tried),
         more_searched=len(tried) - len(best_tried),
         comparison=records(against),
-        costs=records(searching.costs(found)),
+        costs=records(searches.costs(ledgers)),
         metrics=comparison.NAMES,
         failed=records(found.failed.head(ROWS)),
         more_failed=max(0, len(found.failed) - ROWS),

@@ -4,20 +4,15 @@ Each takes Tables and returns None if there is no search, or nothing of one to d
 """
 
 import warnings
-from dataclasses import dataclass
-from functools import cached_property
 
 import altair as alt
 import pandas as pd
 
 from analysis import tables as t
 from analysis.charts import COLOURS, DASHES, SHAPES, WIDTHS
-from analysis.tables import Tables, in_words
-from diffseg import config as configuration
-from diffseg.config import Config
-from search_spaces import TRIED_FIRST
-from studies.ledger import METRICS, Ledger
-from studies.search import Search, Tried, fronts, history, parse, proposals
+from analysis.searches import Searched, searched
+from analysis.tables import Tables
+from studies.ledger import METRICS
 
 UNSET = -0.12  # where parallel coordinates show a setting that a proposal does not have
 BEST = 5  # configurations whose effective weight is drawn
@@ -25,81 +20,9 @@ STATUSES = ["complete", "pruned", "failed", "refused", "running"]
 LARGE = 30  # importances tell little of fewer trials
 
 
-@dataclass(frozen=True)
-class Searched:
-    """One search of a study's ledger."""
-
-    ledger: Ledger
-    search: Search
-    name: str  # of the trial that it starts from
-    start: Config
-    tried: list[Tried]
-    rows: dict[str, dict]  # of the ledger's `trials`, by name
-
-    @cached_property
-    def title(self) -> str:
-        return f"{self.start.data.name}, {self.start.network.name}"
-
-    @cached_property
-    def frame(self) -> pd.DataFrame:
-        """A row a proposal: number, source, status, words (its settings), the objectives (NaN unless complete), rank (0 the
-        best, or the front), hours until its end, one after the other, and the settings as columns."""
-        objective, hours, rows = self.search.objective, 0.0, []
-        for one in self.tried:
-            row = self.rows.get(one.proposal.trial, {})
-            hours += (row.get("seconds") or 0.0) / 3600
-            values = {name: row.get(name) if one.losses else None for name in objective}
-            shown = {"number": one.proposal.number, "source": one.proposal.source, "status": one.status, "hours": hours}
-            words = in_words(one.proposal.settings)
-            rows.append(shown | values | {"words": words} | one.proposal.settings)
-        frame = pd.DataFrame(rows)
-        measured = [one.losses for one in self.tried if one.losses]
-        frame.loc[[one.losses is not None for one in self.tried], "rank"] = fronts(measured)
-        frame[list(objective)] = frame[list(objective)].astype(float)
-        return frame.assign(search=self.title)
-
-    @cached_property
-    def parameters(self) -> list[str]:
-        """The settings that the sampler varies and that differ between proposals."""
-        drawn = [one for one in self.tried if one.proposal.source not in TRIED_FIRST] or self.tried
-        names = dict.fromkeys(name for one in drawn for name in one.proposal.settings)
-        return [name for name in names if len({repr(one.proposal.settings.get(name)) for one in self.tried}) > 1]
-
-
-def searched(tables: Tables) -> list[Searched]:
-    """The searches of the studies that have tried anything."""
-    found = []
-    for ledger in tables.ledgers:
-        definition = ledger.definition() or {}
-        if not definition.get("search"):
-            continue
-        search = parse(definition["search"])
-        rows = {
-            row["trial"]: row for row in ledger.last(["status", "error", "seconds", "gpu_seconds", "steps", *METRICS])
-        }
-        for name, leaves in definition.get("starts", {}).items():
-            start = configuration.load(leaves)
-            if tried := history(ledger, proposals(ledger, name), start.seed, search.objective, rows):
-                found.append(Searched(ledger, search, name, start, tried, rows))
-    return found
-
-
-def costs(tables: Tables) -> pd.DataFrame:
-    """What searches took: search, status, trials, hours of computing, GPU hours and training steps, a row a status."""
-    frames = []
-    for one in searched(tables):
-        rows = [one.rows.get(each.proposal.trial, {}) for each in one.tried]
-        numbers = {"hours": "seconds", "gpu_hours": "gpu_seconds", "steps": "steps"}
-        frame = pd.DataFrame({name: [row.get(column) or 0.0 for row in rows] for name, column in numbers.items()})
-        frame[["hours", "gpu_hours"]] /= 3600
-        frame = frame.assign(search=one.title, status=[each.status for each in one.tried], trials=1)
-        frames.append(frame.groupby(["search", "status"], sort=False).sum().reset_index())
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
-
-
 def optimisation(tables: Tables) -> alt.VConcatChart | None:
     """The first objective of every proposal and the best so far, over the proposals and over the hours they took."""
-    found = searched(tables)
+    found = searched(tables.ledgers)
     rows = _long(found)
     if rows.empty:
         return None
@@ -131,7 +54,7 @@ def optimisation(tables: Tables) -> alt.VConcatChart | None:
 def parallel_coordinates(tables: Tables) -> alt.VConcatChart | None:
     """A line a proposal over the settings that were varied, from least to greatest; below the axis, those it does not have."""
     panels = []
-    for one in searched(tables):
+    for one in searched(tables.ledgers):
         frame, objective = one.frame[one.frame["rank"].notna()], one.search.objective[0]
         if frame.empty or len(one.parameters) < 2:
             continue
@@ -165,7 +88,7 @@ def importances(tables: Tables) -> alt.FacetChart | None:
             "importance": value,
             "trials": int(one.frame["rank"].notna().sum()),
         }
-        for one in searched(tables)
+        for one in searched(tables.ledgers)
         for name, value in _importances(one).items()
     ]
     if not rows:
@@ -183,7 +106,7 @@ def importances(tables: Tables) -> alt.FacetChart | None:
 def slices(tables: Tables) -> alt.VConcatChart | None:
     """The first objective over each setting alone; the Pareto front, or the best, is marked."""
     panels = []
-    for one in searched(tables):
+    for one in searched(tables.ledgers):
         objective = one.search.objective[0]
         frame = one.frame[one.frame["rank"].notna()]
         small = []
@@ -217,7 +140,7 @@ def slices(tables: Tables) -> alt.VConcatChart | None:
 
 def pareto_fronts(tables: Tables) -> alt.FacetChart | None:
     """The first two objectives against each other. The front is a line; a click or a drawn box keeps what it holds bright."""
-    found = [one for one in searched(tables) if len(one.search.objective) > 1]
+    found = [one for one in searched(tables.ledgers) if len(one.search.objective) > 1]
     panels = []
     for one in found:
         first, second = one.search.objective[:2]
@@ -244,7 +167,7 @@ def pareto_fronts(tables: Tables) -> alt.FacetChart | None:
 def pruning(tables: Tables) -> alt.FacetChart | None:
     """What trials had reached at the rungs, where they were compared; those that ended there, and those that went on."""
     frames = []
-    for one in searched(tables):
+    for one in searched(tables.ledgers):
         status = {each.proposal.trial: (each.status, each.proposal.number) for each in one.tried}
         rungs = pd.DataFrame(one.ledger.records("rungs", f"{one.name}-"))
         if len(rungs):
@@ -270,7 +193,7 @@ def best_weights(tables: Tables) -> alt.FacetChart | None:
     """The effective weight W(λ) of the best configurations over the data set's fingerprint (gray), each of its greatest 1."""
     profiles = {group["dataset"]: one for group, one in t.measured_fingerprints(tables) if one.kind == "mask-error"}
     frames = []
-    for one in searched(tables):
+    for one in searched(tables.ledgers):
         best = one.frame[one.frame["rank"].notna()].sort_values(["rank", "number"]).head(BEST)
         names = {
             each.proposal.trial: each.proposal.number

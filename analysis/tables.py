@@ -13,7 +13,6 @@ import pyarrow.dataset as ds
 from diffseg.errors import UserError
 from diffseg.fingerprint import ERRORS, Fingerprint, fingerprint
 from studies.ledger import METRICS, Ledger
-from studies.search import fronts, losses, proposals
 
 NAMES = {"e1": "E1 feed-forward", "e2": "E2 diffusion", "e3": "E3 mask prediction", "e4": "E4 image generation"}
 NOT_A_CHOICE = ("config_seed", "config_experiment", "config_data_", "config_network_name", "config_inference_")
@@ -25,9 +24,9 @@ GROUP = ["study", "dataset", "experiment", "network", "variant", "series"]  # tr
 class Tables:
     """The last attempts of all trials of some studies. Other tables than `trials` are read when they are asked for.
 
-    Trials of a search, which are tested on held-out images, are not among them: see `searches`. Those of E3 that fingerprints
-    are made of are. All frames have the columns study, trial, attempt, experiment, dataset, network, seed; `variant`, the
-    study's name of one, or in words the settings in which trials of one experiment, data set and network differ ("" if they do
+    Trials of a search, which are tested on held-out images, are not among them: see analysis/searches.py. Those of E3 that
+    fingerprints are made of are. All frames have the columns study, trial, attempt, experiment, dataset, network, seed; `variant`,
+    the study's name of one, or in words the settings in which trials of one experiment, data set and network differ ("" if they do
     not); and `series`, which names experiment, variant and, if there are several, network and study, alike in all frames.
     Columns, units and what a row is: studies/ledger.py.
     """
@@ -142,51 +141,6 @@ def front(losses: pd.DataFrame) -> list:
         if not ((others <= row).all(1) & (others < row).any(1)).any():
             kept.append(place)
     return list(ordered.index[kept])
-
-
-def searches(ledgers: list[Ledger]) -> pd.DataFrame:
-    """What searches have proposed and what came of it, the best first: a row a proposal, without confirmations.
-
-    Columns: study, search, dataset, objective (names, separated by commas), number, source, trial, status (complete, pruned,
-    failed, refused, or open), the metrics on the held-out images, rank (0 for the best, or for the Pareto front of several
-    objectives; NaN without a value), settings (in words) and error.
-    """
-    frames = [_proposals(ledger) for ledger in ledgers if (ledger.definition() or {}).get("search")]
-    found = [frame for frame in frames if len(frame)]
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
-
-
-def _proposals(ledger: Ledger) -> pd.DataFrame:
-    objective = tuple(ledger.definition()["search"]["objective"])
-    ended, rows = {row["trial"]: row for row in ledger.last(["status", "dataset", "error", *METRICS])}, []
-    for proposal in proposals(ledger):
-        row = ended.get(proposal.trial, {})
-        status = "refused" if proposal.reason else row.get("status", "open")
-        rows.append(
-            {
-                "study": ledger.study,
-                "search": proposal.search,
-                "dataset": row.get("dataset"),
-                "objective": ", ".join(objective),
-                "number": proposal.number,
-                "seed": proposal.seed,
-                "source": proposal.source,
-                "trial": proposal.trial,
-                "status": status,
-                **{metric: row.get(metric) for metric in METRICS},
-                "losses": losses(row, objective) if status == "complete" else None,
-                "settings": in_words(proposal.settings),
-                "error": proposal.reason or row.get("error"),
-            }
-        )
-    frame = pd.DataFrame(rows)
-    if frame.empty:
-        return frame
-    frame = frame[frame["seed"] == frame.groupby("search")["seed"].transform("min")]  # confirmations have later ones
-    measured, frame["rank"] = frame[frame["losses"].notna()], np.nan
-    for _, group in measured.groupby("search"):
-        frame.loc[group.index, "rank"] = fronts(list(group["losses"]))
-    return frame.sort_values(["search", "rank", "number"]).drop(columns=["losses", "seed"])
 
 
 def in_words(settings: dict) -> str:

@@ -391,10 +391,10 @@ def best(study, store, metric, pareto, as_json):
     if definition["trials"]:
         _show(best_trials(ledger, metric, pareto), as_json, lambda rows: best_table(rows, metric))
     if definition.get("starts") and not (definition["trials"] and as_json):
-        from analysis.tables import searches
+        from analysis.searches import ranked
         from analysis.text import proposal_table, records
 
-        found = searches([ledger])
+        found = ranked([ledger])
         _show(records(found[found["rank"] == 0] if pareto and len(found) else found), as_json, proposal_table)
 
 

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from test_report import attempt
 from test_search import START, carry_out, planted, study_of
 
-from analysis import tables
+from analysis import searches, tables
 from analysis.comparison import against_e1, against_first, compared, names
 from analysis.report import write
 from analysis.statistics import estimate
@@ -188,7 +188,7 @@ def searched(tmp_path_factory):
 
 def test_a_searchs_proposals_are_ranked_and_only_what_was_confirmed_is_compared(searched):
     _, ledger = searched
-    ranked = tables.searches([ledger])
+    ranked = searches.ranked([ledger])
     assert len(ranked) == 6
     assert ranked["rank"].tolist() == [0, 0, 1, 2, 3, 4]  # two of the points are alike in what counts
     assert ranked["iou"].is_monotonic_decreasing
@@ -231,8 +231,8 @@ def test_a_search_that_has_only_begun_is_shown(tmp_path):
     study, ledger = study_of(budget=6), Ledger(str(tmp_path), "searched")
     ledger.define(study.definition())
     Agenda(study, ledger).next()
-    found = tables.searches([ledger])
-    assert found["status"].tolist() == ["open"]
+    found = searches.ranked([ledger])
+    assert found["status"].tolist() == ["running"]
     assert found["rank"].isna().all()
     result = CliRunner().invoke(main, ["best", "searched", "--store", str(tmp_path)])
     assert result.exit_code == 0, result.output

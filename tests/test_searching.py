@@ -12,7 +12,7 @@ from test_comparison import write_trial
 from test_report import browser, check_page, opened, values  # noqa: F401
 from test_search import START, carry_out, planted, study_of
 
-from analysis import comparison, searching, tables
+from analysis import comparison, searches, searching, tables
 from analysis.export import event_files, journal
 from analysis.report import figures, write
 from studies.cli import main
@@ -49,7 +49,7 @@ def found(ledger):
 
 @pytest.fixture(scope="module")
 def one(found):
-    (one,) = searching.searched(found)
+    (one,) = searches.searched(found.ledgers)
     return one
 
 
@@ -123,7 +123,7 @@ def test_weights_are_of_the_best(found, one):
 
 
 def test_costs_are_told_by_what_came_of_trials(found):
-    costs = searching.costs(found).set_index("status")
+    costs = searches.costs(found.ledgers).set_index("status")
     assert costs.loc["pruned", "trials"] == BUDGET // 8
     assert costs.loc["pruned", "hours"] == pytest.approx(BUDGET // 8 * 5 / 3600)
 
@@ -161,7 +161,7 @@ def test_a_study_without_a_search_has_no_such_charts(tmp_path):
     empty = tables.Tables((ledger,), pd.DataFrame(), pd.DataFrame())
     for draw in (searching.optimisation, searching.parallel_coordinates, searching.importances, searching.slices):
         assert draw(empty) is None
-    assert searching.costs(empty).empty
+    assert searches.costs(empty.ledgers).empty
     assert comparison.differences(pd.DataFrame()) is None
 
 

@@ -1,0 +1,109 @@
+"""What searches have proposed and what came of it. Values are of the held-out images."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+
+from analysis.tables import in_words
+from diffseg import config as configuration
+from diffseg.config import Config
+from search_spaces import TRIED_FIRST
+from studies.ledger import METRICS, Ledger
+from studies.search import Search, Tried, fronts, history, parse, proposals
+
+
+@dataclass(frozen=True)
+class Searched:
+    """One search of a study's ledger."""
+
+    ledger: Ledger
+    search: Search
+    name: str  # of the trial that it starts from
+    start: Config
+    tried: list[Tried]
+    rows: dict[str, dict]  # of the ledger's `trials`, by name
+
+    @cached_property
+    def title(self) -> str:
+        return f"{self.start.data.name}, {self.start.network.name}"
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """A row a proposal, without confirmations: number, source, trial, status (complete, pruned, failed, refused, or
+        running), words (its settings), error, METRICS (on the held-out images; NaN unless complete), rank (0 the best, or the
+        front of several objectives; NaN without a value), hours until its end, one after the other, and the settings as
+        columns."""
+        hours, rows = 0.0, []
+        for one in self.tried:
+            row = self.rows.get(one.proposal.trial, {})
+            hours += (row.get("seconds") or 0.0) / 3600
+            rows.append(
+                {
+                    "number": one.proposal.number,
+                    "source": one.proposal.source,
+                    "trial": one.proposal.trial,
+                    "status": one.status,
+                    "hours": hours,
+                    **{metric: row.get(metric) if one.losses else None for metric in METRICS},
+                    "words": in_words(one.proposal.settings),
+                    "error": one.proposal.reason or row.get("error"),
+                }
+                | one.proposal.settings
+            )
+        frame = pd.DataFrame(rows)
+        measured = [one.losses for one in self.tried if one.losses]
+        frame.loc[[one.losses is not None for one in self.tried], "rank"] = fronts(measured)
+        frame[list(METRICS)] = frame[list(METRICS)].astype(float)
+        return frame.assign(search=self.title)
+
+    @cached_property
+    def parameters(self) -> list[str]:
+        """The settings that the sampler varies and that differ between proposals."""
+        drawn = [one for one in self.tried if one.proposal.source not in TRIED_FIRST] or self.tried
+        names = dict.fromkeys(name for one in drawn for name in one.proposal.settings)
+        return [name for name in names if len({repr(one.proposal.settings.get(name)) for one in self.tried}) > 1]
+
+
+def searched(ledgers: Iterable[Ledger]) -> list[Searched]:
+    """The searches of the studies that have tried anything."""
+    found = []
+    for ledger in ledgers:
+        definition = ledger.definition() or {}
+        if not definition.get("search"):
+            continue
+        search = parse(definition["search"])
+        columns = ["status", "error", "seconds", "gpu_seconds", "steps", *METRICS]
+        rows = {row["trial"]: row for row in ledger.last(columns)}
+        for name, leaves in definition.get("starts", {}).items():
+            start = configuration.load(leaves)
+            if tried := history(ledger, proposals(ledger, name), start.seed, search.objective, rows):
+                found.append(Searched(ledger, search, name, start, tried, rows))
+    return found
+
+
+def ranked(ledgers: Iterable[Ledger]) -> pd.DataFrame:
+    """All proposals of all searches, of each search the best first: study, search, dataset, objective (names, separated by
+    commas), number, source, trial, status, METRICS, rank, settings (in words) and error, as Searched.frame has them."""
+    columns = ["number", "source", "trial", "status", *METRICS, "rank", "words", "error"]
+    frames = []
+    for one in searched(ledgers):
+        told = {"study": one.ledger.study, "search": one.name, "dataset": one.start.data.name}
+        told["objective"] = ", ".join(one.search.objective)
+        frame = one.frame.sort_values(["rank", "number"])[columns].rename(columns={"words": "settings"})
+        frames.append(pd.concat([pd.DataFrame(told, index=frame.index), frame], axis=1))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def costs(ledgers: Iterable[Ledger]) -> pd.DataFrame:
+    """What searches took: search, status, trials, hours of computing, GPU hours and training steps, a row a status."""
+    frames = []
+    for one in searched(ledgers):
+        rows = [one.rows.get(each.proposal.trial, {}) for each in one.tried]
+        numbers = {"hours": "seconds", "gpu_hours": "gpu_seconds", "steps": "steps"}
+        frame = pd.DataFrame({name: [row.get(column) or 0.0 for row in rows] for name, column in numbers.items()})
+        frame[["hours", "gpu_hours"]] /= 3600
+        frame = frame.assign(search=one.title, status=[each.status for each in one.tried], trials=1)
+        frames.append(frame.groupby(["search", "status"], sort=False).sum().reset_index())
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
