@@ -30,7 +30,8 @@ from studies.ledger import SCHEMAS, Ledger
 from studies.session import ALONE, ENVIRONMENT
 
 ROOT = Path(__file__).parent.parent
-STUDY = f"seeds = [0, 1, 2]\n{test_session.STUDY}"
+SHORT = test_session.STUDY.replace("steps = 300", "steps = 120").replace("every = 20", "every = 10")
+STUDY = f"seeds = [0, 1, 2]\n{SHORT}"
 OF_A_RUN = {"seconds", "train_seconds", "evaluate_seconds", "gpu_seconds", "started", "finished", "log", "error"}
 OF_A_CLOCK = {"step_seconds", "idle_share"}  # curves that tell of the machine
 DISK = "600m"
