@@ -336,12 +336,16 @@ def test_a_sweep_of_200_trials_costs_as_much_a_trial_at_its_end_as_at_its_start(
     study = "seeds = " + str(list(range(50))) + STUDY.replace("training.steps = 300", "training.steps = 4")
     process, samples = start(tmp_path, study=study), []
     session, folder = psutil.Process(process.pid), tmp_path / "store/small"
-    while process.poll() is None:
-        done = len(list((folder / "trials").glob("*.parquet")))
-        scratch = sum(path.is_file() for path in (folder / "scratch").rglob("*"))
-        open_files = len(os.listdir(f"/proc/{process.pid}/fd"))
-        samples.append((done, time.monotonic(), session.memory_info().rss / 2**20, scratch, open_files))
-        time.sleep(0.5)
+    try:
+        while process.poll() is None:
+            done = len(list((folder / "trials").glob("*.parquet")))
+            scratch = sum(len(files) for *_, files in os.walk(folder / "scratch"))
+            open_files = len(os.listdir(f"/proc/{process.pid}/fd"))
+            samples.append((done, time.monotonic(), session.memory_info().rss / 2**20, scratch, open_files))
+            time.sleep(0.5)
+    finally:
+        if process.poll() is None:
+            kill_tree(process)
     assert process.wait() == 0, process.stdout.read()
     early, late = ([one for one in samples if low <= one[0] < low + 50] for low in (25, 125))
     pace = [(part[-1][1] - part[0][1]) / (part[-1][0] - part[0][0]) for part in (early, late)]
