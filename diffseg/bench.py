@@ -159,11 +159,12 @@ def _ways(config: Config, device: torch.device, compiled: bool, call: Callable) 
 
     The plain transcription has attention as published: explicit weights, softmax in float32.
     """
-    network = fresh(config).to(device)
-    forms = {"diffseg": network, "plain transcription": plain(network), "bf16": fresh(config).to(device)}
+    layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format  # as training has it
+    network, other = (fresh(config).to(device, memory_format=layout) for _ in range(2))
+    forms = {"diffseg": network, "plain transcription": plain(fresh(config).to(device)), "bf16": other}
     for precision in ("float32", "bf16") if compiled else ():
-        other = fresh(config).to(device, memory_format=torch.channels_last)
-        forms[f"compiled, channels-last, {precision}"] = torch.compile(other)
+        last = fresh(config).to(device, memory_format=torch.channels_last)
+        forms[f"compiled, channels-last, {precision}"] = torch.compile(last)
     precisions = {way: "bf16" for way in forms if way.endswith("bf16")}
     return {way: call(form, way in precisions) for way, form in forms.items()}, precisions
 
