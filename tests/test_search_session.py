@@ -32,7 +32,7 @@ STUDY = f"""
 RESULTS = ("status", "steps", "iou", "ece", "brier")
 
 
-def wait_until_amid(ledger, number, step, timeout=300):
+def wait_until_amid(ledger, number, step, timeout=900):
     """Until a search trains its proposal of that number beyond a step; return its folder and the step."""
     end = time.monotonic() + timeout
     while time.monotonic() < end:
