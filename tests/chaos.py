@@ -35,6 +35,7 @@ STUDY = f"seeds = [0, 1, 2]\n{SHORT}"
 OF_A_RUN = {"seconds", "train_seconds", "evaluate_seconds", "gpu_seconds", "started", "finished", "log", "error"}
 OF_A_CLOCK = {"step_seconds", "idle_share"}  # curves that tell of the machine
 DISK = "600m"
+WEIGHTS = {"worker": 4, "driver": 2, "node": 2, "silence": 2, "drain": 2, "session": 1, "head": 1}  # of faults
 START_TRIES = 3
 PAUSE = (5.0, 12.0)  # seconds between two faults
 
@@ -161,8 +162,8 @@ def silence(process: psutil.Process, seconds: float) -> None:
 
 def fault(machine: Machine, session: subprocess.Popen, draw: random.Random, store: Store) -> str:
     """One fault; its name, or "" if there was nothing to break."""
-    kinds = ["worker", "worker", "driver", "node", "session", "silence", "drain", "head"]
-    kind = draw.choice(kinds + list(store.breaks))
+    weights = WEIGHTS | dict.fromkeys(store.breaks, 2)
+    (kind,) = draw.choices(list(weights), list(weights.values()))
     if kind in store.breaks:
         store.breaks[kind](draw)
     elif kind in ("worker", "driver"):
@@ -233,6 +234,7 @@ def _disturbed(folder: Path, seed: int, expected, limit: float, store: Store) ->
                 status = session.returncode
             if status == 0:
                 break
+            time.sleep(3)  # behind a URI, the lock of a killed session ends after a minute
             session = machine.session(folder, store.place)  # the same command again
     finally:
         machine.end()
