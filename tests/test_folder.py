@@ -255,6 +255,7 @@ def test_a_ledger_behind_a_uri_is_compacted_and_its_damaged_files_are_set_aside(
     assert ledger.folder.exists("damaged/images/e1-3-1.parquet")
 
 
+@pytest.mark.slow
 def test_a_study_runs_through_ray_behind_a_uri(tiny, uri, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     study = study_of([tiny(experiment="e1"), tiny(experiment="e3")])

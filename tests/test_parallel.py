@@ -115,6 +115,7 @@ def normalising(name="segformer"):
     return of("e1", **{"data.size": 32}).model_copy(update={"network": network})
 
 
+@pytest.mark.slow
 def test_all_workers_end_as_one_of_them_does(tmp_path):
     assert together(end_in_many_ways, tmp_path) == [0, 0]
     config = of("e2", **{"training.snapshots": [0.5, 1.0]})

@@ -69,6 +69,7 @@ def test_an_interrupted_search_proposes_what_an_uninterrupted_one_does(sampler, 
     assert len(whole) == 14 + 3 * 2
 
 
+@pytest.mark.slow
 def test_proposals_do_not_depend_on_how_python_orders_sets(tmp_path):
     code = """
 import sys; sys.path.insert(0, "tests")

@@ -147,6 +147,7 @@ def test_a_study_runs_through_ray_and_what_fails_stays_apart(ray, tiny, tmp_path
     assert sorted(path.name for path in (tmp_path / "store/study/trials").iterdir()) == files
 
 
+@pytest.mark.slow
 def test_a_diverging_trial_fails_alone(ray, tiny, tmp_path):
     study = study_of(
         [tiny(training__learning_rate=1e38, training__clip=None, diffusion__activation="identity"), tiny()]
@@ -158,6 +159,7 @@ def test_a_diverging_trial_fails_alone(ray, tiny, tmp_path):
     assert "at step" in failed.row["error"]
 
 
+@pytest.mark.slow
 def test_two_workers_train_a_trial_together(ray, tiny, tmp_path):
     study = study_of([tiny(experiment="e2")])
     rows = []
@@ -241,6 +243,7 @@ def kill_tree(process):
     process.wait()
 
 
+@pytest.mark.slow
 def test_a_deep_ensemble_runs_after_its_members_and_uses_their_networks(ray, tiny, tmp_path):
     config = tiny(experiment="e1", inference__seeds=[1, 2])
     study = study_of([config, *config.members()])  # the ensemble is asked for first
