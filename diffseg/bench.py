@@ -312,15 +312,20 @@ class Anew(nn.Module):
         return self.network(x_t, t, image, **more)
 
 
+def _batch(config: Config, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images and masks of a first training step."""
+    return Batches(data.load(config.data, None).train.to(device), config)(0)
+
+
 def _inputs(config: Config, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """A noisy mask, its timesteps and its image, of a whole batch."""
-    images, masks = Batches(data.load(config.data, None).train.to(device), config)(0)
+    images, masks = _batch(config, device)
     return torch.randn_like(masks), torch.arange(len(masks), device=device), images
 
 
 def _step(config: Config, network: nn.Module, device: torch.device, mixed: bool) -> Callable[[], None]:
     objective, optimiser = task(config), _optimiser(config, network)
-    images, masks = Batches(data.load(config.data, None).train.to(device), config)(0)
+    images, masks = _batch(config, device)
     draw = partial(generator, device, config.seed, "bench")
 
     def step() -> None:
@@ -368,7 +373,7 @@ def monai_step(config: Config, device: torch.device) -> Callable[[], None]:
     net = monai_network(config).to(device)
     inferer = DiffusionInferer(DDPMScheduler(num_train_timesteps=config.diffusion.steps))
     optimiser = _optimiser(config, net)
-    images, masks = Batches(data.load(config.data, None).train.to(device), config)(0)
+    images, masks = _batch(config, device)
 
     def step() -> None:
         noise = torch.randn_like(masks)

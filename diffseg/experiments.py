@@ -230,7 +230,8 @@ class Denoising:
             scales, of_image = alpha_sigma(self._log_snr(t), x_t), tuple(found[rows] for found in known)
             times = t.expand(len(x_t))
             found = self._predicted(network, x_t, times, scales, images[rows], estimates[rows], of_image)
-            estimates[rows] = found.x0
+            if diffusion.self_conditioning:
+                estimates[rows] = found.x0
             return found.x0.clamp(*clip), found.share
 
         settling = Settling(denoise, inference.settled, sum(RANGES[diffusion.coding]) / 2, first)

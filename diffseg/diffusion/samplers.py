@@ -100,7 +100,8 @@ class Settling:
 
     def __init__(self, denoise: Callable, patience: int | None, middle: float, x: torch.Tensor):
         self.denoise, self.patience, self.middle = denoise, patience, middle
-        self.evaluations, self.same = (torch.zeros(len(x), dtype=torch.long, device=x.device) for _ in range(2))
+        self.evaluations = torch.zeros(len(x), dtype=torch.long, device=x.device)
+        self.same = torch.full_like(self.evaluations, -1)  # so that a first mask, which is like none, counts 0
         self.x0, self.share = torch.full_like(x, torch.nan), None
 
     def __call__(self, x_t: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | float]:
@@ -111,8 +112,7 @@ class Settling:
         if len(rows):
             x0, share = self.denoise(x_t[rows], t, rows)
             alike = ((x0 > self.middle) == (self.x0[rows] > self.middle)).flatten(1).all(1)
-            known = self.evaluations[rows] > 0  # a first mask is like none
-            self.same[rows] = torch.where(alike & known, self.same[rows] + 1, 0)
+            self.same[rows] = torch.where(alike, self.same[rows] + 1, 0)
             self.evaluations[rows] += 1
             self.x0 = self.x0.index_copy(0, rows, x0)  # not in place, since samplers keep the last ones
             if self.share is None:
