@@ -3,7 +3,10 @@
 import asyncio
 import logging
 import traceback
+from dataclasses import replace
+from uuid import uuid4
 
+import ray
 from ray import tune
 from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer
@@ -26,7 +29,7 @@ def drive(config: dict) -> None:
     resources = {"CPU": order.cpus, "GPU": order.gpus, "memory": order.memory}
     trainer = LeanTrainer(
         loop,
-        train_loop_config=config,
+        train_loop_config=config | {"driver": uuid4().hex},
         scaling_config=ScalingConfig(
             num_workers=order.workers,
             use_gpu=bool(order.gpus),
@@ -52,7 +55,7 @@ def drive(config: dict) -> None:
 def loop(config: dict) -> str | dict:
     """Ray Train's training function, on the worker; its result comes back to the driver, who has the store in any case."""
     try:
-        return work(Order(**config))
+        return work(replace(Order(**config), node=ray.get_runtime_context().get_node_id()))
     except NotShared as error:
         return {"unshared": str(error)}
 

@@ -13,7 +13,6 @@ import time
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from uuid import uuid4
 
 import yaml
 
@@ -131,7 +130,7 @@ def _run_missing(agenda, resources, address, display) -> None:
         nodes = _nodes(ray, _launched() if address else {}, resources.labels)
         memory = BASE + max(cost(trial.config, resources.workers).memory for trial in agenda.planned())
         share, concurrent = place(replace(resources, memory=memory), nodes, bool(address))
-        order = partial(_order, agenda.study, agenda.ledger, share, uuid4().hex, _commit())
+        order = partial(_order, agenda.study, agenda.ledger, share, _commit())
         tuner = tune.Tuner(
             tune.with_resources(drive, {DRIVER: 1}),
             tune_config=tune.TuneConfig(
@@ -203,7 +202,7 @@ def _has(labels: dict[str, str] | None, wanted: dict[str, str]) -> bool:
     return wanted.items() <= (labels or {}).items()
 
 
-def _order(study, ledger, share, session, commit: tuple[str | None, bool], trial: Trial) -> Order:
+def _order(study, ledger, share, commit: tuple[str | None, bool], trial: Trial) -> Order:
     return Order(
         store=fixed(ledger.store),
         study=study.name,
@@ -215,7 +214,6 @@ def _order(study, ledger, share, session, commit: tuple[str | None, bool], trial
         gpus=share.gpus,
         commit=commit[0],
         dirty=commit[1],
-        session=session,
         rungs=trial.rungs and asdict(trial.rungs),
         workers=share.workers,
         labels=share.labels,

@@ -35,7 +35,7 @@ from studies.watch import Watch
 SCRATCH = "scratch"  # the folder of a study for Ray's own files, which nobody needs after the session
 HEIR = "heir"  # the file of a trial that holds the name of the one whose training it has
 STARTS = "starts.json"  # how often a trial was started from one checkpoint
-WORKER_DEATHS = 3  # after so many more without a new checkpoint a trial has failed
+WORKER_DEATHS = 3  # after so many more on one node without a new checkpoint a trial has failed
 STOP = "stop"  # the file of a study by whose existence its trials end at a checkpoint
 PACKAGES = ("diffseg", "torch", "numpy", "monai", "ray", "optuna", "pyarrow")
 
@@ -58,7 +58,8 @@ class Order:
     gpus: float
     commit: str | None
     dirty: bool
-    session: str = ""  # whose name no other session has
+    driver: str = ""  # what no other driver is called
+    node: str = ""  # that it runs on
     rungs: dict | None = None  # fields of Rungs: where it is compared with others while it runs
     workers: int = 1  # that train it together
     labels: dict[str, str] = field(default_factory=dict)  # of the nodes that they run on
@@ -180,12 +181,16 @@ def _inherit(order: Order, folder: Path) -> None:
 
 
 def _starts(order: Order, folder: Path) -> int:
-    """How often this session has started the attempt from the checkpoints that there are now, this start included."""
-    mark = [order.session, order.attempt, *sorted(str(file.relative_to(folder)) for file in folder.rglob("*.pt"))]
+    """How often this driver has started the attempt on this node from the checkpoints that there are now, this start included.
+
+    Drivers and nodes die, too, which is no trial's fault; a trial that breaks its worker does so on the same node.
+    """
+    mark = [order.driver, *sorted(str(file.relative_to(folder)) for file in folder.rglob("*.pt"))]
     before = json.loads(order.folder.read(STARTS) or "{}")
-    count = before["count"] + 1 if before.get("mark") == mark else 1
-    order.folder.write(STARTS, json.dumps({"mark": mark, "count": count}).encode())
-    return count
+    counts = before["counts"] if before.get("mark") == mark else {}
+    counts[order.node] = counts.get(order.node, 0) + 1
+    order.folder.write(STARTS, json.dumps({"mark": mark, "counts": counts}).encode())
+    return counts[order.node]
 
 
 def _check_store(order: Order) -> None:

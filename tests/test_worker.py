@@ -64,14 +64,23 @@ def test_a_fault_of_the_machinery_is_not_the_trials(tiny, tmp_path, monkeypatch)
     assert "its worker died 101 times" in ledger.last()[0]["error"]
 
 
-def test_deaths_are_counted_anew_by_another_session_and_from_another_checkpoint(tiny, tmp_path):
+def test_deaths_are_counted_anew_by_another_driver_and_from_another_checkpoint(tiny, tmp_path):
     order = order_of(str(tmp_path), tiny(experiment="e1"))
     folder = order.folder.local
     folder.mkdir(parents=True)
     assert [worker._starts(order, folder) for _ in range(3)] == [1, 2, 3]
     (folder / "step-00000010-abc.pt").touch()
     assert [worker._starts(order, folder) for _ in range(2)] == [1, 2]
-    assert worker._starts(replace(order, session="another"), folder) == 1
+    assert worker._starts(replace(order, driver="another"), folder) == 1
+
+
+def test_deaths_are_counted_node_by_node_since_nodes_die_too(tiny, tmp_path):
+    """A trial that breaks its worker does so again on the same node; one that loses its nodes is not to blame."""
+    order = order_of(str(tmp_path), tiny(experiment="e1"))
+    folder = order.folder.local
+    folder.mkdir(parents=True)
+    there, elsewhere = replace(order, node="one"), replace(order, node="two")
+    assert [worker._starts(one, folder) for one in (there, elsewhere, there, elsewhere, there)] == [1, 1, 2, 2, 3]
 
 
 def test_trials_that_differ_in_how_they_predict_are_trained_once(tiny, tmp_path, monkeypatch):
