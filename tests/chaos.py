@@ -36,7 +36,7 @@ OF_A_RUN = {"seconds", "train_seconds", "evaluate_seconds", "gpu_seconds", "star
 OF_A_CLOCK = {"step_seconds", "idle_share"}  # curves that tell of the machine
 DISK = "600m"
 WEIGHTS = {"worker": 4, "driver": 2, "node": 2, "silence": 2, "drain": 2, "session": 1, "head": 1}  # of faults
-START_TRIES = 3
+START_TRIES = 6
 PAUSE = (5.0, 12.0)  # seconds between two faults
 
 
