@@ -40,6 +40,7 @@ def process_group(tmp_path):
 
 
 @pytest.mark.usefixtures("process_group")
+@pytest.mark.slow
 def test_a_trial_is_run_by_nnunetv2_and_resumed_after_a_stop(tmp_path, monkeypatch, caplog):
     caplog.set_level("INFO")
     monkeypatch.delenv("nnUNet_raw", raising=False)
