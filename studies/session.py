@@ -230,43 +230,43 @@ def _ray(address: str | None):
     if ray.is_initialized():
         yield
         return
-    try:
-        if address:
-            _check_answers(address)
-            env = {"env_vars": ENVIRONMENT | JOINED}
-            ray.init(address=address, logging_level="error", log_to_driver=False, runtime_env=env)
-        else:  # reached from this machine alone
-            ray.init(
-                resources={DRIVER: 10_000},
-                include_dashboard=False,
-                logging_level="error",
-                log_to_driver=False,
-                _node_ip_address="127.0.0.1",
-            )
-    except ConnectionError as error:
-        raise UserError(
-            f"no Ray cluster at {address} ({error}): give --address HOST:PORT of a head that runs"
-        ) from error
-    except Exception as error:  # of which Ray has no kind of its own
-        if "timed out during startup" not in str(error):
-            raise
-        raise UserError(
-            "Ray did not start within half a minute, since this machine is too busy: try again later"
-        ) from error
+    _join(ray, address) if address else _start(ray)
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def _check_answers(address: str) -> None:
-    """Ray itself waits for minutes. Raises ConnectionError."""
+def _join(ray, address: str) -> None:
+    """Raises UserError if no cluster is there; at once where nothing listens, for which Ray itself waits for minutes."""
     host, _, port = address.rpartition(":")
-    if port.isdecimal():
-        try:
-            socket.create_connection((host, int(port)), timeout=10).close()
-        except OSError as error:
-            raise ConnectionError(error) from error
+    try:
+        if port.isdecimal() and "://" not in address:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        env = {"env_vars": ENVIRONMENT | JOINED}
+        ray.init(address=address, logging_level="error", log_to_driver=False, runtime_env=env)
+    except (ConnectionError, TimeoutError, socket.gaierror) as error:
+        raise UserError(
+            f"no Ray cluster at {address} ({error}): give --address HOST:PORT of a head that runs"
+        ) from error
+
+
+def _start(ray) -> None:
+    """A Ray that is reached from this machine alone. Raises UserError if the machine is too busy for it."""
+    try:
+        ray.init(
+            resources={DRIVER: 10_000},
+            include_dashboard=False,
+            logging_level="error",
+            log_to_driver=False,
+            _node_ip_address="127.0.0.1",
+        )
+    except Exception as error:  # of which Ray has no kind of its own
+        if "timed out during startup" not in str(error):
+            raise
+        raise UserError(
+            "Ray did not start within half a minute, since this machine is too busy: try again later"
+        ) from error
 
 
 @contextlib.contextmanager

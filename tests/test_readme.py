@@ -54,6 +54,17 @@ def test_fingerprints_are_told(command, tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [line for line in COMMANDS if line.split()[1] == "bench"])
+def test_the_machine_is_measured(command, tmp_path, monkeypatch):
+    """Quickly, at 16 px."""
+    monkeypatch.chdir(tmp_path)
+    words = [*shlex.split(command)[1:], "--size", "16", "--batch", "2", "--rounds", "3"]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 0, result.output
+    assert {path.name for path in tmp_path.iterdir()} == {"bench.parquet", "bench.html"}
+
+
 def test_every_other_command_reads_a_study():
     on_data = ("run", "plan", "data", "fingerprint", "recommend", "bench")
     others = [shlex.split(line)[1] for line in COMMANDS if shlex.split(line)[1] not in on_data]
