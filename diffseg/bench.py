@@ -24,6 +24,7 @@ from diffseg import data
 from diffseg.batches import Batches
 from diffseg.config import Config
 from diffseg.diffusion.samplers import SAMPLERS
+from diffseg.execution import autocast, for_inference, for_training, inference_layout, training_layout
 from diffseg.experiments import task
 from diffseg.inference import predictions
 from diffseg.networks.blocks import Attention
@@ -129,52 +130,59 @@ def peak(kind: str, precision: str) -> float:
 
 def training_steps(config: Config, device: torch.device, compiled: bool) -> Contest:
     """A step on a batch that is there already: forward, backward, clipping, optimiser; and of EnsemDiff by MONAI's inferer."""
-    ways, precisions = _ways(config, device, compiled, lambda network, mixed: _step(config, network, device, mixed))
+
+    def form(config: Config) -> Callable[[], None]:
+        network = fresh(config).to(device, memory_format=training_layout(config, device))
+        return _step(config, network, for_training(network, config, device), device)
+
+    ways = {way: form(config.with_leaves(leaves)) for way, leaves in _forms(compiled).items()}
+    network = plain(fresh(config)).to(device)
+    ways["plain transcription"] = _step(config.with_leaves(FLOAT32), network, network, device)
     if config.network.name == "ensemdiff":
         ways["MONAI"] = monai_step(config, device)
-    return _counted("training step", config, ways, precisions)
+    return _counted("training step", config, ways)
 
 
 def evaluations(config: Config, device: torch.device, compiled: bool) -> Contest:
     """One evaluation of the network, as each step of sampling takes; and of EnsemDiff by MONAI's."""
     x, t, image = _inputs(config, device)
 
-    def call(network: nn.Module, mixed: bool) -> Callable[[], object]:
-        network = network.eval()
+    def form(config: Config, network: nn.Module | None = None) -> Callable[[], None]:
+        network = (network or fresh(config)).eval().to(device, memory_format=inference_layout(config, device))
+        network = for_inference(network, config, device, calls=1)
 
         def evaluate() -> None:
-            with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+            with torch.inference_mode(), autocast(config, device):
                 network(x, t, image)
 
         return evaluate
 
-    ways, precisions = _ways(config, device, compiled, call)
+    ways = {way: form(config.with_leaves(leaves)) for way, leaves in _forms(compiled).items()}
+    ways["plain transcription"] = form(config.with_leaves(FLOAT32), plain(fresh(config)))
     if config.network.name == "ensemdiff":
         ways["MONAI"] = monai_evaluation(config, device)
-    return _counted("network evaluation", config, ways, precisions)
+    return _counted("network evaluation", config, ways)
 
 
-def _ways(config: Config, device: torch.device, compiled: bool, call: Callable) -> tuple[dict, dict[str, str]]:
-    """(what call(network, in bf16?) makes of the network in every form, the precisions of those that are not float32).
-
-    The plain transcription has attention as published: explicit weights, softmax in float32.
-    """
-    layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format  # as training has it
-    network, other = (fresh(config).to(device, memory_format=layout) for _ in range(2))
-    forms = {"diffseg": network, "plain transcription": plain(fresh(config).to(device)), "bf16": other}
-    for precision in ("float32", "bf16") if compiled else ():
-        last = fresh(config).to(device, memory_format=torch.channels_last)
-        forms[f"compiled, channels-last, {precision}"] = torch.compile(last)
-    precisions = {way: "bf16" for way in forms if way.endswith("bf16")}
-    return {way: call(form, way in precisions) for way, form in forms.items()}, precisions
+FLOAT32 = {"training.precision": "float32", "training.compile": False}
 
 
-def _counted(subject: str, config: Config, ways: dict, precisions: dict[str, str]) -> Contest:
+def _forms(compiled: bool) -> dict[str, dict]:
+    """What a network is computed in, of which the first is what the others are compared with; all in the layout that we give it."""
+    forms = {"diffseg": FLOAT32, "bf16": FLOAT32 | {"training.precision": "bf16"}}
+    if compiled:
+        forms |= {f"compiled {way}": leaves | {"training.compile": True} for way, leaves in forms.items()}
+        forms["compiled"] = forms.pop("compiled diffseg")
+    return forms
+
+
+def _counted(subject: str, config: Config, ways: dict) -> Contest:
     """With the operations of a call, which the first way shows."""
     with FlopCounterMode(display=False) as counter:
         next(iter(ways.values()))()
     batch = config.training.batch
     detail = f"{config.data.size} px, batch {batch}"
+    precisions = {way: "bf16" for way in ways if way.endswith("bf16")}
     return Contest(subject, _named(config), detail, ways, batch, counter.get_total_flops(), precisions)
 
 
@@ -324,14 +332,15 @@ def _inputs(config: Config, device: torch.device) -> tuple[torch.Tensor, torch.T
     return torch.randn_like(masks), torch.arange(len(masks), device=device), images
 
 
-def _step(config: Config, network: nn.Module, device: torch.device, mixed: bool) -> Callable[[], None]:
+def _step(config: Config, network: nn.Module, called: nn.Module, device: torch.device) -> Callable[[], None]:
+    """called: the network, compiled or not."""
     objective, optimiser = task(config), _optimiser(config, network)
     images, masks = _batch(config, device)
     draw = partial(generator, device, config.seed, "bench")
 
     def step() -> None:
-        with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
-            loss = objective.loss(network, images, masks, draw())
+        with autocast(config, device):
+            loss = objective.loss(called, images, masks, draw())
         _descend(loss, network, optimiser)
 
     return step

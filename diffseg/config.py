@@ -284,8 +284,8 @@ class Training(Section):
     decay_steps: PositiveInt | None = None                # it falls over so many last steps; all after the warm-up if None
     clip: Positive | None = None                          # largest norm of the gradient
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.9999     # decay per step, warmed up as (1 + n)/(10 + n); 0: no EMA
-    precision: Literal["float32", "bf16"] = "float32"     # bf16: autocast, on GPUs and on processors that compute in it
-    compile: bool = False                                 # torch.compile: a minute or two at the start, then faster steps
+    precision: Literal["float32", "bf16"] = "bf16"        # bf16: autocast where the device computes in it, else float32
+    compile: bool | None = None                           # torch.compile; None: of training, where it has been seen to pay
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.0 # E1: share of the images that first finds the number of epochs
     snapshots: tuple[Fraction, ...] = (0.75, 1.0)         # shares of the steps at which errors over t are measured
     evaluations: tuple[Fraction, ...] = ()                # E1, E2: shares of the steps at which test images are segmented

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from diffseg.config import Config
 from diffseg.data.arrays import scaled_size
 from diffseg.data.splits import Split
 from diffseg.diffusion.effective import effective_weight
+from diffseg.execution import autocast, for_inference
 from diffseg.experiments import Denoising, task
 from diffseg.parallel import is_out_of_memory
 from diffseg.randomness import generator
@@ -41,7 +42,20 @@ class _Canvas:
     sums: torch.Tensor  # [members, H, W]
     weights: torch.Tensor  # [members, H, W]
     evaluations: torch.Tensor  # of the network, of all tiles and members, []
-    tiles: list[tuple[int, int]] = field(default_factory=list)
+    tiles: list[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """A part of an image, seen by one member of the ensemble."""
+
+    canvas: _Canvas
+    member: int
+    corner: tuple[int, int]  # top, left
+
+    @property
+    def of(self) -> tuple[int, int]:
+        return self.canvas.index, self.member
 
 
 def predictions(
@@ -52,18 +66,31 @@ def predictions(
     on_batch is called between batches and may raise to stop. Every member's noise is drawn for the whole image from
     (seed, image, member, step), so results do not depend on the batch size, and overlapping tiles see the same noise.
     """
-    inference, size = config.inference, config.data.size
-    network = faster(network, config)
+    inference, size, batch = config.inference, config.data.size, config.inference.batch
+    steps = inference.steps if config.experiment == "e2" else 1
+    calls = len(split.names) * inference.ensemble * steps / batch
+    whole = for_inference(network, config, split.device, calls)
     pending: list[_Canvas] = []
+    tiles: list[_Tile] = []  # of them, those that are still to be predicted
     for index, (height, width) in enumerate(split.sizes.tolist()):
         blank = torch.zeros(inference.ensemble, height, width, device=split.device)
         none = torch.zeros((), device=split.device)
-        pending.append(_Canvas(index, blank, blank.clone(), none, corners(height, width, size, inference.overlap)))
-        units = sum(len(canvas.tiles) * inference.ensemble for canvas in pending)
-        if units >= inference.batch or index == len(split.names) - 1:
-            _fill(network, split, config, pending, on_batch)
-            yield from (_merged(canvas, split, config) for canvas in pending)
-            pending = []
+        canvas = _Canvas(index, blank, blank.clone(), none, corners(height, width, size, inference.overlap))
+        pending.append(canvas)
+        tiles += [_Tile(canvas, member, corner) for member in range(inference.ensemble) for corner in canvas.tiles]
+        while len(tiles) >= batch or (tiles and index == len(split.names) - 1):
+            on_batch()
+            try:
+                _fill(whole if len(tiles) >= inference.batch == batch else network, split, config, tiles[:batch])
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or batch == 1:
+                    raise
+                batch //= 2
+                log.warning("out of memory: from now on %d tiles at once", batch)
+                continue
+            tiles = tiles[batch:]
+        while pending and not (tiles and tiles[0].canvas is pending[0]):
+            yield _merged(pending.pop(0), split, config)
 
 
 def corners(height: int, width: int, size: int, overlap: float) -> list[tuple[int, int]]:
@@ -86,7 +113,7 @@ def errors_over_t(
     come in turn, again if they are fewer. The pairs are the same at all levels, so that the curve is smooth. weight is the
     effective weight of the noise level in training.
     """
-    experiment, network = task(config), faster(network, config)
+    experiment = task(config)
     assert isinstance(experiment, Denoising)
     count, device = config.inference.timestep_images, split.device
     which = torch.arange(count, device=device) % len(split.names)
@@ -112,81 +139,43 @@ def errors_over_t(
     return [dict(zip(("t", "log_snr", *ERRORS, "weight"), row, strict=True)) for row in columns.tolist()]
 
 
-def autocast(config: Config, device: torch.device) -> torch.autocast:
-    """bf16 where the configuration asks for it and the device computes in it; float32 elsewhere."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=config.training.precision == "bf16" and has_bf16(device))
-
-
-def faster(network: nn.Module, config: Config) -> nn.Module:
-    """The network compiled, if the configuration asks for it; its weights are the same tensors."""
-    return torch.compile(network) if config.training.compile else network
-
-
-def has_bf16(device: torch.device) -> bool:
-    """GPUs have it, and processors with AVX-512 BF16 or AMX; on others it is slower than float32."""
-    if device.type == "cpu":
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return device.type == "cuda"
-
-
 @torch.inference_mode()
-def _fill(network, split: Split, config: Config, canvases: list[_Canvas], on_batch: Callable) -> None:
-    """Predict every tile of every member of the canvases' images."""
+def _fill(network, split: Split, config: Config, tiles: list[_Tile]) -> None:
+    """Predict tiles in one batch."""
     size, device = config.data.size, split.device
     window = _window(size, device)
-    units = [
-        (canvas, member, tile)
-        for canvas in canvases
-        for member in range(config.inference.ensemble)
-        for tile in canvas.tiles
-    ]
-    first, batch = 0, config.inference.batch
-    while first < len(units):
-        on_batch()
-        chunk = units[first : first + batch]
-        turned = config.inference.augment == "symmetries"
-        seen = [(canvas.index, *tile, member % 8 if turned else 0) for canvas, member, tile in chunk]
-        distinct = {view: number for number, view in enumerate(dict.fromkeys(seen))}  # members often see the same
-        index, top, left, view = torch.tensor(list(distinct), device=device).unbind(1)
-        images = symmetry(split.windows(index, torch.stack([top, left], 1), size)[0], view)
-        which = torch.tensor([distinct[one] for one in seen], device=device)
-        noise = _Noise(split, config, chunk)
-        try:
-            with autocast(config, device):
-                probabilities, evaluations = task(config).predict(network, split.inputs(images), noise, which)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or batch == 1:
-                raise
-            batch //= 2
-            log.warning("out of memory: from now on %d tiles at once", batch)
-            continue
-        first += len(chunk)
-        probabilities = symmetry(probabilities, view[which], inverse=True)
-        for (canvas, member, (top, left)), tile, count in zip(chunk, probabilities, evaluations, strict=True):
-            canvas.evaluations += count
-            canvas.sums[member, top : top + size, left : left + size] += window * tile[0]
-            canvas.weights[member, top : top + size, left : left + size] += window
+    turned = config.inference.augment == "symmetries"
+    seen = [(tile.canvas.index, *tile.corner, tile.member % 8 if turned else 0) for tile in tiles]
+    distinct = {view: number for number, view in enumerate(dict.fromkeys(seen))}  # members often see the same
+    index, top, left, view = torch.tensor(list(distinct), device=device).unbind(1)
+    images = symmetry(split.windows(index, torch.stack([top, left], 1), size)[0], view)
+    which = torch.tensor([distinct[one] for one in seen], device=device)
+    with autocast(config, device):
+        noise = _Noise(split, config, tiles)
+        probabilities, evaluations = task(config).predict(network, split.inputs(images), noise, which)
+    probabilities = symmetry(probabilities, view[which], inverse=True)
+    for tile, probability, count in zip(tiles, probabilities, evaluations, strict=True):
+        canvas, (top, left) = tile.canvas, tile.corner
+        canvas.evaluations += count
+        canvas.sums[tile.member, top : top + size, left : left + size] += window * probability[0]
+        canvas.weights[tile.member, top : top + size, left : left + size] += window
 
 
 class _Noise:
-    """Calling it with k gives the k-th noise [B, 1, S, S] of a chunk of tiles: windows of whole-image noise maps."""
+    """Calling it with k gives the k-th noise [B, 1, S, S] of tiles: windows of whole-image noise maps."""
 
-    def __init__(self, split: Split, config: Config, chunk: list):
-        self.split, self.config, self.chunk = split, config, chunk
+    def __init__(self, split: Split, config: Config, tiles: list[_Tile]):
+        self.split, self.config, self.tiles = split, config, tiles
 
     def __call__(self, k: int) -> torch.Tensor:
         size, device, maps = self.config.data.size, self.split.device, {}
-        for canvas, member, _ in self.chunk:
-            if (canvas.index, member) not in maps:
-                draw = generator(device, self.config.seed, "sample", self.split.names[canvas.index], member, k)
-                shape = canvas.sums.shape[1:]
-                maps[canvas.index, member] = torch.randn(shape, generator=draw, device=device)
-        return torch.stack(
-            [
-                maps[canvas.index, member][None, top : top + size, left : left + size]
-                for canvas, member, (top, left) in self.chunk
-            ]
-        )
+        for tile in self.tiles:
+            if tile.of not in maps:
+                name, shape = self.split.names[tile.canvas.index], tile.canvas.sums.shape[1:]
+                draw = generator(device, self.config.seed, "sample", name, tile.member, k)
+                maps[tile.of] = torch.randn(shape, generator=draw, device=device)
+        corners = [(tile.of, *tile.corner) for tile in self.tiles]
+        return torch.stack([maps[of][None, top : top + size, left : left + size] for of, top, left in corners])
 
 
 def _window(size: int, device: torch.device) -> torch.Tensor:

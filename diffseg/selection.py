@@ -9,8 +9,8 @@ from diffseg.batches import one_rater, random_corners
 from diffseg.config import Config
 from diffseg.data.splits import Split
 from diffseg.errors import DataError
+from diffseg.execution import autocast
 from diffseg.experiments import task
-from diffseg.inference import autocast
 from diffseg.parallel import ALONE, Workers
 from diffseg.randomness import generator
 from diffseg.training import Hooks, State, start, train

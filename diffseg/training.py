@@ -16,8 +16,8 @@ from diffseg.batches import Batches
 from diffseg.config import Config, Training
 from diffseg.data.splits import Split
 from diffseg.errors import Diverged, Pruned, Stopped, UserError
+from diffseg.execution import autocast, for_training, inference_layout, training_layout
 from diffseg.experiments import build_network, task
-from diffseg.inference import autocast, faster
 from diffseg.parallel import ALONE, Workers, is_out_of_memory, normalises_over_batches
 from diffseg.randomness import generator, seed_of
 
@@ -86,9 +86,9 @@ def start(config: Config, folder: Path, device: torch.device, workers: Workers =
         raise UserError(
             f"{config.network.name} normalises over batches, which {workers.count} workers would split: give --workers 1"
         )
-    last = device.type == "cuda" or config.training.compile  # the layout that convolutions like best there
-    network = network.to(device, memory_format=torch.channels_last if last else torch.contiguous_format).train()
     average = copy.deepcopy(network).requires_grad_(False).eval()
+    network = network.to(device, memory_format=training_layout(config, device)).train()
+    average = average.to(device, memory_format=inference_layout(config, device))
     training = config.training
     optimiser = OPTIMISERS[training.optimiser](
         network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, fused=True
@@ -119,7 +119,7 @@ def train(
     """
     training, device = config.training, split.device
     batches, objective = Batches(split, config), task(config)
-    network = faster(state.network, config)
+    network = for_training(state.network, config, device)
     losses = torch.zeros(training.log_every, device=device)  # read only when logged: no host sync inside the step
     logged, clock = state.step, time.perf_counter()
     state.network.train()

@@ -18,6 +18,7 @@ from diffseg.batches import random_corners
 from diffseg.config import Config
 from diffseg.data import Dataset, Split
 from diffseg.errors import Pruned, Stopped, UserError
+from diffseg.execution import compiles, precision
 from diffseg.experiments import task
 from diffseg.fingerprint import fingerprint
 from diffseg.fingerprint import rows as fingerprint_rows
@@ -86,7 +87,7 @@ def run(
     if config.experiment == "e3":
         rows["fingerprints"] = fingerprint_rows(fitted.timesteps, place.dataset.digest, config)
     outcome = _outcome(fitted, place.dataset, device, rows, evaluate_seconds=time.perf_counter() - clock)
-    return replace(outcome, trial=outcome.trial | knots)
+    return replace(outcome, trial=outcome.trial | knots | _execution(config, device))
 
 
 def _place(
@@ -286,6 +287,14 @@ def _example(prediction: Prediction, raters: torch.Tensor, test: Split) -> list[
     return [
         {"image": test.names[prediction.index], "kind": kind, "png": _png(pixels)} for kind, pixels in pictures.items()
     ]
+
+
+def _execution(config: Config, device: torch.device) -> dict:
+    """What the network was trained in, on this device."""
+    if config.network.name == "nnunet":  # which decides itself
+        return {}
+    compiled = compiles(config, device, config.training.steps)
+    return {"precision": precision(config, device), "compiled": compiled}
 
 
 def _png(pixels: torch.Tensor) -> bytes:

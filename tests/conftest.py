@@ -27,6 +27,7 @@ TINY = {
     "training.steps": 6,
     "training.batch": 4,
     "training.learning_rate": 1e-3,
+    "training.precision": "float32",
     "training.log_every": 2,
     "training.checkpoint_every": 3,
     "inference.steps": 2,

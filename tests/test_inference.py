@@ -69,6 +69,16 @@ def test_predictions_do_not_depend_on_the_batch_size(experiment, sampler, settle
             assert p.evaluations == (1 if experiment == "e1" else 6) or (settled and p.evaluations < 6)
 
 
+def test_batches_are_whole_across_images_but_for_the_last(tiny):
+    config = tiny(inference__ensemble=5, inference__batch=4, inference__steps=1)
+    network, sizes = trained(config), []
+    network.register_forward_hook(lambda module, inputs, output: sizes.append(len(inputs[0])))
+    images = [torch.zeros(channels, 16, 16, dtype=torch.uint8) for channels in (3, 1)]
+    three = split_of(images[:1] * 3, images[1:] * 3)
+    assert [found.index for found in predictions(network, three, config)] == [0, 1, 2]
+    assert sizes == [4, 4, 4, 3]
+
+
 def test_members_differ_and_their_mean_and_deviation_are_those_of_the_ensemble(tiny):
     config = tiny(inference__ensemble=4)
     (one, *_) = predictions(trained(config), split(), config)

@@ -1,0 +1,87 @@
+"""How a network is computed on a device: precision, memory layout, compiled or not. `diffseg bench` measures what each brings."""
+
+import os
+import shutil
+import sysconfig
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from diffseg.config import Config
+from diffseg.errors import UserError
+
+COMPILED_FROM = 5000  # calls of a network, which repay the minute or two that compiling takes
+
+
+def precision(config: Config, device: torch.device) -> str:
+    """float32 or bf16: what the device computes a configuration in."""
+    return config.training.precision if has_bf16(device) else "float32"
+
+
+def autocast(config: Config, device: torch.device) -> torch.autocast:
+    """bf16 where the configuration asks for it and the device computes in it; float32 elsewhere."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision(config, device) == "bf16")
+
+
+def has_bf16(device: torch.device) -> bool:
+    """GPUs since Ampere have it, and processors with AVX-512 BF16 or AMX; on others it is slower than float32."""
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def compiles(config: Config, device: torch.device, calls: float) -> bool:
+    """Whether a network that is called so often on whole batches is compiled: as the configuration says, or, if it leaves that
+    open, where it has been seen to pay, on processors that compute in bf16, from COMPILED_FROM calls on.
+
+    Raises UserError if the configuration asks for what the machine has no compiler for.
+    """
+    wanted = config.training.compile
+    if wanted is None:
+        pays = device.type == "cpu" and precision(config, device) == "bf16" and calls >= COMPILED_FROM
+        return pays and _has_compiler()
+    if wanted and not _has_compiler():
+        raise UserError(
+            "training.compile=true needs a C++ compiler and Python's headers, which this machine lacks: install g++ and "
+            "python3-dev, or leave the setting out"
+        )
+    return wanted
+
+
+def _has_compiler() -> bool:
+    """What torch.compile's own kernels are built with."""
+    headers = Path(sysconfig.get_path("include"), "Python.h")
+    return bool(shutil.which(os.environ.get("CXX", "g++"))) and headers.exists()
+
+
+def training_layout(config: Config, device: torch.device) -> torch.memory_format:
+    """What convolutions like best: channels last on GPUs and in compiled networks."""
+    last = device.type == "cuda" or compiles(config, device, config.training.steps)
+    return torch.channels_last if last else torch.contiguous_format
+
+
+def inference_layout(config: Config, device: torch.device) -> torch.memory_format:
+    """What convolutions like best: channels last but in bf16 on processors."""
+    last = device.type == "cuda" or precision(config, device) == "float32"
+    return torch.channels_last if last else torch.contiguous_format
+
+
+def for_training(network: nn.Module, config: Config, device: torch.device) -> nn.Module:
+    """The network, compiled where that pays; its weights are the same tensors.
+
+    A graph a batch size, so that a resumed training computes by the same graphs.
+    """
+    return torch.compile(network, dynamic=False) if compiles(config, device, config.training.steps) else network
+
+
+def for_inference(network: nn.Module, config: Config, device: torch.device, calls: float) -> nn.Module:
+    """The network for whole batches, compiled where that pays for so many calls; its weights are the same tensors.
+
+    Not where samples that have settled leave their batch: a graph for all sizes takes minutes to compile.
+    """
+    return (
+        torch.compile(network, dynamic=False)
+        if not config.inference.settled and compiles(config, device, calls)
+        else network
+    )

@@ -1,0 +1,71 @@
+"""What a network is computed in: by the configuration, the device and how much there is to compute."""
+
+import pytest
+import torch
+
+from diffseg import execution
+from diffseg.errors import UserError
+from diffseg.execution import COMPILED_FROM, compiles, inference_layout, precision, training_layout
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A processor that computes in bf16 or does not, with a compiler or without."""
+
+    def made(bf16: bool = True, compiler: bool = True) -> torch.device:
+        monkeypatch.setattr(execution, "has_bf16", lambda device: bf16)
+        monkeypatch.setattr(execution, "_has_compiler", lambda: compiler)
+        return CPU
+
+    return made
+
+
+@pytest.mark.parametrize(("asked", "bf16", "found"), [
+    ("bf16", True, "bf16"), ("bf16", False, "float32"), ("float32", True, "float32"), ("float32", False, "float32"),
+])  # fmt: skip
+def test_bf16_is_computed_in_where_it_is_asked_for_and_the_device_has_it(asked, bf16, found, tiny, machine):
+    config, device = tiny(training__precision=asked), machine(bf16)
+    assert precision(config, device) == found
+    with execution.autocast(config, device):
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype == {"bf16": torch.bfloat16, "float32": torch.float32}[found]
+
+
+class TestWhatIsCompiled:
+    def test_where_nothing_is_said_it_is_long_computing_in_bf16_on_processors(self, tiny, machine):
+        config = tiny(training__precision="bf16")
+        assert compiles(config, machine(), COMPILED_FROM)
+        assert not compiles(config, machine(), COMPILED_FROM - 1)
+        assert not compiles(config, machine(bf16=False), COMPILED_FROM)
+        assert not compiles(config, machine(compiler=False), COMPILED_FROM)
+        assert not compiles(tiny(training__precision="float32"), machine(), COMPILED_FROM)
+        assert not compiles(config, torch.device("cuda"), COMPILED_FROM)
+
+    def test_the_configuration_has_the_last_word(self, tiny, machine):
+        assert compiles(tiny(training__compile=True), machine(bf16=False), 1)
+        long = {"training__precision": "bf16", "training__steps": COMPILED_FROM}
+        assert not compiles(tiny(training__compile=False, **long), machine(), COMPILED_FROM)
+
+    def test_without_a_compiler_it_is_refused_in_a_sentence(self, tiny, machine):
+        with pytest.raises(UserError, match="install g\\+\\+"):
+            compiles(tiny(training__compile=True), machine(compiler=False), 1)
+
+    def test_samples_that_leave_their_batch_are_not(self, tiny, machine):
+        network = torch.nn.Identity()
+        config, device = tiny(training__compile=True), machine()
+        assert execution.for_inference(network, config, device, 1) is not network
+        settled = config.with_leaves({"inference.settled": 3})
+        assert execution.for_inference(network, settled, device, 1) is network
+
+
+def test_layouts_are_those_that_were_measured_to_be_fast(tiny, machine):
+    last, first = torch.channels_last, torch.contiguous_format
+    device = machine()
+    full, half = tiny(training__precision="float32"), tiny(training__precision="bf16")
+    assert (training_layout(full, device), inference_layout(full, device)) == (first, last)
+    assert (training_layout(half, device), inference_layout(half, device)) == (first, first)
+    assert training_layout(tiny(training__compile=True), device) == last
+    for layout in (training_layout, inference_layout):
+        assert layout(half, torch.device("cuda")) == last
