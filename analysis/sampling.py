@@ -24,10 +24,11 @@ def by_evaluations(tables: Tables) -> pd.DataFrame:
     trials = trials[trials.groupby("trained")["trial"].transform("size") > 1]
     if trials.empty:
         return pd.DataFrame()
+    settled = trials.get("config_inference_settled", pd.Series(0, trials.index))  # no column if none of them was to settle
     trials = trials.assign(
         sampler=trials["config_inference_sampler"],
         ensemble=trials["config_inference_ensemble"],
-        settled=trials["config_inference_settled"].fillna(0).astype(int),
+        settled=settled.fillna(0).astype(int),
         sampled=trials["config_inference_steps"],
     )
     found = [_differences(alike) for _, alike in trials.groupby(["study", "dataset", "network"], sort=False)]

@@ -66,6 +66,13 @@ def test_the_report_has_the_chart(ledger, tmp_path):
     assert "network evaluations an image" in write([ledger], tmp_path / "report.html").read_text()
 
 
+def test_where_no_sample_was_to_end_early_none_has(tmp_path):
+    ledger = Ledger(str(tmp_path), "unsettled")
+    trials = tuple(write_trial(ledger, ways, 0) for ways in WAYS if not ways[-1])
+    ledger.define(Study("unsettled", trials, {}).definition())
+    assert list(by_evaluations(tables.load([ledger]))["settled"]) == [0] * len(trials)
+
+
 def test_trials_that_share_no_training_make_no_chart(tmp_path):
     ledger = Ledger(str(tmp_path), "apart")
     trials = tuple(write_trial(ledger, ways, 0, trained=str(k)) for k, ways in enumerate(WAYS))
