@@ -57,6 +57,7 @@ def measure(contest: Contest, rounds: int, device: torch.device) -> list[dict]:
     """All ways in turns, `rounds` times: the rows of `told`."""
     seconds: dict[str, list[float]] = {way: [] for way in contest.ways}
     memory: dict[str, float] = {}
+    torch.compiler.reset()  # of one forward, torch keeps eight graphs, and computes eagerly what comes after
     for call in contest.ways.values() if not contest.once else ():
         call()  # what is compiled, allocated or looked up once
     for _ in range(1 if contest.once else rounds):

@@ -67,6 +67,7 @@ def test_a_table_and_a_chart_are_written(tmp_path):
     assert set(steps.index) == {"diffseg", "plain transcription", "MONAI", "bf16"}
     subjects = {
         "training step",
+        "network evaluation",
         "prediction",
         "batch",
         "IoU and Dice",

@@ -62,33 +62,45 @@ def golden(reference, name):
     }
 
 
-@pytest.mark.parametrize("name", GOLDEN)
-def test_equals_the_published_network(reference, name):
-    state, tensors = golden(reference, name)
-    kind, settings = GOLDEN[name]
+@pytest.fixture(params=GOLDEN)
+def published(request, reference):
+    """(a published tiny network in ours, its inputs, its outputs: by name)."""
+    state, tensors = golden(reference, request.param)
+    kind, settings = GOLDEN[request.param]
     network = load_published(kind, state, **settings).eval()
-    inputs = tensors["x_t"], tensors["t"], tensors["image"]
+    if request.param == "ambdiff":  # its last activation is a setting of ours
+        network.register_forward_hook(lambda module, inputs, output: output.tanh())
+    return network, [tensors[name] for name in ("x_t", "t", "image")], tensors
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_equals_the_published_network(published, layout):
+    network, inputs, expected = published
+    network = network.to(memory_format=layout)
     with torch.inference_mode():
-        output = network(*inputs)
-        if name == "ambdiff":  # its last activation is a setting of ours
-            output = output.tanh()
-        assert (output - tensors["output"]).abs().max() <= 1e-5
-        if "cal" in tensors:
+        assert (network(*inputs) - expected["output"]).abs().max() <= 1e-5
+        if "cal" in expected:
             output, mask = network(*inputs, calibration=True)
-            assert (output - tensors["output"]).abs().max() <= 1e-5
-            assert (mask - tensors["cal"]).abs().max() <= 1e-5
+            assert (output - expected["output"]).abs().max() <= 1e-5
+            assert (mask - expected["cal"]).abs().max() <= 1e-5
 
 
-@pytest.mark.parametrize("name", GOLDEN)
-def test_in_bf16_it_is_the_published_network_within_two_percent(reference, name):
+@pytest.mark.slow
+def test_compiled_it_is_the_published_network(published):
+    network, inputs, expected = published
+    torch.compiler.reset()
+    with torch.inference_mode():
+        output = torch.compile(network, dynamic=False)(*inputs)
+    assert (output - expected["output"]).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_in_bf16_it_is_the_published_network_within_two_percent(published, layout):
     """The difference's root mean square, as a share of the output's."""
-    state, tensors = golden(reference, name)
-    kind, settings = GOLDEN[name]
-    network = load_published(kind, state, **settings).eval()
+    network, inputs, expected = published
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        output = network(tensors["x_t"], tensors["t"], tensors["image"]).float()
-    output = output.tanh() if name == "ambdiff" else output
-    assert (output - tensors["output"]).square().mean() <= 0.02**2 * tensors["output"].square().mean()
+        output = network.to(memory_format=layout)(*inputs).float()
+    assert (output - expected["output"]).square().mean() <= 0.02**2 * expected["output"].square().mean()
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
