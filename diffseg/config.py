@@ -293,10 +293,13 @@ class Training(Section):
     checkpoint_every: PositiveInt = 1000                  # steps between checkpoints
 
 
+X0_STEPS = 10  # of sampling with the x0-target: more of them make IoU, ECE and GED worse (README, "How many steps")
+
+
 class Inference(Section):
     sampler: Literal["ancestral", "ddim", "dpm-solver++"] = "ancestral"
     eta: Fraction = 0.0                                   # of ddim: 0 draws no noise, 1 as much as ancestral with small variance
-    steps: PositiveInt = 1000                             # network evaluations a sample (E1 needs one)
+    steps: PositiveInt | None = None                      # network evaluations a sample; None: X0_STEPS, of others the chain's T
     settled: PositiveInt | None = None                    # end a sample whose mask has been the same for so many steps
     clip: Literal["coding", "pm1", "none"] = "coding"     # of x̂0 while sampling: to the coding's range, to ±1, or not
     ensemble: PositiveInt = 5                             # predictions an image
@@ -431,6 +434,8 @@ class Config(Section):
             unused = set(leaves) - {"threshold", "examples", "seeds"}
         if self.experiment == "e2":
             unused = {"seeds"} if self.inference.sampler == "ddim" else {"seeds", "eta"}
+            chain = self.diffusion.steps
+            leaves["steps"] = leaves["steps"] or (min(X0_STEPS, chain) if self.diffusion.target == "x0" else chain)
         if not self.training.evaluations:
             unused = {*unused, "evaluation_images"}
         leaves = {key: value for key, value in leaves.items() if key not in unused}

@@ -88,3 +88,14 @@ def test_resolving_twice_changes_nothing(tiny):
 def test_e3_and_e4_get_the_targets_of_the_paper():
     assert Config().with_leaves({"experiment": "e3"}).resolved().diffusion.target == "x0"
     assert Config().with_leaves({"experiment": "e4", "diffusion.target": "x0"}).resolved().diffusion.target == "epsilon"
+
+
+@pytest.mark.parametrize(("settings", "steps"), [
+    ({}, 1000),
+    ({"diffusion.target": "v", "diffusion.steps": 100}, 100),
+    ({"diffusion.target": "x0"}, 10),
+    ({"diffusion.target": "x0", "inference.steps": 7}, 7),
+    ({"inference.steps": 7}, 7),
+])  # fmt: skip
+def test_sampling_takes_as_many_steps_as_its_target_was_measured_to_need(settings, steps):
+    assert Config().with_leaves(settings).resolved().inference.steps == steps
