@@ -134,7 +134,7 @@ def training_steps(config: Config, device: torch.device, compiled: bool) -> Cont
 
     def form(config: Config) -> Callable[[], None]:
         network = fresh(config).to(device, memory_format=training_layout(config, device))
-        return _step(config, network, for_training(network, config, device), device)
+        return _step(config, network, for_training(network, config), device)
 
     ways = {way: form(config.with_leaves(leaves)) for way, leaves in _forms(compiled).items()}
     network = plain(fresh(config)).to(device)
@@ -150,7 +150,7 @@ def evaluations(config: Config, device: torch.device, compiled: bool) -> Contest
 
     def form(config: Config, network: nn.Module | None = None) -> Callable[[], None]:
         network = (network or fresh(config)).eval().to(device, memory_format=inference_layout(config, device))
-        network = for_inference(network, config, device, calls=1)
+        network = for_inference(network, config)
 
         def evaluate() -> None:
             with torch.inference_mode(), autocast(config, device):

@@ -67,9 +67,7 @@ def predictions(
     (seed, image, member, step), so results do not depend on the batch size, and overlapping tiles see the same noise.
     """
     inference, size, batch = config.inference, config.data.size, config.inference.batch
-    steps = inference.steps if config.experiment == "e2" else 1
-    calls = len(split.names) * inference.ensemble * steps / batch
-    whole = for_inference(network, config, split.device, calls)
+    whole = for_inference(network, config)
     pending: list[_Canvas] = []
     tiles: list[_Tile] = []  # of them, those that are still to be predicted
     for index, (height, width) in enumerate(split.sizes.tolist()):

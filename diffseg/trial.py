@@ -18,7 +18,7 @@ from diffseg.batches import random_corners
 from diffseg.config import Config
 from diffseg.data import Dataset, Split
 from diffseg.errors import Pruned, Stopped, UserError
-from diffseg.execution import compiles, precision
+from diffseg.execution import precision
 from diffseg.experiments import task
 from diffseg.fingerprint import fingerprint
 from diffseg.fingerprint import rows as fingerprint_rows
@@ -293,8 +293,7 @@ def _execution(config: Config, device: torch.device) -> dict:
     """What the network was trained in, on this device."""
     if config.network.name == "nnunet":  # which decides itself
         return {}
-    compiled = compiles(config, device, config.training.steps)
-    return {"precision": precision(config, device), "compiled": compiled}
+    return {"precision": precision(config, device)}
 
 
 def _png(pixels: torch.Tensor) -> bytes:
