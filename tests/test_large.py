@@ -23,6 +23,7 @@ def ledger(tmp_path_factory):
     return generate(tmp_path_factory.mktemp("store"), trials=240, timesteps=40, images=12)
 
 
+@pytest.mark.slow
 def test_merged_and_unmerged_studies_answer_alike(ledger):
     study = stored("generated", ledger.definition())
 

@@ -70,6 +70,7 @@ def train_all(workers, folder):
         assert workers.first or not (folder / name / str(workers.rank)).exists()
 
 
+@pytest.mark.slow
 def test_two_workers_train_as_one_does(tmp_path):
     assert together(train_all, tmp_path) == [0, 0]
     for name in SETTINGS:
