@@ -24,9 +24,8 @@ def by_evaluations(tables: Tables) -> pd.DataFrame:
     trials = trials[trials.groupby("trained")["trial"].transform("size") > 1]
     if trials.empty:
         return pd.DataFrame()
-    settled = trials.get(
-        "config_inference_settled", pd.Series(0, trials.index)
-    )  # no column if none of them was to settle
+    # There is no column if none of them was to settle.
+    settled = trials.get("config_inference_settled", pd.Series(0, trials.index))
     trials = trials.assign(
         sampler=trials["config_inference_sampler"],
         ensemble=trials["config_inference_ensemble"],

@@ -148,18 +148,19 @@ def evaluations(config: Config, device: torch.device, compiled: bool) -> Contest
     """One evaluation of the network, as each step of sampling takes; and of EnsemDiff by MONAI's."""
     x, t, image = _inputs(config, device)
 
-    def form(config: Config, network: nn.Module | None = None) -> Callable[[], None]:
-        network = (network or fresh(config)).eval().to(device, memory_format=inference_layout(config, device))
-        network = for_inference(network, config)
-
+    def call(config: Config, network: nn.Module) -> Callable[[], None]:
         def evaluate() -> None:
             with torch.inference_mode(), autocast(config, device):
                 network(x, t, image)
 
         return evaluate
 
+    def form(config: Config) -> Callable[[], None]:
+        network = fresh(config).eval().to(device, memory_format=inference_layout(config, device))
+        return call(config, for_inference(network, config))
+
     ways = {way: form(config.with_leaves(leaves)) for way, leaves in _forms(compiled).items()}
-    ways["plain transcription"] = form(config.with_leaves(FLOAT32), plain(fresh(config)))
+    ways["plain transcription"] = call(config.with_leaves(FLOAT32), plain(fresh(config)).eval().to(device))
     if config.network.name == "ensemdiff":
         ways["MONAI"] = monai_evaluation(config, device)
     return _counted("network evaluation", config, ways)
@@ -170,11 +171,9 @@ FLOAT32 = {"training.precision": "float32", "training.compile": False}
 
 def _forms(compiled: bool) -> dict[str, dict]:
     """What a network is computed in, of which the first is what the others are compared with; all in the layout that we give it."""
-    forms = {"diffseg": FLOAT32, "bf16": FLOAT32 | {"training.precision": "bf16"}}
-    if compiled:
-        forms |= {f"compiled {way}": leaves | {"training.compile": True} for way, leaves in forms.items()}
-        forms["compiled"] = forms.pop("compiled diffseg")
-    return forms
+    bf16, fast = {**FLOAT32, "training.precision": "bf16"}, {"training.compile": True}
+    forms = {"diffseg": FLOAT32, "bf16": bf16}
+    return forms | ({"compiled bf16": bf16 | fast, "compiled": FLOAT32 | fast} if compiled else {})
 
 
 def _counted(subject: str, config: Config, ways: dict) -> Contest:

@@ -57,6 +57,14 @@ class _Tile:
     def of(self) -> tuple[int, int]:
         return self.canvas.index, self.member
 
+    def add(self, probability: torch.Tensor, evaluations: torch.Tensor, window: torch.Tensor) -> None:
+        """Put what was predicted, [S, S], into its image, weighted by the window [S, S]."""
+        (top, left), size = self.corner, len(window)
+        place = self.member, slice(top, top + size), slice(left, left + size)
+        self.canvas.evaluations += evaluations
+        self.canvas.sums[place] += window * probability
+        self.canvas.weights[place] += window
+
 
 def predictions(
     network: nn.Module, split: Split, config: Config, on_batch: Callable[[], None] = lambda: None
@@ -67,7 +75,7 @@ def predictions(
     (seed, image, member, step), so results do not depend on the batch size, and overlapping tiles see the same noise.
     """
     inference, size, batch = config.inference, config.data.size, config.inference.batch
-    whole = for_inference(network, config)
+    whole, window = for_inference(network, config), _window(size, split.device)
     pending: list[_Canvas] = []
     tiles: list[_Tile] = []  # of them, those that are still to be predicted
     for index, (height, width) in enumerate(split.sizes.tolist()):
@@ -79,13 +87,16 @@ def predictions(
         while len(tiles) >= batch or (tiles and index == len(split.names) - 1):
             on_batch()
             try:
-                _fill(whole if len(tiles) >= inference.batch == batch else network, split, config, tiles[:batch])
+                used = whole if len(tiles) >= inference.batch == batch else network
+                found = _predicted(used, split, config, tiles[:batch])
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or batch == 1:
                     raise
                 batch //= 2
                 log.warning("out of memory: from now on %d tiles at once", batch)
                 continue
+            for tile, probability, count in zip(tiles[:batch], *found, strict=True):
+                tile.add(probability[0], count, window)
             tiles = tiles[batch:]
         while pending and not (tiles and tiles[0].canvas is pending[0]):
             yield _merged(pending.pop(0), split, config)
@@ -138,25 +149,19 @@ def errors_over_t(
 
 
 @torch.inference_mode()
-def _fill(network, split: Split, config: Config, tiles: list[_Tile]) -> None:
-    """Predict tiles in one batch."""
+def _predicted(network, split: Split, config: Config, tiles: list[_Tile]) -> tuple[torch.Tensor, torch.Tensor]:
+    """(foreground probability [B, 1, S, S] of tiles in one batch, network evaluations [B])."""
     size, device = config.data.size, split.device
-    window = _window(size, device)
     turned = config.inference.augment == "symmetries"
     seen = [(tile.canvas.index, *tile.corner, tile.member % 8 if turned else 0) for tile in tiles]
     distinct = {view: number for number, view in enumerate(dict.fromkeys(seen))}  # members often see the same
     index, top, left, view = torch.tensor(list(distinct), device=device).unbind(1)
     images = symmetry(split.windows(index, torch.stack([top, left], 1), size)[0], view)
     which = torch.tensor([distinct[one] for one in seen], device=device)
+    noise = _Noise(split, config, tiles)
     with autocast(config, device):
-        noise = _Noise(split, config, tiles)
         probabilities, evaluations = task(config).predict(network, split.inputs(images), noise, which)
-    probabilities = symmetry(probabilities, view[which], inverse=True)
-    for tile, probability, count in zip(tiles, probabilities, evaluations, strict=True):
-        canvas, (top, left) = tile.canvas, tile.corner
-        canvas.evaluations += count
-        canvas.sums[tile.member, top : top + size, left : left + size] += window * probability[0]
-        canvas.weights[tile.member, top : top + size, left : left + size] += window
+    return symmetry(probabilities, view[which], inverse=True), evaluations
 
 
 class _Noise:
@@ -172,8 +177,8 @@ class _Noise:
                 name, shape = self.split.names[tile.canvas.index], tile.canvas.sums.shape[1:]
                 draw = generator(device, self.config.seed, "sample", name, tile.member, k)
                 maps[tile.of] = torch.randn(shape, generator=draw, device=device)
-        corners = [(tile.of, *tile.corner) for tile in self.tiles]
-        return torch.stack([maps[of][None, top : top + size, left : left + size] for of, top, left in corners])
+        seen = [(maps[tile.of], *tile.corner) for tile in self.tiles]
+        return torch.stack([whole[None, top : top + size, left : left + size] for whole, top, left in seen])
 
 
 def _window(size: int, device: torch.device) -> torch.Tensor:

@@ -86,8 +86,8 @@ def run(
     rows = _evaluate(fitted.predictions, place.test, config) if measured else {}
     if config.experiment == "e3":
         rows["fingerprints"] = fingerprint_rows(fitted.timesteps, place.dataset.digest, config)
-    outcome = _outcome(fitted, place.dataset, device, rows, evaluate_seconds=time.perf_counter() - clock)
-    return replace(outcome, trial=outcome.trial | knots | _execution(config, device))
+    outcome = _outcome(fitted, place.dataset, config, device, rows, evaluate_seconds=time.perf_counter() - clock)
+    return replace(outcome, trial=outcome.trial | knots)
 
 
 def _place(
@@ -289,13 +289,6 @@ def _example(prediction: Prediction, raters: torch.Tensor, test: Split) -> list[
     ]
 
 
-def _execution(config: Config, device: torch.device) -> dict:
-    """What the network was trained in, on this device."""
-    if config.network.name == "nnunet":  # which decides itself
-        return {}
-    return {"precision": precision(config, device)}
-
-
 def _png(pixels: torch.Tensor) -> bytes:
     buffer, picture = io.BytesIO(), Image.fromarray(pixels.round().clamp(0, 255).cpu().numpy().astype(np.uint8))
     picture.thumbnail((EXAMPLE_SIDE, EXAMPLE_SIDE))
@@ -303,7 +296,9 @@ def _png(pixels: torch.Tensor) -> bytes:
     return buffer.getvalue()
 
 
-def _outcome(fitted: _Fitted, dataset: Dataset, device: torch.device, rows: dict, evaluate_seconds: float) -> Outcome:
+def _outcome(
+    fitted: _Fitted, dataset: Dataset, config: Config, device: torch.device, rows: dict, evaluate_seconds: float
+) -> Outcome:
     cuda = device.type == "cuda"
     trial = {
         "parameters": fitted.parameters,
@@ -317,6 +312,7 @@ def _outcome(fitted: _Fitted, dataset: Dataset, device: torch.device, rows: dict
         "resumed_seconds": fitted.resumed,
         "evaluate_seconds": evaluate_seconds,
         "peak_memory_bytes": torch.cuda.max_memory_allocated(device) if cuda else 0,
+        "precision": None if config.network.name == "nnunet" else precision(config, device),  # nnU-Net decides itself
         "device": torch.cuda.get_device_name(device) if cuda else f"cpu, {torch.get_num_threads()} threads",
     }
     return Outcome(

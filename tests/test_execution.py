@@ -1,4 +1,4 @@
-"""What a network is computed in: by the configuration, the device and how much there is to compute."""
+"""What a network is computed in: by the configuration and the device."""
 
 import pytest
 import torch
