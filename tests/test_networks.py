@@ -3,11 +3,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from diffseg.config import AmbDiff, EnsemDiff, MedSegDiff, SegDiff, SegFormer
 from diffseg.errors import ConfigError, UserError
 from diffseg.networks import NETWORKS, build, check_size, load_published
-from diffseg.networks.blocks import published_names
+from diffseg.networks.blocks import Attention, GroupNorm, Upsample, published_names
 from diffseg.networks.medsegdiff import FFParser
 
 GOLDEN = {  # settings of the small published instances, and what the published code does after the network
@@ -83,6 +84,37 @@ def test_equals_the_published_network(published, layout):
             output, mask = network(*inputs, calibration=True)
             assert (output - expected["output"]).abs().max() <= 1e-5
             assert (mask - expected["cal"]).abs().max() <= 1e-5
+
+
+def test_in_the_form_that_is_compiled_it_is_the_published_network(published, monkeypatch):
+    network, inputs, expected = published
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    with torch.inference_mode():
+        assert (network(*inputs) - expected["output"]).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("part", [GroupNorm(4, 4), GroupNorm(2, 4), Upsample(4)])
+def test_the_form_that_is_compiled_learns_the_same(part, monkeypatch):
+    part, x = part.double(), torch.randn(2, 4, 6, 5, dtype=torch.float64, requires_grad=True)
+    for parameter in part.parameters():
+        torch.nn.init.normal_(parameter)
+    if isinstance(part, GroupNorm):
+        monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)  # the precision that it computes in
+    expected, inputs = part(x), [x, *part.parameters()]
+    upstream = torch.randn_like(expected)
+    before = torch.autograd.grad(expected, inputs, upstream)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    found = part(x)
+    assert torch.allclose(found, expected, rtol=1e-10)
+    for one, other in zip(torch.autograd.grad(found, inputs, upstream), before, strict=True):
+        assert torch.allclose(one, other, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_attention_is_computed_by_a_fused_kernel(layout):
+    x = torch.randn(2, 64, 8, 8, requires_grad=True).to(memory_format=layout)
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):  # raises if it cannot be
+        Attention(64, 4)(x).sum().backward()
 
 
 @pytest.mark.slow
