@@ -285,7 +285,7 @@ class Training(Section):
     clip: Positive | None = None                          # largest norm of the gradient
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.9999     # decay per step, warmed up as (1 + n)/(10 + n); 0: no EMA
     precision: Literal["float32", "bf16"] = "bf16"        # bf16: autocast where the device computes in it, else float32
-    compile: bool = False                                 # torch.compile: a minute or two at the start, then faster steps
+    compile: bool | None = None                           # torch.compile; None: long trainings, where it has been seen to pay
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.0 # E1: share of the images that first finds the number of epochs
     snapshots: tuple[Fraction, ...] = (0.75, 1.0)         # shares of the steps at which errors over t are measured
     evaluations: tuple[Fraction, ...] = ()                # E1, E2: shares of the steps at which test images are segmented

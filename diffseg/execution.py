@@ -11,6 +11,8 @@ from torch import nn
 from diffseg.config import Config
 from diffseg.errors import UserError
 
+COMPILED_FROM = 10_000  # steps of training, in which the two minutes that compiling takes on two cores come back twice
+
 
 def precision(config: Config, device: torch.device) -> str:
     """float32 or bf16: what the device computes a configuration in."""
@@ -29,14 +31,22 @@ def has_bf16(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def compiles(config: Config) -> bool:
-    """Whether networks are compiled. Raises UserError if they are to be and the machine has no compiler for it."""
-    if config.training.compile and not _has_compiler():
+def compiles(config: Config, device: torch.device) -> bool:
+    """Whether training is compiled: as the configuration says, or, if it leaves that open, where it has been seen to pay, on
+    processors that compute in bf16, from COMPILED_FROM steps on.
+
+    Raises UserError if the configuration asks for what the machine has no compiler for.
+    """
+    wanted = config.training.compile
+    if wanted is None:
+        long = config.training.steps >= COMPILED_FROM
+        return long and device.type == "cpu" and precision(config, device) == "bf16" and _has_compiler()
+    if wanted and not _has_compiler():
         raise UserError(
             "training.compile=true needs a C++ compiler and Python's headers, which this machine lacks: install g++ and "
             "python3-dev, or leave the setting out"
         )
-    return config.training.compile
+    return wanted
 
 
 def _has_compiler() -> bool:
@@ -47,27 +57,28 @@ def _has_compiler() -> bool:
 
 def training_layout(config: Config, device: torch.device) -> torch.memory_format:
     """What convolutions like best: channels last on GPUs and in compiled networks."""
-    last = device.type == "cuda" or compiles(config)
+    last = device.type == "cuda" or compiles(config, device)
     return torch.channels_last if last else torch.contiguous_format
 
 
 def inference_layout(config: Config, device: torch.device) -> torch.memory_format:
-    """What convolutions like best: channels last but in bf16 on processors."""
-    last = device.type == "cuda" or precision(config, device) == "float32"
+    """What convolutions like best: channels last but in eager bf16 on processors."""
+    last = device.type == "cuda" or precision(config, device) == "float32" or config.training.compile
     return torch.channels_last if last else torch.contiguous_format
 
 
-def for_training(network: nn.Module, config: Config) -> nn.Module:
-    """The network, compiled if the configuration says so; its weights are the same tensors.
+def for_training(network: nn.Module, config: Config, device: torch.device) -> nn.Module:
+    """The network, compiled if `compiles`; its weights are the same tensors.
 
     A graph a batch size, so that a resumed training computes by the same graphs.
     """
-    return torch.compile(network, dynamic=False) if compiles(config) else network
+    return torch.compile(network, dynamic=False) if compiles(config, device) else network
 
 
-def for_inference(network: nn.Module, config: Config) -> nn.Module:
-    """The network for whole batches, compiled if the configuration says so; its weights are the same tensors.
+def for_inference(network: nn.Module, config: Config, device: torch.device) -> nn.Module:
+    """The network for whole batches, compiled if the configuration asks for it; its weights are the same tensors.
 
     Not where samples that have settled leave their batch: a graph for all sizes takes minutes to compile.
     """
-    return torch.compile(network, dynamic=False) if compiles(config) and not config.inference.settled else network
+    asked = config.training.compile and compiles(config, device)
+    return torch.compile(network, dynamic=False) if asked and not config.inference.settled else network

@@ -75,7 +75,7 @@ def predictions(
     (seed, image, member, step), so results do not depend on the batch size, and overlapping tiles see the same noise.
     """
     inference, size, batch = config.inference, config.data.size, config.inference.batch
-    whole, window = for_inference(network, config), _window(size, split.device)
+    whole, window = for_inference(network, config, split.device), _window(size, split.device)
     pending: list[_Canvas] = []
     tiles: list[_Tile] = []  # of them, those that are still to be predicted
     for index, (height, width) in enumerate(split.sizes.tolist()):

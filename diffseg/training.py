@@ -119,7 +119,7 @@ def train(
     """
     training, device = config.training, split.device
     batches, objective = Batches(split, config), task(config)
-    network = for_training(state.network, config)
+    network = for_training(state.network, config, device)
     losses = torch.zeros(training.log_every, device=device)  # read only when logged: no host sync inside the step
     logged, clock = state.step, time.perf_counter()
     state.network.train()

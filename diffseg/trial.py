@@ -18,7 +18,7 @@ from diffseg.batches import random_corners
 from diffseg.config import Config
 from diffseg.data import Dataset, Split
 from diffseg.errors import Pruned, Stopped, UserError
-from diffseg.execution import precision
+from diffseg.execution import compiles, precision
 from diffseg.experiments import task
 from diffseg.fingerprint import fingerprint
 from diffseg.fingerprint import rows as fingerprint_rows
@@ -289,6 +289,13 @@ def _example(prediction: Prediction, raters: torch.Tensor, test: Split) -> list[
     ]
 
 
+def _execution(config: Config, device: torch.device) -> dict:
+    """What the network was trained in, on this device."""
+    if config.network.name == "nnunet":  # which decides itself
+        return {}
+    return {"precision": precision(config, device), "compiled": compiles(config, device)}
+
+
 def _png(pixels: torch.Tensor) -> bytes:
     buffer, picture = io.BytesIO(), Image.fromarray(pixels.round().clamp(0, 255).cpu().numpy().astype(np.uint8))
     picture.thumbnail((EXAMPLE_SIDE, EXAMPLE_SIDE))
@@ -312,7 +319,7 @@ def _outcome(
         "resumed_seconds": fitted.resumed,
         "evaluate_seconds": evaluate_seconds,
         "peak_memory_bytes": torch.cuda.max_memory_allocated(device) if cuda else 0,
-        "precision": None if config.network.name == "nnunet" else precision(config, device),  # nnU-Net decides itself
+        **_execution(config, device),
         "device": torch.cuda.get_device_name(device) if cuda else f"cpu, {torch.get_num_threads()} threads",
     }
     return Outcome(

@@ -54,7 +54,7 @@ SCHEMAS = {
         ("data_digest", pa.string()), ("scaling", pa.string()),         # JSON: how pixels became numbers, by channel
         ("seconds", pa.float64()), ("train_seconds", pa.float64()), ("evaluate_seconds", pa.float64()),
         ("gpu_seconds", pa.float64()), ("peak_memory_bytes", pa.int64()),
-        ("precision", pa.string()),                                     # float32 or bf16: what the network was trained in
+        ("precision", pa.string()), ("compiled", pa.bool_()),           # what the network was trained in, by torch.compile?
         ("device", pa.string()), ("host", pa.string()), ("git_commit", pa.string()), ("dirty", pa.bool_()),
         ("versions", pa.string()),                                      # JSON: package to version
         ("fingerprint", pa.string()),                                   # JSON: knots [log-SNR, weight] that weighed training

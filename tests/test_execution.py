@@ -5,7 +5,7 @@ import torch
 
 from diffseg import execution
 from diffseg.errors import UserError
-from diffseg.execution import compiles, inference_layout, precision, training_layout
+from diffseg.execution import COMPILED_FROM, compiles, for_inference, inference_layout, precision, training_layout
 
 CPU = torch.device("cpu")
 
@@ -33,19 +33,33 @@ def test_bf16_is_computed_in_where_it_is_asked_for_and_the_device_has_it(asked, 
     assert product.dtype == {"bf16": torch.bfloat16, "float32": torch.float32}[found]
 
 
-def test_without_a_compiler_compiling_is_refused_in_a_sentence(tiny, machine):
-    machine(compiler=False)
-    assert not compiles(tiny())
-    with pytest.raises(UserError, match="install g\\+\\+"):
-        compiles(tiny(training__compile=True))
+class TestWhatIsCompiled:
+    def test_where_nothing_is_said_it_is_long_training_in_bf16_on_processors(self, tiny, machine):
+        def long(precision="bf16", steps=COMPILED_FROM):
+            return tiny(training__compile=None, training__precision=precision, training__steps=steps)
 
+        assert compiles(long(), machine())
+        assert not compiles(long(steps=COMPILED_FROM - 1), machine())
+        assert not compiles(long(precision="float32"), machine())
+        assert not compiles(long(), machine(bf16=False))
+        assert not compiles(long(), machine(compiler=False))
+        assert not compiles(long(), torch.device("cuda"))
 
-def test_where_samples_leave_their_batch_nothing_is_compiled(tiny, machine):
-    network, config = torch.nn.Identity(), tiny(training__compile=True)
-    machine()
-    assert execution.for_inference(network, config) is not network
-    assert execution.for_inference(network, config.with_leaves({"inference.settled": 3})) is network
-    assert execution.for_inference(network, tiny()) is network
+    def test_the_configuration_has_the_last_word(self, tiny, machine):
+        assert compiles(tiny(training__compile=True), machine(bf16=False))
+        long = {"training__precision": "bf16", "training__steps": COMPILED_FROM}
+        assert not compiles(tiny(training__compile=False, **long), machine())
+
+    def test_without_a_compiler_it_is_refused_in_a_sentence(self, tiny, machine):
+        with pytest.raises(UserError, match="install g\\+\\+"):
+            compiles(tiny(training__compile=True), machine(compiler=False))
+
+    def test_predictions_are_where_it_is_asked_for_and_no_samples_leave_their_batch(self, tiny, machine):
+        network, asked = torch.nn.Identity(), tiny(training__compile=True)
+        assert for_inference(network, asked, machine()) is not network
+        assert for_inference(network, asked.with_leaves({"inference.settled": 3}), machine()) is network
+        long = tiny(training__compile=None, training__precision="bf16", training__steps=COMPILED_FROM)
+        assert for_inference(network, long, machine()) is network
 
 
 def test_layouts_are_those_that_were_measured_to_be_fast(tiny, machine):
@@ -54,6 +68,6 @@ def test_layouts_are_those_that_were_measured_to_be_fast(tiny, machine):
     full, half = tiny(training__precision="float32"), tiny(training__precision="bf16")
     assert (training_layout(full, device), inference_layout(full, device)) == (first, last)
     assert (training_layout(half, device), inference_layout(half, device)) == (first, first)
-    assert training_layout(tiny(training__compile=True), device) == last
     for layout in (training_layout, inference_layout):
+        assert layout(half.with_leaves({"training.compile": True}), device) == last
         assert layout(half, torch.device("cuda")) == last
