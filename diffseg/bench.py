@@ -4,6 +4,7 @@ Machines are shared and change their clocks, so what holds are ratios of medians
 """
 
 import copy
+import ctypes
 import gc
 import itertools
 import math
@@ -57,6 +58,7 @@ def measure(contest: Contest, rounds: int, device: torch.device) -> list[dict]:
     """All ways in turns, `rounds` times: the rows of `told`."""
     seconds: dict[str, list[float]] = {way: [] for way in contest.ways}
     memory: dict[str, float] = {}
+    _keep_freed_memory()
     torch.compiler.reset()  # of one forward, torch keeps eight graphs, and computes eagerly what comes after
     for call in contest.ways.values() if not contest.once else ():
         call()  # what is compiled, allocated or looked up once
@@ -130,11 +132,11 @@ def peak(kind: str, precision: str) -> float:
 
 
 def training_steps(config: Config, device: torch.device, compiled: bool) -> Contest:
-    """A step on a batch that is there already: forward, backward, clipping, optimiser; and of EnsemDiff by MONAI's inferer."""
+    """A step of training: batch, forward, backward, clipping, optimiser; and of EnsemDiff as MONAI's tutorials write it."""
 
     def form(config: Config) -> Callable[[], None]:
         network = fresh(config).to(device, memory_format=training_layout(config, device))
-        return _step(config, network, for_training(network, config), device)
+        return _step(config, network, for_training(network, config, device), device)
 
     ways = {way: form(config.with_leaves(leaves)) for way, leaves in _forms(compiled).items()}
     network = plain(fresh(config)).to(device)
@@ -157,7 +159,7 @@ def evaluations(config: Config, device: torch.device, compiled: bool) -> Contest
 
     def form(config: Config) -> Callable[[], None]:
         network = fresh(config).eval().to(device, memory_format=inference_layout(config, device))
-        return call(config, for_inference(network, config))
+        return call(config, for_inference(network, config, device))
 
     ways = {way: form(config.with_leaves(leaves)) for way, leaves in _forms(compiled).items()}
     ways["plain transcription"] = call(config.with_leaves(FLOAT32), plain(fresh(config)).eval().to(device))
@@ -167,13 +169,14 @@ def evaluations(config: Config, device: torch.device, compiled: bool) -> Contest
 
 
 FLOAT32 = {"training.precision": "float32", "training.compile": False}
+BF16 = {**FLOAT32, "training.precision": "bf16"}
 
 
 def _forms(compiled: bool) -> dict[str, dict]:
     """What a network is computed in, of which the first is what the others are compared with; all in the layout that we give it."""
-    bf16, fast = {**FLOAT32, "training.precision": "bf16"}, {"training.compile": True}
-    forms = {"diffseg": FLOAT32, "bf16": bf16}
-    return forms | ({"compiled bf16": bf16 | fast, "compiled": FLOAT32 | fast} if compiled else {})
+    fast = {"training.compile": True}
+    forms = {"diffseg": FLOAT32, "bf16": BF16}
+    return forms | ({"compiled bf16": BF16 | fast, "compiled": FLOAT32 | fast} if compiled else {})
 
 
 def _counted(subject: str, config: Config, ways: dict) -> Contest:
@@ -182,19 +185,42 @@ def _counted(subject: str, config: Config, ways: dict) -> Contest:
         next(iter(ways.values()))()
     batch = config.training.batch
     detail = f"{config.data.size} px, batch {batch}"
-    precisions = {way: "bf16" for way in ways if way.endswith("bf16")}
-    return Contest(subject, _named(config), detail, ways, batch, counter.get_total_flops(), precisions)
+    return Contest(subject, _named(config), detail, ways, batch, counter.get_total_flops(), _precisions(ways))
+
+
+def _precisions(ways: Collection[str]) -> dict[str, str]:
+    return {way: "bf16" for way in ways if way.endswith("bf16")}
 
 
 def samplings(config: Config, device: torch.device, images: int) -> Contest:
-    """An ensemble's prediction, what depends on the image alone being computed once, or at every step as published."""
-    network = fresh(config).to(device).eval()
+    """A prediction of a few images."""
+    return _sampled(config, {"diffseg": _sampling(config, fresh(config), device, images)}, images)
+
+
+def procedures(config: Config, device: torch.device, images: int) -> Contest:
+    """An ensemble's prediction as published, sample after sample with the whole network at every step; all samples in one
+    batch; what depends on the image alone computed once; in bf16."""
+    float32 = config.with_leaves(FLOAT32)
+    single, mixed = (config.with_leaves(leaves) for leaves in (FLOAT32 | {"inference.batch": 1}, BF16))
+    network = fresh(config)
+    ways = {
+        "published procedure": _sampling(single, Anew(plain(network)), device, images),
+        "in one batch": _sampling(float32, Anew(network), device, images),
+        "image once": _sampling(float32, network, device, images),
+        "bf16": _sampling(mixed, copy.deepcopy(network), device, images),
+    }
+    return _sampled(config, ways, images)
+
+
+def _sampling(config: Config, network: nn.Module, device: torch.device, images: int) -> Callable[[], object]:
+    network.to(device, memory_format=inference_layout(config, device)).eval()
     split = data.load(config.data, None).test.to(device).subset(torch.arange(images, device=device))
-    ways = {"diffseg": lambda: list(predictions(network, split, config))}
-    if hasattr(network, "of_image"):
-        ways = {"published procedure": lambda: list(predictions(Anew(network), split, config))} | ways
+    return lambda: list(predictions(network, split, config))
+
+
+def _sampled(config: Config, ways: dict, images: int) -> Contest:
     detail = f"{config.data.size} px, {config.inference.ensemble} members, {config.inference.steps} steps"
-    return Contest("prediction", _named(config), detail, ways, images)
+    return Contest("prediction", _named(config), detail, ways, images, precisions=_precisions(ways))
 
 
 def gathering(config: Config, device: torch.device) -> Contest:
@@ -268,7 +294,7 @@ def _predictions(name: str, size: int | None, device: torch.device) -> Iterator[
     if name in ("segdiff", "medsegdiff"):
         for steps in PUBLISHED_STEPS:
             leaves = {"inference.steps": steps, "inference.ensemble": 10}
-            yield samplings(_config(name, size, 1).with_leaves(leaves), device, images=2)
+            yield procedures(_config(name, size, 1).with_leaves(leaves), device, images=2)
     for sampler, steps in itertools.product(SAMPLERS, SAMPLED_STEPS):
         leaves = {"inference.sampler": sampler, "inference.steps": steps, "inference.ensemble": 1}
         yield samplings(_config(name, size, 1).with_leaves(leaves), device, images=8)
@@ -321,40 +347,28 @@ class Anew(nn.Module):
         return self.network(x_t, t, image, **more)
 
 
-def _batch(config: Config, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images and masks of a first training step."""
-    return Batches(data.load(config.data, None).train.to(device), config)(0)
-
-
 def _inputs(config: Config, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """A noisy mask, its timesteps and its image, of a whole batch."""
-    images, masks = _batch(config, device)
+    images, masks = Batches(data.load(config.data, None).train.to(device), config)(0)
     return torch.randn_like(masks), torch.arange(len(masks), device=device), images
 
 
 def _step(config: Config, network: nn.Module, called: nn.Module, device: torch.device) -> Callable[[], None]:
     """called: the network, compiled or not."""
-    objective, optimiser = task(config), _optimiser(config, network)
-    images, masks = _batch(config, device)
-    draw = partial(generator, device, config.seed, "bench")
+    objective, batches = task(config), Batches(data.load(config.data, None).train.to(device), config)
+    optimiser = OPTIMISERS[config.training.optimiser](network.parameters(), lr=1e-6, fused=True)
+    draw, steps = partial(generator, device, config.seed, "bench"), itertools.count()
 
     def step() -> None:
+        images, masks = batches(next(steps))
         with autocast(config, device):
             loss = objective.loss(called, images, masks, draw())
-        _descend(loss, network, optimiser)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimiser.step()
 
     return step
-
-
-def _optimiser(config: Config, network: nn.Module) -> torch.optim.Optimizer:
-    return OPTIMISERS[config.training.optimiser](network.parameters(), lr=1e-6, fused=True)
-
-
-def _descend(loss: torch.Tensor, network: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-    optimiser.step()
 
 
 def monai_network(config: Config) -> nn.Module:
@@ -376,20 +390,23 @@ def monai_network(config: Config) -> nn.Module:
 
 
 def monai_step(config: Config, device: torch.device) -> Callable[[], None]:
-    """A training step by MONAI's inferer, image and noisy mask concatenated."""
+    """A training step as MONAI's tutorials write it: its DataLoader, inferer (image and noisy mask concatenated), Adam."""
     from monai.inferers import DiffusionInferer
     from monai.networks.schedulers import DDPMScheduler
 
     net = monai_network(config).to(device)
     inferer = DiffusionInferer(DDPMScheduler(num_train_timesteps=config.diffusion.steps))
-    optimiser = _optimiser(config, net)
-    images, masks = _batch(config, device)
+    optimiser = torch.optim.Adam(net.parameters(), lr=1e-6)
+    batches = monai_batches(data.load(config.data, None).train, config, device)
 
     def step() -> None:
+        images, masks = batches()
         noise = torch.randn_like(masks)
         t = torch.randint(config.diffusion.steps, (len(masks),), device=device)
         found = inferer(2 * masks - 1, net, noise, t, condition=images, mode="concat")
-        _descend(F.mse_loss(found, noise), net, optimiser)
+        optimiser.zero_grad(set_to_none=True)
+        F.mse_loss(found, noise).backward()
+        optimiser.step()
 
     return step
 
@@ -426,6 +443,13 @@ def monai_batches(split: data.Split, config: Config, device: torch.device) -> Ca
 
 def _named(config: Config) -> str:
     return f"{config.network.name} {PRESETS[config.network.name]}"
+
+
+def _keep_freed_memory() -> None:
+    """As trials' workers do. Else the kernel clears large tensors' pages again at every step, of some ways and not of others."""
+    if platform.system() == "Linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
+        for setting in (-3, -1):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+            mallopt(setting, 2**31 - 1)
 
 
 def _wait(device: torch.device) -> None:

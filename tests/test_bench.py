@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner
+from test_inference import trained
 
 from analysis.speed import chart
 from diffseg import bench
@@ -54,6 +55,19 @@ def test_the_plain_transcription_computes_the_same(name):
     inputs = torch.randn(2, 1, 32, 32), torch.arange(2), torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         assert torch.allclose(network(*inputs), bench.plain(network)(*inputs), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["segdiff", "medsegdiff"])
+def test_the_published_procedure_and_what_is_done_faster_predict_the_same(name, monkeypatch):
+    monkeypatch.setattr(bench, "fresh", trained)  # whose last layer is not zero
+    leaves = {"inference.steps": 2, "inference.ensemble": 3, "data.test_images": 2}
+    ways = bench.procedures(bench._config(name, 32, 1).with_leaves(leaves), CPU, images=2).ways
+    assert list(ways) == ["published procedure", "in one batch", "image once", "bf16"]
+    first, *others = (call() for call in ways.values())
+    assert not torch.equal(first[0].mean, first[1].mean)
+    for way, found in zip(list(ways)[1:], others, strict=True):
+        for one, other in zip(found, first, strict=True):
+            assert torch.allclose(one.mean, other.mean, atol=0.05 if way == "bf16" else 1e-4), way
 
 
 @pytest.mark.slow
