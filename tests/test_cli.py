@@ -89,7 +89,7 @@ assert not loaded, loaded
         (["compare", "nothing"], "no study 'nothing'"),
         (["run", "paper", "--data", "isic16"], "NAME=ROOT"),
         (["report", "nothing"], "no study 'nothing'"),
-        (["run", "quickstart", "--cpus", "9999"], "no node has them"),
+        pytest.param(["run", "quickstart", "--cpus", "9999"], "no node has them", marks=pytest.mark.slow),  # starts Ray
         (["plan", "quickstart", "--cpus", "9999"], "no node has them"),
         (["run", "quickstart", "network.multipliers=[1,1,1,1,1,1,1]"], "multiple of 64"),
         (["data", "check", "isic16", "/nowhere"], "not a folder"),
