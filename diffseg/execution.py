@@ -11,7 +11,7 @@ from torch import nn
 from diffseg.config import Config
 from diffseg.errors import UserError
 
-COMPILED_FROM = 10_000  # steps of training, in which the two minutes that compiling takes on two cores come back twice
+COMPILED_FROM = 10_000  # steps of training, which repay the two to three minutes that compiling takes on two cores
 
 
 def precision(config: Config, device: torch.device) -> str:

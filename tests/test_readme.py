@@ -27,7 +27,10 @@ def test_the_quick_start_is_two_lines():
     assert all(line.startswith("python3 -m venv .venv && .venv/bin/pip install") for line in lines)
 
 
-@pytest.mark.parametrize("command", [line for line in COMMANDS if line.split()[1] in ("run", "plan", "data")])
+@pytest.mark.parametrize("command", [
+    pytest.param(line, marks=pytest.mark.slow) if line.startswith("diffseg plan paper") else line  # counts all networks
+    for line in COMMANDS if line.split()[1] in ("run", "plan", "data")
+])  # fmt: skip
 def test_commands_on_data_are_understood(command, tmp_path, monkeypatch):
     """`run` is planned instead, on small data in the official layouts."""
     monkeypatch.chdir(tmp_path)

@@ -22,7 +22,7 @@ def simulated(draw, seeds, images, of_seeds, of_images, noise, mean=0.0):
         (5, 1, (1, 0, 0)),
         (1, 40, (0, 1, 0)),
         pytest.param(5, 100, (0.1, 1, 1), marks=pytest.mark.slow),
-        (5, 100, (1, 1, 1)),
+        (5, 40, (1, 1, 1)),
         (3, 60, (1, 0.1, 0)),
         (3, 20, (0, 0, 1)),
     ],

@@ -28,7 +28,7 @@ class GroupNorm(nn.GroupNorm):
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if torch.compiler.is_compiling() and x.device.type == "cpu" and x.dim() == 4:
+        if torch.compiler.is_compiling() and x.device.type == "cpu":
             return self._by_channel(x.float()).to(x.dtype)
         return super().forward(x)
 
