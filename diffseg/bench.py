@@ -58,7 +58,6 @@ def measure(contest: Contest, rounds: int, device: torch.device) -> list[dict]:
     """All ways in turns, `rounds` times: the rows of `told`."""
     seconds: dict[str, list[float]] = {way: [] for way in contest.ways}
     memory: dict[str, float] = {}
-    _keep_freed_memory()
     torch.compiler.reset()  # of one forward, torch keeps eight graphs, and computes eagerly what comes after
     for call in contest.ways.values() if not contest.once else ():
         call()  # what is compiled, allocated or looked up once
@@ -134,15 +133,17 @@ def peak(kind: str, precision: str) -> float:
 def training_steps(config: Config, device: torch.device, compiled: bool) -> Contest:
     """A step of training: batch, forward, backward, clipping, optimiser; and of EnsemDiff as MONAI's tutorials write it."""
 
+    split = data.load(config.data, None).train
+
     def form(config: Config) -> Callable[[], None]:
         network = fresh(config).to(device, memory_format=training_layout(config, device))
-        return _step(config, network, for_training(network, config, device), device)
+        return _step(config, network, for_training(network, config, device), split.to(device))
 
     ways = {way: form(config.with_leaves(leaves)) for way, leaves in _forms(compiled).items()}
     network = plain(fresh(config)).to(device)
-    ways["plain transcription"] = _step(config.with_leaves(FLOAT32), network, network, device)
+    ways["plain transcription"] = _step(config.with_leaves(FLOAT32), network, network, split.to(device))
     if config.network.name == "ensemdiff":
-        ways["MONAI"] = monai_step(config, device)
+        ways["MONAI"] = monai_step(config, split, device)
     return _counted("training step", config, ways)
 
 
@@ -185,16 +186,13 @@ def _counted(subject: str, config: Config, ways: dict) -> Contest:
         next(iter(ways.values()))()
     batch = config.training.batch
     detail = f"{config.data.size} px, batch {batch}"
-    return Contest(subject, _named(config), detail, ways, batch, counter.get_total_flops(), _precisions(ways))
-
-
-def _precisions(ways: Collection[str]) -> dict[str, str]:
-    return {way: "bf16" for way in ways if way.endswith("bf16")}
+    precisions = {way: "bf16" for way in ways if way.endswith("bf16")}
+    return Contest(subject, _named(config), detail, ways, batch, counter.get_total_flops(), precisions)
 
 
 def samplings(config: Config, device: torch.device, images: int) -> Contest:
     """A prediction of a few images."""
-    return _sampled(config, {"diffseg": _sampling(config, fresh(config), device, images)}, images)
+    return _sampled(config, {"diffseg": _sampling(config, fresh(config), _first(config, device, images))}, images)
 
 
 def procedures(config: Config, device: torch.device, images: int) -> Contest:
@@ -202,25 +200,29 @@ def procedures(config: Config, device: torch.device, images: int) -> Contest:
     batch; what depends on the image alone computed once; in bf16."""
     float32 = config.with_leaves(FLOAT32)
     single, mixed = (config.with_leaves(leaves) for leaves in (FLOAT32 | {"inference.batch": 1}, BF16))
-    network = fresh(config)
+    network, split = fresh(config), _first(config, device, images)
     ways = {
-        "published procedure": _sampling(single, Anew(plain(network)), device, images),
-        "in one batch": _sampling(float32, Anew(network), device, images),
-        "image once": _sampling(float32, network, device, images),
-        "bf16": _sampling(mixed, copy.deepcopy(network), device, images),
+        "published procedure": _sampling(single, Anew(plain(network)), split),
+        "in one batch": _sampling(float32, Anew(network), split),
+        "image once": _sampling(float32, network, split),
+        "bf16": _sampling(mixed, copy.deepcopy(network), split),
     }
     return _sampled(config, ways, images)
 
 
-def _sampling(config: Config, network: nn.Module, device: torch.device, images: int) -> Callable[[], object]:
-    network.to(device, memory_format=inference_layout(config, device)).eval()
-    split = data.load(config.data, None).test.to(device).subset(torch.arange(images, device=device))
+def _first(config: Config, device: torch.device, images: int) -> data.Split:
+    """The first test images."""
+    return data.load(config.data, None).test.to(device).subset(torch.arange(images, device=device))
+
+
+def _sampling(config: Config, network: nn.Module, split: data.Split) -> Callable[[], object]:
+    network.to(split.device, memory_format=inference_layout(config, split.device)).eval()
     return lambda: list(predictions(network, split, config))
 
 
 def _sampled(config: Config, ways: dict, images: int) -> Contest:
     detail = f"{config.data.size} px, {config.inference.ensemble} members, {config.inference.steps} steps"
-    return Contest("prediction", _named(config), detail, ways, images, precisions=_precisions(ways))
+    return Contest("prediction", _named(config), detail, ways, images)
 
 
 def gathering(config: Config, device: torch.device) -> Contest:
@@ -274,6 +276,7 @@ def contests(
 
     size: of the debug twins of the published networks, px; None for the published networks at their own size.
     """
+    _keep_freed_memory()
     for name in networks:
         for batch in batches:
             if "training" in parts:
@@ -353,9 +356,9 @@ def _inputs(config: Config, device: torch.device) -> tuple[torch.Tensor, torch.T
     return torch.randn_like(masks), torch.arange(len(masks), device=device), images
 
 
-def _step(config: Config, network: nn.Module, called: nn.Module, device: torch.device) -> Callable[[], None]:
+def _step(config: Config, network: nn.Module, called: nn.Module, split: data.Split) -> Callable[[], None]:
     """called: the network, compiled or not."""
-    objective, batches = task(config), Batches(data.load(config.data, None).train.to(device), config)
+    objective, batches, device = task(config), Batches(split, config), split.device
     optimiser = OPTIMISERS[config.training.optimiser](network.parameters(), lr=1e-6, fused=True)
     draw, steps = partial(generator, device, config.seed, "bench"), itertools.count()
 
@@ -389,7 +392,7 @@ def monai_network(config: Config) -> nn.Module:
     )
 
 
-def monai_step(config: Config, device: torch.device) -> Callable[[], None]:
+def monai_step(config: Config, split: data.Split, device: torch.device) -> Callable[[], None]:
     """A training step as MONAI's tutorials write it: its DataLoader, inferer (image and noisy mask concatenated), Adam."""
     from monai.inferers import DiffusionInferer
     from monai.networks.schedulers import DDPMScheduler
@@ -397,7 +400,7 @@ def monai_step(config: Config, device: torch.device) -> Callable[[], None]:
     net = monai_network(config).to(device)
     inferer = DiffusionInferer(DDPMScheduler(num_train_timesteps=config.diffusion.steps))
     optimiser = torch.optim.Adam(net.parameters(), lr=1e-6)
-    batches = monai_batches(data.load(config.data, None).train, config, device)
+    batches = monai_batches(split, config, device)
 
     def step() -> None:
         images, masks = batches()
@@ -446,7 +449,10 @@ def _named(config: Config) -> str:
 
 
 def _keep_freed_memory() -> None:
-    """As trials' workers do. Else the kernel clears large tensors' pages again at every step, of some ways and not of others."""
+    """As trials' workers do by their environment (`MEMORY` in studies/session.py), here in a process that has started.
+
+    Else the kernel clears large tensors' pages again at every step, of some ways and not of others.
+    """
     if platform.system() == "Linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
         for setting in (-3, -1):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
             mallopt(setting, 2**31 - 1)

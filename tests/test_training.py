@@ -261,6 +261,7 @@ def test_a_compiled_training_is_the_eager_one_but_for_rounding_and_resumes_bit_f
         trial.run(compiled, None, tmp_path / "parts", device="cpu", hooks=stop_at(5))
     parts = trial.run(compiled, None, tmp_path / "parts", device="cpu")
     assert (parts.images, parts.timesteps) == (whole.images, whole.timesteps)
+    assert whole.trial["compiled"]
     assert equal(weights(compiled, tmp_path / "whole"), weights(compiled, tmp_path / "parts"))
     for name in ("loss", "gradient_norm"):
         told = [[row["value"] for row in found.curves if row["metric"] == name] for found in (whole, expected)]
