@@ -64,8 +64,18 @@ class State:
                 getattr(self, key).load_state_dict(value)
             else:
                 setattr(self, key, value)
+        for parameter, moments in self.optimiser.state.items():
+            _lay_out_as(parameter, moments)
         self.resumed = self.seconds
         return saved is not None
+
+
+def _lay_out_as(parameter: torch.Tensor, moments: dict[str, torch.Tensor]) -> None:
+    """A checkpoint's moments lie in memory as those of the machine that left it, which fused optimisers do not see on processors,
+    and refuse on GPUs."""
+    for name, moment in moments.items():
+        if moment.shape == parameter.shape:
+            moments[name] = torch.empty_like(parameter, dtype=moment.dtype).copy_(moment)
 
 
 def fresh(config: Config) -> nn.Module:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from test_networks import SMALL
 
-from diffseg import checkpoints, data, trial
+from diffseg import checkpoints, data, training, trial
 from diffseg.diffusion.schedules import SCHEDULES
 from diffseg.errors import Diverged, Stopped
 from diffseg.training import Hooks, start, train
@@ -64,6 +64,27 @@ def test_a_run_killed_after_a_checkpoint_ends_bit_for_bit_as_one_that_was_not(ti
     assert start(config, tmp_path / "killed", torch.device("cpu")).step == 3
     trial.run(config, None, tmp_path / "killed", device="cpu")
     assert equal(weights(config, tmp_path / "whole"), weights(config, tmp_path / "killed"))
+
+
+@pytest.mark.parametrize("layouts", list(itertools.permutations([torch.contiguous_format, torch.channels_last])))
+def test_a_run_goes_on_in_another_memory_layout(layouts, tiny, tmp_path, monkeypatch):
+    """As on a GPU, or compiled, after a processor, or the other way round."""
+    config, states = tiny(experiment="e1"), []
+    monkeypatch.setattr(training, "training_layout", lambda config, device: layouts[len(states)])
+    with pytest.raises(Stopped):
+        trial.run(config, None, tmp_path, device="cpu", hooks=stop_at(4))
+    for _ in layouts:
+        states.append(start(config, tmp_path, torch.device("cpu")))
+    for before, after in zip(*(state.network.parameters() for state in states), strict=True):
+        moments, laid = (state.optimiser.state[one] for state, one in zip(states, (before, after), strict=True))
+        for name in ("exp_avg", "exp_avg_sq"):
+            assert torch.equal(moments[name], laid[name])
+            assert (
+                laid[name].stride() == after.stride()
+            )  # fused steps on processors take the moments as they lie in memory
+    assert any(
+        one.stride() != other.stride() for one, other in zip(*(s.network.parameters() for s in states), strict=True)
+    )
 
 
 @pytest.mark.parametrize("name", ["ensemdiff", "segformer"])
