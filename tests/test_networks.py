@@ -1,4 +1,5 @@
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from diffseg.config import AmbDiff, EnsemDiff, MedSegDiff, SegDiff, SegFormer
 from diffseg.errors import ConfigError, UserError
 from diffseg.networks import NETWORKS, build, check_size, load_published
 from diffseg.networks.blocks import Attention, GroupNorm, Upsample, published_names
-from diffseg.networks.medsegdiff import FFParser
+from diffseg.networks.medsegdiff import FFParser, upsampled
 
 GOLDEN = {  # settings of the small published instances, and what the published code does after the network
     "ensemdiff": ("ensemdiff", {"width": 32, "multipliers": (1, 2, 2), "attention": (2,)}),
@@ -93,14 +94,17 @@ def test_in_the_form_that_is_compiled_it_is_the_published_network(published, mon
         assert (network(*inputs) - expected["output"]).abs().max() <= 1e-5
 
 
-@pytest.mark.parametrize("part", [GroupNorm(4, 4), GroupNorm(2, 4), Upsample(4)])
+@pytest.mark.parametrize(
+    "part",
+    [GroupNorm(4, 4), GroupNorm(2, 4), Upsample(4), *(partial(upsampled, factor=factor) for factor in (2, 3, 4))],
+)
 def test_the_form_that_is_compiled_learns_the_same(part, monkeypatch):
-    part, x = part.double(), torch.randn(2, 4, 6, 5, dtype=torch.float64, requires_grad=True)
-    for parameter in part.parameters():
+    x = torch.randn(2, 4, 6, 5, dtype=torch.float64, requires_grad=True)
+    parameters = list(part.double().parameters()) if isinstance(part, torch.nn.Module) else []
+    for parameter in parameters:
         torch.nn.init.normal_(parameter)
-    if isinstance(part, GroupNorm):
-        monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)  # the precision that it computes in
-    expected, inputs = part(x), [x, *part.parameters()]
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)  # the precision that some compute in
+    expected, inputs = part(x), [x, *parameters]
     upstream = torch.randn_like(expected)
     before = torch.autograd.grad(expected, inputs, upstream)
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)

@@ -60,7 +60,7 @@ class MedSegDiff(EnsemDiff):
         if self.version != "new":
             return ()
         mask, (*_, coarse, fine, _), _ = self.highway(image)
-        fine, coarse = _upsampled(fine, 2), _upsampled(coarse, 4)
+        fine, coarse = upsampled(fine, 2), upsampled(coarse, 4)
         return mask, torch.cat([fine, fine, coarse], dim=1).detach()
 
     def forward(
@@ -141,7 +141,7 @@ class Highway(nn.Module):
                 x = self._gated(x, below[depth], depth)
         x = lowest = bottom(x)
         for stage in self.decoder:
-            x = stage(torch.cat([_upsampled(x, 2), skips.pop()], dim=1))
+            x = stage(torch.cat([upsampled(x, 2), skips.pop()], dim=1))
             maps.append(x)
         return self.head(x).sigmoid(), maps, lowest
 
@@ -151,8 +151,21 @@ class Highway(nn.Module):
         return x * self.spaces[depth](h) * h.mean((2, 3), keepdim=True)
 
 
-def _upsampled(x: torch.Tensor, factor: int) -> torch.Tensor:
-    return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
+def upsampled(x: torch.Tensor, factor: int) -> torch.Tensor:
+    """Bilinearly: [B, C, factor · H, factor · W]."""
+    if not torch.compiler.is_compiling():
+        return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
+    return _stretched(_stretched(x.float(), 2, factor), 3, factor).to(x.dtype)
+
+
+def _stretched(x: torch.Tensor, dim: int, factor: int) -> torch.Tensor:
+    """As weighted means of neighbours, since the way back of interpolate is compiled to a slow scatter."""
+    length = x.shape[dim]
+    before = torch.cat([x.narrow(dim, 0, 1), x.narrow(dim, 0, length - 1)], dim)
+    after = torch.cat([x.narrow(dim, 1, length - 1), x.narrow(dim, length - 1, 1)], dim)
+    places = [(index + 0.5) / factor - 0.5 for index in range(factor)]  # of the new positions, from that of x
+    means = [(1 - abs(place)) * x + abs(place) * (before if place < 0 else after) for place in places]
+    return torch.stack(means, dim + 1).flatten(dim, dim + 1)
 
 
 class ConvBlocks(nn.Module):
