@@ -13,7 +13,7 @@ import statistics
 import time
 import types
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -30,6 +30,7 @@ from diffseg.experiments import task
 from diffseg.inference import predictions
 from diffseg.networks.blocks import Attention
 from diffseg.patches import errors_without_training
+from diffseg.presets import names
 from diffseg.randomness import generator
 from diffseg.training import OPTIMISERS, fresh
 
@@ -131,8 +132,8 @@ def peak(kind: str, precision: str) -> float:
 
 
 def training_steps(config: Config, device: torch.device, compiled: bool) -> Contest:
-    """A step of training: batch, forward, backward, clipping, optimiser; and of EnsemDiff as MONAI's tutorials write it."""
-
+    """A step of training: batch, forward, backward, clipping, optimiser, which of the plain transcription is torch's unfused
+    default, as in the published loops; and of EnsemDiff as MONAI's tutorials write it."""
     split = data.load(config.data, None).train
 
     def form(config: Config) -> Callable[[], None]:
@@ -141,7 +142,7 @@ def training_steps(config: Config, device: torch.device, compiled: bool) -> Cont
 
     ways = {way: form(config.with_leaves(leaves)) for way, leaves in _forms(compiled).items()}
     network = plain(fresh(config)).to(device)
-    ways["plain transcription"] = _step(config.with_leaves(FLOAT32), network, network, split.to(device))
+    ways["plain transcription"] = _step(config.with_leaves(FLOAT32), network, network, split.to(device), fused=False)
     if config.network.name == "ensemdiff":
         ways["MONAI"] = monai_step(config, split, device)
     return _counted("training step", config, ways)
@@ -187,7 +188,7 @@ def _counted(subject: str, config: Config, ways: dict) -> Contest:
     batch = config.training.batch
     detail = f"{config.data.size} px, batch {batch}"
     precisions = {way: "bf16" for way in ways if way.endswith("bf16")}
-    return Contest(subject, _named(config), detail, ways, batch, counter.get_total_flops(), precisions)
+    return Contest(subject, config.network.name, detail, ways, batch, counter.get_total_flops(), precisions)
 
 
 def samplings(config: Config, device: torch.device, images: int) -> Contest:
@@ -222,7 +223,7 @@ def _sampling(config: Config, network: nn.Module, split: data.Split) -> Callable
 
 def _sampled(config: Config, ways: dict, images: int) -> Contest:
     detail = f"{config.data.size} px, {config.inference.ensemble} members, {config.inference.steps} steps"
-    return Contest("prediction", _named(config), detail, ways, images)
+    return Contest("prediction", config.network.name, detail, ways, images)
 
 
 def gathering(config: Config, device: torch.device) -> Contest:
@@ -266,7 +267,7 @@ def estimate(size: int) -> Contest:
 
 def contests(
     parts: Collection[str],
-    networks: list[str],
+    networks: list[tuple[str, str]],
     size: int | None,
     batches: list[int],
     compiled: bool,
@@ -274,42 +275,59 @@ def contests(
 ) -> Iterator[Contest]:
     """What `diffseg bench` measures, one after the other, so that a contest's networks are gone before the next one's.
 
-    size: of the debug twins of the published networks, px; None for the published networks at their own size.
+    networks: names and presets. size: px, of all; None for each preset's own.
     """
     _keep_freed_memory()
-    for name in networks:
-        for batch in batches:
-            if "training" in parts:
-                yield training_steps(_config(name, size, batch), device, compiled)
-            if "prediction" in parts:
-                yield evaluations(_config(name, size, batch), device, compiled)
-        if "prediction" in parts:
-            yield from _predictions(name, size, device)
+    for name, preset in networks:
+        for contest in _of_network(parts, partial(_config, name, preset, size), batches, compiled, device):
+            yield replace(contest, network=f"{name} {preset}")
     if "data" in parts:
-        yield gathering(_config("ensemdiff", size, batches[-1]), device)
+        yield gathering(_config("ensemdiff", PRESETS["ensemdiff"], size, batches[-1]), device)
     if "metrics" in parts:
         yield metrics(size or METRICS_SIZE, device)
     if "fingerprint" in parts:
         yield estimate(size or ESTIMATE_SIZE)
 
 
-def _predictions(name: str, size: int | None, device: torch.device) -> Iterator[Contest]:
-    if name in ("segdiff", "medsegdiff"):
+def _of_network(
+    parts: Collection[str],
+    configured: Callable[[int], Config],
+    batches: list[int],
+    compiled: bool,
+    device: torch.device,
+) -> Iterator[Contest]:
+    """configured: by the size of a batch."""
+    for batch in batches:
+        if "training" in parts:
+            yield training_steps(configured(batch), device, compiled)
+        if "prediction" in parts:
+            yield evaluations(configured(batch), device, compiled)
+    if "prediction" not in parts:
+        return
+    config = configured(1)
+    if config.network.name in ("segdiff", "medsegdiff"):
         for steps in PUBLISHED_STEPS:
             leaves = {"inference.steps": steps, "inference.ensemble": 10}
-            yield procedures(_config(name, size, 1).with_leaves(leaves), device, images=2)
+            yield procedures(config.with_leaves(leaves), device, images=2)
     for sampler, steps in itertools.product(SAMPLERS, SAMPLED_STEPS):
         leaves = {"inference.sampler": sampler, "inference.steps": steps, "inference.ensemble": 1}
-        yield samplings(_config(name, size, 1).with_leaves(leaves), device, images=8)
+        yield samplings(config.with_leaves(leaves), device, images=8)
 
 
-PRESETS = {"ensemdiff": "brats", "segdiff": "monuseg", "medsegdiff": "isic", "ambdiff": "lidc"}
+PRESETS = {"ensemdiff": "debug/brats", "segdiff": "debug/monuseg", "medsegdiff": "debug/isic", "ambdiff": "debug/lidc"}
 
 
-def _config(name: str, size: int | None, batch: int) -> Config:
-    """The network's published preset, or its debug twin at a size, in E2 on synthetic images."""
-    kind = "debug" if size else "published"
-    leaves = {"network": name, "preset": f"{kind}/{PRESETS[name]}", "experiment": "e2", "training.batch": batch}
+def chosen(networks: Collection[str], preset: str | None) -> list[tuple[str, str]]:
+    """Names and presets: those of the networks that have the preset, or all of a kind (`published`, `debug`); of each network a
+    debug twin where none is asked for."""
+    if preset is None:
+        return [(name, PRESETS[name]) for name in networks]
+    return [(name, one) for name in networks for one in names(name) if preset in (one, one.partition("/")[0])]
+
+
+def _config(name: str, preset: str, size: int | None, batch: int) -> Config:
+    """E2 on synthetic images."""
+    leaves = {"network": name, "preset": preset, "experiment": "e2", "training.batch": batch}
     leaves |= {"data.layout": "synthetic", "data.fit": "resize", "data.scale": 1.0, "data.test_images": 8}
     leaves |= {"data.train_images": 4 * batch} | ({"data.size": size} if size else {})
     leaves |= {"diffusion.variance": "small"} if name == "ensemdiff" else {}  # which MONAI's loop does not learn either
@@ -356,10 +374,12 @@ def _inputs(config: Config, device: torch.device) -> tuple[torch.Tensor, torch.T
     return torch.randn_like(masks), torch.arange(len(masks), device=device), images
 
 
-def _step(config: Config, network: nn.Module, called: nn.Module, split: data.Split) -> Callable[[], None]:
+def _step(
+    config: Config, network: nn.Module, called: nn.Module, split: data.Split, fused: bool = True
+) -> Callable[[], None]:
     """called: the network, compiled or not."""
     objective, batches, device = task(config), Batches(split, config), split.device
-    optimiser = OPTIMISERS[config.training.optimiser](network.parameters(), lr=1e-6, fused=True)
+    optimiser = OPTIMISERS[config.training.optimiser](network.parameters(), lr=1e-6, fused=fused)
     draw, steps = partial(generator, device, config.seed, "bench"), itertools.count()
 
     def step() -> None:
@@ -442,10 +462,6 @@ def monai_batches(split: data.Split, config: Config, device: torch.device) -> Ca
 
     batches = endless()
     return lambda: [part.to(device) for part in next(batches).values()]
-
-
-def _named(config: Config) -> str:
-    return f"{config.network.name} {PRESETS[config.network.name]}"
 
 
 def _keep_freed_memory() -> None:

@@ -225,9 +225,10 @@ def stop(study, store):
 )
 @click.option("--network", "networks", multiple=True, help="Of these.  [default: all that diffuse]")
 @click.option(
-    "--size", type=click.IntRange(min=16), default=64, show_default=True, help="Of small twins of the networks, px."
+    "--preset",
+    help="Of the networks, or `published`, for all published ones, which want a GPU.  [default: debug twins]",
 )
-@click.option("--published", is_flag=True, help="The published networks at their own size, which want a GPU.")
+@click.option("--size", type=click.IntRange(min=16), help="px.  [default: 64, of the published presets their own]")
 @click.option("--batch", "batches", type=click.IntRange(min=1), multiple=True, default=(8, 16), show_default=True)
 @click.option("--compile", "compiled", is_flag=True, help="With torch.compile, too, which takes a minute a network.")
 @click.option(
@@ -235,7 +236,7 @@ def stop(study, store):
 )
 @click.option("--output", type=click.Path(dir_okay=False), default="bench.parquet", show_default=True)
 @json_option
-def bench(parts, networks, size, published, batches, compiled, rounds, output, as_json):
+def bench(parts, networks, preset, size, batches, compiled, rounds, output, as_json):
     """How fast this machine trains, predicts, gathers and evaluates, against what others would do it with.
 
     All ways of a thing take turns in one process; what is told is the median and the ratio to the first. Besides, what the engine
@@ -246,6 +247,7 @@ def bench(parts, networks, size, published, batches, compiled, rounds, output, a
 
     from analysis.speed import chart, table
     from diffseg import bench as measurements
+    from diffseg.presets import names
     from studies import bench as engine
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -254,9 +256,12 @@ def bench(parts, networks, size, published, batches, compiled, rounds, output, a
     for option, given in (("part", parts), ("network", networks)):
         if unknown := set(given) - set(known[option]):
             raise UserError(f"--{option} {min(unknown)} is none of {', '.join(known[option])}")
+    if not (chosen := measurements.chosen(networks, preset)):
+        allowed = ["published", "debug", *(one for name in networks for one in names(name))]
+        raise UserError(f"--preset {preset} is none of {', '.join(allowed)}")
     rows = []
-    size = None if published else size
-    for contest in measurements.contests(parts, networks, size, batches, compiled, device):
+    size = size or (None if (preset or "").startswith("published") else 64)
+    for contest in measurements.contests(parts, chosen, size, batches, compiled, device):
         click.echo(f"{contest.subject} {contest.network} {contest.detail}", err=True)
         rows += measurements.measure(contest, rounds, device)
     if "engine" in parts:

@@ -42,15 +42,47 @@ def test_what_takes_long_is_done_once():
     assert math.isnan(row["peak_share"])
 
 
-def test_what_is_not_measured_is_refused_in_a_sentence():
-    result = CliRunner().invoke(main, ["bench", "--part", "speed"])
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--part", "speed"], "--part speed is none of training, prediction, data, metrics, fingerprint, engine"),
+        (["--network", "unet"], "--network unet is none of ensemdiff, segdiff, medsegdiff, ambdiff"),
+        (
+            ["--network", "ensemdiff", "--preset", "published/isic"],
+            "--preset published/isic is none of published, debug, published/brats, debug/brats",
+        ),
+    ],
+)
+def test_what_is_not_measured_is_refused_in_a_sentence(words, sentence):
+    result = CliRunner().invoke(main, ["bench", *words])
     assert result.exit_code != 0
-    assert "--part speed is none of training, prediction, data, metrics, fingerprint, engine" in result.output
+    assert sentence in result.output
+
+
+@pytest.mark.parametrize(
+    ("preset", "expected"),
+    [
+        (None, [("segdiff", "debug/monuseg"), ("medsegdiff", "debug/isic")]),
+        ("published/isic", [("medsegdiff", "published/isic")]),
+        (
+            "published",
+            [
+                ("segdiff", "published/monuseg"),
+                ("segdiff", "published/vaihingen"),
+                ("segdiff", "published/cityscapes"),
+                ("medsegdiff", "published/isic"),
+                ("medsegdiff", "published/isic-v1"),
+            ],
+        ),
+    ],
+)
+def test_a_preset_is_that_of_the_networks_that_have_it_and_a_kind_is_all_of_it(preset, expected):
+    assert bench.chosen(["segdiff", "medsegdiff"], preset) == expected
 
 
 @pytest.mark.parametrize("name", bench.PRESETS)
 def test_the_plain_transcription_computes_the_same(name):
-    config = bench._config(name, 32, 2)
+    config = bench._config(name, bench.PRESETS[name], 32, 2)
     network = fresh(config).eval()
     inputs = torch.randn(2, 1, 32, 32), torch.arange(2), torch.randn(2, 3, 32, 32)
     with torch.no_grad():
@@ -61,7 +93,7 @@ def test_the_plain_transcription_computes_the_same(name):
 def test_the_published_procedure_and_what_is_done_faster_predict_the_same(name, monkeypatch):
     monkeypatch.setattr(bench, "fresh", trained)  # whose last layer is not zero
     leaves = {"inference.steps": 2, "inference.ensemble": 3, "data.test_images": 2}
-    ways = bench.procedures(bench._config(name, 32, 1).with_leaves(leaves), CPU, images=2).ways
+    ways = bench.procedures(bench._config(name, bench.PRESETS[name], 32, 1).with_leaves(leaves), CPU, images=2).ways
     assert list(ways) == ["published procedure", "in one batch", "image once", "bf16"]
     first, *others = (call() for call in ways.values())
     assert not torch.equal(first[0].mean, first[1].mean)
