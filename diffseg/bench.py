@@ -7,18 +7,22 @@ import copy
 import ctypes
 import gc
 import itertools
+import json
 import math
 import platform
 import statistics
+import tempfile
 import time
 import types
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffseg import data
@@ -58,22 +62,18 @@ class Contest:
 def measure(contest: Contest, rounds: int, device: torch.device) -> list[dict]:
     """All ways in turns, `rounds` times: the rows of `told`."""
     seconds: dict[str, list[float]] = {way: [] for way in contest.ways}
-    memory: dict[str, float] = {}
     torch.compiler.reset()  # of one forward, torch keeps eight graphs, and computes eagerly what comes after
     for call in contest.ways.values() if not contest.once else ():
         call()  # what is compiled, allocated or looked up once
+    memory = {} if contest.once else {way: _taken(call, device) for way, call in contest.ways.items()}
     for _ in range(1 if contest.once else rounds):
         for way, call in contest.ways.items():
             gc.collect()
-            if device.type == "cuda":
-                torch.cuda.reset_peak_memory_stats(device)
             _wait(device)
             clock = time.perf_counter()
             call()
             _wait(device)
             seconds[way].append(time.perf_counter() - clock)
-            if device.type == "cuda":
-                memory[way] = torch.cuda.max_memory_allocated(device)
     return told(contest, seconds, device, memory)
 
 
@@ -81,8 +81,8 @@ def told(
     contest: Contest, seconds: dict[str, list[float]], device: torch.device, memory: dict[str, float] | None = None
 ) -> list[dict]:
     """A row a way: subject, network, detail, way, seconds (median), low and high (quartiles), ratio (to the first way, median
-    over rounds), images_per_second, peak_share (of the matrix product's throughput), memory_bytes (the most that the device
-    held; NaN on processors)."""
+    over rounds), images_per_second, peak_share (of the matrix product's throughput), memory_bytes (`_taken`; NaN
+    where it was not measured)."""
     first = seconds[next(iter(contest.ways))]
     rows = []
     for way, taken in seconds.items():
@@ -107,6 +107,32 @@ def told(
     return rows
 
 
+def _taken(call: Callable[[], object], device: torch.device) -> int:
+    """The most bytes that tensors of a call hold on the device at once: activations and gradients, but not what was there before,
+    as weights and moments are, nor what kernels hold for themselves."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+        call()
+        _wait(device)
+    with tempfile.TemporaryDirectory() as folder:
+        found.export_chrome_trace(f"{folder}/trace.json")
+        events = json.loads(Path(folder, "trace.json").read_text())["traceEvents"]
+    kind = {"cpu": 0, "cuda": 1}[device.type]
+    changes = [event for event in events if event["name"] == "[memory]" and event["args"]["Device Type"] == kind]
+    held: dict[int, int] = {}
+    now = most = 0
+    for change in sorted(changes, key=lambda event: event["ts"]):
+        address, size = change["args"]["Addr"], change["args"]["Bytes"]
+        if size > 0:
+            held[address] = size
+        elif address in held:
+            size = -held.pop(address)
+        else:
+            continue  # what was there before
+        now += size
+        most = max(most, now)
+    return most
+
+
 def machine(device: torch.device) -> dict:
     """What was measured on, which every row is told with."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
@@ -117,12 +143,12 @@ _PEAKS: dict[tuple[str, str], float] = {}
 
 
 def peak(kind: str, precision: str) -> float:
-    """Operations a second of a product of large matrices, the best of a few."""
+    """Operations a second of a product of large matrices, the best of many, since others may take the machine for a while."""
     if (kind, precision) not in _PEAKS:
         side, dtype = PEAK_SIDE[kind], {"float32": torch.float32, "bf16": torch.bfloat16}[precision]
         a, b = (torch.randn(side, side, device=kind, dtype=dtype) for _ in range(2))
         taken = []
-        for _ in range(5):
+        for _ in range(25):
             clock = time.perf_counter()
             a @ b
             _wait(torch.device(kind))

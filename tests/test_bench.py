@@ -19,18 +19,31 @@ CPU = torch.device("cpu")
 
 
 def test_what_is_told_is_the_median_and_the_ratio_within_a_round(monkeypatch):
-    now, taken = [0.0], {"first": iter([9.0, 1.0, 2.0, 3.0]), "second": iter([9.0, 2.0, 4.0, 9.0])}
+    now, taken = [0.0], {"first": iter([9.0, 9.0, 1.0, 2.0, 3.0]), "second": iter([9.0, 9.0, 2.0, 4.0, 9.0])}
     monkeypatch.setattr(bench.time, "perf_counter", lambda: now[0])
     monkeypatch.setitem(bench._PEAKS, ("cpu", "float32"), 100.0)
 
     def call(way):
-        now[0] += next(taken[way])  # the first time is not counted
+        now[0] += next(taken[way])  # the first two times are not counted
 
     ways = {way: lambda way=way: call(way) for way in taken}
     first, second = measure(Contest("step", "net", "8 px", ways, images=4, flops=50), 3, CPU)
     assert (first["seconds"], first["ratio"], first["images_per_second"], first["peak_share"]) == (2.0, 1.0, 2.0, 0.25)
     assert (second["seconds"], second["ratio"]) == (4.0, 2.0)
-    assert math.isnan(second["memory_bytes"])
+
+
+def test_the_memory_that_is_told_is_that_of_tensors_of_the_call():
+    before = [torch.ones(1000, 1000)]
+
+    def call():
+        before.pop()
+        first = torch.ones(1000, 1000)
+        second = first + 1
+        del first
+        before.append(second * 2)
+
+    (row,) = measure(Contest("step", "net", "", {"way": call}), 1, CPU)
+    assert 8_000_000 <= row["memory_bytes"] < 8_001_000  # two at a time; that from before is not counted
 
 
 def test_what_takes_long_is_done_once():
@@ -39,6 +52,7 @@ def test_what_takes_long_is_done_once():
     assert calls == [1]
     assert row["low"] == row["seconds"] == row["high"]
     assert math.isnan(row["images_per_second"])
+    assert math.isnan(row["memory_bytes"])
     assert math.isnan(row["peak_share"])
 
 
@@ -125,5 +139,6 @@ def test_a_table_and_a_chart_are_written(tmp_path):
     (pause,) = frame.loc[frame["subject"] == "orchestration", "seconds"]
     assert 0 < pause < 60
     assert ((steps["peak_share"] > 0) & (steps["peak_share"] < 1)).all()
+    assert (steps["memory_bytes"] > 1e5).all()
     assert (tmp_path / "bench.html").stat().st_size > 100_000
     assert chart(frame).to_dict()["columns"] == 2
