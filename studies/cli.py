@@ -216,6 +216,9 @@ def stop(study, store):
     click.echo(f"{study} stops: its trials leave checkpoints, which takes seconds, or as long as their evaluations")
 
 
+QUIET_PROFILER = {"KINETO_LOG_LEVEL": "99", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+
+
 @main.command()
 @click.option(
     "--part",
@@ -242,6 +245,8 @@ def bench(parts, networks, preset, size, batches, compiled, rounds, output, as_j
     All ways of a thing take turns in one process; what is told is the median and the ratio to the first. Besides, what the engine
     takes between trials and for reading a ledger. Writes a Parquet table, and a chart beside it.
     """
+    for name, level in QUIET_PROFILER.items():  # which torch reads when it is imported
+        os.environ.setdefault(name, level)
     import pandas as pd
     import torch
 
