@@ -168,7 +168,7 @@ def training_steps(config: Config, device: torch.device, compiled: bool) -> Cont
 
     ways = {way: form(config.with_leaves(leaves)) for way, leaves in _forms(compiled).items()}
     network = plain(fresh(config)).to(device)
-    ways["plain transcription"] = _step(config.with_leaves(FLOAT32), network, network, split.to(device), fused=False)
+    ways["plain transcription"] = _step(config.with_leaves(FLOAT32), network, network, split.to(device), fused=None)
     if config.network.name == "ensemdiff":
         ways["MONAI"] = monai_step(config, split, device)
     return _counted("training step", config, ways)
@@ -401,7 +401,7 @@ def _inputs(config: Config, device: torch.device) -> tuple[torch.Tensor, torch.T
 
 
 def _step(
-    config: Config, network: nn.Module, called: nn.Module, split: data.Split, fused: bool = True
+    config: Config, network: nn.Module, called: nn.Module, split: data.Split, fused: bool | None = True
 ) -> Callable[[], None]:
     """called: the network, compiled or not."""
     objective, batches, device = task(config), Batches(split, config), split.device

@@ -33,20 +33,13 @@ def has_bf16(device: torch.device) -> bool:
 
 def compiles(config: Config, device: torch.device) -> bool:
     """Whether training is compiled: as the configuration says, or, if it leaves that open, where it has been seen to pay, on
-    processors that compute in bf16, from COMPILED_FROM steps on.
-
-    Raises UserError if the configuration asks for what the machine has no compiler for.
+    processors that compute in bf16, from COMPILED_FROM steps on. Not on machines without a compiler.
     """
-    wanted = config.training.compile
-    if wanted is None:
-        long = config.training.steps >= COMPILED_FROM
-        return long and device.type == "cpu" and precision(config, device) == "bf16" and _has_compiler()
-    if wanted and not _has_compiler():
-        raise UserError(
-            "training.compile=true needs a C++ compiler and Python's headers, which this machine lacks: install g++ and "
-            "python3-dev, or leave the setting out"
-        )
-    return wanted
+    if not _has_compiler():
+        return False
+    if config.training.compile is not None:
+        return config.training.compile
+    return config.training.steps >= COMPILED_FROM and device.type == "cpu" and precision(config, device) == "bf16"
 
 
 def _has_compiler() -> bool:
@@ -63,7 +56,7 @@ def training_layout(config: Config, device: torch.device) -> torch.memory_format
 
 def inference_layout(config: Config, device: torch.device) -> torch.memory_format:
     """What convolutions like best: channels last but in eager bf16 on processors."""
-    last = device.type == "cuda" or precision(config, device) == "float32" or config.training.compile
+    last = device.type == "cuda" or precision(config, device) == "float32" or _compiles_predictions(config, device)
     return torch.channels_last if last else torch.contiguous_format
 
 
@@ -71,14 +64,21 @@ def for_training(network: nn.Module, config: Config, device: torch.device) -> nn
     """The network, compiled if `compiles`; its weights are the same tensors.
 
     A graph a batch size, so that a resumed training computes by the same graphs.
+    Raises UserError if the configuration asks for what the machine has no compiler for; what was trained is predicted with there.
     """
+    if config.training.compile and not _has_compiler():
+        raise UserError(
+            "training.compile=true needs a C++ compiler and Python's headers, which this machine lacks: install g++ and "
+            "python3-dev, or leave the setting out"
+        )
     return torch.compile(network, dynamic=False) if compiles(config, device) else network
 
 
 def for_inference(network: nn.Module, config: Config, device: torch.device) -> nn.Module:
-    """The network for whole batches, compiled if the configuration asks for it; its weights are the same tensors.
+    """The network for whole batches, compiled if the configuration asks for it; its weights are the same tensors."""
+    return torch.compile(network, dynamic=False) if _compiles_predictions(config, device) else network
 
-    Not where samples that have settled leave their batch: a graph for all sizes takes minutes to compile.
-    """
-    asked = config.training.compile and compiles(config, device)
-    return torch.compile(network, dynamic=False) if asked and not config.inference.settled else network
+
+def _compiles_predictions(config: Config, device: torch.device) -> bool:
+    """Not where samples that have settled leave their batch: a graph for all sizes takes minutes to compile."""
+    return bool(config.training.compile) and compiles(config, device) and not config.inference.settled

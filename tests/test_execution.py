@@ -5,7 +5,15 @@ import torch
 
 from diffseg import execution
 from diffseg.errors import UserError
-from diffseg.execution import COMPILED_FROM, compiles, for_inference, inference_layout, precision, training_layout
+from diffseg.execution import (
+    COMPILED_FROM,
+    compiles,
+    for_inference,
+    for_training,
+    inference_layout,
+    precision,
+    training_layout,
+)
 
 CPU = torch.device("cpu")
 
@@ -50,9 +58,14 @@ class TestWhatIsCompiled:
         long = {"training__precision": "bf16", "training__steps": COMPILED_FROM}
         assert not compiles(tiny(training__compile=False, **long), machine())
 
-    def test_without_a_compiler_it_is_refused_in_a_sentence(self, tiny, machine):
+    def test_without_a_compiler_training_is_refused_in_a_sentence_and_what_was_trained_is_predicted_with(
+        self, tiny, machine
+    ):
+        network, asked, device = torch.nn.Identity(), tiny(training__compile=True), machine(compiler=False)
         with pytest.raises(UserError, match="install g\\+\\+"):
-            compiles(tiny(training__compile=True), machine(compiler=False))
+            for_training(network, asked, device)
+        assert for_inference(network, asked, device) is network
+        assert not compiles(asked, device)
 
     def test_predictions_are_where_it_is_asked_for_and_no_samples_leave_their_batch(self, tiny, machine):
         network, asked = torch.nn.Identity(), tiny(training__compile=True)
