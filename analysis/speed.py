@@ -1,5 +1,7 @@
 """What `diffseg bench` measured, as a table for the terminal and a chart."""
 
+import math
+
 import altair as alt
 import pandas as pd
 
@@ -29,16 +31,19 @@ def table(rows: list[dict]):
     from rich.table import Table
 
     found = Table("what", "of", "way", "ms", "ratio", "images/s", "of peak", "GiB", box=None, pad_edge=False)
+
+    def told(row: dict, name: str, form: str, unit: float = 1) -> str:
+        return "" if math.isnan(row[name]) else format(row[name] / unit, form)
+
     for row in rows:
-        share, memory = row["peak_share"], row["memory_bytes"]
         found.add_row(
             f"{row['subject']}, {row['network']}".rstrip(", "),
             row["detail"],
             row["way"],
             f"{1000 * row['seconds']:.3g}",
             f"{row['ratio']:.2f}",
-            f"{row['images_per_second']:.3g}",
-            "" if share != share else f"{share:.0%}",
-            "" if memory != memory else f"{memory / 2**30:.2f}",
+            told(row, "images_per_second", ".3g"),
+            told(row, "peak_share", ".0%"),
+            told(row, "memory_bytes", ".2f", 2**30),
         )
     return found

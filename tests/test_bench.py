@@ -9,7 +9,7 @@ import torch
 from click.testing import CliRunner
 from test_inference import trained
 
-from analysis.speed import chart
+from analysis.speed import chart, table
 from diffseg import bench
 from diffseg.bench import Contest, measure
 from diffseg.training import fresh
@@ -53,6 +53,7 @@ def test_what_takes_long_is_done_once():
     assert row["low"] == row["seconds"] == row["high"]
     assert math.isnan(row["images_per_second"])
     assert math.isnan(row["memory_bytes"])
+    assert [next(iter(column.cells)) for column in table([row]).columns[5:]] == ["", "", ""]
     assert math.isnan(row["peak_share"])
 
 
