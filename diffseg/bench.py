@@ -308,7 +308,7 @@ def contests(
         for contest in _of_network(parts, partial(_config, name, preset, size), batches, compiled, device):
             yield replace(contest, network=f"{name} {preset}")
     if "data" in parts:
-        yield gathering(_config("ensemdiff", PRESETS["ensemdiff"], size, batches[-1]), device)
+        yield gathering(_config("ensemdiff", "published/brats", size, batches[-1]), device)
     if "metrics" in parts:
         yield metrics(size or METRICS_SIZE, device)
     if "fingerprint" in parts:

@@ -95,6 +95,12 @@ def test_a_preset_is_that_of_the_networks_that_have_it_and_a_kind_is_all_of_it(p
     assert bench.chosen(["segdiff", "medsegdiff"], preset) == expected
 
 
+@pytest.mark.parametrize(("size", "detail"), [(None, "224 px, batch 2"), (32, "32 px, batch 2")])
+def test_batches_are_of_the_size_asked_for_or_else_of_the_published_one(size, detail):
+    (contest,) = bench.contests(["data"], [("segdiff", "published/monuseg")], size, [2], False, CPU)
+    assert contest.detail == detail
+
+
 @pytest.mark.parametrize("name", bench.PRESETS)
 def test_the_plain_transcription_computes_the_same(name):
     config = bench._config(name, bench.PRESETS[name], 32, 2)

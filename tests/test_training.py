@@ -68,7 +68,7 @@ def test_a_run_killed_after_a_checkpoint_ends_bit_for_bit_as_one_that_was_not(ti
 
 @pytest.mark.parametrize("layouts", list(itertools.permutations([torch.contiguous_format, torch.channels_last])))
 def test_a_run_goes_on_in_another_memory_layout(layouts, tiny, tmp_path, monkeypatch):
-    """As on a GPU, or compiled, after a processor, or the other way round."""
+    """As on a GPU, or compiled, after a processor, or the other way round: fused steps take moments as they lie in memory."""
     config, states = tiny(experiment="e1"), []
     monkeypatch.setattr(training, "training_layout", lambda config, device: layouts[len(states)])
     with pytest.raises(Stopped):
@@ -79,9 +79,7 @@ def test_a_run_goes_on_in_another_memory_layout(layouts, tiny, tmp_path, monkeyp
         moments, laid = (state.optimiser.state[one] for state, one in zip(states, (before, after), strict=True))
         for name in ("exp_avg", "exp_avg_sq"):
             assert torch.equal(moments[name], laid[name])
-            assert (
-                laid[name].stride() == after.stride()
-            )  # fused steps on processors take the moments as they lie in memory
+            assert laid[name].stride() == after.stride()
     assert any(
         one.stride() != other.stride() for one, other in zip(*(s.network.parameters() for s in states), strict=True)
     )
