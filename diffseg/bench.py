@@ -41,7 +41,7 @@ from diffseg.training import OPTIMISERS, fresh
 PEAK_SIDE = {"cpu": 2048, "cuda": 8192}  # of the square matrices whose product is the machine's peak
 PUBLISHED_STEPS = (100, 50)  # of sampling, with SegDiff and MedSegDiff
 SAMPLED_STEPS = (5, 20)  # of one member
-METRICS_SIZE, ESTIMATE_SIZE = 256, 64  # px, where none is given
+TWIN_SIZE, METRICS_SIZE, ESTIMATE_SIZE = 64, 256, 64  # px, where none is given
 PARTS = ("training", "prediction", "data", "metrics", "fingerprint")
 
 
@@ -301,9 +301,12 @@ def contests(
 ) -> Iterator[Contest]:
     """What `diffseg bench` measures, one after the other, so that a contest's networks are gone before the next one's.
 
-    networks: names and presets. size: px, of all; None for each preset's own.
+    networks: names and presets, all published or all debug twins. size: px, of all; None for the published presets' own, and
+    TWIN_SIZE of the twins.
     """
     _keep_freed_memory()
+    if not networks[0][1].startswith("published/"):
+        size = size or TWIN_SIZE
     for name, preset in networks:
         for contest in _of_network(parts, partial(_config, name, preset, size), batches, compiled, device):
             yield replace(contest, network=f"{name} {preset}")

@@ -265,7 +265,6 @@ def bench(parts, networks, preset, size, batches, compiled, rounds, output, as_j
         allowed = ["published", "debug", *(one for name in networks for one in names(name))]
         raise UserError(f"--preset {preset} is none of {', '.join(allowed)}")
     rows = []
-    size = size or (None if (preset or "").startswith("published") else 64)
     for contest in measurements.contests(parts, chosen, size, batches, compiled, device):
         click.echo(f"{contest.subject} {contest.network} {contest.detail}", err=True)
         rows += measurements.measure(contest, rounds, device)

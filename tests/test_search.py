@@ -340,7 +340,7 @@ def searched(start, pruning, sampler, budget, pace):
     [("random", 32, 4.0), ("tpe", 64, 1.5)],  # random: the same configurations, half of whose curves cross
 )
 def test_pruning_saves_half_of_the_steps_and_keeps_the_best(sampler, budget, pace):
-    starts = [START.model_copy(update={"seed": seed}) for seed in range(40)]  # of ten, the mean of what is kept is off by 1 %
+    starts = [START.model_copy(update={"seed": seed}) for seed in range(40)]  # of ten, what is kept is off by 1 %
     pruned, whole = (np.array([searched(start, n, sampler, budget, pace) for start in starts]) for n in (3, 0))
     spent, kept = (pruned / whole).mean(0)
     print(f"{sampler}: {spent:.2f} of the steps, {kept:.4f} of the best")
