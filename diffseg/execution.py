@@ -14,6 +14,17 @@ from diffseg.errors import UserError
 COMPILED_FROM = 10_000  # steps of training, which repay the two to three minutes that compiling takes on two cores
 
 
+def computing_device(asked: torch.device | str | None = None) -> torch.device:
+    """What is asked for, or else a GPU if there is one, whose convolutions are then made repeatable, since a resumed run must end
+    as one that was not stopped, and float32, which cuDNN rounds to TF32's ten bits otherwise.
+    """
+    device = torch.device(asked or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device.type == "cuda":
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.allow_tf32 = False
+    return device
+
+
 def precision(config: Config, device: torch.device) -> str:
     """float32 or bf16: what the device computes a configuration in."""
     return config.training.precision if has_bf16(device) else "float32"

@@ -19,6 +19,7 @@ from diffseg.data.files import PICTURES, VOLUMES, files_in, is_volume, stem, vol
 from diffseg.data.records import Record
 from diffseg.data.splits import Scaling, Split
 from diffseg.errors import DataError, UserError
+from diffseg.execution import computing_device
 from diffseg.experiments import task
 from diffseg.inference import Prediction, pooled, predictions
 from diffseg.training import start
@@ -47,7 +48,7 @@ def run(
     if not task(config).segments:
         raise UserError(f"experiment {config.experiment} segments nothing: give a trial of e1 or e2")
     config = config.with_leaves({"inference.resolution": "original"})
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = computing_device(device)
     groups = _groups(config, inputs)
     predict = _predictor(config, folder, device, folder_of)
     written, done, total = [], 0, sum(map(len, groups))

@@ -18,7 +18,7 @@ from diffseg.batches import random_corners
 from diffseg.config import Config
 from diffseg.data import Dataset, Split
 from diffseg.errors import Pruned, Stopped, UserError
-from diffseg.execution import compiles, precision
+from diffseg.execution import compiles, computing_device, precision
 from diffseg.experiments import task
 from diffseg.fingerprint import fingerprint
 from diffseg.fingerprint import rows as fingerprint_rows
@@ -67,9 +67,8 @@ def run(
     """
     config = config.resolved()
     check_size(config.network, config.data.size)
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = computing_device(device)
     if device.type == "cuda":
-        torch.backends.cudnn.deterministic = True  # a resumed run must end as one that was not stopped
         torch.cuda.reset_peak_memory_stats(device)
     place_of = partial(_place, root=root, cache=cache, device=device, hooks=hooks, workers=workers)
     folder_of = folder_of or (lambda other: folder / other.digest)

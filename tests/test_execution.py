@@ -8,6 +8,7 @@ from diffseg.errors import UserError
 from diffseg.execution import (
     COMPILED_FROM,
     compiles,
+    computing_device,
     for_inference,
     for_training,
     inference_layout,
@@ -39,6 +40,28 @@ def test_bf16_is_computed_in_where_it_is_asked_for_and_the_device_has_it(asked, 
     with execution.autocast(config, device):
         product = torch.ones(2, 2) @ torch.ones(2, 2)
     assert product.dtype == {"bf16": torch.bfloat16, "float32": torch.float32}[found]
+
+
+@pytest.fixture
+def cudnn(monkeypatch):
+    """cuDNN's settings as torch has them."""
+    for name, value in (("allow_tf32", True), ("deterministic", False)):
+        monkeypatch.setattr(torch.backends.cudnn, name, value)
+    return torch.backends.cudnn
+
+
+def test_on_gpus_float32_is_not_rounded_and_a_run_can_be_repeated(cudnn):
+    computing_device("cpu")
+    assert (cudnn.allow_tf32, cudnn.deterministic) == (True, False)
+    assert computing_device("cuda:1") == torch.device("cuda", 1)
+    assert (cudnn.allow_tf32, cudnn.deterministic) == (False, True)
+
+
+@pytest.mark.parametrize(("available", "kind"), [(False, "cpu"), (True, "cuda")])
+def test_a_gpu_is_computed_on_where_there_is_one(available, kind, cudnn, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    assert computing_device().type == kind
+    assert computing_device("cpu") == CPU
 
 
 class TestWhatIsCompiled:
