@@ -10,7 +10,7 @@ from analysis.charts import COLOURS
 
 def chart(rows: pd.DataFrame) -> alt.FacetChart:
     """Time of every way relative to the first of its contest, with the quartiles, a panel a contest."""
-    first = rows.groupby(["subject", "network", "detail"], sort=False)["seconds"].transform("first")
+    first = rows.groupby(["subject", "network", "detail"], sort=False)["seconds"].transform(lambda ways: ways.iloc[0])
     title = rows[["subject", "network", "detail"]].agg(lambda parts: ", ".join(filter(None, parts)), axis=1)
     rows = rows.assign(contest=title, low=rows["low"] / first, high=rows["high"] / first)
     base = alt.Chart(rows).encode(y=alt.Y("way:N", title=None, sort=None, axis=alt.Axis(labelLimit=260)))
@@ -40,8 +40,8 @@ def table(rows: list[dict]):
             f"{row['subject']}, {row['network']}".rstrip(", "),
             row["detail"],
             row["way"],
-            f"{1000 * row['seconds']:.3g}",
-            f"{row['ratio']:.2f}",
+            told(row, "seconds", ".3g", 1e-3) or "does not fit into memory",
+            told(row, "ratio", ".2f"),
             told(row, "images_per_second", ".3g"),
             told(row, "peak_share", ".0%"),
             told(row, "memory_bytes", ".2f", 2**30),

@@ -1,6 +1,7 @@
 """How fast this machine trains and predicts: ways of doing the same, in turns, within one process.
 
 Machines are shared and change their clocks, so what holds are ratios of medians within one run, way by way in the same round.
+On GPUs all ways, others' too, compute float32 without TF32 (`computing_device`).
 """
 
 import copy
@@ -8,6 +9,7 @@ import ctypes
 import gc
 import itertools
 import json
+import logging
 import math
 import platform
 import statistics
@@ -33,11 +35,13 @@ from diffseg.execution import autocast, for_inference, for_training, inference_l
 from diffseg.experiments import task
 from diffseg.inference import predictions
 from diffseg.networks.blocks import Attention
+from diffseg.parallel import is_out_of_memory
 from diffseg.patches import errors_without_training
 from diffseg.presets import names
 from diffseg.randomness import generator
 from diffseg.training import OPTIMISERS, fresh
 
+log = logging.getLogger(__name__)
 PEAK_SIDE = {"cpu": 2048, "cuda": 8192}  # of the square matrices whose product is the machine's peak
 PUBLISHED_STEPS = (100, 50)  # of sampling, with SegDiff and MedSegDiff
 SAMPLED_STEPS = (5, 20)  # of one member
@@ -54,41 +58,45 @@ class Contest:
     detail: str
     ways: dict[str, Callable[[], object]]
     images: int = 0  # of one call; 0 where it has none
-    flops: int = 0  # of one call; 0 where they are not counted
+    counted: bool = False  # whether its floating-point operations are
     precisions: dict[str, str] = field(default_factory=dict)  # of ways that are not float32
     once: bool = False  # since a call takes long
 
 
 def measure(contest: Contest, rounds: int, device: torch.device) -> list[dict]:
-    """All ways in turns, `rounds` times: the rows of `told`."""
+    """All ways that fit into memory in turns, `rounds` times: the rows of `told`."""
     seconds: dict[str, list[float]] = {way: [] for way in contest.ways}
     torch.compiler.reset()  # of one forward, torch keeps eight graphs, and computes eagerly what comes after
-    for call in contest.ways.values() if not contest.once else ():
-        call()  # what is compiled, allocated or looked up once
-    memory = {} if contest.once else {way: _taken(call, device) for way, call in contest.ways.items()}
+    ways = {way: call for way, call in contest.ways.items() if contest.once or _fits(call, way)}
+    memory = {} if contest.once else {way: _taken(call, device) for way, call in ways.items()}
+    flops = _operations(next(iter(ways.values()))) if ways and contest.counted else 0
     for _ in range(1 if contest.once else rounds):
-        for way, call in contest.ways.items():
+        for way, call in ways.items():
             gc.collect()
             _wait(device)
             clock = time.perf_counter()
             call()
             _wait(device)
             seconds[way].append(time.perf_counter() - clock)
-    return told(contest, seconds, device, memory)
+    return told(contest, seconds, device, memory, flops)
 
 
 def told(
-    contest: Contest, seconds: dict[str, list[float]], device: torch.device, memory: dict[str, float] | None = None
+    contest: Contest,
+    seconds: dict[str, list[float]],
+    device: torch.device,
+    memory: dict[str, float] | None = None,
+    flops: int = 0,
 ) -> list[dict]:
     """A row a way: subject, network, detail, way, seconds (median), low and high (quartiles), ratio (to the first way, median
-    over rounds), images_per_second, peak_share (of the matrix product's throughput), memory_bytes (`_taken`; NaN
-    where it was not measured)."""
+    over rounds), images_per_second, peak_share (of the matrix product's throughput), memory_bytes (`_taken`). NaN is what was
+    not measured: all of it, of a way that does not fit into memory."""
     first = seconds[next(iter(contest.ways))]
     rows = []
     for way, taken in seconds.items():
-        low, median, high = statistics.quantiles(taken, n=4) if len(taken) > 1 else taken * 3
+        low, median, high = statistics.quantiles(taken, n=4) if len(taken) > 1 else (taken or [math.nan]) * 3
         precision = contest.precisions.get(way, "float32")
-        share = contest.flops / median / peak(device.type, precision) if contest.flops else math.nan
+        share = flops / median / peak(device.type, precision) if flops else math.nan
         rows.append(
             {
                 "subject": contest.subject,
@@ -98,13 +106,37 @@ def told(
                 "seconds": median,
                 "low": low,
                 "high": high,
-                "ratio": statistics.median(mine / theirs for mine, theirs in zip(taken, first, strict=True)),
+                "ratio": _ratio(taken, first),
                 "images_per_second": contest.images / median if contest.images else math.nan,
                 "peak_share": share,
                 "memory_bytes": (memory or {}).get(way, math.nan),
             }
         )
     return rows
+
+
+def _ratio(taken: list[float], first: list[float]) -> float:
+    if not taken or not first:
+        return math.nan
+    return statistics.median(mine / theirs for mine, theirs in zip(taken, first, strict=True))
+
+
+def _fits(call: Callable[[], object], way: str) -> bool:
+    """Whether a call fits into memory; the first one, too, in which what is needed once is compiled, allocated or looked up."""
+    try:
+        call()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        log.warning("%s does not fit into memory", way)
+        return False
+    return True
+
+
+def _operations(call: Callable[[], object]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops()
 
 
 def _taken(call: Callable[[], object], device: torch.device) -> int:
@@ -208,13 +240,10 @@ def _forms(compiled: bool) -> dict[str, dict]:
 
 
 def _counted(subject: str, config: Config, ways: dict) -> Contest:
-    """With the operations of a call, which the first way shows."""
-    with FlopCounterMode(display=False) as counter:
-        next(iter(ways.values()))()
     batch = config.training.batch
     detail = f"{config.data.size} px, batch {batch}"
     precisions = {way: "bf16" for way in ways if way.endswith("bf16")}
-    return Contest(subject, config.network.name, detail, ways, batch, counter.get_total_flops(), precisions)
+    return Contest(subject, config.network.name, detail, ways, batch, counted=True, precisions=precisions)
 
 
 def samplings(config: Config, device: torch.device, images: int) -> Contest:

@@ -248,14 +248,14 @@ def bench(parts, networks, preset, size, batches, compiled, rounds, output, as_j
     for name, level in QUIET_PROFILER.items():  # which torch reads when it is imported
         os.environ.setdefault(name, level)
     import pandas as pd
-    import torch
 
     from analysis.speed import chart, table
     from diffseg import bench as measurements
+    from diffseg.execution import computing_device
     from diffseg.presets import names
     from studies import bench as engine
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = computing_device()
     known = {"part": [*measurements.PARTS, "engine"], "network": list(measurements.PRESETS)}
     parts, networks = parts or known["part"], networks or known["network"]
     for option, given in (("part", parts), ("network", networks)):
@@ -264,17 +264,20 @@ def bench(parts, networks, preset, size, batches, compiled, rounds, output, as_j
     if not (chosen := measurements.chosen(networks, preset)):
         allowed = ["published", "debug", *(one for name in networks for one in names(name))]
         raise UserError(f"--preset {preset} is none of {', '.join(allowed)}")
-    rows = []
+    machine, rows = measurements.machine(device), []
+
+    def keep(found: list[dict]) -> None:
+        """At once, so that what was measured outlives what is still to be."""
+        rows.extend(row | machine for row in found)
+        pd.DataFrame(rows).to_parquet(output)
+
     for contest in measurements.contests(parts, chosen, size, batches, compiled, device):
         click.echo(f"{contest.subject} {contest.network} {contest.detail}", err=True)
-        rows += measurements.measure(contest, rounds, device)
+        keep(measurements.measure(contest, rounds, device))
     if "engine" in parts:
         click.echo("engine", err=True)
-        rows += engine.measure(rounds)
-    rows = [row | measurements.machine(device) for row in rows]
-    frame = pd.DataFrame(rows)
-    frame.to_parquet(output)
-    chart(frame).save(Path(output).with_suffix(".html"), inline=True)
+        keep(engine.measure(rounds))
+    chart(pd.DataFrame(rows)).save(Path(output).with_suffix(".html"), inline=True)
     _show(rows, as_json, table)
 
 

@@ -22,12 +22,13 @@ def test_what_is_told_is_the_median_and_the_ratio_within_a_round(monkeypatch):
     now, taken = [0.0], {"first": iter([9.0, 9.0, 1.0, 2.0, 3.0]), "second": iter([9.0, 9.0, 2.0, 4.0, 9.0])}
     monkeypatch.setattr(bench.time, "perf_counter", lambda: now[0])
     monkeypatch.setitem(bench._PEAKS, ("cpu", "float32"), 100.0)
+    monkeypatch.setattr(bench, "_operations", lambda call: 50)
 
     def call(way):
         now[0] += next(taken[way])  # the first two times are not counted
 
     ways = {way: lambda way=way: call(way) for way in taken}
-    first, second = measure(Contest("step", "net", "8 px", ways, images=4, flops=50), 3, CPU)
+    first, second = measure(Contest("step", "net", "8 px", ways, images=4, counted=True), 3, CPU)
     assert (first["seconds"], first["ratio"], first["images_per_second"], first["peak_share"]) == (2.0, 1.0, 2.0, 0.25)
     assert (second["seconds"], second["ratio"]) == (4.0, 2.0)
 
@@ -44,6 +45,32 @@ def test_the_memory_that_is_told_is_that_of_tensors_of_the_call():
 
     (row,) = measure(Contest("step", "net", "", {"way": call}), 1, CPU)
     assert 8_000_000 <= row["memory_bytes"] < 8_001_000  # two at a time; that from before is not counted
+
+
+def test_a_way_that_does_not_fit_into_memory_is_told_so_and_the_others_are_measured(caplog):
+    def large():
+        torch.empty(2**60)
+
+    ways = {"first": large, "second": lambda: torch.ones(8, 8) @ torch.ones(8, 8)}
+    rows = measure(Contest("step", "", "", ways, images=4, counted=True), 3, CPU)
+    assert caplog.messages == ["first does not fit into memory"]
+    assert all(
+        math.isnan(rows[0][name]) for name in ("seconds", "ratio", "images_per_second", "peak_share", "memory_bytes")
+    )
+    assert rows[1]["seconds"] > 0
+    assert rows[1]["peak_share"] > 0
+    assert math.isnan(rows[1]["ratio"])  # of what was not measured
+    columns = table(rows).columns
+    assert next(iter(columns[3].cells)) == "does not fit into memory"
+    json.dumps(chart(pd.DataFrame(rows)).to_dict(), allow_nan=True)
+
+
+def test_what_fails_otherwise_is_not_hidden():
+    def broken():
+        raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        measure(Contest("step", "", "", {"way": broken}), 3, CPU)
 
 
 def test_what_takes_long_is_done_once():
