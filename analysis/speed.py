@@ -1,7 +1,5 @@
 """What `diffseg bench` measured, as a table for the terminal and a chart."""
 
-import math
-
 import altair as alt
 import pandas as pd
 
@@ -33,7 +31,7 @@ def table(rows: list[dict]):
     found = Table("what", "of", "way", "ms", "ratio", "images/s", "of peak", "GiB", box=None, pad_edge=False)
 
     def told(row: dict, name: str, form: str, unit: float = 1) -> str:
-        return "" if math.isnan(row[name]) else format(row[name] / unit, form)
+        return "" if pd.isna(row[name]) else format(row[name] / unit, form)
 
     for row in rows:
         found.add_row(

@@ -250,6 +250,7 @@ def bench(parts, networks, preset, size, batches, compiled, rounds, output, as_j
     import pandas as pd
 
     from analysis.speed import chart, table
+    from analysis.text import records
     from diffseg import bench as measurements
     from diffseg.execution import computing_device
     from diffseg.presets import names
@@ -277,8 +278,9 @@ def bench(parts, networks, preset, size, batches, compiled, rounds, output, as_j
     if "engine" in parts:
         click.echo("engine", err=True)
         keep(engine.measure(rounds))
-    chart(pd.DataFrame(rows)).save(Path(output).with_suffix(".html"), inline=True)
-    _show(rows, as_json, table)
+    frame = pd.DataFrame(rows)
+    chart(frame).save(Path(output).with_suffix(".html"), inline=True)
+    _show(records(frame), as_json, table)
 
 
 @main.command()
