@@ -240,6 +240,7 @@ def _forms(compiled: bool) -> dict[str, dict]:
 
 
 def _counted(subject: str, config: Config, ways: dict) -> Contest:
+    """Ways of computing a batch, whose operations are counted."""
     batch = config.training.batch
     detail = f"{config.data.size} px, batch {batch}"
     precisions = {way: "bf16" for way in ways if way.endswith("bf16")}

@@ -15,8 +15,10 @@ COMPILED_FROM = 10_000  # steps of training, which repay the two to three minute
 
 
 def computing_device(asked: torch.device | str | None = None) -> torch.device:
-    """What is asked for, or else a GPU if there is one, whose convolutions are then made repeatable, since a resumed run must end
-    as one that was not stopped, and float32, which cuDNN rounds to TF32's ten bits otherwise.
+    """What is asked for, or else a GPU if there is one.
+
+    On GPUs, convolutions are made repeatable, since a resumed run must end as one that was not stopped, and float32's are not
+    rounded to TF32's ten bits, which is cuDNN's default.
     """
     device = torch.device(asked or ("cuda" if torch.cuda.is_available() else "cpu"))
     if device.type == "cuda":
