@@ -50,6 +50,7 @@ def split_of(images: list[torch.Tensor], masks: list[torch.Tensor]) -> Split:
     """Images uint8 [C, H, W] and masks uint8 [R, H, W] of any sizes as a split; they are called 0, 1, …"""
     return Split(
         names=tuple(map(str, range(len(images)))),
+        groups=(None,) * len(images),
         images=Pixels.stacked(images),
         masks=Pixels.stacked(masks),
         objects=(1,) * len(images),

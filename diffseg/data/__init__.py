@@ -153,6 +153,7 @@ def _split(config: Data, content: arrays.Content, split: str, scaling: Scaling, 
     sizes = torch.from_numpy(part.sizes)
     return Split(
         names=part.names,
+        groups=part.groups,
         images=Pixels.of(torch.from_numpy(part.images), content.channels, sizes),
         masks=Pixels.of(torch.from_numpy(part.masks), content.raters, sizes),
         objects=tuple(part.objects.tolist()),

@@ -4,7 +4,7 @@ import hashlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from PIL import Image
@@ -26,10 +26,14 @@ class Part:
     """One split. Images and masks lie one after the other, each [C, H, W] and [R, H, W] in row-major order."""
 
     names: tuple[str, ...]
+    groups: tuple[str | None, ...]  # the patient or volume of each image; None where it is not known
     images: np.ndarray  # uint8 or uint16 [Σ C·H·W]
     masks: np.ndarray  # uint8 [Σ R·H·W], 0 or 1, one a rater
     sizes: np.ndarray  # int64 [N, 2]: height, width
     objects: np.ndarray  # int64 [N]: how many are annotated
+
+
+ARRAYS = tuple(field.name for field in fields(Part) if field.type is np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -41,14 +45,9 @@ class Content:
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
-        parts = {
-            f"{split}-{kind}": getattr(part, kind)
-            for split, part in self.parts.items()
-            for kind in Part.__annotations__
-        }
-        return {name: array for name, array in parts.items() if not name.endswith("names")} | {
-            "histogram": self.histogram
-        }
+        """The arrays of both parts, by the names of their files in the cache."""
+        parts = {f"{split}-{kind}": getattr(part, kind) for split, part in self.parts.items() for kind in ARRAYS}
+        return parts | {"histogram": self.histogram}
 
     @property
     def digest(self) -> str:
@@ -84,7 +83,8 @@ def decoded(
         ends = own.prod(1).cumsum()
         images = allocate(f"{split}-images", (channels * int(ends[-1]),), dtype)
         masks = allocate(f"{split}-masks", (raters * int(ends[-1]),), np.dtype(np.uint8))
-        parts[split] = Part(tuple(r.name for r in chosen), images, masks, own, np.zeros(len(chosen), np.int64))
+        names, groups = tuple(r.name for r in chosen), tuple(r.group for r in chosen)
+        parts[split] = Part(names, groups, images, masks, own, np.zeros(len(chosen), np.int64))
         for k, (record, size, end) in enumerate(zip(chosen, own, ends, strict=True)):
             places[id(record)] = parts[split], k, tuple(size), int(end - size.prod()), split == "train"
     lock = threading.Lock()
@@ -127,6 +127,7 @@ def synthetic(config: Data) -> Content:
             histogram[:] = [np.bincount(images[:, channel].ravel(), minlength=256) for channel in range(3)]
         parts[split] = Part(
             tuple(f"{split}-{index:04d}" for index in range(count)),
+            (None,) * count,
             images.reshape(-1),
             np.stack(masks).astype(np.uint8).reshape(-1),
             np.full((count, 2), config.size, np.int64),

@@ -12,19 +12,18 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 
 from diffseg.config import Data
-from diffseg.data.arrays import Allocate, Content, Part
+from diffseg.data.arrays import ARRAYS, Allocate, Content, Part
 from diffseg.data.files import unreadable
 from diffseg.data.records import Record
 from diffseg.errors import DataError
 
 log = logging.getLogger(__name__)
-VERSION = 5  # of the arrays' meaning and the files' form; raise it when either changes
+VERSION = 6  # of the arrays' meaning and the files' form; raise it when either changes
 IN_MEMORY = 2**26  # bytes of an array that is read at once; larger ones are memory-mapped
 INDEX = "index.json"
 SETTINGS = {  # what the arrays depend on, besides the files
@@ -72,7 +71,8 @@ def _built(entry: Path, root: Path, records: Records, build: Callable[..., Conte
             if not path.exists():
                 np.save(path, array)
         index |= {"digest": content.digest, "channels": content.channels, "raters": content.raters}
-        index["names"] = {split: part.names for split, part in content.parts.items()}
+        for kind in ("names", "groups"):
+            index[kind] = {split: getattr(part, kind) for split, part in content.parts.items()}
         del content  # the files themselves, mapped
         index["checksums"] = {path.name: _checksum(path) for path in sorted(temporary.glob("*.npy"))}
         (temporary / INDEX).write_text(json.dumps(index))
@@ -139,7 +139,11 @@ def _sound(entry: Path) -> tuple[Content, str] | None:
 def _read(entry: Path, index: dict) -> tuple[Content, str]:
     """The entry's content and digest. Large arrays are mapped, with private copies of the pages that are written to."""
     parts = {
-        split: Part(tuple(names), *(_array(entry / f"{split}-{kind.name}.npy") for kind in fields(Part)[1:]))
+        split: Part(
+            tuple(names),
+            tuple(index["groups"][split]),
+            **{kind: _array(entry / f"{split}-{kind}.npy") for kind in ARRAYS},
+        )
         for split, names in index["names"].items()
     }
     return Content(parts, index["channels"], index["raters"], _array(entry / "histogram.npy")), index["digest"]

@@ -99,6 +99,7 @@ class Split:
     """Images and masks of one split, decoded."""
 
     names: tuple[str, ...]
+    groups: tuple[str | None, ...]  # the patient or volume of each image; None where it is not known
     images: Pixels  # uint8 or uint16 [C, H, W] each
     masks: Pixels  # uint8 [R, H, W] each, 0 or 1, one a rater
     objects: tuple[int, ...]  # that are annotated, of each image
@@ -135,6 +136,7 @@ class Split:
         return replace(
             self,
             names=pick(self.names),
+            groups=pick(self.groups),
             images=self.images.subset(own),
             masks=self.masks.subset(own),
             objects=pick(self.objects),
