@@ -11,8 +11,9 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageColor, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from diffseg.data.masks import Labels
 from diffseg.errors import DataError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -98,29 +99,27 @@ def read_image(path: Path, channels: int, index: int | None = None, at_least: in
         return pixels[..., None] if gray else pixels
 
 
-def read_mask(
-    path: Path, size: tuple[int, int], foreground: tuple[int | str, ...] = (), index: int | None = None
-) -> np.ndarray:
-    """bool [H, W] of a picture or of slice `index` of a volume. Raises DataError.
+def read_labels(path: Path, size: tuple[int, int] | None = None, index: int | None = None) -> Labels:
+    """The pixels of a mask, a picture or slice `index` of a volume, as they are stored. Raises DataError.
 
-    size: (height, width) of its image. foreground: the values, palette entries or colours ("#ff0000") that are it; without,
-    a mask has two values, 0 for background and 1 or 255.
+    size: (height, width) of its image, which the mask must have, too.
     """
     if index is not None:
         pixels = _labels(path)[:, :, index]
         _check_size(path, pixels.shape, size)
-        return _of_values(path, pixels, np.unique(pixels), foreground)
+        return Labels(pixels)
     with _opened(path) as image:
         _check_size(path, (image.height, image.width), size)
-        if colours := [value for value in foreground if isinstance(value, str)]:
-            pixels = np.asarray(_decoded(path, image).convert("RGB"))
-            return np.any([(pixels == ImageColor.getrgb(colour)).all(-1) for colour in colours], axis=0)
         if image.mode.startswith(DEEP):
-            pixels = _sixteen_bits(path, image)
-            return _of_values(path, pixels, np.unique(pixels), foreground)
+            return Labels(_sixteen_bits(path, image))
         image = _decoded(path, image)
-        image = image if image.mode == "P" else image.convert("L")  # the entries of a palette, not their colours
-        return _of_values(path, np.asarray(image), np.flatnonzero(image.histogram()), foreground)
+        if image.mode == "P":
+            return Labels(np.asarray(image), np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3))
+        if image.mode.startswith(GRAY):
+            return Labels(np.asarray(image.convert("L")))
+        pixels = np.asarray(image.convert("RGB"))
+        gray = (pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 0] == pixels[..., 2]).all()
+        return Labels(pixels[..., 0] if gray else pixels)
 
 
 def unreadable(path: Path, error: OSError) -> DataError:
@@ -176,20 +175,8 @@ def _labels(path: Path) -> np.ndarray:
     return numbers.astype(np.int32)
 
 
-def _of_values(path: Path, pixels: np.ndarray, values: np.ndarray, foreground: tuple) -> np.ndarray:
-    if foreground:
-        return np.isin(pixels, foreground)
-    if not (set(values.tolist()) <= {0, 255} or set(values.tolist()) <= {0, 1}):
-        shown = ", ".join(map(str, values[:6])) + (", …" if len(values) > 6 else "")
-        raise DataError(
-            f"{path} has the values {shown}: a mask holds 0 for background and 255 (or 1) for foreground; "
-            f"of others, name the foreground, such as data.foreground=[{values[-1]}]"
-        )
-    return pixels > 0
-
-
-def _check_size(path: Path, found: tuple[int, ...], wanted: tuple[int, int]) -> None:
-    if tuple(found) != tuple(wanted):
+def _check_size(path: Path, found: tuple[int, ...], wanted: tuple[int, int] | None) -> None:
+    if wanted and tuple(found) != tuple(wanted):
         raise DataError(
             f"{path} is {found[1]} × {found[0]} px, but its image is {wanted[1]} × {wanted[0]}: mask and image must have one size"
         )

@@ -12,8 +12,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from diffseg.data import files
+from diffseg.data import files, masks
 from diffseg.data.files import Shape
+from diffseg.data.masks import Rule
 from diffseg.errors import DataError
 
 TEST_SHARE = 0.2
@@ -39,7 +40,7 @@ class Record:
     annotations: tuple[Path, ...]  # one a rater
     group: str | None = None  # the patient, where the layout tells: all of a group are in one split
     index: int | None = None  # of the slice, in a volume
-    foreground: tuple[int | str, ...] = ()  # values of the masks that are it, where there are more than two
+    foreground: Rule = ()  # which pixels of the masks are it
 
     margin: ClassVar[int] = 0  # px that the image lacks of its volume's slice, on every side
 
@@ -74,7 +75,7 @@ class Record:
 
     def read_mask(self, path: Path, size: tuple[int, int]) -> np.ndarray:
         """bool [H, W] of one rater."""
-        return files.read_mask(path, size, self.foreground, self.index)
+        return masks.foreground(path, files.read_labels(path, size, self.index), self.foreground)
 
     def objects(self, masks: np.ndarray) -> int:
         from scipy.ndimage import label
