@@ -34,25 +34,38 @@ def nll(probability: torch.Tensor, mask: torch.Tensor, members: int | None) -> t
 
 
 class Calibration:
-    """Pooled reliability of p(foreground) in ten equal bins [0, 0.1), … [0.9, 1]; nothing leaves the device until asked."""
+    """Reliability of p(foreground) in ten equal bins [0, 0.1), … [0.9, 1], of each image and pooled over all pixels.
+
+    Sums stay on the device until rows or the error are asked for.
+    """
 
     def __init__(self, device: torch.device | str):
         self.sums = torch.zeros(3, BINS, dtype=torch.float64, device=device)  # pixels, their p, their y
+        self._after: list[torch.Tensor] = []  # the sums after each image
 
-    def add(self, probability: torch.Tensor, mask: torch.Tensor) -> None:
-        p, y = probability.flatten().double(), mask.flatten().double()
-        index = _bins(p)
-        for row, values in zip(self.sums, (torch.ones_like(p), p, y), strict=True):
-            row.index_add_(0, index, values)
+    def add(self, probability: torch.Tensor, masks: torch.Tensor) -> None:
+        """Add an image: probability [H, W] against each rater's mask, masks [R, H, W]."""
+        p = probability.flatten().double()
+        index, ones = _bins(p), torch.ones_like(p)
+        for mask in masks:
+            for row, values in zip(self.sums, (ones, p, mask.flatten().double()), strict=True):
+                row.index_add_(0, index, values)
+        self._after.append(self.sums.clone())
 
     def rows(self) -> list[dict]:
-        """Per bin: count, confidence (mean p) and accuracy (share of foreground); NaN where a bin is empty."""
-        count, p, y = self.sums
-        columns = zip(count.tolist(), (p / count).tolist(), (y / count).tolist(), strict=True)
-        return [{"bin": b, "count": int(n), "confidence": c, "accuracy": a} for b, (n, c, a) in enumerate(columns)]
+        """Per image and bin that has pixels: image (its place), bin, count, confidence (mean p), accuracy (share of
+        foreground)."""
+        after = torch.stack(self._after)
+        count, p, y = after.diff(dim=0, prepend=torch.zeros_like(after[:1])).unbind(1)
+        places = count.nonzero()
+        found = (places, *(values[count > 0].tolist() for values in (count, p / count, y / count)))
+        return [
+            {"image": image, "bin": b, "count": int(n), "confidence": confidence, "accuracy": accuracy}
+            for (image, b), n, confidence, accuracy in zip(found[0].tolist(), *found[1:], strict=True)
+        ]
 
     def ece(self) -> float:
-        """Expected calibration error: Σ_b n_b/N |accuracy_b − confidence_b| (Naeini et al., 2015)."""
+        """Expected calibration error over all pixels: Σ_b n_b/N |accuracy_b − confidence_b| (Naeini et al., 2015)."""
         count, p, y = self.sums
         return float((p - y).abs().sum() / count.sum())
 

@@ -219,33 +219,35 @@ def _together(members: list[_Fitted]) -> _Fitted:
 
 
 def _evaluate(found: Iterator[Prediction], test: Split, config: Config) -> dict:
-    """Metrics of the ensemble on the test split: per image, pooled calibration, and example pictures."""
-    calibration, names, rows, evaluations, examples = Calibration(test.device), [], [], [], []
+    """Metrics and calibration of the ensemble on the test split, per image and overall, and example pictures."""
+    calibration, groups = Calibration(test.device), dict(zip(test.names, test.groups, strict=True))
+    names, rows, evaluations, examples = [], [], [], []
     for prediction in found:
         raters = truth(test, prediction.index, config)
         rows.append(_metrics(prediction, raters, config))
         names.append(test.names[prediction.index])
         evaluations.append(prediction.evaluations)
-        for mask in raters:
-            calibration.add(prediction.mean, mask)
+        calibration.add(prediction.mean, raters)
         if len(names) <= config.inference.examples:
             examples += _example(prediction, raters, test)
     metrics = list(rows[0])
     values = torch.stack([torch.stack([row[metric] for metric in metrics]) for row in rows])
     images = [
-        {"image": name, "metric": metric, "value": value}
+        {"image": name, "group": groups[name], "metric": metric, "value": value}
         for name, row in zip(names, values.tolist(), strict=True)
         for metric, value in zip(metrics, row, strict=True)
     ]
     images += [
-        {"image": name, "metric": "objects", "value": float(count)}
+        {"image": name, "group": groups[name], "metric": "objects", "value": float(count)}
         for name, count in zip(test.names, test.objects, strict=True)
     ]
     overall = {"ece": calibration.ece(), "evaluations": torch.stack(evaluations).mean().item()}
     return {
         "trial": dict(zip(metrics, values.nanmean(0).tolist(), strict=True)) | overall,
         "images": images,
-        "calibration": calibration.rows(),
+        "calibration": [
+            row | {"image": names[row["image"]], "group": groups[names[row["image"]]]} for row in calibration.rows()
+        ],
         "examples": examples,
     }
 

@@ -79,10 +79,13 @@ SCHEMAS = {
                                ("error", pa.float64()), ("error_smooth", pa.float64()), ("derivative", pa.float64()),
                                ("derivative_t", pa.float64()), ("weight", pa.float64())]),
     # A metric of a test image: those of METRICS but ece, and what diffseg/metrics.py and diffseg/ambiguity.py say of more.
-    "images": pa.schema([*_KEY, ("image", pa.string()), ("metric", pa.string()), ("value", pa.float64())]),
-    # Reliability of the merged foreground probability, pooled over all test pixels, ten equal bins.
-    "calibration": pa.schema([*_KEY, ("bin", pa.int32()), ("count", pa.int64()), ("confidence", pa.float64()),
-                              ("accuracy", pa.float64())]),
+    # group: the patient or volume of the image, null where it is not known.
+    "images": pa.schema([*_KEY, ("image", pa.string()), ("group", pa.string()), ("metric", pa.string()),
+                         ("value", pa.float64())]),
+    # Reliability of the merged foreground probability of a test image, in those of ten equal bins that have pixels; the
+    # sums over all images, weighted by count, give the ece of `trials`.
+    "calibration": pa.schema([*_KEY, ("image", pa.string()), ("group", pa.string()), ("bin", pa.int32()),
+                              ("count", pa.int64()), ("confidence", pa.float64()), ("accuracy", pa.float64())]),
     # Small pictures of a few test images: kind is image, truth, mean or sd (of the ensemble; sd 0.5 is white).
     "examples": pa.schema([*_KEY, ("image", pa.string()), ("kind", pa.string()), ("png", pa.binary())]),
 }

@@ -52,7 +52,7 @@ def test_ece_is_torchmetrics_pooled(seed):
     maps = [random_maps(seed + 10 * k) for k in range(4)]
     calibration = Calibration("cpu")
     for probability, mask in maps:
-        calibration.add(probability, mask)
+        calibration.add(probability, mask[None])
     pooled = [torch.cat([m[i].flatten() for m in maps]) for i in range(2)]
     assert calibration.ece() == pytest.approx(
         float(binary_calibration_error(pooled[0], pooled[1].int(), n_bins=10)), abs=1e-6
@@ -64,11 +64,30 @@ def test_ece_is_torchmetrics_pooled(seed):
 
 def test_ends_of_the_bins():
     calibration = Calibration("cpu")
-    calibration.add(torch.tensor([0.0, 1.0, 0.95]), torch.tensor([0, 1, 1]))
+    calibration.add(torch.tensor([0.0, 1.0, 0.95]), torch.tensor([[0, 1, 1]]))
     rows = calibration.rows()
-    assert [row["count"] for row in rows] == [1, 0, 0, 0, 0, 0, 0, 0, 0, 2]
-    assert math.isnan(rows[4]["accuracy"])
+    assert [(row["bin"], row["count"]) for row in rows] == [(0, 1), (9, 2)]
     assert calibration.ece() == pytest.approx(0.05 / 3)
+
+
+@pytest.mark.parametrize("raters", [1, 3])
+def test_the_calibration_of_images_adds_up_to_the_pooled_one(raters):
+    calibration, single = Calibration("cpu"), []
+    for seed in range(5):
+        probability, _ = random_maps(seed)
+        masks = torch.stack([random_maps(seed + 10 * k)[1] for k in range(raters)])
+        calibration.add(probability, masks)
+        single.append(Calibration("cpu"))
+        single[-1].add(probability, masks)
+    rows = calibration.rows()
+    assert [row["image"] for row in rows] == sorted(row["image"] for row in rows)
+    for image, one in enumerate(single):
+        ours = [row | {"image": 0} for row in rows if row["image"] == image]
+        assert [row.keys() for row in ours] == [row.keys() for row in one.rows()]
+        for row, other in zip(ours, one.rows(), strict=True):
+            assert list(row.values()) == pytest.approx(list(other.values()), abs=1e-9)
+    gaps = [sum(r["count"] * (r["confidence"] - r["accuracy"]) for r in rows if r["bin"] == b) for b in range(10)]
+    assert sum(map(abs, gaps)) / sum(row["count"] for row in rows) == pytest.approx(calibration.ece(), abs=1e-12)
 
 
 @given(st.integers(0, 1000), st.integers(1, 30))
@@ -106,7 +125,7 @@ def test_the_ece_of_an_image_and_of_its_parts_is_that_of_their_pixels_alone(seed
     assert 0 < band.sum() < outer.sum()
     for name, part in parts.items():
         calibration = Calibration("cpu")
-        calibration.add(probability[torch.from_numpy(part)], mask[torch.from_numpy(part)])
+        calibration.add(probability[torch.from_numpy(part)], mask[torch.from_numpy(part)][None])
         found = calibration_errors(probability, prediction, mask)[f"ece_{name}"]
         assert float(found) == pytest.approx(calibration.ece(), abs=1e-12)
 

@@ -256,7 +256,8 @@ def test_every_experiment_learns(experiment, tiny, tmp_path):
     if experiment in ("e1", "e2"):
         assert outcome.trial["iou"] > 0.3
         assert len(outcome.images) == 9 * 4
-        assert len(outcome.calibration) == 10
+        assert {row["image"] for row in outcome.calibration} == {row["image"] for row in outcome.images}
+        assert sum(row["count"] for row in outcome.calibration) == 4 * 16 * 16
         assert {row["kind"] for row in outcome.examples} == {"image", "truth", "mean", "sd"}
     else:
         assert "iou" not in outcome.trial
