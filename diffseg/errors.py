@@ -1,8 +1,12 @@
-"""Errors that are the user's to mend. Their text is one sentence: what was got, where, what is allowed, what to do."""
+"""Errors that are shown as one sentence, without a traceback: what was found, where, what is allowed, what to do next."""
 
 
 class UserError(Exception):
     """Bad input. Shown without a traceback; never raised for a fault of our own."""
+
+
+class MachineryError(Exception):
+    """Ray, a node or the store failed, which is neither the user's fault nor a trial's. Shown like a UserError, exit status 3."""
 
 
 class DataError(UserError):

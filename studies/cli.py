@@ -1,33 +1,65 @@
 """The program `diffseg`. Heavy packages are imported by the commands that need them."""
 
+import os
+import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path and sys.path[0] != os.path.dirname(os.path.dirname(__file__)):
+    del sys.path[0]  # the current folder, which `python -m` puts first: nothing is to be imported from there
+
 import contextlib
 import functools
 import json
-import os
 import shlex
-import sys
+import signal
+import threading
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
 from diffseg.config import parse_leaf
-from diffseg.errors import UserError
+from diffseg.errors import MachineryError, UserError
+from studies.signals import STOPPED
+
+FAILED_TRIALS, WRONG_USE, MACHINERY = 1, 2, 3  # exit statuses besides 0 and STOPPED
 
 
 class Program(click.Group):
-    """Shows a user's mistake as one sentence, with exit status 2, and leaves other errors their traceback."""
+    """Shows errors of users and of the machinery as one sentence, and leaves faults of the program their traceback.
+
+    SIGTERM ends every command as Ctrl-C does.
+    """
 
     def main(self, *args, **kwargs):
-        try:
-            sys.exit(super().main(*args, **{**kwargs, "standalone_mode": False}))
-        except UserError as error:
-            message = str(error)
-        except click.ClickException as error:
-            message = error.format_message()
-        except (click.Abort, KeyboardInterrupt):
-            sys.exit(130)
-        click.echo(f"diffseg: {message}", err=True)
-        sys.exit(2)
+        with _terminated_as_interrupted():
+            try:
+                sys.exit(super().main(*args, **{**kwargs, "standalone_mode": False}))
+            except UserError as error:
+                _end(str(error), WRONG_USE)
+            except MachineryError as error:
+                _end(str(error), MACHINERY)
+            except click.ClickException as error:
+                _end(error.format_message(), WRONG_USE)
+            except (click.Abort, KeyboardInterrupt):
+                _end("stopped", STOPPED)
+
+
+def _end(message: str, status: int) -> NoReturn:
+    click.echo(f"diffseg: {message}", err=True)
+    sys.exit(status)
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted():
+    """Make SIGTERM raise KeyboardInterrupt. Only the main thread may set handlers."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _roots(_ctx, _param, values: tuple[str, ...]) -> dict[str, str]:
@@ -198,7 +230,7 @@ def retry(study, store, placement, address):
 
     wanted, ledger = _stored(study, store)
     finished = run_session(wanted, ledger, _resources(wanted, placement), retry=True, address=address)
-    _finish(wanted, ledger, finished, report=True)
+    _finish(wanted, ledger, finished, with_report=True)
 
 
 @main.command()
@@ -685,7 +717,7 @@ def _finish(study, ledger, finished: bool, with_report: bool) -> None:
 
     if not finished:
         click.echo(f"stopped; the same command goes on from the last checkpoints ({ledger.root})", err=True)
-        sys.exit(130)
+        sys.exit(STOPPED)
     if with_report:
         from analysis.report import write
 
@@ -697,7 +729,7 @@ def _finish(study, ledger, finished: bool, with_report: bool) -> None:
             f"`diffseg retry {study.name}` runs them again",
             err=True,
         )
-        sys.exit(1)
+        sys.exit(FAILED_TRIALS)
 
 
 def _show(value, as_json: bool, render) -> None:

@@ -18,7 +18,7 @@ from uuid import uuid4
 import yaml
 
 from diffseg.errors import UserError
-from studies.session import DRIVER
+from studies.connection import DRIVER
 
 PACKAGES = ("diffseg", "search_spaces", "studies", "analysis")  # what a job carries to all nodes
 JOBS = "http://127.0.0.1:8265"  # where a head takes jobs

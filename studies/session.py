@@ -5,11 +5,7 @@ Nothing of Ray's own experiment state is kept: the next session looks at the led
 
 import contextlib
 import math
-import os
-import signal
-import socket
 import subprocess
-import threading
 import time
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -17,45 +13,22 @@ from pathlib import Path
 
 import yaml
 
-from diffseg.errors import UserError
+from diffseg.errors import MachineryError, UserError
 from studies.agenda import Agenda
 from studies.compaction import MANY, merge, sweep
+from studies.connection import DRIVER, check_workers, cluster_address, connected, first_line, prepare
 from studies.display import Display
 from studies.estimate import cost
-from studies.folder import Folder, fixed
+from studies.folder import fixed, patiently
 from studies.ledger import Ledger
 from studies.lock import Lock
+from studies.signals import Signals
 from studies.study import Study, Trial
 from studies.worker import SCRATCH, STOP, Order
 
 LAUNCHED = Path("~/ray_bootstrap_config.yaml")  # what a head knows of the nodes that it may start
 NODES_START = 600.0  # seconds that nodes which always run may take to start
 BASE = 2**30  # bytes of a worker without a trial
-DRIVER = "driver"  # the resource that drivers hold, so that CPUs stay whole for workers
-# glibc gives large tensors back to the system as soon as they are freed, and the kernel clears their pages again for the next
-# ones. Kept instead: measuring errors over t at 64 px takes half as long (2.2 s a batch to 1.1), a training step 0.9 times.
-MEMORY = {
-    "MALLOC_ARENA_MAX": "1",  # Train's loop runs in a thread, whose own arena would not keep more than 64 MiB
-    "MALLOC_MMAP_THRESHOLD_": str(2**32),
-    "MALLOC_TRIM_THRESHOLD_": str(2**34),
-}
-ENVIRONMENT = MEMORY | {
-    "RAY_AIR_NEW_OUTPUT": "0",  # with verbose=0, Tune prints nothing
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths mean what they meant to the user
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # how soon the end of a worker is noticed
-    "RAY_TRAIN_METRICS_ENABLED": "0",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the ledger is the record
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # our own stops trials at a checkpoint
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-}
-
-
-JOINED = {
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "1800",  # a cluster may have to start a node first
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "1",  # and its nodes may be taken away
-}
-ALONE = {"RAY_AUTH_MODE": "disabled"}  # a cluster of one machine, open to this process alone
 
 
 @dataclass(frozen=True)
@@ -81,7 +54,7 @@ def run(
     """Run what the ledger lacks; with retry, also what failed. False if it was stopped before the end.
 
     Raises UserError if the store cannot be used, the study is being run already, its trials fit on no node, or a search
-    has no prospect of success.
+    has no prospect of success, and MachineryError if Ray does not start or cannot run trials.
     """
     planned = Agenda(study, ledger, retry).planned()
     display = Display(
@@ -103,7 +76,10 @@ def run(
             )
         agenda = Agenda(study, ledger, retry)
         if not agenda.done():
-            _run_missing(agenda, resources, address, display)
+            try:
+                _run_missing(agenda, resources, address, display)
+            except KeyboardInterrupt:
+                return False
         if problem := agenda.problem():
             raise UserError(problem)
         with contextlib.suppress(UserError):  # a file was damaged meanwhile, which the next session sets aside
@@ -114,20 +90,23 @@ def run(
         lock.release()
 
 
-def _run_missing(agenda, resources, address, display) -> None:
-    address = address or os.environ.get("RAY_ADDRESS")
-    os.environ |= ENVIRONMENT | ({} if address else ALONE)
+def _run_missing(agenda: Agenda, resources: Resources, address: str | None, display: Display) -> None:
+    """Raises MachineryError if trials are left that nobody has asked to stop."""
+    address, folder = cluster_address(address), agenda.ledger.folder
+    prepare(address)
     import ray
     from ray import tune
 
     from studies.driver import drive, scratch
     from studies.searcher import Missing
 
-    with _ray(address), _stopping(agenda.ledger.folder):
+    with Signals() as signals, connected(address) as logs:
+        signals.gently(lambda: patiently(lambda: folder.write(STOP, b"")))
         if DRIVER not in ray.cluster_resources():
             raise UserError(
                 f"the Ray cluster has no resource '{DRIVER}': start its head with --resources='{{\"{DRIVER}\": 1000}}'"
             )
+        check_workers(logs)
         nodes = _nodes(ray, _launched() if address else {}, resources.labels)
         memory = BASE + max(cost(trial.config, resources.workers).memory for trial in agenda.planned())
         share, concurrent = place(replace(resources, memory=memory), nodes, bool(address))
@@ -143,7 +122,31 @@ def _run_missing(agenda, resources, address, display) -> None:
             run_config=tune.RunConfig(name="session", verbose=0, **scratch(agenda.ledger, "tune")),
         )
         with display:
-            tuner.fit()
+            found = _fit(tuner, logs)
+        if not (agenda.done() or agenda.problem() or folder.exists(STOP)):
+            raise _unfinished(agenda, found, logs)
+
+
+def _fit(tuner, logs: str):
+    """Raises MachineryError if Ray or the store is gone."""
+    from ray.exceptions import RayError
+    from ray.tune import TuneError
+
+    try:
+        return tuner.fit()
+    except (RayError, TuneError, OSError) as error:
+        raise MachineryError(
+            f"Ray or the store failed ({first_line(error)}), Ray's logs are in {logs}: the same command goes on from the last "
+            "checkpoints"
+        ) from error
+
+
+def _unfinished(agenda: Agenda, found, logs: str) -> MachineryError:
+    why = f", the last one by {first_line(found.errors[-1])}" if found.errors else ""
+    return MachineryError(
+        f"the drivers of trials of {agenda.study.name} ended again and again{why}: Ray's logs are in {logs}, and the same command "
+        "goes on with what is missing"
+    )
 
 
 def place(resources: Resources, nodes: list[dict[str, float]], on_demand: bool = False) -> tuple[Resources, int]:
@@ -220,72 +223,6 @@ def _order(study, ledger, share, commit: tuple[str | None, bool], trial: Trial) 
         labels=share.labels,
         memory=share.memory,
     )
-
-
-@contextlib.contextmanager
-def _ray(address: str | None):
-    """A Ray of our own on this machine, the cluster at the address, or the one that this process has joined already."""
-    import ray
-
-    if ray.is_initialized():
-        yield
-        return
-    _join(ray, address) if address else _start(ray)
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _join(ray, address: str) -> None:
-    """Raises UserError if no cluster is there; at once where nothing listens, for which Ray itself waits for minutes."""
-    host, _, port = address.rpartition(":")
-    try:
-        if port.isdecimal() and "://" not in address:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-        env = {"env_vars": ENVIRONMENT | JOINED}
-        ray.init(address=address, logging_level="error", log_to_driver=False, runtime_env=env)
-    except (ConnectionError, TimeoutError, socket.gaierror) as error:
-        raise UserError(
-            f"no Ray cluster at {address} ({error}): give --address HOST:PORT of a head that runs"
-        ) from error
-
-
-def _start(ray) -> None:
-    """A Ray that is reached from this machine alone. Raises UserError if the machine is too busy for it."""
-    try:
-        ray.init(
-            resources={DRIVER: 10_000},
-            include_dashboard=False,
-            logging_level="error",
-            log_to_driver=False,
-            _node_ip_address="127.0.0.1",
-        )
-    except Exception as error:  # of which Ray has no kind of its own
-        if "timed out during startup" not in str(error):
-            raise
-        raise UserError(
-            "Ray did not start within half a minute, since this machine is too busy: try again later"
-        ) from error
-
-
-@contextlib.contextmanager
-def _stopping(folder: Folder):
-    """Ctrl-C and SIGTERM make trials leave a checkpoint and end; a second Ctrl-C ends at once."""
-    told = threading.Event()
-
-    def stop(number, frame):
-        if told.is_set():
-            raise KeyboardInterrupt
-        told.set()
-        folder.write(STOP, b"")
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _commit() -> tuple[str | None, bool]:

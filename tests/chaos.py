@@ -26,8 +26,8 @@ from pathlib import Path
 import psutil
 import test_session
 
+from studies.connection import ALONE, ENVIRONMENT
 from studies.ledger import SCHEMAS, Ledger
-from studies.session import ALONE, ENVIRONMENT
 
 ROOT = Path(__file__).parent.parent
 SHORT = test_session.STUDY.replace("steps = 300", "steps = 120").replace("every = 20", "every = 10")

@@ -14,11 +14,12 @@ from diffseg.config import Config
 from diffseg.errors import UserError
 from studies import session
 from studies.agenda import Agenda
+from studies.connection import ALONE, ENVIRONMENT
 from studies.estimate import costs
 from studies.folder import Folder
 from studies.ledger import Ledger
 from studies.lock import Lock
-from studies.session import ALONE, ENVIRONMENT, Resources, place, run
+from studies.session import Resources, place, run
 from studies.state import states
 from studies.study import Study, Trial, trial_name
 

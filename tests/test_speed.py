@@ -15,7 +15,7 @@ from diffseg.batches import Batches
 from diffseg.config import Config
 from diffseg.experiments import build_network
 from diffseg.training import Hooks, start, train
-from studies.session import MEMORY
+from studies.connection import MEMORY
 
 SEGDIFF = {  # its published augmentation, on crops
     "data.augment.flips": "both",

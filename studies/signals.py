@@ -1,0 +1,40 @@
+"""Ctrl-C and SIGTERM during a session."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+
+STOPPED = 130  # the exit status of what the user stopped
+
+
+class Signals:
+    """A context in which the first signal raises KeyboardInterrupt, or once `gently` was called, asks for an end instead.
+
+    The second signal ends the process at once: what Ray has started on this machine is killed by the kernel with it.
+    """
+
+    def __init__(self):
+        self._seen, self._ask = False, None
+
+    def gently(self, ask: Callable[[], None]) -> None:
+        """From now on `ask` is called at the first signal, in a thread, since a store may take its time."""
+        self._ask = ask
+
+    def __enter__(self) -> "Signals":
+        self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number, frame) -> None:
+        if self._seen:
+            print("diffseg: stopped at once", file=sys.stderr, flush=True)
+            os._exit(STOPPED)
+        self._seen = True
+        if self._ask is None:
+            raise KeyboardInterrupt
+        threading.Thread(target=self._ask, daemon=True).start()
