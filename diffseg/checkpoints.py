@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import io
 import logging
+import os
 from pathlib import Path
 
 import torch
@@ -27,7 +28,10 @@ def save(folder: Path, step: int, state: dict) -> None:
     temporary = path.with_suffix(".pt.tmp")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # the one before goes, so this one must survive a power cut
         temporary.replace(path)
         for old in _files(folder)[KEEP:]:
             old.unlink(missing_ok=True)

@@ -17,6 +17,10 @@ class ConfigError(UserError):
     """A configuration key or value is not allowed."""
 
 
+class StoreError(UserError, OSError):
+    """A store cannot be read or written now: full, out of reach, or without permission. Callers that wait catch OSError."""
+
+
 class Diverged(UserError):
     """The loss stopped being a finite number."""
 

@@ -1,11 +1,13 @@
 """Files of a study: in a folder that all nodes share, or behind a URI, of which a node copies what it works on."""
 
 import contextlib
+import errno
 import hashlib
 import logging
 import os
 import shutil
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,17 +20,21 @@ from uuid import uuid4
 import pyarrow.fs as pafs
 from filelock import FileLock
 
-from diffseg.errors import UserError
+from diffseg.errors import StoreError, UserError
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 PATIENCE = 300.0  # seconds for which a store may be out of reach before a trial gives up
 PUSH_EVERY = 5.0  # seconds between copies of a trial's work to the store
+FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder of a store. Names are paths below it, with slashes."""
+    """A folder of a store. Names are paths below it, with slashes.
+
+    All methods raise StoreError, which says in one sentence what cannot be done and why.
+    """
 
     filesystem: pafs.FileSystem
     path: str
@@ -59,68 +65,148 @@ class Folder:
         return Folder(self.filesystem, path, self.unfinished or f"{path}/tmp")
 
     def exists(self, name: str) -> bool:
-        return self.filesystem.get_file_info(f"{self.path}/{name}").type == pafs.FileType.File
+        """Whether there is a file of this name."""
+        with reading(self.path):
+            return self.filesystem.get_file_info(f"{self.path}/{name}").type == pafs.FileType.File
 
     def age(self, name: str) -> float | None:
         """Seconds since a file was written, by the clocks of store and machine; None if there is none."""
-        info = self.filesystem.get_file_info(f"{self.path}/{name}")
+        with reading(self.path):
+            info = self.filesystem.get_file_info(f"{self.path}/{name}")
         return time.time() - info.mtime_ns / 1e9 if info.type == pafs.FileType.File else None
 
     def read(self, name: str) -> bytes | None:
         """A file's content; None if there is none."""
         try:
-            with self.filesystem.open_input_stream(f"{self.path}/{name}") as file:
+            with reading(self.path), self.filesystem.open_input_stream(f"{self.path}/{name}") as file:
                 return file.read()
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def write(self, name: str, content) -> None:
-        """Write a file whole or not at all: object stores do so by themselves, elsewhere it is renamed into place."""
-        with self.writing(name) as file:
+    def write(self, name: str, content, durable: bool = False) -> None:
+        """Write a file whole or not at all: object stores do so by themselves, elsewhere it is renamed into place.
+
+        durable: it survives a power cut once this has returned.
+        """
+        with self.writing(name, durable) as file:
             file.write(content)
 
     @contextlib.contextmanager
     def writing(self, name: str, durable: bool = False) -> Iterator[BinaryIO]:
-        """The same of a file that is written bit by bit. durable: it is on the disk before it has its name."""
-        target = f"{self.path}/{name}"
-        if self.local is None:
-            with self.filesystem.open_output_stream(target) as file:
-                yield file
-            return
-        temporary = Path(self.unfinished or f"{self.path}/tmp", uuid4().hex)
-        temporary.parent.mkdir(parents=True, exist_ok=True)
-        Path(target).parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            yield file
+        """Like `write`, for a file that is written bit by bit. A file that fails midway is not left behind.
+
+        durable: the file and the entries of its folders are on the disk (fsync) before this returns.
+        """
+        with changing(self.path):
+            target = f"{self.path}/{name}"
+            if self.local is None:  # closing a stream, even after an error, would leave what it holds by then
+                with tempfile.TemporaryFile() as file:
+                    yield file
+                    file.seek(0)
+                    with self.filesystem.open_output_stream(target) as there:
+                        shutil.copyfileobj(file, there, 1 << 20)
+                return
+            temporary, path = Path(self.unfinished or f"{self.path}/tmp", uuid4().hex), Path(target)
+            temporary.parent.mkdir(parents=True, exist_ok=True)
+            made = [folder for folder in path.parents if not folder.exists()] if durable else []
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with temporary.open("wb") as file:
+                    yield file
+                    if durable:
+                        file.flush()
+                        os.fsync(file.fileno())
+                temporary.replace(path)
+            except Exception:
+                with contextlib.suppress(OSError):
+                    temporary.unlink(missing_ok=True)
+                raise
             if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.replace(target)
+                for folder in {path.parent, *(one.parent for one in made)}:
+                    sync_entries(folder)
 
     def remove(self, name: str) -> None:
         """Remove a file, if there is one."""
-        with contextlib.suppress(FileNotFoundError):
+        with changing(self.path), contextlib.suppress(FileNotFoundError):
             self.filesystem.delete_file(f"{self.path}/{name}")
 
     def move(self, name: str, to: str) -> None:
-        """Rename a file, if there is one."""
-        if self.exists(name):
-            if self.local:
-                (self.local / to).parent.mkdir(parents=True, exist_ok=True)
-            self.filesystem.move(f"{self.path}/{name}", f"{self.path}/{to}")
+        """Rename a file, or of a local store also a folder, if there is one; what had the name before is replaced."""
+        with changing(self.path):
+            if self.local is None:
+                if self.exists(name):
+                    self.filesystem.move(f"{self.path}/{name}", f"{self.path}/{to}")
+                return
+            source, target = self.local / name, self.local / to
+            if not os.path.lexists(source):
+                return
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if os.path.lexists(target) and (source.is_dir() or target.is_dir()):
+                target = target.with_name(f"{target.name}-{uuid4().hex[:8]}")
+            source.replace(target)
 
     def clear(self) -> None:
         """Remove the folder and all that is in it, if there is one."""
         if self.local:
             shutil.rmtree(self.local, ignore_errors=True)
-        else:
+            return
+        with changing(self.path):
             self.filesystem.delete_dir_contents(self.path, missing_dir_ok=True)
 
     def files(self) -> dict[str, int]:
         """The names of all files below, with their sizes in bytes."""
         selector = pafs.FileSelector(self.path, allow_not_found=True, recursive=True)
-        found = (info for info in self.filesystem.get_file_info(selector) if info.type == pafs.FileType.File)
+        with reading(self.path):
+            every = self.filesystem.get_file_info(selector)
+        found = (info for info in every if info.type == pafs.FileType.File)
         return {info.path[len(self.path) + 1 :]: info.size for info in found}
+
+
+@contextlib.contextmanager
+def reading(place: str) -> Iterator[None]:
+    """Raise StoreError where a store cannot be read. What is not there at all remains a FileNotFoundError."""
+    try:
+        yield
+    except (StoreError, FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        raise StoreError(
+            f"{place} cannot be read ({_words(error)}): check that the store is there and may be read, "
+            "or give another with --store DIR"
+        ) from error
+
+
+@contextlib.contextmanager
+def changing(place: str) -> Iterator[None]:
+    """Raise StoreError where a store cannot be written."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except OSError as error:
+        if error.errno in FULL:
+            raise StoreError(
+                f"{place} cannot be written, since its disk or quota is full ({_words(error)}): make room there and give "
+                "the same command again, which resumes; what was recorded is kept"
+            ) from error
+        raise StoreError(
+            f"{place} cannot be written ({_words(error)}): check that the store is there and may be written, "
+            "or give another with --store DIR"
+        ) from error
+
+
+def _words(error: OSError) -> str:
+    return " ".join(str(error).split())
+
+
+def sync_entries(folder: Path) -> None:
+    """Have a folder's entries on the disk, so that a file renamed into it survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems cannot, and need not
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def fixed(place: str) -> str:
@@ -169,6 +255,10 @@ class Copy:
     def fetch(self) -> Path:
         """Make the copy what the store has: files that are missing or of another size are brought, others removed, such as
         checkpoints that another node has replaced since."""
+        with changing(str(self.path)):
+            return self._fetch()
+
+    def _fetch(self) -> Path:
         self.path.mkdir(parents=True, exist_ok=True)
         if self.folder.local:
             return self.path
@@ -207,7 +297,7 @@ class Copy:
                 del self._pushed[name]
 
     def push_soon(self) -> None:
-        """The same beside the work, now and then; a store that is away is tried again the next time."""
+        """Like `push`, beside the work and every PUSH_EVERY seconds; a store that is away is tried again the next time."""
         if self.folder.local or time.monotonic() < self._due:
             return
         self._due = time.monotonic() + PUSH_EVERY

@@ -12,7 +12,6 @@ from test_session import RESULTS, study_of
 
 from diffseg.errors import UserError
 from studies import folder as module
-from studies import lock
 from studies.compaction import compact
 from studies.folder import Copy, Folder, fetched, patiently
 from studies.ledger import Ledger
@@ -157,53 +156,6 @@ def test_data_behind_a_uri_are_fetched_once(uri, tmp_path, monkeypatch):
     assert {str(file.relative_to(path)) for file in stamps} == set(files)
     assert fetched(uri) == path
     assert stamps == {file: file.stat().st_mtime_ns for file in stamps}  # so that the decoded data set stays
-
-
-class TestLock:
-    def test_one_session_at_a_time(self, uri, monkeypatch):
-        monkeypatch.setattr(lock, "SETTLE", 0.1)
-        one, other = Lock(Folder.of(uri).at("study")), Lock(Folder.of(uri).at("study"))
-        one.acquire()
-        assert other.held()
-        with pytest.raises(UserError, match="study study is being run by process"):
-            other.acquire()
-        one.release()
-        assert not other.held()
-        other.acquire()
-        other.release()
-
-    def test_that_of_a_dead_session_ends(self, uri, monkeypatch):
-        monkeypatch.setattr(lock, "SETTLE", 0.1)
-        folder = Folder.of(uri)
-        folder.write(lock.NAME, b'{"pid": 1, "host": "gone"}')
-        assert Lock(folder).held()
-        monkeypatch.setattr(lock, "FRESH", -1.0)
-        one = Lock(folder)
-        one.acquire()
-        one.release()
-
-    def test_of_two_at_once_one_gets_it(self, uri, monkeypatch):
-        monkeypatch.setattr(lock, "SETTLE", 0.5)
-        locks, refused = [Lock(Folder.of(uri)) for _ in range(3)], []
-        held = threading.Barrier(3)
-        monkeypatch.setattr(
-            lock._BehindUri, "held", lambda self: held.wait() and False
-        )  # all look before one has written
-
-        def acquire(one):
-            try:
-                one.acquire()
-            except UserError as error:
-                refused.append(error)
-
-        threads = [threading.Thread(target=acquire, args=(one,)) for one in locks]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert len(refused) == 2
-        for one in locks:
-            one.release()
 
 
 def order_of(store, config, trial="t", attempt=1):

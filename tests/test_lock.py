@@ -1,0 +1,190 @@
+"""Locks of all kinds keep one promise: one session a study, readers see it, and a dead holder does not lock for ever."""
+
+import errno
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+from test_folder import bucket, uri  # noqa: F401
+
+from diffseg.errors import UserError
+from studies import lock as module
+from studies.folder import Folder
+from studies.lock import NAME, Lock
+
+KINDS = ["flock", "lease", "uri"]
+
+
+def without_flock(monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+
+
+@pytest.fixture(params=KINDS)
+def folder(request, tmp_path, monkeypatch) -> Folder:
+    """The folder of a study in a store of each kind."""
+    monkeypatch.setattr(module, "SETTLE", 0.05)
+    monkeypatch.setattr(module, "PATIENCE", 0.2)
+    if request.param == "lease":
+        without_flock(monkeypatch)
+    place = request.getfixturevalue("uri") if request.param == "uri" else str(tmp_path)
+    return Folder.of(place).at("study")
+
+
+@pytest.fixture
+def local(tmp_path, monkeypatch) -> Folder:
+    monkeypatch.setattr(module, "PATIENCE", 0.2)
+    return Folder.of(str(tmp_path)).at("study")
+
+
+def test_one_session_at_a_time(folder):
+    one, other = Lock(folder), Lock(folder)
+    assert not other.held()
+    one.acquire()
+    assert one.held()
+    assert other.held()
+    with pytest.raises(UserError, match=f"study study is being run by process {os.getpid()} on .*diffseg status"):
+        other.acquire()
+    assert one.held()
+    one.release()
+    one.release()
+    assert not other.held()
+    other.acquire()
+    other.release()
+    assert not folder.exists(NAME)
+
+
+def test_of_several_at_once_one_gets_it(folder, monkeypatch):
+    monkeypatch.setattr(module, "SETTLE", 0.5)
+    locks, got, start = [Lock(folder) for _ in range(3)], [], threading.Barrier(3)
+    if not folder.local:  # all look before one has written
+        monkeypatch.setattr(Lock, "held", lambda self: start.wait() and False)
+
+    def acquire(one):
+        try:
+            one.acquire()
+            got.append(one)
+        except UserError:
+            pass
+
+    threads = [threading.Thread(target=acquire, args=(one,)) for one in locks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(got) == 1
+    got[0].release()
+
+
+GARBLED = {
+    "empty": b"",
+    "list": b"[]",
+    "null": b"null",
+    "cut": b"{",
+    "bytes": b"\xff",
+    "types": b'{"pid": "x", "started": 3}',
+}
+
+
+@pytest.mark.parametrize("record", [*GARBLED.values(), b"[" * 100_000], ids=[*GARBLED, "deep"])
+def test_a_garbled_record_is_no_traceback(folder, record):
+    folder.write(NAME, record)
+    lock = Lock(folder)
+    assert lock.held()  # fresh, and of nobody that this host knows
+    if folder.local:
+        lock.acquire()
+        lock.release()
+    else:
+        with pytest.raises(UserError, match=r"process (unknown|x) on another host"):
+            lock.acquire()
+
+
+HOLDER = """
+import errno, fcntl, sys, time
+if sys.argv[2] == "lease":
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+    fcntl.flock = refuse
+from studies.folder import Folder
+from studies.lock import Lock
+Lock(Folder.of(sys.argv[1]).at("study")).acquire()
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("kind", ["flock", "lease"])
+def test_that_of_a_killed_session_ends_with_it(kind, local, tmp_path, monkeypatch):
+    if kind == "lease":
+        without_flock(monkeypatch)
+    arguments = [sys.executable, "-c", HOLDER, str(tmp_path), kind]
+    holder = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        lock = Lock(local)
+        assert lock.held()
+        with pytest.raises(UserError, match=f"process {holder.pid}"):
+            lock.acquire()
+    finally:
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+    assert not lock.held()
+    lock.acquire()
+    lock.release()
+
+
+def test_that_of_a_dead_session_on_another_host_ends(folder, monkeypatch):
+    folder.write(NAME, json.dumps({"pid": 1, "host": "gone", "started": "then"}).encode())
+    lock = Lock(folder)
+    assert lock.held()
+    monkeypatch.setattr(module, "FRESH", -1.0 if not folder.local else 0.3)
+    monkeypatch.setattr(module, "BEAT", 0.1)
+    age = Folder.age
+    monkeypatch.setattr(Folder, "age", lambda self, name: (found := age(self, name)) and found + 100)
+    assert not lock.held()
+    monkeypatch.setattr(Folder, "age", age)
+    lock.acquire()
+    lock.release()
+
+
+def test_a_lease_of_another_host_is_taken_over_once_it_stands_still(local, tmp_path, monkeypatch):
+    without_flock(monkeypatch)
+    monkeypatch.setattr(module, "FRESH", 0.5)
+    monkeypatch.setattr(module, "BEAT", 0.1)
+    one = Lock(local)
+    one.acquire()
+    marker = tmp_path / "study" / "session.lease"
+    content = marker.read_text()
+    one.release()
+    from filelock._identity import host_name
+
+    marker.write_text(content.replace(host_name(), "another-host"))
+    os.utime(marker, (1e9, 1e9))
+    lock = Lock(local)
+    lock.acquire()
+    lock.release()
+
+
+def test_readers_write_nothing(local, tmp_path):
+    assert not Lock(local).held()
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_store_without_room_is_one_sentence_and_leaves_no_lock(folder, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("studies.folder.Path.replace" if folder.local else "studies.folder.tempfile.TemporaryFile", full)
+        with pytest.raises(UserError, match="disk or quota is full"):
+            Lock(folder).acquire()
+    lock = Lock(folder)
+    lock.acquire()
+    lock.release()
