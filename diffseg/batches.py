@@ -28,7 +28,7 @@ class Batches:
         images, masks = self.split.windows(which, random_corners(self.split, which, size, draw), size)
         masks = one_rater(masks, draw)
         images, masks = augmented(self.split.scaled(images), masks.float(), self.config.data.augment, draw)
-        return self.split.normalised(images), masks
+        return self.split.normalised(images, which), masks
 
     def _indices(self, step: int) -> torch.Tensor:
         """[B] images of this step; a batch may reach from one epoch into the next ones."""

@@ -56,7 +56,8 @@ class Data(Section):
     size: Annotated[int, Field(ge=8)] = 64                # side of the square that the network sees, px
     channels: PositiveInt = 3                             # that the network takes; gray images are repeated
     foreground: tuple[Value, ...] = ()                    # of masks with more than two values: numbers, or "#rrggbb"
-    normalise: Literal["range", "standard"] = "range"     # images to [−1, 1], or to mean 0 and deviation 1 a channel
+    axis: Literal[0, 1, 2] | None = None                  # of volumes, across their slices; that of the largest spacing if None
+    normalise: Literal["range", "standard", "case"] = "range"  # to [−1, 1]; mean 0, deviation 1 a channel, of all or of each case
     fit: Literal["resize", "crop"] = "resize"             # whole image squashed to size × size, or random crops of it
     scale: Annotated[float, Field(gt=0, le=4)] = 1.0      # with fit="crop": images are resized by this factor first
     test_crops: bool = False                              # with fit="crop": tested on one crop an image, drawn by seed

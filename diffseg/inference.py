@@ -129,7 +129,7 @@ def errors_over_t(
     places = random_corners(split, which, config.data.size, generator(device, config.seed, "windows"))
     images, masks = split.windows(which, places, config.data.size)
     masks = one_rater(masks, generator(device, config.seed, "raters"))
-    images, masks = split.inputs(images), masks.float()
+    images, masks = split.inputs(images, which), masks.float()
     grid = (
         torch.arange(1, config.inference.timesteps + 1, dtype=torch.float64, device=device) / config.inference.timesteps
     )
@@ -160,7 +160,7 @@ def _predicted(network, split: Split, config: Config, tiles: list[_Tile]) -> tup
     which = torch.tensor([distinct[one] for one in seen], device=device)
     noise = _Noise(split, config, tiles)
     with autocast(config, device):
-        probabilities, evaluations = task(config).predict(network, split.inputs(images), noise, which)
+        probabilities, evaluations = task(config).predict(network, split.inputs(images, index), noise, which)
     return symmetry(probabilities, view[which], inverse=True), evaluations
 
 
@@ -203,18 +203,21 @@ def restored(maps: torch.Tensor, split: Split, index: int, config: Config) -> to
 
     Mirrored borders, which small images have with data.fit="crop", are cut off then.
     """
-    if config.inference.resolution == "network" or split.source is None:
+    if config.inference.resolution == "network" or split.records is None:
         return maps
-    size = split.records[index].shape().size
+    size = split.originals[index]
     height, width = scaled_size(size, config.data)
     return F.interpolate(maps[None, :, :height, :width], size, mode="bilinear")[0]
 
 
 def truth(split: Split, index: int, config: Config) -> torch.Tensor:
-    """The raters' masks of the index-th image at the size at which it is evaluated, bool [R, H, W]."""
-    if config.inference.resolution == "network" or split.source is None:
+    """The raters' masks of the index-th image at the size at which it is evaluated, bool [R, H, W].
+
+    Raises DataError if its files have changed since they were decoded.
+    """
+    if config.inference.resolution == "network" or split.records is None:
         return split.masks[index].to(split.device).bool()
-    return torch.from_numpy(split.records[index].read_masks()).to(split.device)
+    return torch.from_numpy(split.record(index).read_masks()).to(split.device)
 
 
 def _staple(masks: torch.Tensor) -> torch.Tensor:

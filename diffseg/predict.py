@@ -14,8 +14,8 @@ from PIL import Image
 
 from diffseg import data
 from diffseg.config import Config
-from diffseg.data import brats
-from diffseg.data.files import PICTURES, VOLUMES, files_in, is_volume, stem, volume_header
+from diffseg.data import brats, volumes
+from diffseg.data.files import PICTURES, VOLUMES, files_in, is_volume, stem
 from diffseg.data.records import Record
 from diffseg.data.splits import Scaling, Split
 from diffseg.errors import DataError, UserError
@@ -24,7 +24,7 @@ from diffseg.experiments import task
 from diffseg.inference import Prediction, pooled, predictions
 from diffseg.training import start
 
-AT_ONCE = 16  # pictures that are decoded and predicted together
+AT_ONCE = 16  # pictures that are decoded together
 
 
 def run(
@@ -57,12 +57,12 @@ def run(
         for records in groups:
             split = data.unlabelled(config.data, records, scaling).to(device)
             volume = _Volume(records[0].volume) if records[0].volume else None
-            for prediction in predict(split):
+            for record, prediction in _each(predict, split, records):
                 maps = _maps(prediction, config.inference.threshold)
                 if volume:
-                    volume.add(records[prediction.index], maps)
+                    volume.add(record, maps)
                 else:
-                    written += _write_pictures(output, records[prediction.index].name, maps)
+                    written += _write_pictures(output, record.name, maps)
                 done += 1
                 on_progress(done, total)
             if volume:
@@ -72,19 +72,33 @@ def run(
     return written
 
 
+def _each(
+    predict: Callable[[Split], Iterator[Prediction]], split: Split, records: list[Record]
+) -> Iterator[tuple[Record, Prediction]]:
+    """The records with their predictions.
+
+    A picture is predicted on its own: in a batch with others its numbers would differ in their last bits.
+    """
+    if records[0].volume:
+        yield from ((records[prediction.index], prediction) for prediction in predict(split))
+        return
+    for index, record in enumerate(records):
+        yield from ((record, prediction) for prediction in predict(split.subset(torch.tensor([index]))))
+
+
 def _groups(config: Config, inputs: list[Path]) -> list[list[Record]]:
     """The records of the inputs: each volume's together, pictures AT_ONCE. Raises DataError."""
     if config.data.layout == "brats":
-        volumes, pictures = [brats.of_patient(path, "test") for path in inputs], []
+        slices, pictures = [brats.of_patient(path, "test") for path in inputs], []
     else:
         paths = [path for given in inputs for path in _files(given)]
-        volumes = [_slices(path) for path in paths if is_volume(path)]
+        slices = [_slices(path, config.data.axis) for path in paths if is_volume(path)]
         pictures = [Record(stem(path.name), "test", path, ()) for path in paths if not is_volume(path)]
     names: dict[str, Record] = {}
-    for record in [*(slices[0] for slices in volumes), *pictures]:
+    for record in [*(own[0] for own in slices), *pictures]:
         if (other := names.setdefault(record.group or record.name, record)) is not record:
             raise DataError(f"{record.image} and {other.image} have one name, and so would their predictions")
-    return volumes + [pictures[first : first + AT_ONCE] for first in range(0, len(pictures), AT_ONCE)]
+    return slices + [pictures[first : first + AT_ONCE] for first in range(0, len(pictures), AT_ONCE)]
 
 
 def _files(given: Path) -> list[Path]:
@@ -98,11 +112,10 @@ def _files(given: Path) -> list[Path]:
     return [given]
 
 
-def _slices(path: Path) -> list[Record]:
-    name = stem(path.name)
-    return [
-        Record(f"{name}/{index:03d}", "test", path, (), name, index) for index in range(volume_header(path).shape[2])
-    ]
+def _slices(path: Path, axis: int | None) -> list[Record]:
+    name, header = stem(path.name), volumes.header(path)
+    axis = header.slice_axis(axis)
+    return [Record(f"{name}/{index:03d}", "test", path, (), name, index, axis) for index in range(header.grid[axis])]
 
 
 def _predictor(
@@ -148,23 +161,25 @@ class _Volume:
     """The maps of a volume's slices, put together; what no slice was made of stays 0."""
 
     def __init__(self, path: Path):
-        self.header, self.maps = volume_header(path), {}
+        self.header, self.maps = volumes.header(path), {}
 
     def add(self, record: Record, maps: dict[str, np.ndarray]) -> None:
         inside = slice(record.margin, -record.margin or None)
         for kind, pixels in maps.items():
             dtype = np.uint8 if pixels.dtype == bool else np.float32
-            whole = self.maps.setdefault(kind, np.zeros(self.header.shape[:3], dtype))
-            whole[inside, inside, record.index] = pixels
+            whole = self.maps.setdefault(kind, np.zeros(self.header.grid, dtype))
+            np.moveaxis(whole, record.axis, 2)[inside, inside, record.index] = pixels
 
     def write(self, output: Path, name: str) -> list[Path]:
         import nibabel
 
         written = []
         for kind, numbers in self.maps.items():
-            header = self.header.header.copy()
+            header = self.header.nifti.copy()
             header.set_data_dtype(numbers.dtype)
-            image = nibabel.Nifti1Image(numbers, self.header.affine, header)
+            header["cal_min"] = header["cal_max"] = 0  # the window of the image
+            kind_of = nibabel.Nifti2Image if isinstance(header, nibabel.Nifti2Header) else nibabel.Nifti1Image
+            image = kind_of(numbers.reshape(self.header.dimensions), header.get_best_affine(), header)
             written.append(output / f"{name}_{kind}.nii.gz")
             nibabel.save(image, written[-1])
         return written

@@ -77,5 +77,5 @@ def _validated(state: State, split: Split, config: Config) -> dict[str, float]:
         masks = one_rater(masks, generator(device, config.seed, "validation raters", first))
         draw = generator(device, config.seed, "validation noise", first)
         with autocast(config, device):
-            total += task(config).loss(state.average, split.inputs(images), masks.float(), draw) * len(which)
+            total += task(config).loss(state.average, split.inputs(images, which), masks.float(), draw) * len(which)
     return {"validation_loss": float(total) / len(split.names)}

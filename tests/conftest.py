@@ -54,6 +54,7 @@ def split_of(images: list[torch.Tensor], masks: list[torch.Tensor]) -> Split:
         images=Pixels.stacked(images),
         masks=Pixels.stacked(masks),
         objects=(1,) * len(images),
+        originals=tuple(tuple(image.shape[1:]) for image in images),
         scaling=Scaling((0.0,), (255.0,), (0.0,), (1.0,)),
         standard=False,
         channels=3,

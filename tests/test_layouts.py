@@ -155,7 +155,7 @@ def test_gray_images_are_kept_gray_and_repeated(tmp_path):
     found = data.load(config("folder"), tmp_path).train
     images, _ = found.windows(torch.tensor([0, 1]), torch.zeros(2, 2, dtype=torch.long), 16)
     assert images.shape == (2, 1, 16, 16)
-    inputs = found.inputs(images)
+    inputs = found.inputs(images, torch.tensor([0, 1]))
     assert inputs.shape == (2, 3, 16, 16)
     assert torch.equal(inputs[:, 0], inputs[:, 2])
     write_image(tmp_path / "train/images/train0.png")  # one in colour: all have three channels then
@@ -185,11 +185,12 @@ def test_images_are_standardised_by_the_training_set(tmp_path, tiny):
     folder(tmp_path)
     settings = tiny(data__layout="folder", data__normalise="standard", data__train_images=None, data__test_images=None)
     found = data.load(settings.data, tmp_path).train
-    inputs = found.inputs(torch.stack(list(found.images)))
+    inputs = found.inputs(torch.stack(list(found.images)), torch.arange(3))
     assert torch.allclose(inputs.mean((0, 2, 3)), torch.zeros(3), atol=1e-5)
     assert torch.allclose(inputs.std((0, 2, 3), correction=0), torch.ones(3), atol=1e-5)
     batch, _ = Batches(found, settings)(0)
-    assert torch.equal(batch[0], found.inputs(found.images[Batches(found, settings)._indices(0)[0]][None])[0])
+    first = Batches(found, settings)._indices(0)[:1]
+    assert torch.equal(batch[0], found.inputs(found.images[int(first)][None], first)[0])
 
 
 def test_the_scaling_of_eight_bits_is_fixed():

@@ -1,11 +1,13 @@
 """Data sets: found on disk in their official layout, decoded once, held as tensors of 8 or 16 bits."""
 
 import hashlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from diffseg.config import Data
@@ -15,6 +17,10 @@ from diffseg.data.records import Found, Record, conflicts
 from diffseg.data.splits import Pixels, Scaling, Split
 from diffseg.errors import DataError
 
+log = logging.getLogger(__name__)
+
+OUTSIDE = 0.5  # share of an image's 16-bit pixels outside of the training images' range from which it looks foreign
+SPAN = 0.02  # share of that range below which an image that spans no more looks foreign
 LAYOUTS = {"isic16": isic16, "monuseg": monuseg, "lidc": lidc, "brats": brats, "folder": folder}
 
 
@@ -39,10 +45,11 @@ def load(
     """
     if config.layout == "synthetic":
         content = arrays.synthetic(config)
-        return _dataset(config, content, content.digest, None)
+        return _dataset(config, content, content.digest)
     _check_root(config, root)
-    choose = partial(_chosen, config, root)
-    content, digest = through(cache, config, root, choose, partial(arrays.decoded, config, on_progress=on_progress))
+    root = root.absolute()  # for the paths that are remembered
+    build = partial(arrays.decoded, config, on_progress=on_progress)
+    content, digest = through(cache, config, root, partial(_chosen, config, root), build)
     if content.channels not in (1, config.channels):
         raise DataError(
             f"the images of {root} have {content.channels} channels, but data.channels is {config.channels}: "
@@ -53,7 +60,7 @@ def load(
             f"all {len(content.parts['train'].names)} training masks of {root} are empty at this size: "
             "check them with `diffseg data check`, or give a larger data.size"
         )
-    return _dataset(config, content, digest, choose)
+    return _dataset(config, content, digest)
 
 
 def _chosen(config: Data, root: Path) -> dict[str, list[Record]]:
@@ -108,8 +115,7 @@ def _held_out(config: Data, train: Split, test: Split) -> dict[str, Split]:
     """
     if not config.held_out:
         return {"train": train, "test": test}
-    groups = [record.group for record in train.records] if train.source else [None] * len(train.names)
-    units = [group or name for group, name in zip(groups, train.names, strict=True)]
+    units = [group or name for group, name in zip(train.groups, train.names, strict=True)]
     order = sorted(set(units), key=_hash)
     held = set(order[: round(config.held_out * len(order))])
     if not 0 < len(held) < len(order):
@@ -133,24 +139,51 @@ def _subset(records: tuple[Record, ...], split: str, limit: int | None) -> list[
 
 
 def unlabelled(config: Data, records: list[Record], scaling: Scaling) -> Split:
-    """Images without masks, decoded as those that a network was trained on. Raises DataError."""
-    content = arrays.decoded(config, {"test": records})
+    """Images without masks, decoded as those that a network was trained on. Raises DataError.
+
+    Logs a warning for an image or a volume most of whose pixels lie outside of the range of the training images.
+    """
+    content = arrays.decoded(config, {"test": records}, trained=scaling.trained)
     if content.channels not in (1, config.channels):
         raise DataError(
             f"{records[0].image} has {content.channels} channels, but the network was trained on {config.channels}"
         )
-    return _split(config, content, "test", scaling, lambda: {"test": records})
+    split = _split(config, content, "test", scaling)
+    if config.normalise != "case" and scaling.bits == 16:
+        _warn_of_other_ranges(split)
+    return split
 
 
-def _dataset(config: Data, content: arrays.Content, digest: str, choose: Callable | None) -> Dataset:
-    scaling = Scaling.of(content.histogram)
-    splits = {split: _split(config, content, split, scaling, choose) for split in content.parts}
+def _warn_of_other_ranges(split: Split) -> None:
+    scaling, cases = split.scaling, {}
+    for record, pixels in zip(split.records, split.images, strict=True):
+        cases.setdefault(record.image, []).append(pixels.flatten(1).int())
+    for path, parts in cases.items():
+        pixels = torch.cat(parts, 1).float()
+        low, high = (torch.tensor(ends)[:, None] for ends in (scaling.low, scaling.high))
+        outside = float(((pixels < low) | (pixels > high)).float().mean())
+        span = float(((pixels.amax(1) - pixels.amin(1)) / (high - low)[:, 0]).max())
+        if outside > OUTSIDE or span < SPAN:
+            log.warning(
+                "%s does not fit the training images: %.0f %% of its pixels lie outside of their range, of which it spans "
+                "%.0f %%; are its numbers in another unit?", path, 100 * outside, 100 * span,
+            )  # fmt: skip
+
+
+def _dataset(config: Data, content: arrays.Content, digest: str) -> Dataset:
+    if config.normalise == "case":
+        scaling = Scaling.of_cases(content.channels, 16 if content.histogram.shape[1] > 256 else 8)
+    else:
+        scaling = Scaling.of(content.histogram, content.quantisation)
+    splits = {split: _split(config, content, split, scaling) for split in content.parts}
     return Dataset(config.name, digest, **_held_out(config, **splits))
 
 
-def _split(config: Data, content: arrays.Content, split: str, scaling: Scaling, choose: Callable | None) -> Split:
+def _split(config: Data, content: arrays.Content, split: str, scaling: Scaling) -> Split:
     part = content.parts[split]
     sizes = torch.from_numpy(part.sizes)
+    if config.normalise == "case":
+        scaling = Scaling.of_cases(content.channels, 8 * part.images.itemsize)
     return Split(
         names=part.names,
         groups=part.groups,
@@ -161,5 +194,16 @@ def _split(config: Data, content: arrays.Content, split: str, scaling: Scaling, 
         standard=config.normalise == "standard",
         channels=config.channels,
         device=torch.device("cpu"),
-        source=choose and (lambda: choose()[split]),
+        cases=_cases(part, scaling) if config.normalise == "case" else None,
+        originals=tuple(map(tuple, part.originals.tolist())),
+        records=content.records and content.records[split],
+        digests=content.digests,
     )
+
+
+def _cases(part: arrays.Part, scaling: Scaling) -> torch.Tensor:
+    """float32 [N, 2, C]: mean and deviation of each case, of pixels scaled to [−1, 1]; those of constant images are 0 and 1."""
+    top = scaling.high[0]
+    mean, sd = part.statistics[:, 0], part.statistics[:, 1]
+    sd = np.where(sd > 0, sd, top / 2)
+    return torch.from_numpy(np.stack([2 * mean / top - 1, 2 * sd / top], 1)).float()

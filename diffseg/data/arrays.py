@@ -1,24 +1,36 @@
 """From files to the arrays that training reads: resized or cut, 8 or 16 bits, all images of a split in one array."""
 
 import hashlib
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 from PIL import Image
 
 from diffseg.config import Data
-from diffseg.data.files import Shape
+from diffseg.data import quantisation
+from diffseg.data.opening import Shape, digest
+from diffseg.data.quantisation import Quantisation, mean_and_deviation
 from diffseg.data.records import Record, Sample, in_parallel
 from diffseg.data.synthetic import draw
 from diffseg.errors import DataError
 
+log = logging.getLogger(__name__)
 SYNTHETIC_IMAGES = {"train": 200, "test": 40}  # where the configuration leaves it open
 SPARE = 4  # times the wanted side that a photograph must at least have when it is decoded smaller than it is
 
 Allocate = Callable[[str, tuple[int, ...], np.dtype], np.ndarray]  # name, shape, type → array to be filled
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How the images that a network was trained on became pixels, so that new ones do likewise."""
+
+    bits: int
+    quantisation: Quantisation | None
 
 
 @dataclass(frozen=True)
@@ -30,10 +42,15 @@ class Part:
     images: np.ndarray  # uint8 or uint16 [Σ C·H·W]
     masks: np.ndarray  # uint8 [Σ R·H·W], 0 or 1, one a rater
     sizes: np.ndarray  # int64 [N, 2]: height, width
+    originals: np.ndarray  # int64 [N, 2]: height, width in the file
+    statistics: (
+        np.ndarray
+    )  # float64 [N, 2, C]: mean and deviation of the case, in pixels; 0 without data.normalise=case
     objects: np.ndarray  # int64 [N]: how many are annotated
 
 
 ARRAYS = tuple(field.name for field in fields(Part) if field.type is np.ndarray)
+DERIVED = ("originals", "statistics")  # of these, what follows from the images and is no part of the digest
 
 
 @dataclass(frozen=True)
@@ -42,6 +59,9 @@ class Content:
     channels: int  # C
     raters: int  # R
     histogram: np.ndarray  # int64 [C, 256 or 65536] of the training images
+    quantisation: Quantisation | None = None  # of the volumes, if there are any and they have one in common
+    records: dict[str, tuple[Record, ...]] | None = None  # by split: what was decoded; None for synthetic images
+    digests: dict[str, str] = field(default_factory=dict)  # of the content of the files, by path
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
@@ -54,7 +74,8 @@ class Content:
         """Twelve hexadecimal digits of names, sizes, images and masks."""
         state = hashlib.sha256(repr({split: part.names for split, part in self.parts.items()}).encode())
         with ThreadPoolExecutor() as pool:  # hashing releases the interpreter's lock
-            for name, found in sorted(zip(self.arrays, pool.map(_hash, self.arrays.values()), strict=True)):
+            arrays = {name: array for name, array in self.arrays.items() if not name.endswith(DERIVED)}
+            for name, found in sorted(zip(arrays, pool.map(_hash, arrays.values()), strict=True)):
                 state.update(f"{name} {found}".encode())
         return state.hexdigest()[:12]
 
@@ -64,33 +85,45 @@ def decoded(
     records: dict[str, list[Record]],
     allocate: Allocate = lambda name, shape, dtype: np.empty(shape, dtype),
     on_progress: Callable[[int, int], None] | None = None,
+    trained: Trained | None = None,
 ) -> Content:
     """Read and prepare every record, on all processors, each straight into its place in the arrays.
 
-    on_progress is told how many of how many images are done. Raises DataError for the first that cannot be read.
+    trained: how a trial's images were read; without it, pixels have 16 bits if those of any image have, and volumes get a
+    map in common. on_progress is given the number of images that are done and of all. Raises DataError for the first image
+    that cannot be read.
     """
+    records, common = _quantised(config, records, trained)
     everything = [record for chosen in records.values() for record in chosen]
     shapes = in_parallel(lambda record: record.shape(), everything)
     channels = max(1 if config.channels == 1 and shape.channels == 3 else shape.channels for shape in shapes)
-    dtype = np.dtype(np.uint16 if any(shape.deep for shape in shapes) else np.uint8)
+    deep = any(shape.deep for shape in shapes)
+    if trained and not (config.normalise == "case" and everything[0].volume):
+        deep = _fitting(everything, shapes, trained)
+    dtype = np.dtype(np.uint16 if deep else np.uint8)
     raters = max(1, len(everything[0].annotations))
     sizes = np.array([_target(shape, config) for shape in shapes], dtype=np.int64)
     histogram = np.zeros((channels, 2 ** (8 * dtype.itemsize)), np.int64)
     parts, places, first = {}, {}, 0
     for split, chosen in records.items():
-        own = sizes[first : first + len(chosen)]
+        own, its = sizes[first : first + len(chosen)], shapes[first : first + len(chosen)]
         first += len(chosen)
         ends = own.prod(1).cumsum()
         images = allocate(f"{split}-images", (channels * int(ends[-1]),), dtype)
         masks = allocate(f"{split}-masks", (raters * int(ends[-1]),), np.dtype(np.uint8))
         names, groups = tuple(r.name for r in chosen), tuple(r.group for r in chosen)
-        parts[split] = Part(names, groups, images, masks, own, np.zeros(len(chosen), np.int64))
+        originals = np.array([shape.size for shape in its], dtype=np.int64)
+        statistics = np.zeros((len(chosen), 2, channels))
+        parts[split] = Part(names, groups, images, masks, own, originals, statistics, np.zeros(len(chosen), np.int64))
         for k, (record, size, end) in enumerate(zip(chosen, own, ends, strict=True)):
             places[id(record)] = parts[split], k, tuple(size), int(end - size.prod()), split == "train"
-    lock = threading.Lock()
+    lock, digests = threading.Lock(), {}
 
     def fill(record: Record) -> None:
         part, k, (height, width), start, counted = places[id(record)]
+        for path in record.files:
+            if str(path) not in digests:
+                digests[str(path)] = digest(path)
         sample = record.read(config.channels, SPARE * config.size if config.fit == "resize" else None)
         image, masks = prepared(sample, (height, width), config)
         if image.shape[-1] not in (1, channels) or len(masks) != raters:
@@ -98,8 +131,11 @@ def decoded(
                 f"{record.image} has {image.shape[-1]} channels and {len(masks)} masks, others {channels} and {raters}: "
                 "all images of a data set have as many"
             )
-        if image.dtype == np.uint8 and dtype == np.uint16:
-            image = image * np.uint16(257)
+        stretch = 257 if image.dtype == np.uint8 and dtype == np.uint16 else 1
+        if stretch > 1:
+            image = image * np.uint16(stretch)
+        if config.normalise == "case":
+            part.statistics[k] = record.statistics(sample.image) * stretch
         pixels, stop = height * width, start + height * width
         part.images[channels * start : channels * stop].reshape(channels, height, width)[:] = image.transpose(2, 0, 1)
         part.masks[raters * start : raters * stop].reshape(raters, height, width)[:] = masks
@@ -111,7 +147,44 @@ def decoded(
                 histogram[:] += found
 
     in_parallel(fill, everything, on_progress)
-    return Content(parts, channels, raters, histogram)
+    decoded = {split: tuple(chosen) for split, chosen in records.items()}
+    return Content(parts, channels, raters, histogram, common, decoded, dict(sorted(digests.items())))
+
+
+def _quantised(
+    config: Data, records: dict[str, list[Record]], trained: Trained | None
+) -> tuple[dict[str, list[Record]], Quantisation | None]:
+    """The records with the map of their volumes' numbers to pixels, and that map.
+
+    With data.normalise=case every volume keeps a map of its own, which the normalisation cancels.
+    """
+    volumes = {record.numbers: None for chosen in records.values() for record in chosen if record.numbers}
+    if not volumes or config.normalise == "case":
+        return records, None
+    if trained and trained.quantisation is None:
+        raise DataError(f"{next(iter(volumes))} is a volume, but the network was trained on pictures: give pictures")
+    found = trained.quantisation if trained else quantisation.of_volumes(list(volumes))
+    mapped = {
+        split: [replace(record, quantisation=found) if record.numbers else record for record in chosen]
+        for split, chosen in records.items()
+    }
+    return mapped, found
+
+
+def _fitting(records: list[Record], shapes: list[Shape], trained: Trained) -> bool:
+    """Whether pixels have 16 bits, as those that were trained on. Raises DataError for an image of more bits than these."""
+    for record, shape in zip(records, shapes, strict=True):
+        if trained.quantisation and not record.numbers:
+            raise DataError(f"{record.image} is a picture, but the network was trained on volumes: give NIfTI volumes")
+        if shape.deep and trained.bits == 8:
+            raise DataError(
+                f"{record.image} has 16 bits a channel, but the network was trained on images of 8: save it with 8 bits"
+            )
+        if not shape.deep and trained.bits == 16 and not record.numbers:
+            log.warning(
+                "%s has 8 bits a channel and is stretched to the 16 that the network was trained on", record.image
+            )
+    return trained.bits == 16
 
 
 def synthetic(config: Data) -> Content:
@@ -131,6 +204,8 @@ def synthetic(config: Data) -> Content:
             images.reshape(-1),
             np.stack(masks).astype(np.uint8).reshape(-1),
             np.full((count, 2), config.size, np.int64),
+            np.full((count, 2), config.size, np.int64),
+            np.stack([mean_and_deviation(image.transpose(1, 2, 0)) for image in images]),
             np.array([label(mask, np.ones((3, 3)))[1] for mask in masks], np.int64),
         )
     return Content(parts, 3, 1, histogram)

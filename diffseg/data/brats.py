@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from diffseg.config import Data
-from diffseg.data.files import Shape, remembered, volume_header, volume_numbers
+from diffseg.data import volumes
+from diffseg.data.opening import Shape, remembered
+from diffseg.data.quantisation import mean_and_deviation
 from diffseg.data.records import Found, Record, drawn_for_testing
 from diffseg.errors import DataError
 
@@ -31,18 +33,27 @@ class Slice(Record):
 
     @property
     def volume(self) -> Path:
-        return _file(self.image, MODALITIES[-1])
+        """The first modality, to whose grid the others and the segmentation are brought."""
+        return _file(self.image, MODALITIES[0])
+
+    @property
+    def numbers(self) -> None:
+        """No volume: every one is scaled by percentiles of its own, as published."""
+        return None
 
     @property
     def files(self) -> tuple[Path, ...]:
         return (*(_file(self.image, kind) for kind in MODALITIES), *self.annotations)
 
     def shape(self) -> Shape:
-        height, width = volume_header(self.volume).shape[:2]
+        height, width, _ = volumes.header(self.volume).grid
         return Shape(height - 2 * MARGIN, width - 2 * MARGIN, len(MODALITIES), deep=False)
 
     def read_image(self, channels: int = 4, at_least: int | None = None) -> np.ndarray:
         return _channels(self.image)[:, :, self.index]
+
+    def statistics(self, image: np.ndarray) -> np.ndarray:
+        return _statistics(self.image)
 
     def read_mask(self, path: Path, size: tuple[int, int]) -> np.ndarray:
         return _tumour(path)[:, :, self.index]
@@ -78,7 +89,7 @@ def of_patient(folder: Path, split: str) -> list[Slice]:
     """The slices of a patient that are used, without masks. Raises DataError."""
     if missing := [kind for kind in MODALITIES if not _file(folder, kind).is_file()]:
         raise DataError(f"{folder} has no {', '.join(missing)}: add the files, or remove the folder")
-    height, width, depth = volume_header(_file(folder, MODALITIES[-1])).shape[:3]
+    height, width, depth = volumes.header(_file(folder, MODALITIES[0])).grid
     if min(height, width) <= 2 * MARGIN or depth <= sum(DROPPED):
         raise DataError(
             f"{folder} has volumes of {height} × {width} × {depth}: after cropping nothing of them would be left"
@@ -92,12 +103,10 @@ def of_patient(folder: Path, split: str) -> list[Slice]:
 @remembered
 def _channels(folder: Path) -> np.ndarray:
     """uint8 [H, W, D, 4] of a patient, cropped. Raises DataError."""
-    channels, shape = [], None
+    channels = []
     for kind in MODALITIES:
         path = _file(folder, kind)
-        numbers = volume_numbers(path)
-        if numbers.shape != (shape := shape or numbers.shape):
-            raise _disagree(path, numbers.shape, _file(folder, MODALITIES[0]), shape)
+        numbers = volumes.numbers_like(path, _file(folder, MODALITIES[0]))
         low, high = np.percentile(numbers, PERCENTILES)
         if not np.isfinite(high - low):
             raise DataError(f"{path} has values that are not finite: copy it anew, or remove the folder")
@@ -107,21 +116,19 @@ def _channels(folder: Path) -> np.ndarray:
 
 
 @remembered
+def _statistics(folder: Path) -> np.ndarray:
+    return mean_and_deviation(_channels(folder))
+
+
+@remembered
 def _tumour(path: Path) -> np.ndarray:
     """bool [H, W, D]: where a patient's segmentation has any label, cropped. Raises DataError."""
-    seg, image = volume_numbers(path), _file(path.parent, MODALITIES[-1])
-    if seg.shape != (shape := volume_header(image).shape):
-        raise _disagree(image, shape, path, seg.shape)
+    seg = volumes.numbers_like(path, _file(path.parent, MODALITIES[0]))
     labels = set(np.unique(seg).tolist())
     if not labels <= set(LABELS):
         unknown = ", ".join(f"{label:g}" for label in sorted(labels - set(LABELS)))
         raise DataError(f"{path} has the labels {unknown}: allowed are {', '.join(map(str, LABELS))}")
     return (seg > 0)[INSIDE]
-
-
-def _disagree(path: Path, shape: tuple, other: Path, others: tuple) -> DataError:
-    shapes = [" × ".join(map(str, found)) for found in (shape, others)]
-    return DataError(f"{path} is {shapes[0]}, but {other} is {shapes[1]}: all volumes of a patient have one shape")
 
 
 def _file(folder: Path, kind: str) -> Path:

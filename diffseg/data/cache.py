@@ -12,22 +12,24 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
 
 from diffseg.config import Data
 from diffseg.data.arrays import ARRAYS, Allocate, Content, Part
-from diffseg.data.files import unreadable
+from diffseg.data.opening import unreadable
+from diffseg.data.quantisation import Quantisation
 from diffseg.data.records import Record
 from diffseg.errors import DataError
 
 log = logging.getLogger(__name__)
-VERSION = 6  # of the arrays' meaning and the files' form; raise it when either changes
+VERSION = 8  # of the arrays' meaning and the files' form; raise it when either changes
 IN_MEMORY = 2**26  # bytes of an array that is read at once; larger ones are memory-mapped
 INDEX = "index.json"
 SETTINGS = {  # what the arrays depend on, besides the files
-    "layout", "size", "channels", "fit", "scale", "foreground", "split_seed", "train_images", "test_images"
+    "layout", "size", "channels", "fit", "scale", "axis", "foreground", "split_seed", "train_images", "test_images"
 }  # fmt: skip
 
 Records = dict[str, list[Record]]  # by split
@@ -71,6 +73,8 @@ def _built(entry: Path, root: Path, records: Records, build: Callable[..., Conte
             if not path.exists():
                 np.save(path, array)
         index |= {"digest": content.digest, "channels": content.channels, "raters": content.raters}
+        index |= {"quantisation": content.quantisation and astuple(content.quantisation), "digests": content.digests}
+        index["records"] = {split: [one.to_json() for one in chosen] for split, chosen in content.records.items()}
         for kind in ("names", "groups"):
             index[kind] = {split: getattr(part, kind) for split, part in content.parts.items()}
         del content  # the files themselves, mapped
@@ -100,7 +104,7 @@ def _files(folder: Path) -> Allocate:
 
 
 def _key(config: Data, root: Path) -> str:
-    wanted = [str(root.resolve()), config.model_dump(mode="json", include=SETTINGS)]
+    wanted = [str(root.resolve()), config.model_dump(mode="json", include=SETTINGS), config.normalise == "case"]
     return hashlib.sha256(json.dumps(wanted).encode()).hexdigest()[:20]
 
 
@@ -146,7 +150,16 @@ def _read(entry: Path, index: dict) -> tuple[Content, str]:
         )
         for split, names in index["names"].items()
     }
-    return Content(parts, index["channels"], index["raters"], _array(entry / "histogram.npy")), index["digest"]
+    content = Content(
+        parts,
+        index["channels"],
+        index["raters"],
+        _array(entry / "histogram.npy"),
+        index["quantisation"] and Quantisation(*index["quantisation"]),
+        {split: tuple(map(Record.from_json, saved)) for split, saved in index["records"].items()},
+        index["digests"],
+    )
+    return content, index["digest"]
 
 
 def _checksum(path: Path) -> str:

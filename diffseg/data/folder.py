@@ -6,7 +6,9 @@ import re
 from pathlib import Path
 
 from diffseg.config import Data
-from diffseg.data.files import PICTURES, VOLUMES, files_in, is_volume, stem, unreadable, volume_header
+from diffseg.data import volumes
+from diffseg.data.files import PICTURES, VOLUMES, files_in, is_volume, stem
+from diffseg.data.opening import unreadable
 from diffseg.data.records import Found, Record, drawn_for_testing, joined, no_folder, shared_names
 from diffseg.errors import DataError
 
@@ -98,7 +100,7 @@ def _pairs(folder: Path, split: str, config: Data) -> Found:
         for path in paths[:1]
         if path not in used
     ]
-    parts = [_slices(record) if is_volume(record.image) else Found((record,)) for record in records]
+    parts = [_slices(record, config.axis) if is_volume(record.image) else Found((record,)) for record in records]
     return joined([*parts, Found((), tuple(problems))])
 
 
@@ -111,21 +113,20 @@ def _numbered(images: dict, masks: dict[str, list[Path]]) -> dict[str, list[Path
     return found
 
 
-def _slices(record: Record) -> Found:
+def _slices(record: Record, axis: int | None) -> Found:
     """The slices of a volume as images, or why it has none."""
     try:
-        header = volume_header(record.image)
+        header = volumes.header(record.image)
         for path in record.annotations:
             if not is_volume(path):
                 raise DataError(f"{path} is a picture, but {record.image} is a volume: give its mask as NIfTI, too")
-            if (shape := volume_header(path).shape) != header.shape[:3]:
-                shapes = [" × ".join(map(str, shape)) for shape in (shape, header.shape[:3])]
-                raise DataError(f"{path} is {shapes[0]}, but its volume {record.image} is {shapes[1]}: they must agree")
+            volumes.orientation(volumes.header(path), header)
     except DataError as error:
         return Found((), (str(error),))
+    axis = header.slice_axis(axis)
     return Found(
         tuple(
-            dataclasses.replace(record, name=f"{record.name}/{index:03d}", index=index)
-            for index in range(header.shape[2])
+            dataclasses.replace(record, name=f"{record.name}/{index:03d}", index=index, axis=axis)
+            for index in range(header.grid[axis])
         )
     )

@@ -5,7 +5,8 @@ import re
 from pathlib import Path
 
 from diffseg.config import Data
-from diffseg.data.files import files_in, unreadable
+from diffseg.data.files import files_in
+from diffseg.data.opening import unreadable
 from diffseg.data.records import Found, joined, no_folder, pairs
 from diffseg.errors import DataError
 

@@ -10,7 +10,8 @@ from defusedxml import ElementTree
 from PIL import Image, ImageDraw
 
 from diffseg.config import Data
-from diffseg.data.files import files_in, remembered, unreadable
+from diffseg.data.files import files_in
+from diffseg.data.opening import remembered, unreadable
 from diffseg.data.records import Found, Record, joined, no_folder, pairs
 from diffseg.errors import DataError
 

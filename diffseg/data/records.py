@@ -6,15 +6,16 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
-from diffseg.data import files, masks
-from diffseg.data.files import Shape
-from diffseg.data.masks import Rule
+from diffseg.data import masks, opening, pictures, quantisation, volumes
+from diffseg.data.masks import Labels, Rule
+from diffseg.data.opening import Shape
+from diffseg.data.quantisation import Quantisation
 from diffseg.errors import DataError
 
 TEST_SHARE = 0.2
@@ -40,6 +41,8 @@ class Record:
     annotations: tuple[Path, ...]  # one a rater
     group: str | None = None  # the patient, where the layout tells: all of a group are in one split
     index: int | None = None  # of the slice, in a volume
+    axis: int = 2  # of the volume, across its slices
+    quantisation: Quantisation | None = None  # from the volume's numbers to pixels; by its own numbers if None
     foreground: Rule = ()  # which pixels of the masks are it
 
     margin: ClassVar[int] = 0  # px that the image lacks of its volume's slice, on every side
@@ -50,21 +53,38 @@ class Record:
         return None if self.index is None else self.image
 
     @property
+    def numbers(self) -> Path | None:
+        """The volume whose numbers are mapped to pixels as those of all others of its data set are."""
+        return self.volume
+
+    @property
     def files(self) -> tuple[Path, ...]:
         return self.image, *self.annotations
 
     def shape(self) -> Shape:
         """Of the image, without decoding. Raises DataError."""
-        return files.shape(self.image)
+        if self.index is None:
+            return pictures.shape(self.image)
+        head, deep = volumes.header(self.image), quantisation.bits(self.image, self.quantisation) > 8
+        return Shape(*np.delete(head.grid, self.axis).tolist(), head.channels, deep)
 
     def read(self, channels: int = 3, at_least: int | None = None) -> Sample:
-        """Decode image and masks (see files.read_image). Raises DataError."""
+        """Decode image and masks (see pictures.read_image). Raises DataError."""
         image, masks = self.read_image(channels, at_least), self.read_masks()
         return Sample(image, masks, self.objects(masks))
 
     def read_image(self, channels: int = 3, at_least: int | None = None) -> np.ndarray:
         """uint8 or uint16 [H, W, C]."""
-        return files.read_image(self.image, channels, self.index, at_least)
+        if self.index is None:
+            return pictures.read_image(self.image, channels, at_least)
+        pixels = self._slice(quantisation.pixels(self.image, self.quantisation))
+        return pixels if pixels.ndim == 3 else pixels[..., None]
+
+    def statistics(self, image: np.ndarray) -> np.ndarray:
+        """float64 [2, C]: mean and standard deviation of the image's pixels, or of all those of its volume."""
+        if self.index is None:
+            return quantisation.mean_and_deviation(image)
+        return quantisation.statistics(self.image, self.quantisation)
 
     def read_masks(self) -> np.ndarray:
         """bool [R, H, W] at full size; where there are no annotations, one that is empty. Raises DataError."""
@@ -75,7 +95,31 @@ class Record:
 
     def read_mask(self, path: Path, size: tuple[int, int]) -> np.ndarray:
         """bool [H, W] of one rater."""
-        return masks.foreground(path, files.read_labels(path, size, self.index), self.foreground)
+        return masks.foreground(path, self.labels(path, size), self.foreground)
+
+    def labels(self, path: Path, size: tuple[int, int] | None = None) -> Labels:
+        """A mask's pixels as they are stored. size: (height, width) that it must have. Raises DataError."""
+        if self.index is None:
+            return pictures.read_labels(path, size)
+        return Labels(self._slice(volumes.labels(path, self.image)))
+
+    def to_json(self) -> dict:
+        paths = {"image": str(self.image), "annotations": list(map(str, self.annotations))}
+        return {"kind": type(self).__name__} | asdict(self) | paths
+
+    @staticmethod
+    def from_json(saved: dict) -> "Record":
+        """The record that `to_json` was called of."""
+        kinds = {kind.__name__: kind for kind in (Record, *Record.__subclasses__())}
+        paths = {"image": Path(saved["image"]), "annotations": tuple(map(Path, saved["annotations"]))}
+        rule, mapped = saved["foreground"], saved["quantisation"]
+        paths |= {"foreground": tuple(rule) if isinstance(rule, list) else rule}
+        paths |= {"quantisation": mapped and Quantisation(**mapped)}
+        return kinds[saved["kind"]](**{key: value for key, value in (saved | paths).items() if key != "kind"})
+
+    def _slice(self, volume: np.ndarray) -> np.ndarray:
+        """[H, W, …] of a volume [X, Y, Z, …]."""
+        return np.moveaxis(volume, self.axis, 2)[:, :, self.index]
 
     def objects(self, masks: np.ndarray) -> int:
         from scipy.ndimage import label
@@ -119,7 +163,7 @@ def in_parallel(
             pool.shutdown(cancel_futures=True)
             raise
         finally:
-            files.forget()
+            opening.forget()
     return results
 
 

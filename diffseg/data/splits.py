@@ -1,13 +1,17 @@
 """Decoded images and masks as tensors, gathered into batches on the device where they are used."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import astuple, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 import torch
 
+from diffseg.data.arrays import Trained
+from diffseg.data.opening import digest
+from diffseg.data.quantisation import Quantisation
 from diffseg.data.records import Record
+from diffseg.errors import DataError
 
 DEVICE_SHARE = 0.4  # of a device's free memory that a split may take; larger ones stay on the host
 OUTLIERS = 0.005  # share of the 16-bit training pixels at either end that is clipped
@@ -77,9 +81,11 @@ class Scaling:
     high: tuple[float, ...]  # becomes 1
     mean: tuple[float, ...]  # of the numbers so scaled
     sd: tuple[float, ...]
+    bits: int = 8  # of the pixels
+    volumes: tuple[float, float, int] | None = None  # offset, gain and bits of the map from volumes' numbers to pixels
 
     @classmethod
-    def of(cls, histogram: np.ndarray) -> "Scaling":
+    def of(cls, histogram: np.ndarray, quantisation: Quantisation | None = None) -> "Scaling":
         """From the counts [C, levels] of the training images: 8 bits keep their range, 16 bits lose their outliers."""
         levels = np.arange(histogram.shape[1])
         low, high = np.zeros(len(histogram)), np.full(len(histogram), 255.0)
@@ -91,7 +97,19 @@ class Scaling:
         share = histogram / histogram.sum(1, keepdims=True)
         mean = (share * scaled).sum(1)
         sd = np.sqrt((share * (scaled - mean[:, None]) ** 2).sum(1))
-        return cls(*(tuple(x.tolist()) for x in (low, high, mean, np.maximum(sd, 1e-3))))
+        numbers = (tuple(x.tolist()) for x in (low, high, mean, np.maximum(sd, 1e-3)))
+        return cls(*numbers, 16 if len(levels) > 256 else 8, quantisation and astuple(quantisation))
+
+    @classmethod
+    def of_cases(cls, channels: int, bits: int) -> "Scaling":
+        """With data.normalise=case, where every image or volume has its own: the whole range of the pixels."""
+        top = 2.0**bits - 1
+        return cls((0.0,) * channels, (top,) * channels, (0.0,) * channels, (1.0,) * channels, bits)
+
+    @property
+    def trained(self) -> Trained:
+        """What new images must know to become pixels as the training images did."""
+        return Trained(self.bits, self.volumes and Quantisation(*self.volumes))
 
 
 @dataclass(frozen=True)
@@ -102,24 +120,22 @@ class Split:
     groups: tuple[str | None, ...]  # the patient or volume of each image; None where it is not known
     images: Pixels  # uint8 or uint16 [C, H, W] each
     masks: Pixels  # uint8 [R, H, W] each, 0 or 1, one a rater
+    originals: tuple[tuple[int, int], ...]  # height and width of each image in its file
     objects: tuple[int, ...]  # that are annotated, of each image
     scaling: Scaling
-    standard: bool  # whether images are given mean 0 and deviation 1 in the end
+    standard: bool  # whether images are given mean 0 and deviation 1 of the training images in the end
     channels: int  # that the network takes: gray images (C = 1) are repeated
     device: torch.device  # where batches go, and the pixels if they fit
-    source: Callable[[], Sequence[Record]] | None = (
-        None  # finds the images' files; None for what is not as it is in files
-    )
+    cases: torch.Tensor | None = None  # float32 [N, 2, C]: mean and deviation of each case, to normalise by, in [−1, 1]
+    records: tuple[Record, ...] | None = None  # where the images came from; None for what is not as it is in files
+    digests: Mapping[str, str] = field(
+        default_factory=dict
+    )  # of the content of these files, by path, when they were decoded
 
     @cached_property
     def sizes(self) -> torch.Tensor:
         """int64 [N, 2]: height and width of each image, on the device."""
         return self.images.sizes.to(self.device)
-
-    @cached_property
-    def records(self) -> Sequence[Record]:
-        """Where the images came from."""
-        return self.source()
 
     def to(self, device: torch.device | str) -> "Split":
         """For batches on the device. The pixels go there as well unless they would take too much of its memory."""
@@ -128,6 +144,16 @@ class Split:
         if device.type == "cuda" and nbytes > DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
             return replace(self, device=device)
         return replace(self, images=self.images.to(device), masks=self.masks.to(device), device=device)
+
+    def record(self, index: int) -> Record:
+        """Where the index-th image came from. Raises DataError if its files have changed since it was decoded."""
+        record = self.records[index]
+        for path in record.files:
+            if digest(path) != self.digests[str(path)]:
+                raise DataError(
+                    f"{path} has changed since image {record.name} was decoded: put it back as it was, or run the trial anew"
+                )
+        return record
 
     def subset(self, indices: torch.Tensor) -> "Split":
         """The images that indices [K] number, without a copy of their pixels."""
@@ -140,7 +166,9 @@ class Split:
             images=self.images.subset(own),
             masks=self.masks.subset(own),
             objects=pick(self.objects),
-            source=self.source and (lambda: pick(self.records)),
+            cases=None if self.cases is None else self.cases[indices.to(self.cases.device)],
+            originals=pick(self.originals),
+            records=self.records and pick(self.records),
         )
 
     def windows(self, which: torch.Tensor, corners: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -158,7 +186,7 @@ class Split:
             self,
             images=Pixels.of(images.reshape(-1), self.images.channels, sizes),
             masks=Pixels.of(masks.reshape(-1), self.masks.channels, sizes),
-            source=None,
+            records=None,
         )
 
     def scaled(self, images: torch.Tensor) -> torch.Tensor:
@@ -169,18 +197,26 @@ class Split:
             numbers = numbers.clamp(-1, 1)
         return numbers.expand(-1, self.channels, -1, -1) if images.shape[1] == 1 else numbers
 
-    def normalised(self, images: torch.Tensor) -> torch.Tensor:
-        """Scaled images [B, C, H, W] as the network takes them: as they are, or with mean 0 and deviation 1 a channel."""
+    def normalised(self, images: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
+        """Scaled images [B, C, H, W], parts of the images that which [B] numbers, as the network takes them.
+
+        They stay as they are, or get mean 0 and deviation 1 a channel, of all training images or of their own case.
+        """
+        if self.cases is not None:
+            mean, sd = self.cases.to(images.device)[which.to(images.device)][..., None, None].unbind(1)
+            return (images - mean) / sd
         if not self.standard:
             return images
         _, _, mean, sd = self._levels
         return (images - mean) / sd
 
-    def inputs(self, images: torch.Tensor) -> torch.Tensor:
-        """Pixels [B, C, H, W] as the network takes them."""
-        return self.normalised(self.scaled(images))
+    def inputs(self, images: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
+        """Pixels [B, C, H, W], parts of the images that which [B] numbers, as the network takes them."""
+        return self.normalised(self.scaled(images), which)
 
     @cached_property
     def _levels(self) -> torch.Tensor:
         """float32 [4, C, 1, 1]: the scaling's low, high, mean and sd, on the device."""
-        return torch.tensor(astuple(self.scaling), device=self.device)[:, :, None, None]
+        scaling = self.scaling
+        levels = [scaling.low, scaling.high, scaling.mean, scaling.sd]
+        return torch.tensor(levels, device=self.device)[:, :, None, None]

@@ -1,0 +1,133 @@
+"""Volumes as pixels of 8 or 16 bits: one linear map for all volumes of a data set, whatever types their files have."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from diffseg.data import volumes
+from diffseg.data.opening import remembered
+from diffseg.data.volumes import Header
+from diffseg.errors import DataError
+
+SIGNED = 32768  # added to whole numbers that may be negative, such as Hounsfield units
+OUTLIERS = (0.1, 99.9)  # percentiles of fractional numbers, between which they are mapped
+SAMPLED = 10_000  # numbers of each volume from which the percentiles of a data set are taken
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """pixel = round((number − offset) · gain), cut at the ends of 8 or 16 bits."""
+
+    offset: float
+    gain: float
+    bits: int
+
+    def __call__(self, numbers: np.ndarray) -> np.ndarray:
+        """uint8 or uint16 pixels of numbers [X, Y, Z, …]."""
+        dtype = np.dtype(np.uint8 if self.bits == 8 else np.uint16)
+        if (self.offset, self.gain) == (0, 1) and numbers.dtype == dtype:
+            return numbers
+        pixels, top = np.empty(numbers.shape, dtype), 2**self.bits - 1
+        for index in range(numbers.shape[2]):  # a slice at a time bounds the memory
+            scaled = (numbers[:, :, index].astype(np.float64) - self.offset) * self.gain
+            pixels[:, :, index] = scaled.round().clip(0, top)
+        return pixels
+
+
+NARROW, WIDE, SHIFTED = Quantisation(0.0, 1.0, 8), Quantisation(0.0, 1.0, 16), Quantisation(-float(SIGNED), 1.0, 16)
+
+
+@dataclass(frozen=True)
+class _Range:
+    """What numbers a volume has."""
+
+    low: float
+    high: float
+    whole: bool
+    sample: np.ndarray  # float64 [≤ SAMPLED], evenly spread over the volume
+
+
+def of_volumes(paths: Sequence[Path]) -> Quantisation:
+    """The one map for all volumes of a data set. Raises DataError.
+
+    Whole numbers keep their steps if they fit into 16 bits; others are mapped between the OUTLIERS of all volumes, each of
+    which counts the same. Volumes are decoded for it unless the types of their files suffice.
+    """
+    headers = [volumes.header(path) for path in paths]
+    if found := _of_type(headers):
+        return found
+    with ThreadPoolExecutor() as pool:
+        return _of_ranges(list(pool.map(lambda path: _range(_finite_numbers(path), SAMPLED), paths)))
+
+
+def bits(path: Path, quantisation: Quantisation | None) -> int:
+    """The bits of a volume's pixels, without decoding it."""
+    return (quantisation or _of_type([volumes.header(path)]) or WIDE).bits
+
+
+@remembered
+def pixels(path: Path, quantisation: Quantisation | None) -> np.ndarray:
+    """uint8 or uint16 [X, Y, Z] or [X, Y, Z, C] of a volume, by its own map if none is given. Raises DataError."""
+    numbers = _finite_numbers(path)
+    return (quantisation or _of_type([volumes.header(path)]) or _of_ranges([_range(numbers)]))(numbers)
+
+
+@remembered
+def statistics(path: Path, quantisation: Quantisation | None) -> np.ndarray:
+    """float64 [2, C]: mean and standard deviation of the pixels of a whole volume."""
+    found = pixels(path, quantisation)
+    return mean_and_deviation(found if found.ndim == 4 else found[..., None])
+
+
+def mean_and_deviation(pixels: np.ndarray) -> np.ndarray:
+    """float64 [2, C] of uint8 or uint16 pixels [..., C], exact; by counts, so that no copy in floats is made."""
+    levels = np.arange(2 ** (8 * pixels.itemsize), dtype=np.float64)
+    found = []
+    for channel in np.moveaxis(pixels, -1, 0):
+        shares = np.bincount(channel.ravel(), minlength=len(levels)) / channel.size
+        mean = shares @ levels
+        found.append((mean, np.sqrt(shares @ (levels - mean) ** 2)))
+    return np.array(found).T
+
+
+def _of_type(headers: Sequence[Header]) -> Quantisation | None:
+    """The map that the files' types speak for; None if their numbers have to be looked at."""
+    kinds = {"scaled" if one.scaled else one.dtype.newbyteorder("=").name for one in headers if not one.dtype.fields}
+    kinds |= {"uint8" for one in headers if one.dtype.fields}  # RGB
+    if kinds == {"uint8"}:
+        return NARROW
+    if kinds <= {"uint8", "uint16"}:
+        return WIDE
+    if kinds <= {"uint8", "int8", "int16"}:
+        return SHIFTED
+    return None
+
+
+def _range(numbers: np.ndarray, sampled: int | None = None) -> _Range:
+    """sampled: the numbers to take percentiles from; all if None."""
+    flat = numbers.ravel(order="K")
+    step = 1 if sampled is None else -(-len(flat) // sampled)
+    return _Range(
+        float(flat.min()), float(flat.max()), bool((flat == np.rint(flat)).all()), flat[::step].astype(np.float64)
+    )
+
+
+def _of_ranges(found: list[_Range]) -> Quantisation:
+    low, high = min(one.low for one in found), max(one.high for one in found)
+    if all(one.whole for one in found):
+        if low >= -SIGNED and high < SIGNED:
+            return SHIFTED
+        if low >= 0 and high <= 65535:
+            return WIDE
+    low, high = np.percentile(np.concatenate([one.sample for one in found]), OUTLIERS).tolist()
+    return Quantisation(low, 65535 / max(high - low, 1e-12), 16)
+
+
+def _finite_numbers(path: Path) -> np.ndarray:
+    numbers = volumes.numbers(path)
+    if numbers.dtype.kind == "f" and not np.isfinite(numbers).all():
+        raise DataError(f"{path} has values that are not finite: replace them, for example by its least value")
+    return numbers
