@@ -6,9 +6,10 @@ disk is not part of it: roots are given at run time, so that a study may move be
 
 import hashlib
 import json
+import re
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from diffseg.errors import ConfigError
 from diffseg.leaves import flat
@@ -23,12 +24,31 @@ PositiveInt = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]
 Levels = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Value = Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern="^#[0-9a-f]{6}$")]  # of a mask's pixels
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def _foreground(value: Any) -> Any:
+    """A list of numbers and colours, "nonzero" or ">=N". Raises ValueError for anything else."""
+    if isinstance(value, str) and re.fullmatch(r"nonzero|>=[1-9][0-9]{0,8}", value):
+        return value
+    fits = isinstance(value, list | tuple) and all(
+        (isinstance(one, int) and not isinstance(one, bool) and one >= 0)
+        or (isinstance(one, str) and re.fullmatch("#[0-9a-fA-F]{6}", one))
+        for one in value
+    )
+    if not fits:
+        raise ValueError(
+            'allowed are a list of the values of the foreground, such as [2, 3] or ["#ff0000"]), '
+            '"nonzero", and ">=N", such as ">=128"'
+        )
+    return tuple(one.lower() if isinstance(one, str) else one for one in value)
+
+
+Foreground = Annotated[tuple[int | str, ...] | str, BeforeValidator(_foreground)]
 
 
 # fmt: off
@@ -55,7 +75,8 @@ class Data(Section):
     kind: Literal["large", "many", "clusters"] = "large"  # of object, for the synthetic layout only
     size: Annotated[int, Field(ge=8)] = 64                # side of the square that the network sees, px
     channels: PositiveInt = 3                             # that the network takes; gray images are repeated
-    foreground: tuple[Value, ...] = ()                    # of masks with more than two values: numbers, or "#rrggbb"
+    foreground: Foreground = ()                           # of masks: values or "#rrggbb", "nonzero", ">=N"; () for 0 and 255 (or 1)
+    objects: bool | None = None                           # several masks of an image are its objects, united; false: raters
     axis: Literal[0, 1, 2] | None = None                  # of volumes, across their slices; that of the largest spacing if None
     normalise: Literal["range", "standard", "case"] = "range"  # to [−1, 1]; mean 0, deviation 1 a channel, of all or of each case
     fit: Literal["resize", "crop"] = "resize"             # whole image squashed to size × size, or random crops of it

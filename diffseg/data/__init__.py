@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from diffseg.data import arrays, brats, folder, isic16, lidc, monuseg
 from diffseg.data.cache import through
 from diffseg.data.records import Found, Record, conflicts
 from diffseg.data.splits import Pixels, Scaling, Split
+from diffseg.data.survey import Decision, decide
 from diffseg.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -55,16 +56,28 @@ def load(
             f"the images of {root} have {content.channels} channels, but data.channels is {config.channels}: "
             f"set data.channels={content.channels}"
         )
-    if not content.parts["train"].masks.any():
-        raise DataError(
-            f"all {len(content.parts['train'].names)} training masks of {root} are empty at this size: "
-            "check them with `diffseg data check`, or give a larger data.size"
-        )
+    _check_masks(content, root)
     return _dataset(config, content, digest)
 
 
+def _check_masks(content: arrays.Content, root: Path) -> None:
+    """Raise DataError if all masks of a split are empty, or all full."""
+    for split, part in content.parts.items():
+        masks, kind = part.masks.view(bool), "training" if split == "train" else "test"
+        if not masks.any():
+            advice = "empty at this size: check them with `diffseg data check`, or give a larger data.size"
+        elif masks.all():
+            advice = "full: check with `diffseg data check` that they are not inverted, or give data.foreground"
+        else:
+            continue
+        raise DataError(f"all {len(part.names)} {kind} masks of {root} are {advice}")
+
+
 def _chosen(config: Data, root: Path) -> dict[str, list[Record]]:
-    """The records of both splits. Raises DataError for the first thing that is wrong with them."""
+    """The records of both splits; all masks are read to decide what their foreground is.
+
+    Raises DataError for the first thing that is wrong with them.
+    """
     found = find(config, root)
     if found.problems:
         more = (
@@ -80,7 +93,18 @@ def _chosen(config: Data, root: Path) -> dict[str, list[Record]]:
             raise DataError(f"{root} has no {split} images: a data set needs images to train on and others to test on")
     if len(records["train"]) == 1:
         raise DataError(f"{root} has a single training image, {records['train'][0].name}: at least two are needed")
-    return records
+    rule = _decided(config, found).rule
+    return {split: [replace(record, foreground=rule) for record in chosen] for split, chosen in records.items()}
+
+
+def _decided(config: Data, found: Found) -> Decision:
+    """What the foreground is. Raises DataError if all masks together do not tell."""
+    decision = decide(found.records, config.foreground, config.objects if config.layout == "folder" else False)
+    if decision.problems:
+        raise DataError(decision.problems[0])
+    for remark in (*found.remarks, *decision.remarks):
+        log.warning("data set %s: %s", config.name, remark)
+    return decision
 
 
 def find(config: Data, root: Path | None) -> Found:
@@ -90,7 +114,7 @@ def find(config: Data, root: Path | None) -> Found:
         found = LAYOUTS[config.layout].find(root, config)
     except OSError as error:
         raise DataError(f"{error.filename or root} cannot be read ({error.strerror}): allow reading it") from None
-    return Found(found.records, found.problems + conflicts(found.records))
+    return replace(found, problems=found.problems + conflicts(found.records))
 
 
 def _check_root(config: Data, root: Path | None) -> None:

@@ -30,6 +30,7 @@ class Slice(Record):
     """One axial slice of a patient's volumes; `image` is the folder of its files."""
 
     margin = MARGIN
+    stores_labels = False
 
     @property
     def volume(self) -> Path:

@@ -25,11 +25,12 @@ from diffseg.data.records import Record
 from diffseg.errors import DataError
 
 log = logging.getLogger(__name__)
-VERSION = 8  # of the arrays' meaning and the files' form; raise it when either changes
+VERSION = 9  # of the arrays' meaning and the files' form; raise it when either changes
 IN_MEMORY = 2**26  # bytes of an array that is read at once; larger ones are memory-mapped
 INDEX = "index.json"
 SETTINGS = {  # what the arrays depend on, besides the files
-    "layout", "size", "channels", "fit", "scale", "axis", "foreground", "split_seed", "train_images", "test_images"
+    "layout", "size", "channels", "fit", "scale", "axis", "foreground", "objects", "split_seed", "train_images",
+    "test_images"
 }  # fmt: skip
 
 Records = dict[str, list[Record]]  # by split

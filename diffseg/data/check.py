@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 from diffseg.config import Data
 from diffseg.data import find
 from diffseg.data.records import Record, Sample, in_parallel
+from diffseg.data.survey import decide
 from diffseg.errors import DataError
 
 SPLITS = ("train", "test")
@@ -75,16 +76,30 @@ class _Row:
 def check(config: Data, root: Path, on_progress: Callable[[int, int], None] | None = None) -> Findings:
     """Decode everything at full size and tell what it is. Raises DataError if it is not in the layout at all."""
     found = find(config, root)
+    decision = decide(found.records, config.foreground, config.objects if config.layout == "folder" else False)
+    rule = "nonzero" if decision.problems else decision.rule  # so that the rest can be looked at all the same
+    found = replace(found, records=tuple(replace(record, foreground=rule) for record in found.records))
     shown = {id(record) for split in SPLITS for record in _spread(found.records, split)}
     looked = in_parallel(lambda record: _look(record, config, id(record) in shown), found.records, on_progress)
     rows = [row for row in looked if isinstance(row, _Row)]
-    problems = [*found.problems, *(row for row in looked if isinstance(row, str))]
+    problems = [*found.problems, *decision.problems, *(row for row in looked if isinstance(row, str))]
     splits = {split: _summary([row for row in rows if row.record.split == split]) for split in SPLITS}
     problems += [
         f"{config.name} has no {split} images that can be read" for split in SPLITS if not splits[split].images
     ]
-    suspicions = (*_copies(rows), *_inverted(rows), *_unused(root, found.records))
+    problems += _without_contrast(splits)
+    suspicions = (*found.remarks, *decision.remarks, *_copies(rows), *_inverted(rows), *_unused(root, found.records))
     return Findings(config.name, splits, tuple(problems), suspicions, _sheet(rows))
+
+
+def _without_contrast(splits: dict[str, SplitFindings]) -> list[str]:
+    """A problem for every split whose masks are all empty, or all full."""
+    found = {split: part.foreground for split, part in splits.items() if part.foreground}
+    return [
+        f"all {splits[split].images} {split} masks are {'full' if low else 'empty'}: nothing can be learnt or measured of them"
+        for split, (low, _, high) in found.items()
+        if low == high and low in (0, 1)
+    ]
 
 
 def _spread(records: Sequence[Record], split: str) -> list[Record]:

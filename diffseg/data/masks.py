@@ -9,6 +9,7 @@ from PIL import ImageColor
 
 from diffseg.errors import DataError
 
+HALF = 128  # where masks are cut whose values are near 0 and 255
 Rule = tuple[int | str, ...] | str  # values and colours, "nonzero" or ">=N"; () where masks hold 0 and 255 (or 1)
 
 
@@ -61,8 +62,13 @@ def is_plain(values: np.ndarray) -> bool:
 def values_of(labels: Labels) -> list[int | str]:
     """The distinct values as a user writes them, ascending: numbers, or colours "#rrggbb"."""
     if labels.coloured:
-        return [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in np.unique(labels.pixels.reshape(-1, 3), axis=0).tolist()]
+        return [colour_name(colour) for colour in np.unique(labels.pixels.reshape(-1, 3), axis=0)]
     return np.unique(labels.pixels).tolist()
+
+
+def colour_name(colour: np.ndarray) -> str:
+    """A colour [3] as "#rrggbb"."""
+    return "#" + bytes(colour.tolist()).hex()
 
 
 def shown(values: list[int | str], limit: int = 6) -> str:

@@ -25,6 +25,8 @@ FOLDERS = {  # of images and annotations
 class Outlined(Record):
     """An image whose nuclei are outlined in an XML file."""
 
+    stores_labels = False
+
     def read_mask(self, path: Path, size: tuple[int, int]) -> np.ndarray:
         return instances(path, size) > 0
 

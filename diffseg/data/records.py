@@ -46,6 +46,7 @@ class Record:
     foreground: Rule = ()  # which pixels of the masks are it
 
     margin: ClassVar[int] = 0  # px that the image lacks of its volume's slice, on every side
+    stores_labels: ClassVar[bool] = True  # whether masks are files of pixels, of which the foreground has to be known
 
     @property
     def volume(self) -> Path | None:
@@ -130,15 +131,17 @@ class Record:
 
 @dataclass(frozen=True)
 class Found:
-    """The images of a data set, and one sentence for every file that cannot be used."""
+    """The images of a data set, and one sentence for every file that cannot be used, and for every guess that was made."""
 
     records: tuple[Record, ...]
     problems: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 def joined(parts: Iterable[Found]) -> Found:
     parts = list(parts)
-    return Found(tuple(r for part in parts for r in part.records), tuple(p for part in parts for p in part.problems))
+    kinds = ("records", "problems", "remarks")
+    return Found(*(tuple(one for part in parts for one in getattr(part, kind)) for kind in kinds))
 
 
 def in_parallel(

@@ -1,0 +1,295 @@
+"""Foreground: what masks of every kind are taken for, refused or asked about, decided over the whole data set."""
+
+import io
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image, ImageFilter
+from scipy.ndimage import label
+from test_data import write_image, write_mask
+
+from diffseg import data
+from diffseg.config import Config
+from diffseg.data.check import check
+from diffseg.data.masks import Labels, foreground
+from diffseg.data.survey import Survey
+from diffseg.data.values import Mask
+from diffseg.errors import ConfigError, DataError
+
+SIDE = 64
+Y, X = np.mgrid[:SIDE, :SIDE]
+
+
+def blobs(k):
+    """bool [64, 64]: two round objects."""
+    return (np.hypot(Y - 20 - k, X - 22) < 11) | (np.hypot(Y - 46, X - 44 + k) < 9)
+
+
+def gray(pixels, mode=None):
+    return Image.fromarray(np.asarray(pixels), mode)
+
+
+def plain(k):
+    return gray(np.uint8(255) * blobs(k))
+
+
+def jpeg(image, quality=75):
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality)
+    return Image.open(io.BytesIO(file.getvalue()))
+
+
+def palette(k, *colours):
+    image = Image.fromarray(blobs(k).astype(np.uint8), "P")
+    image.putpalette([channel for colour in colours for channel in colour])
+    return image
+
+
+def colours(k, *found):
+    """Objects of the given colours, one after the other, on black."""
+    labels = label(blobs(k))[0]
+    return gray(np.array([(0, 0, 0), *found], np.uint8)[labels.clip(max=len(found))])
+
+
+def enlarged(image):
+    return image.resize((2 * SIDE, 2 * SIDE), Image.Resampling.BICUBIC).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+
+
+def void(k):
+    """Classes 1 and 2 with a border of 255, as PASCAL VOC has them."""
+    labels, inside = label(blobs(k))[0].astype(np.uint8), plain(k)
+    border = np.asarray(inside.filter(ImageFilter.MaxFilter(3))) != np.asarray(inside.filter(ImageFilter.MinFilter(3)))
+    return gray(np.where(border, np.uint8(255), labels))
+
+
+def vessels(k):
+    """Lines of one pixel of the classes 128 and 255."""
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    mask[5 + k :: 8, 4:-4] = 128
+    mask[9 + k :: 8, 4:-4] = 255
+    return gray(mask)
+
+
+RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
+
+TAKEN = {  # how mask k is drawn, and what must be taken of it without data.foreground
+    "0 and 255": plain,
+    "0 and 1": lambda k: gray(blobs(k).astype(np.uint8)),
+    "either": lambda k: gray(blobs(k).astype(np.uint8) * np.uint8(255 if k % 2 else 1)),
+    "one bit": lambda k: plain(k).convert("1"),
+    "gray in three channels": lambda k: plain(k).convert("RGB"),
+    "a palette of black and white": lambda k: palette(k, BLACK, WHITE),
+    "a palette of black and red": lambda k: palette(k, BLACK, RED),
+    "JPEG": lambda k: jpeg(plain(k)),
+    "poor JPEG": lambda k: jpeg(plain(k), 30),
+    "JPEG in colour": lambda k: jpeg(plain(k).convert("RGB")),
+    "one JPEG": lambda k: plain(k) if k else jpeg(plain(k)),
+    "resized": lambda k: enlarged(plain(k)),
+    "turned": lambda k: plain(k).rotate(0.001, Image.Resampling.BICUBIC).filter(ImageFilter.GaussianBlur(0.5)),
+}
+CUT = ("JPEG", "poor JPEG", "JPEG in colour", "one JPEG", "resized", "turned")
+
+ASKED = {  # how mask k is drawn, words of the refusal, the line to paste, and what it then takes
+    "classes": (lambda k: gray(label(blobs(k))[0].astype(np.uint8)), "values 0, 1, 2", "nonzero", blobs),
+    "a class": (lambda k: gray(label(blobs(k))[0].astype(np.uint8)), "values 0, 1, 2", [1], None),
+    "one file of two objects": (
+        lambda k: gray((blobs(k) if k else label(blobs(k))[0]).astype(np.uint8)), "values 0, 1, 2", "nonzero", blobs,
+    ),
+    "objects of 16 bits": (
+        lambda k: gray((label(blobs(k))[0] * 300).astype(np.uint16)), "values 0, 300, 600", "nonzero", blobs,
+    ),
+    "another value": (lambda k: gray(blobs(k).astype(np.uint8) * np.uint8(7)), "values 0, 7", [7], blobs),
+    "a void border": (void, "values 0, 1, 2, 255", [1], None),
+    "thin classes": (vessels, "values 0, 128, 255", [128], None),
+    "averaged raters": (
+        lambda k: gray((85 * np.add(blobs(k).astype(np.uint8), 2 * blobs(k + 3).astype(np.uint8))).astype(np.uint8)),
+        "values 0, 85, 170, 255", None, None,
+    ),
+    "soft": (
+        lambda k: plain(k).filter(ImageFilter.GaussianBlur(5)),
+        r"without a gap, and \d+\.\d% of the pixels of all masks lie between 0 and", ">=128", None,
+    ),
+    "red on black": (lambda k: colours(k, RED, RED), "values #000000, #ff0000", ["#ff0000"], blobs),
+    "two colours": (lambda k: colours(k, RED, GREEN), "values #000000, #00ff00, #ff0000", "nonzero", blobs),
+    "red on black, resized": (lambda k: enlarged(colours(k, RED, RED)), "of one hue on black", ">=128", blobs),
+    "a palette of white and black": (
+        lambda k: palette(k, WHITE, BLACK), r"entry 0 \(#ffffff\) is brighter than entry 1 \(#000000\)", ["#000000"], blobs,
+    ),
+    "one palette of white and black": (
+        lambda k: palette(k, BLACK, WHITE) if k else palette(k, WHITE, BLACK), "against its numbers", ["#ffffff"], None,
+    ),
+}  # fmt: skip
+
+
+def write(root, draw, extension="png"):
+    """Three images to train on and two to test on; mask k is what draw(k) gives."""
+    for k, split in enumerate(("train",) * 3 + ("test",) * 2):
+        write_image(root / split / "images" / f"{k}.png", (SIDE, SIDE))
+        (root / split / "masks").mkdir(exist_ok=True)
+        image = draw(k)
+        options = {"quality": 75} if extension == "jpg" else {}
+        image.save(root / split / "masks" / f"{k}.{extension}", **options)
+
+
+def settings(**leaves):
+    leaves = {"data.name": "mine", "data.layout": "folder", "data.fit": "crop", "data.size": SIDE} | {
+        key.replace("__", "."): value for key, value in leaves.items()
+    }
+    return Config().with_leaves(leaves).data
+
+
+def masks(root, **leaves):
+    return [mask[0].bool().numpy() for mask in data.load(settings(**leaves), root).train.masks]
+
+
+def error(mask, k):
+    return (mask ^ blobs(k)).sum() / blobs(k).sum()
+
+
+@pytest.mark.parametrize("kind", TAKEN)
+def test_masks_of_two_values_are_taken_and_a_cut_is_said(kind, tmp_path):
+    write(tmp_path, TAKEN[kind])
+    for k, mask in enumerate(masks(tmp_path)):
+        assert error(mask, k) <= (0.1 if kind in CUT else 0)
+        assert label(mask)[1] == 2
+    found = check(settings(), tmp_path)
+    assert found.problems == ()
+    assert [("cut at 128" in suspicion) for suspicion in found.suspicions] == [True] * (kind in CUT)
+
+
+@pytest.mark.parametrize("kind", ASKED)
+@pytest.mark.parametrize("look", [True, False], ids=["check", "load"])
+def test_other_masks_are_asked_about_and_the_line_can_be_pasted(kind, look, tmp_path):
+    draw, words, line, taken = ASKED[kind]
+    write(tmp_path, draw)
+    if look:
+        problems = check(settings(), tmp_path).problems
+        assert len(problems) == 1
+        with pytest.raises(DataError, match=words):
+            raise DataError(problems[0])
+    else:
+        with pytest.raises(DataError, match=words) as raised:
+            data.load(settings(), tmp_path)
+        problems = [str(raised.value)]
+    if line is not None and kind not in ("a void border", "a class", "thin classes"):
+        assert f"data.foreground={json.dumps(line)}" in problems[0]
+    if line is not None:
+        found = masks(tmp_path, data__foreground=line)
+        assert not taken or all(error(mask, k) <= 0.12 for k, mask in enumerate(found))
+        assert check(settings(data__foreground=line), tmp_path).problems == ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "foreground", "words"),
+    [
+        ("0 and 255", [7], r"has no mask with 7 of data.foreground=\[7\]: the masks hold 0 \(8\d.*%"),
+        ("0 and 255", [255, 7], "has no mask with 7 of"),
+        ("0 and 255", ["#ff0000"], 'has no mask with "#ff0000" of'),
+        ("0 and 1", ">=128", "has no mask with foreground by data.foreground=\">=128\": the masks hold 0"),
+        ("either", [255], "masks of 0 and 1 and 2 of 0 and 255"),
+        ("either", ">=128", "leave data.foreground out"),
+        ("JPEG", [255], r'would lose \d+\.\d% of the pixels .*set data.foreground=">=128"'),
+        ("JPEG", "nonzero", r'takes \d+\.\d% that is nearer to 0 .*set data.foreground=">=128"'),
+        ("a palette of black and red", ["#00ff00"], "has no mask with"),
+        ("red, resized", ["#ff0000"], 'one hue on black without a gap: set data.foreground=">=128"'),
+        ("0 and 255", [0, 255], "masks .*full"),
+    ],
+)  # fmt: skip
+def test_a_foreground_that_does_not_fit_is_refused(kind, foreground, words, tmp_path):
+    write(tmp_path, TAKEN.get(kind) or ASKED["red on black, resized"][0])
+    with pytest.raises(DataError, match=words):
+        data.load(settings(data__foreground=foreground), tmp_path)
+    problems = check(settings(data__foreground=foreground), tmp_path).problems
+    assert problems
+
+
+@pytest.mark.parametrize("foreground", [[255], "nonzero", [1, 254, 255]])
+def test_no_list_of_values_passes_on_masks_without_gaps(foreground, tmp_path):
+    """The advice of the largest value took 1.2 % instead of 13.7 % of soft masks, and nothing was said."""
+    write(tmp_path, lambda k: plain(k).filter(ImageFilter.GaussianBlur(5)))
+    if foreground == "nonzero":  # any probability
+        assert masks(tmp_path, data__foreground=foreground)
+    else:
+        with pytest.raises(DataError, match=r"would lose|has no mask with"):
+            masks(tmp_path, data__foreground=foreground)
+
+
+def test_palettes_that_disagree_are_named_by_colour(tmp_path):
+    write(tmp_path, lambda k: palette(k, BLACK, GREEN if k else RED))
+    masks(tmp_path)
+    with pytest.raises(DataError, match=r"entry 1 of its palette, but .* has #.*: name the foreground by its colour"):
+        masks(tmp_path, data__foreground=[1])
+    assert [mask.any() for mask in masks(tmp_path, data__foreground=["#00ff00"])] == [False, True, True]
+
+
+@pytest.mark.parametrize(("values", "word"), [((0,), "empty"), ((255,), "full"), ((1,), "full")])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_split_of_masks_that_are_all_alike_is_refused(values, word, split, tmp_path):
+    write(tmp_path, plain)
+    for path in (tmp_path / split / "masks").iterdir():
+        write_mask(path, (SIDE, SIDE), values)
+    with pytest.raises(DataError, match=rf"all \d {split}(ing)? masks of .* are {word}"):
+        data.load(settings(), tmp_path)
+    (problem,) = check(settings(), tmp_path).problems
+    assert word in problem
+
+
+def test_labels_of_volumes_are_asked_about_alike(tmp_path):
+    for k in range(4):
+        labels = np.stack([label(blobs(k))[0]] * 3, -1).astype(np.uint8)
+        for folder, array in (
+            ("images", np.random.default_rng(k).integers(0, 99, labels.shape, np.uint8)),
+            ("masks", labels),
+        ):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), tmp_path / folder / f"{k}.nii.gz")
+    with pytest.raises(
+        DataError, match=r"values 0, 1, 2: .*data\.foreground=\"nonzero\" for all but 0, or data\.foreground=\[1\]"
+    ):
+        data.load(settings(data__channels=1), tmp_path)
+    assert masks(tmp_path, data__channels=1, data__foreground=[2])[0].sum() == (label(blobs(0))[0] == 2).sum()
+    with pytest.raises(DataError, match="has no mask with 3"):
+        data.load(settings(data__channels=1, data__foreground=[3]), tmp_path)
+
+
+def test_the_cache_keeps_how_masks_were_cut(tmp_path):
+    write(tmp_path / "root", TAKEN["JPEG"])
+    for _ in range(2):
+        found = data.load(settings(), tmp_path / "root", tmp_path / "cache")
+        assert {record.foreground for record in found.train.records} == {">=128"}
+
+
+@pytest.mark.parametrize("wrong", [["#f00"], [-1], [1.5], [True], 3, "zero", ">=0", ">128", {"a": 1}, None])
+def test_a_setting_that_is_no_foreground_is_one_sentence(wrong):
+    with pytest.raises(ConfigError, match=r'allowed are a list of the values .*"nonzero", and ">=N"') as raised:
+        settings(data__foreground=wrong)
+    assert "\n" not in str(raised.value)
+
+
+@given(arrays(np.uint8, (9, 7)), st.integers(1, 255))
+def test_rules_are_what_they_say(pixels, level):
+    labels = Labels(pixels)
+    assert (foreground(Path("x"), labels, "nonzero") == (pixels > 0)).all()
+    assert (foreground(Path("x"), labels, f">={level}") == (pixels >= level)).all()
+    assert (foreground(Path("x"), labels, (level, 0)) == ((pixels == level) | (pixels == 0))).all()
+    name = f"#{level:02x}{level:02x}{level:02x}"
+    assert (foreground(Path("x"), labels, (name,)) == (pixels == level)).all()
+
+
+@given(arrays(np.uint8, (9, 7)) | arrays(np.uint16, (9, 7)) | arrays(np.int32, (9, 7)) | arrays(np.uint8, (9, 7, 3)))
+def test_a_survey_decides_or_asks_whatever_masks_hold(pixels):
+    mask = Mask.of(Path("x.png"), Labels(pixels))
+    survey = Survey((mask,))
+    assert survey.total == 63
+    assert mask.counts.sum() == 63
+    decision = survey.infer()
+    assert mask.plain or decision.problems or decision.remarks
+    for rule in ("nonzero", ">=128", (255,), (0,), ("#000000",)):
+        assert mask.pixels(rule) == foreground(Path("x.png"), Labels(pixels), rule).sum()
+        survey.check(rule)
