@@ -7,7 +7,8 @@ ISIC16, tumour clusters and LIDC-IDRI that were made label maps, JPEGs (quality 
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -90,19 +91,22 @@ class Survey:
     """The masks of a data set, and how many pixels have which value."""
 
     masks: tuple[Mask, ...]
-    pixels: Counter = field(init=False)  # by value: a number, or "#rrggbb" where there are colours
-    files: Counter = field(init=False)  # masks that have the value
 
-    def __post_init__(self):
-        pixels, files = Counter(), Counter()
+    @cached_property
+    def pixels(self) -> Counter[int | str]:
+        """How many pixels have a value: a number, or "#rrggbb" where any mask has colours."""
+        found = Counter()
         for mask in self.masks:
             for value, count in zip(self._names(mask), mask.counts.tolist(), strict=True):
-                pixels[value] += count
-                files[value] += 1
-        object.__setattr__(self, "pixels", pixels)
-        object.__setattr__(self, "files", files)
+                found[value] += count
+        return found
 
-    @property
+    @cached_property
+    def files(self) -> Counter[int | str]:
+        """How many masks have a value."""
+        return Counter(value for mask in self.masks for value in self._names(mask))
+
+    @cached_property
     def coloured(self) -> bool:
         return any(mask.values.coloured for mask in self.masks)
 
@@ -138,7 +142,7 @@ class Survey:
             return Decision((), (self._where_to_cut(odd[0]),))
         return Decision((), (self._which(odd[0]),))
 
-    @property
+    @cached_property
     def kind(self) -> str:
         """ "plain", "levels" (labels, one a region), "ends" (near 0 and 255) or "soft" (a continuum). Not of colours."""
         if all(mask.plain for mask in self.masks):
