@@ -7,6 +7,7 @@ import torch
 
 from diffseg.batches import one_rater, random_corners
 from diffseg.config import Config
+from diffseg.data.drawing import hold_out
 from diffseg.data.splits import Split
 from diffseg.errors import DataError
 from diffseg.execution import autocast
@@ -21,23 +22,18 @@ def selected(
 ) -> tuple[Config, State]:
     """The configuration with the number of steps that had the lowest validation loss, and the training that found it.
 
-    training.validation of the images, drawn by the seed, are held out; the rest are trained on for training.steps, and
-    the loss on the former is measured after every epoch. It goes on from checkpoints in the folder.
+    training.validation of the images, drawn by the seed in whole patients, are held out; the rest are trained on for
+    training.steps, and the loss on the former is measured after every epoch. It goes on from checkpoints in the folder.
     Raises Stopped and Diverged as training does, DataError if either part would be empty.
     """
     device, count = split.device, len(split.names)
     order = torch.randperm(count, generator=generator(device, config.seed, "validation"), device=device)
-    held = round(config.training.validation * count)
-    if not 0 < held < count:
-        raise DataError(
-            f"training.validation={config.training.validation:g} of {count} training images holds out {held}: "
-            "set it so that some are held out and some are left"
-        )
-    validation, training = split.subset(order[:held].sort().values), split.subset(order[held:].sort().values)
+    rank, share = order.argsort().tolist(), config.training.validation
+    training, validation = hold_out(split, share, rank, "training.validation", config.data.name)
     epoch = _epoch(config, training)
     if config.training.steps < epoch:
         raise DataError(
-            f"training.steps is {config.training.steps}, but one epoch of {count - held} images has {epoch}"
+            f"training.steps is {config.training.steps}, but one epoch of {len(training.names)} images has {epoch}"
         )
     state = start(config, folder, device, workers)
     due = range(epoch, config.training.steps + 1, epoch)

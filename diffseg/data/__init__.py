@@ -1,6 +1,5 @@
 """Data sets: found on disk in their official layout, decoded once, held as tensors of 8 or 16 bits."""
 
-import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ import torch
 from diffseg.config import Data
 from diffseg.data import arrays, brats, folder, isic16, lidc, monuseg
 from diffseg.data.cache import through
+from diffseg.data.drawing import assign, hashed, hold_out, limited, unit_of
 from diffseg.data.records import Found, Record, conflicts
 from diffseg.data.splits import Pixels, Scaling, Split
 from diffseg.data.survey import Decision, decide
@@ -86,15 +86,19 @@ def _chosen(config: Data, root: Path) -> dict[str, list[Record]]:
             else ""
         )
         raise DataError(found.problems[0] + more)
+    rule = _decided(config, found).rule
+    assigned = assign([replace(record, foreground=rule) for record in found.records], config.split_seed)
     limits = {"train": config.train_images, "test": config.test_images}
-    records = {split: _subset(found.records, split, limit) for split, limit in limits.items()}
+    records = {
+        split: limited([record for record in assigned if record.split == split], limit)
+        for split, limit in limits.items()
+    }
     for split, chosen in records.items():
         if not chosen:
             raise DataError(f"{root} has no {split} images: a data set needs images to train on and others to test on")
     if len(records["train"]) == 1:
         raise DataError(f"{root} has a single training image, {records['train'][0].name}: at least two are needed")
-    rule = _decided(config, found).rule
-    return {split: [replace(record, foreground=rule) for record in chosen] for split, chosen in records.items()}
+    return records
 
 
 def _decided(config: Data, found: Found) -> Decision:
@@ -139,27 +143,9 @@ def _held_out(config: Data, train: Split, test: Split) -> dict[str, Split]:
     """
     if not config.held_out:
         return {"train": train, "test": test}
-    units = [group or name for group, name in zip(train.groups, train.names, strict=True)]
-    order = sorted(set(units), key=_hash)
-    held = set(order[: round(config.held_out * len(order))])
-    if not 0 < len(held) < len(order):
-        raise DataError(
-            f"data.held_out={config.held_out:g} of the {len(order)} training images (or groups) of {config.name} holds out "
-            f"{len(held)}: set it so that some are held out and some are left"
-        )
-    within = torch.tensor([unit in held for unit in units])
-    return {"train": train.subset((~within).nonzero()[:, 0]), "test": train.subset(within.nonzero()[:, 0])}
-
-
-def _hash(name: str) -> bytes:
-    return hashlib.sha256(name.encode()).digest()
-
-
-def _subset(records: tuple[Record, ...], split: str, limit: int | None) -> list[Record]:
-    """The records of a split by name; of more than `limit` those whose names hash lowest, so that all trials agree."""
-    chosen = [record for record in records if record.split == split]
-    chosen = sorted(chosen, key=lambda record: _hash(record.name))[:limit]
-    return sorted(chosen, key=lambda record: record.name)
+    rank = [hashed(unit_of(group, name)) for group, name in zip(train.groups, train.names, strict=True)]
+    train, test = hold_out(train, config.held_out, rank, "data.held_out", config.name)
+    return {"train": train, "test": test}
 
 
 def unlabelled(config: Data, records: list[Record], scaling: Scaling) -> Split:

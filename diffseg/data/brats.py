@@ -14,7 +14,7 @@ from diffseg.config import Data
 from diffseg.data import volumes
 from diffseg.data.opening import Shape, remembered
 from diffseg.data.quantisation import mean_and_deviation
-from diffseg.data.records import Found, Record, drawn_for_testing
+from diffseg.data.records import Found, Record
 from diffseg.errors import DataError
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")
@@ -61,20 +61,16 @@ class Slice(Record):
 
 
 def find(root: Path, config: Data) -> Found:
-    """`PATIENT/PATIENT_{t1,t1ce,t2,flair,seg}.nii.gz` (or .nii).
-
-    A fifth of the patients, drawn by data.split_seed, is for testing.
-    """
+    """`PATIENT/PATIENT_{t1,t1ce,t2,flair,seg}.nii.gz` (or .nii), whose split is to be drawn by patients."""
     folders = sorted(path for path in root.iterdir() if path.is_dir() and any(path.glob("*.nii*")))
     if not folders:
         raise DataError(
             f"{root} has no folder with NIfTI files: BRATS is expected as PATIENT/PATIENT_t1.nii.gz and so on"
         )
     records, problems = [], []
-    tested = drawn_for_testing((folder.name for folder in folders), config.split_seed)
     for folder in folders:
         try:
-            slices = of_patient(folder, "test" if folder.name in tested else "train")
+            slices = of_patient(folder, None)
         except DataError as error:
             problems.append(str(error))
             continue
@@ -86,7 +82,7 @@ def find(root: Path, config: Data) -> Found:
     return Found(tuple(records), tuple(problems))
 
 
-def of_patient(folder: Path, split: str) -> list[Slice]:
+def of_patient(folder: Path, split: str | None) -> list[Slice]:
     """The slices of a patient that are used, without masks. Raises DataError."""
     if missing := [kind for kind in MODALITIES if not _file(folder, kind).is_file()]:
         raise DataError(f"{folder} has no {', '.join(missing)}: add the files, or remove the folder")

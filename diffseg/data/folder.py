@@ -9,7 +9,7 @@ from diffseg.config import Data
 from diffseg.data import volumes
 from diffseg.data.files import PICTURES, VOLUMES, files_in, is_volume, stem
 from diffseg.data.opening import unreadable
-from diffseg.data.records import Found, Record, drawn_for_testing, joined, no_folder, shared_names
+from diffseg.data.records import Found, Record, joined, no_folder, shared_names
 from diffseg.errors import DataError
 
 EXPECTED = (
@@ -24,7 +24,7 @@ def find(root: Path, config: Data) -> Found:
     """`train/` and `test/` (and `val/`, which is trained on), each with `images/` and `masks/`; or these two at the root.
 
     Then `split.csv`, with the columns name, split (train, val or test) and group, the last two optional, tells the split;
-    without, a fifth of the groups, or names, is drawn for testing by data.split_seed. Masks have the names of their images,
+    what it leaves open is to be drawn. Masks have the names of their images,
     or those with _0, _1, … appended for several raters, who may have folders masks_0/, masks_1/, … instead.
     Every slice of a NIfTI volume is an image; a volume is a group.
     """
@@ -33,15 +33,14 @@ def find(root: Path, config: Data) -> Found:
         if "test" not in folders:
             raise no_folder(root, "test", EXPECTED)
         return joined(_pairs(folder, SPLITS[split], config) for split, folder in folders.items())
-    found = _pairs(root, "train", config)
+    found = _pairs(root, None, config)
     rows, problems = _listed(root / TABLE) if (root / TABLE).is_file() else ({}, ())
     listed = [(record, rows.get(stem(record.image.name), {})) for record in found.records]
     units = [row.get("group") or stem(record.image.name) for record, row in listed]
-    tested = drawn_for_testing(units, config.split_seed)
     records = tuple(
         dataclasses.replace(
             record,
-            split=row.get("split") or ("test" if unit in tested else "train"),
+            split=row.get("split") or None,
             group=unit if row.get("group") or record.index is not None else None,
         )
         for (record, row), unit in zip(listed, units, strict=True)
@@ -74,7 +73,7 @@ def _listed(table: Path) -> tuple[dict[str, dict[str, str]], tuple[str, ...]]:
     return found, tuple(problems)
 
 
-def _pairs(folder: Path, split: str, config: Data) -> Found:
+def _pairs(folder: Path, split: str | None, config: Data) -> Found:
     if not (folder / "images").is_dir():
         raise no_folder(folder, "images", EXPECTED)
     raters = sorted(path for path in folder.glob("masks_*") if path.is_dir())

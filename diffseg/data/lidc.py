@@ -4,12 +4,11 @@ A rater who did not mark the nodule has an empty mask, and a mask's number is no
 """
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 from diffseg.config import Data
 from diffseg.data.files import files_in
-from diffseg.data.records import Found, Record, drawn_for_testing, joined, shared_names
+from diffseg.data.records import Found, Record, joined, shared_names
 from diffseg.errors import DataError
 
 RATERS = 4
@@ -19,16 +18,16 @@ CROP = re.compile(r"(?P<slice>z-.+_c\d+)_l(?P<rater>\d)")
 def find(root: Path, config: Data) -> Found:
     """`PATIENT/nodule-N/{images,mask-0 … mask-3}/slice-K.png`, or `{images,gt}/PATIENT/z-…_c0.png` and `…_c0_l0 … l3.png`.
 
-    The latter is also found in train/, val/ and test/, whose split then counts (val is trained on). Otherwise a fifth of
-    the patients is drawn for testing, by data.split_seed.
+    The latter is also found in train/, val/ and test/, whose split then counts (val is trained on). Otherwise the
+    split is to be drawn by patients.
     """
     for below in (root, root / "LIDC-IDRI-slices"):
         if any(below.glob("*/nodule-*/images")):
-            return _drawn(_slices(below), config)
+            return _slices(below)
     splits = [path for path in (root / "train", root / "val", root / "test") if (path / "images").is_dir()]
     if splits or (root / "images").is_dir():
         if not splits:
-            return _drawn(_crops(root, "train"), config)
+            return _crops(root, None)
         return joined(_crops(path, "test" if path.name == "test" else "train") for path in splits)
     raise DataError(
         f"{root} is no LIDC-IDRI in slices: expected are PATIENT/nodule-N/images with mask-0 to mask-3, "
@@ -53,12 +52,12 @@ def _slices(root: Path) -> Found:
             else:
                 paths = tuple(found[name][0] for found in masks)
                 full = f"{patient}/{folder.name}/{name}"
-                records.append(Record(full, "train", images[name][0], paths, patient))
+                records.append(Record(full, None, images[name][0], paths, patient))
         problems += shared_names(images, *masks)
     return Found(tuple(records), tuple(problems))
 
 
-def _crops(root: Path, split: str) -> Found:
+def _crops(root: Path, split: str | None) -> Found:
     records, problems = [], []
     for folder in sorted(path for path in (root / "images").iterdir() if path.is_dir()):
         truth: dict[str, list[Path]] = {}
@@ -75,10 +74,3 @@ def _crops(root: Path, split: str) -> Found:
                 continue
             records.append(Record(f"{folder.name}/{name}", split, paths[0], found, folder.name))
     return Found(tuple(records), tuple(problems))
-
-
-def _drawn(found: Found, config: Data) -> Found:
-    """With about a fifth of the patients for testing."""
-    tested = drawn_for_testing((record.group for record in found.records), config.split_seed)
-    records = (replace(record, split="test" if record.group in tested else "train") for record in found.records)
-    return Found(tuple(records), found.problems)

@@ -1,6 +1,5 @@
 """What a layout finds on disk, and how one image with its masks is read. Every fault is a DataError of one sentence."""
 
-import hashlib
 import itertools
 import os
 import warnings
@@ -18,7 +17,6 @@ from diffseg.data.opening import Shape
 from diffseg.data.quantisation import Quantisation
 from diffseg.errors import DataError
 
-TEST_SHARE = 0.2
 COUNTED = 2048  # px a side at most, of masks whose objects are counted: larger ones are thinned out
 
 
@@ -36,10 +34,10 @@ class Record:
     """One image of a data set and where its masks come from."""
 
     name: str
-    split: str  # train or test
+    split: str | None  # train or test; None if it is to be drawn
     image: Path
     annotations: tuple[Path, ...]  # one a rater
-    group: str | None = None  # the patient, where the layout tells: all of a group are in one split
+    group: str | None = None  # the patient or volume, where it is known: all of a group are in one split
     index: int | None = None  # of the slice, in a volume
     axis: int = 2  # of the volume, across its slices
     quantisation: Quantisation | None = None  # from the volume's numbers to pixels; by its own numbers if None
@@ -206,7 +204,7 @@ def conflicts(records: Sequence[Record]) -> tuple[str, ...]:
     for record in records:
         if (other := names.setdefault((record.split, record.name), record)) is not record:
             problems.append(f"{record.image} and {other.image} are both called {record.name}: rename one of them")
-        if record.group is not None:
+        if record.group is not None and record.split:
             splits.setdefault(record.group, set()).add(record.split)
         if len(record.annotations) != len(records[0].annotations):
             problems.append(
@@ -214,17 +212,9 @@ def conflicts(records: Sequence[Record]) -> tuple[str, ...]:
                 f"{len(records[0].annotations)}: every image of a data set has as many"
             )
     if shared := sorted(group for group, found in splits.items() if len(found) > 1):
-        problems.append(f"patients or groups are in both splits: {', '.join(shared)}; leave each in one of them")
+        named = ", ".join(shared[:3]) + (f" and {len(shared) - 3} more" if shared[3:] else "")
+        problems.append(f"patients or groups are in both splits: {named}; leave each in one of them")
     return tuple(problems)
-
-
-def drawn_for_testing(names: Iterable[str], seed: int) -> set[str]:
-    """A fifth of the names (of images or groups), at least one, where a layout has no split.
-
-    They are those with the lowest hashes of seed and name, so adding a name moves one other at most.
-    """
-    names = sorted(set(names), key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
-    return set(names[: max(1, round(TEST_SHARE * len(names)))])
 
 
 def no_folder(root: Path, folder: str, expected: str) -> DataError:
