@@ -119,7 +119,7 @@ def test_check_finds_what_is_there(tree):
     assert found.splits["train"].foreground[1] == pytest.approx(MASK.mean())
     assert found.splits["train"].objects == 1
     assert found.splits["train"].raters == 1
-    assert found.suspicions == ()
+    assert [suspicion.partition(":")[0] for suspicion in found.suspicions] == ["only 2 test images"]
     assert found.sheet.width > 3 * 200
     assert "No problem found" in str(found)
 

@@ -272,7 +272,7 @@ def test_a_check_tells_what_looks_wrong(tmp_path):
     (training / "superpixels.dat").write_text("?")
     found = check(config("isic16"), tmp_path)
     assert found.problems == ()
-    copies, inverted, unused = found.suspicions
+    copies, _, inverted, unused = found.suspicions
     assert "hold the same image in training and testing" in copies
     assert "ISIC_Test1_Segmentation.png is foreground: inverted?" in inverted
     assert "superpixels.dat is not used" in unused

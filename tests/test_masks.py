@@ -160,7 +160,7 @@ def test_masks_of_two_values_are_taken_and_a_cut_is_said(kind, tmp_path):
         assert label(mask)[1] == 2
     found = check(settings(), tmp_path)
     assert found.problems == ()
-    assert [("cut at 128" in suspicion) for suspicion in found.suspicions] == [True] * (kind in CUT)
+    assert sum("cut at 128" in suspicion for suspicion in found.suspicions) == (kind in CUT)
 
 
 @pytest.mark.parametrize("kind", ASKED)
