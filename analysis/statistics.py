@@ -1,16 +1,19 @@
-"""Intervals and tests for comparisons of trials that were made with several seeds and measured on the same images.
+"""Intervals and tests for means over several seeds and the same test images, which may come in groups (patients, volumes).
 
-Values come as arrays [seeds, images]. Metrics that are not of single images, such as the ECE, have one column.
+Values come as arrays [seeds, images]; what is not of single images has one column. Seed and group are crossed random
+effects, and images are nested in groups: y = μ + seed + group + seed×group + image + seed×image. The estimand is the mean
+over images, so a group counts by its number of images. An image without a group is a group of its own.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
-RESAMPLES = 2000
 LEVEL = 0.05  # of a test
-ROUNDING = 1e-9  # of a mean, below which values count as equal
+ROUNDING = 1e-12  # below which a mean difference is none, and relative to which a spread is none
+LEAST_P = 1e-16
 
 
 @dataclass(frozen=True)
@@ -24,30 +27,87 @@ class Estimate:
     effect: float  # the mean in standard deviations of what varies more: images or seeds
 
 
-def estimate(values: np.ndarray, level: float = 0.95, seed: int = 0) -> Estimate:
-    """The mean of values [seeds, images] and its interval; of paired differences, whether there is one.
+UNKNOWN = Estimate(*[np.nan] * 5)
 
-    Seeds and images are both resampled, each with replacement and crossed (Owen, 2007), which gives the standard error.
-    The interval is Student's, with Welch and Satterthwaite's degrees of freedom of the two sources: with few seeds, a
-    percentile of the resamples would be too narrow (Hesterberg, 2015, Sec. 5).
+
+@dataclass(frozen=True)
+class Component:
+    """A part of the variance of a mean, and the degrees of freedom of its estimate."""
+
+    variance: float
+    freedom: float
+
+
+def estimate(values: np.ndarray, groups: Sequence | None = None, level: float = 0.95) -> Estimate:
+    """Return the mean of values [seeds, images], its interval, and the test of a mean of 0 (for paired differences).
+
+    groups: the group of each image; None, also of single images, where there is none. The squared half width is
+    Σ t(freedom)² variance over the components of groups and of seeds, each with Student's quantile of its own: with few
+    seeds this covers as often as it says where Welch and Satterthwaite's single quantile covers too seldom. With one seed
+    the interval speaks of groups only, with one group of seeds only; with one of each it is NaN.
     """
     values = np.asarray(values, dtype=float)
-    mean, freedom = float(values.mean()), _degrees_of_freedom(values)
-    if not np.isfinite(freedom):
-        return Estimate(mean, np.nan, np.nan, np.nan, np.nan)
-    error = float(resampled_means(values, seed).std(ddof=1)) * np.sqrt((freedom + 1) / freedom)
-    half = stats.t.ppf((1 + level) / 2, freedom) * error
-    p = 2 * stats.t.sf(abs(mean) / error, freedom) if error else float(mean == 0)
+    mean, parts = float(values.mean()), components(values, groups)
+    if not parts:
+        return Estimate(mean, *[np.nan] * 4)
+    half = float(np.sqrt(_squared_half_width(parts, 1 - level)))
     spread = max(_sd(values.mean(0)), _sd(values.mean(1)))
     effect = mean / spread if spread > ROUNDING * abs(mean) else np.nan
-    return Estimate(mean, mean - half, mean + half, float(p), float(effect))
+    return Estimate(mean, mean - half, mean + half, _p_value(mean, parts), effect)
 
 
-def resampled_means(values: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Means [resamples] of values [seeds, images], seeds and images drawn with replacement and crossed."""
-    draw = np.random.default_rng(seed)
-    counts = [draw.multinomial(n, np.full(n, 1 / n), size=RESAMPLES) / n for n in values.shape]
-    return np.einsum("rs,si,ri->r", counts[0], values, counts[1], optimize=True)
+def components(values: np.ndarray, groups: Sequence | None = None) -> list[Component]:
+    """Return the variance of the mean of values [seeds, images] by groups (if there are two or more) and by seeds (likewise).
+
+    Means by group and seed make a two-way table, whose columns vary by v = τ² + σ²/n, with τ² and σ² estimated between and
+    within groups of n images. The columns' squared residuals, weighted by 1/v, scale Σ w² v, the variance of the mean by
+    groups that have the shares w of the images. Row means give the variance by seeds, from which that of the interaction is
+    subtracted, since the columns count it already. With groups of equal size this is the two-way analysis of variance.
+    """
+    own = codes(groups, values.shape[1])
+    table, sizes = _by_group(values, own)
+    seeds, count = table.shape
+    share = sizes / sizes.sum()
+    variance = _working_variances(values.mean(0), own, sizes)
+    of_mean = float(share**2 @ variance)
+    weight = 1 / variance / (1 / variance).sum()
+    rows, parts, interaction = table @ share, [], 0.0
+    if count > 1:
+        columns = table.mean(0) - table.mean(0) @ weight
+        parts.append(Component(of_mean * float(columns**2 @ (1 / variance)) / (count - 1), count - 1))
+    if seeds > 1 and count > 1:
+        rest = table - table.mean(0)
+        rest -= (rest @ weight)[:, None]
+        scale = float((rest**2 @ (1 / variance)).sum()) / ((seeds - 1) * (count - 1))
+        interaction = of_mean * scale / seeds
+    if seeds > 1:
+        parts.append(Component(max(0.0, float(rows.var(ddof=1)) / seeds - interaction), seeds - 1))
+    return parts
+
+
+def linearised_ece(gaps: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return a value for each image [images] whose mean is the pooled ECE, and whose spread is that of the pooled ECE when
+    images are resampled (the infinitesimal jackknife).
+
+    gaps: Σ (p − y) of each image's pixels in each bin [images, bins]; counts: its pixels there.
+    """
+    pooled, total, pixels = gaps.sum(0), counts.sum(), counts.sum(1)
+    ece = np.abs(pooled).sum() / total
+    return ece + len(gaps) * (gaps @ np.sign(pooled) - ece * pixels) / total
+
+
+def correlation_within(values: np.ndarray, groups: Sequence) -> tuple[float, float]:
+    """Return (intra-class correlation, design effect) of the images [seeds, images] of a group, by one-way analysis of
+    variance of their means over seeds. The design effect is how many times the variance of the mean exceeds that of
+    independent images: 1 + (Σn²/N − 1) × correlation. NaN where no group has two images."""
+    means = np.asarray(values, dtype=float).mean(0)
+    own = codes(groups, len(means))
+    sizes = np.bincount(own)
+    between, within = _variances(means, own, sizes)
+    if not len(means) > len(sizes) > 1 or not between + within:
+        return np.nan, np.nan
+    correlation = between / (between + within)
+    return correlation, 1 + (float((sizes**2).sum() / sizes.sum()) - 1) * correlation
 
 
 def holm(p: np.ndarray) -> np.ndarray:
@@ -85,13 +145,56 @@ def steps_to(threshold: float, steps: np.ndarray, values: np.ndarray) -> float:
     return float(np.interp(threshold, values[span], steps[span]))
 
 
-def _degrees_of_freedom(values: np.ndarray) -> float:
-    """Welch and Satterthwaite's, of the means over images and the means over seeds; NaN of a single value."""
-    parts = [(_sd(values.mean(1 - axis)) ** 2 / n, n - 1) for axis, n in enumerate(values.shape) if n > 1]
-    total = sum(variance for variance, _ in parts)
-    if not parts or not total:
-        return max((n for _, n in parts), default=np.nan)
-    return total**2 / sum(variance**2 / n for variance, n in parts)
+def codes(groups: Sequence | None, count: int) -> np.ndarray:
+    """Return the number of each image's group [images], 0, 1, …; images without a group have one of their own."""
+    if groups is None:
+        return np.arange(count)
+    keys = [("image", k) if group is None or group != group else ("group", group) for k, group in enumerate(groups)]
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    return np.array([numbers[key] for key in keys])
+
+
+def _by_group(values: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(means [seeds, groups], images of each group [groups]) of values [seeds, images] in groups own [images]."""
+    sizes = np.bincount(own)
+    if len(sizes) == len(own):
+        return values, sizes
+    return np.stack([np.bincount(own, row) for row in values]) / sizes, sizes
+
+
+def _variances(means: np.ndarray, own: np.ndarray, sizes: np.ndarray) -> tuple[float, float]:
+    """The variances of images' means over seeds [images] between groups and within them, by analysis of variance."""
+    count, total = len(sizes), len(means)
+    table = _by_group(means[None], own)[0][0]
+    within = float(((means - table[own]) ** 2).sum()) / max(1, total - count)
+    if count == 1:
+        return 0.0, within
+    between = float(sizes @ (table - means.mean()) ** 2) - (count - 1) * within
+    return max(0.0, between / (total - float((sizes**2).sum()) / total)), within
+
+
+def _working_variances(means: np.ndarray, own: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """The variance of each group's mean [groups], up to a factor."""
+    between, within = _variances(means, own, sizes)
+    found = between + within / sizes
+    return found if found.sum() > 0 else 1 / sizes
+
+
+def _squared_half_width(parts: list[Component], p: float) -> float:
+    return sum(special.stdtrit(part.freedom, 1 - p / 2) ** 2 * part.variance for part in parts)
+
+
+def _p_value(mean: float, parts: list[Component]) -> float:
+    """The level at which the interval just reaches 0, by bisection."""
+    if abs(mean) <= ROUNDING:
+        return 1.0
+    if len(known := [part for part in parts if part.variance > 0]) <= 1:
+        return float(2 * special.stdtr(known[0].freedom, -abs(mean) / known[0].variance ** 0.5)) if known else 0.0
+    low, high = np.log(LEAST_P), 0.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _squared_half_width(known, np.exp(middle)) > mean**2 else (low, middle)
+    return float(np.exp(high))
 
 
 def _sd(values: np.ndarray) -> float:

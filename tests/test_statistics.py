@@ -1,76 +1,204 @@
-"""Intervals and tests against closed forms and against what they promise on simulated data."""
+"""Intervals and tests against closed forms, against resampling, and against what they promise on simulated data."""
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.statistics import area_under_curve, estimate, holm, resampled_means, steps_to, verdict
-
-
-def simulated(draw, seeds, images, of_seeds, of_images, noise, mean=0.0):
-    return (
-        mean
-        + draw.normal(0, of_seeds, (seeds, 1))
-        + draw.normal(0, of_images, (1, images))
-        + draw.normal(0, noise, (seeds, images))
-    )
-
-
-@pytest.mark.parametrize(
-    ("seeds", "images", "spread"),
-    [
-        (5, 1, (1, 0, 0)),
-        (1, 40, (0, 1, 0)),
-        pytest.param(5, 100, (0.1, 1, 1), marks=pytest.mark.slow),
-        (5, 40, (1, 1, 1)),
-        (3, 60, (1, 0.1, 0)),
-        (3, 20, (0, 0, 1)),
-    ],
+from analysis.statistics import (
+    area_under_curve,
+    codes,
+    components,
+    correlation_within,
+    estimate,
+    holm,
+    linearised_ece,
+    steps_to,
+    verdict,
 )
-def test_the_interval_covers_as_often_as_it_says(seeds, images, spread):
-    draw, covered = np.random.default_rng(1), 0
-    for _ in range(400):
-        found = estimate(simulated(draw, seeds, images, *spread, mean=0.3))
-        covered += found.low <= 0.3 <= found.high
-    assert covered / 400 >= 0.92, covered / 400
-    if spread != (0, 0, 1):  # noise alone is counted for seeds and for images
-        assert covered / 400 <= 0.985
+
+
+def geometric(seed, count=30, mean=20):
+    return list(np.random.default_rng(seed).geometric(1 / mean, count))
+
+
+def simulated(draw, sizes, seeds, of_groups, of_seeds, noise, mean=0.0):
+    """(values [seeds, images], groups): groups of these sizes. Of one seed the mean is what is true of that seed."""
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    by_seed = draw.normal(0, of_seeds, (seeds, 1)) if seeds > 1 else 0.0
+    values = draw.normal(0, of_groups, len(sizes))[groups] + by_seed + draw.normal(0, noise, (seeds, len(groups)))
+    return mean + values, list(groups)
+
+
+CASES = {  # sizes of the groups, seeds, standard deviations: of groups, of seeds, of the rest
+    "10 patients of 60 slices": ([60] * 10, 3, 0.03, 0.002, 0.05),
+    "30 volumes of 35 slices": ([35] * 30, 3, 0.05, 0.005, 0.15),
+    "120 patients of 16 slices, one seed": ([16] * 120, 1, 0.08, 0.0, 0.2),
+    "geometric sizes": (geometric(0), 3, 0.05, 0.005, 0.15),
+    "geometric sizes, unlike patients": (geometric(1), 3, 0.08, 0.005, 0.05),
+    "geometric sizes, one seed": (geometric(2), 1, 0.05, 0.0, 0.15),
+    "geometric sizes of 10 patients": (geometric(0, 10), 5, 0.08, 0.01, 0.05),
+    **{
+        f"images alone, {seeds} seeds, seeds' deviation {of_seeds}": ([1] * 60, seeds, 0.1, of_seeds, 0.1)
+        for seeds in (1, 3, 5)
+        for of_seeds in ((0.0,) if seeds == 1 else (0.0, 0.01, 0.03, 0.1))
+    },
+}
+QUICK = ("10 patients of 60 slices", "geometric sizes of 10 patients", "images alone, 3 seeds, seeds' deviation 0.03")
+
+
+def check_coverage(case, draws, tolerance):
+    draw, covered, p = np.random.default_rng(len(case)), 0, []
+    for _ in range(draws):
+        found = estimate(*simulated(draw, *CASES[case]))
+        covered += found.low <= 0 <= found.high
+        assert (found.p < 0.05) == (not found.low <= 0 <= found.high)
+        p.append(found.p)
+    assert abs(covered / draws - 0.95) <= tolerance, covered / draws
+    assert stats.kstest(p, "uniform").pvalue > 0.001, covered / draws
+
+
+@pytest.mark.parametrize("case", QUICK)
+def test_the_interval_covers_about_as_often_as_it_says(case):
+    check_coverage(case, 500, 0.03)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_the_interval_covers_as_often_as_it_says(case):
+    check_coverage(case, 2500, 0.02)
+
+
+@pytest.mark.parametrize(("sizes", "below"), [([60] * 10, 0.5), ([35] * 30, 0.8)])
+def test_slices_taken_for_patients_would_cover_too_seldom(sizes, below):
+    """What groups are for: without them the interval covers about half of the time."""
+    draw, of = np.random.default_rng(0), (0.03, 0.002, 0.05) if len(sizes) == 10 else (0.05, 0.005, 0.15)
+    found = [estimate(simulated(draw, sizes, 3, *of)[0]) for _ in range(200)]
+    assert np.mean([one.low <= 0 <= one.high for one in found]) < below
 
 
 def test_of_one_column_it_is_students_interval():
     values = np.random.default_rng(0).normal(1, 2, (8, 1))
     found = estimate(values)
     low, high = stats.t.interval(0.95, 7, values.mean(), stats.sem(values[:, 0]))
-    assert (found.low, found.high) == pytest.approx((low, high), abs=0.08 * (high - low))  # but for the resampling
-    assert found.p == pytest.approx(stats.ttest_1samp(values[:, 0], 0).pvalue, abs=0.02)
+    assert (found.low, found.high) == pytest.approx((low, high))
+    assert found.p == pytest.approx(stats.ttest_1samp(values[:, 0], 0).pvalue)
     assert found.effect == pytest.approx(values.mean() / values.std(ddof=1))
 
 
-def test_resampling_has_the_variance_of_its_closed_form():
-    values = np.random.default_rng(0).normal(size=(6, 50))
-    image, seed = values.mean(0).var() / 50, values.mean(1).var() / 6
-    both = (values - values.mean(0) - values.mean(1, keepdims=True) + values.mean()).var() / 300
-    assert resampled_means(values).var() == pytest.approx(image + seed + both, rel=0.15)
+def test_of_one_seed_and_equal_groups_it_is_students_interval_of_their_means():
+    values, groups = simulated(np.random.default_rng(0), [7] * 12, 1, 1, 0, 1, mean=0.5)
+    means = values.reshape(12, 7).mean(1)
+    found = estimate(values, groups)
+    assert (found.low, found.high) == pytest.approx(stats.t.interval(0.95, 11, means.mean(), stats.sem(means)))
+    assert found.p == pytest.approx(stats.ttest_1samp(means, 0).pvalue)
+
+
+def test_groups_of_one_image_and_images_without_a_group_are_the_same():
+    values, _ = simulated(np.random.default_rng(0), [1] * 20, 3, 1, 1, 1)
+    plain = estimate(values)
+    for groups in ([f"p{k}" for k in range(20)], [None] * 20, [float("nan")] * 20, [None, *range(19)]):
+        assert estimate(values, groups) == plain
+
+
+def test_groups_are_numbered_in_their_order_and_images_without_one_stand_alone():
+    assert codes(["b", None, "a", "b", None], 5).tolist() == [0, 1, 2, 0, 3]
+    assert codes(None, 3).tolist() == [0, 1, 2]
+
+
+def test_one_group_leaves_the_seeds_and_one_seed_the_groups():
+    values, _ = simulated(np.random.default_rng(0), [9], 4, 1, 1, 1)
+    (only,) = components(values, ["a"] * 9)
+    assert only.freedom == 3
+    assert only.variance == pytest.approx(values.mean(1).var(ddof=1) / 4)
+    assert np.isnan(estimate(values[:1], ["a"] * 9).p)
+    assert [part.freedom for part in components(values[:1], list(range(9)))] == [8]
+
+
+def resampled(statistic, seeds, codes, rounds=4000):
+    """A statistic of counts [seeds] and [groups], seeds and groups drawn with replacement and crossed (Owen, 2007)."""
+    draw, found = np.random.default_rng(0), []
+    for _ in range(rounds):
+        counts = [draw.multinomial(n, np.full(n, 1 / n)) for n in (seeds, codes.max() + 1)]
+        found.append(statistic(counts[0], counts[1][codes]))
+    return np.array(found)
+
+
+@pytest.mark.parametrize("sizes", [[10] * 40, geometric(3, 40, 10)])
+def test_the_variance_is_that_of_resampling_many_seeds_and_groups(sizes):
+    values, groups = simulated(np.random.default_rng(1), sizes, 30, 1, 0.5, 1)
+    again = resampled(lambda s, i: (s @ values @ i) / (s.sum() * i.sum()), 30, np.array(groups))
+    parts = components(values, groups)
+    assert sum(part.variance for part in parts) == pytest.approx(again.var(), rel=0.25)
+
+
+def calibration_sums(draw, sizes, seeds, offset=0.05):
+    """gaps [seeds, images, bins] (Σ p − y) and counts [seeds, images, bins] of images whose patients are over-confident."""
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    counts = draw.integers(20, 200, (seeds, len(groups), 10)).astype(float)
+    lean = offset + draw.normal(0, 0.03, len(sizes))[groups, None] + draw.normal(0, 0.002, (seeds, 1, 1))
+    return counts * (lean * np.linspace(-1, 1, 10) + draw.normal(0, 0.02, counts.shape)), counts, groups
+
+
+def pooled_ece(gaps, counts):
+    return np.abs(gaps.sum(-2)).sum(-1) / counts.sum((-1, -2))
+
+
+def test_the_linearised_ece_has_the_pooled_mean_and_the_spread_of_resampling():
+    gaps, counts, groups = calibration_sums(np.random.default_rng(0), [8] * 30, 20)
+    values = np.stack([linearised_ece(*each) for each in zip(gaps, counts, strict=True)])
+    assert values.mean(1) == pytest.approx(pooled_ece(gaps, counts), abs=1e-14)
+
+    def statistic(of_seeds, of_images):
+        weights = of_images[None, :, None]
+        return of_seeds @ pooled_ece(gaps * weights, counts * weights) / of_seeds.sum()
+
+    found = sum(part.variance for part in components(values, list(groups)))
+    assert found == pytest.approx(resampled(statistic, 20, groups, 2000).var(), rel=0.25)
+
+
+def test_the_linearised_eces_interval_covers_the_pooled_one():
+    draw, covered = np.random.default_rng(2), []
+    truth = np.mean([pooled_ece(*calibration_sums(draw, [8] * 400, 1)[:2]) for _ in range(5)])
+    for _ in range(200):
+        gaps, counts, groups = calibration_sums(draw, [8] * 20, 3)
+        values = [linearised_ece(*each) for each in zip(gaps, counts, strict=True)]
+        found = estimate(np.stack(values), list(groups))
+        covered.append(found.low <= truth <= found.high)
+    assert 0.91 <= np.mean(covered) <= 0.985
+
+
+def test_slices_of_a_group_correlate_by_what_they_share():
+    values, groups = simulated(np.random.default_rng(0), [20] * 2000, 1, 1, 0, 2)
+    correlation, effect = correlation_within(values, groups)
+    assert correlation == pytest.approx(0.2, abs=0.01)
+    assert effect == pytest.approx(1 + 19 * correlation)
+    assert np.isnan(correlation_within(values[:, :5], None)).all()
+    assert np.isnan(correlation_within(values[:, :5], ["a"] * 5)).all()
 
 
 def test_a_difference_is_found_or_said_not_to_be_in_those_words():
     draw = np.random.default_rng(0)
-    same = [estimate(simulated(draw, 5, 50, 0.1, 1, 1)).p for _ in range(200)]
+    same = [estimate(*simulated(draw, [1] * 50, 5, 1, 0.1, 1)).p for _ in range(200)]
     assert np.mean(np.array(same) < 0.05) <= 0.08
-    clear = estimate(simulated(draw, 5, 50, 0.1, 1, 1, mean=1.0))
+    clear = estimate(*simulated(draw, [1] * 50, 5, 1, 0.1, 1, mean=1.0))
     assert verdict(clear.mean, clear.p, larger_is_better=True) == "better"
     assert verdict(clear.mean, clear.p, larger_is_better=False) == "worse"
     assert verdict(0.1, 0.2, larger_is_better=True) == "no evidence of a difference"
 
 
-def test_one_value_and_equal_values_say_what_they_can():
+@pytest.mark.parametrize("shape", [(3, 4), (1, 4), (3, 1), (2, 2)])
+def test_equal_values_say_what_they_can(shape):
+    equal = estimate(np.zeros(shape))
+    assert (equal.mean, equal.low, equal.high, equal.p) == (0, 0, 0, 1)
+    assert estimate(np.ones(shape)).p < 1e-12
+    assert estimate(np.full(shape, 1e-17)).p == 1  # of rounding alone
+
+
+def test_one_value_says_nothing_of_its_spread():
     alone = estimate(np.array([[0.3]]))
     assert alone.mean == 0.3
     assert np.isnan([alone.low, alone.p]).all()
     assert verdict(alone.mean, alone.p, True) == "not tested: one value each"
-    equal = estimate(np.zeros((3, 4)))
-    assert (equal.mean, equal.low, equal.high, equal.p) == (0, 0, 0, 1)
-    assert estimate(np.ones((3, 4))).p == 0
 
 
 def test_holms_correction_is_that_of_the_book():
