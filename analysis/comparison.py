@@ -8,7 +8,8 @@ import pandas as pd
 import pyarrow.dataset as ds
 
 from analysis.charts import COLOURS
-from analysis.statistics import LEVEL, Estimate, area_under_curve, estimate, holm, steps_to, verdict
+from analysis.measurements import WHOLE, Measurements, Sample, compare, estimates, measure
+from analysis.statistics import LEVEL, area_under_curve, holm, steps_to, verdict
 from analysis.tables import GROUP, Tables, in_words
 from diffseg.errors import UserError
 from search_spaces import TRIED_FIRST
@@ -63,10 +64,11 @@ def _told(proposal: Proposal) -> str:
 def compared(tables: Tables, named: Names) -> pd.DataFrame:
     """Every configuration of E1 and E2 against the baseline of its data set and network, a row a metric.
 
-    Columns: those of GROUP, configuration (its name), baseline (bool), metric, seeds, mean, low, high (of the mean, 95 %),
-    and, paired by seed and image, difference, difference_low, difference_high, effect, p (adjusted by Holm among the data
-    set's configurations) and verdict. Seeds that did not reach the IoU that is timed count with all their steps. Empty
-    without a baseline.
+    Columns: those of GROUP, configuration (its name), baseline (bool), metric, seeds, images (that count), left_out (images
+    that were measured but are NaN for a seed), units (patients, volumes or single images; these three are 0 of what is not of
+    single images), mean, low, high (of the mean, 95 %), and, paired by seed and image, pairs (images), difference,
+    difference_low, difference_high, effect, p (adjusted by Holm among the data set's configurations) and verdict. Seeds that
+    did not reach the IoU that is timed count with all their steps. Empty without a baseline.
     """
     trials = tables.trials[tables.trials["experiment"].isin(["e1", "e2"])]
     rows = []
@@ -76,15 +78,16 @@ def compared(tables: Tables, named: Names) -> pd.DataFrame:
             continue
         alike = pd.concat([base, alike.drop(base.index)])  # the baseline comes first
         alike = alike.assign(configuration=alike["trial"].map(named.labels).fillna(alike["series"]))
-        values = _values(tables, alike, base)
+        measured = measure(tables, alike)
+        _add_curves(measured, tables, base)
         for metric in NAMES:
-            rows += _rows(alike, base, metric, _of(metric, values))
+            rows += _rows(alike, base, metric, measured)
     return pd.DataFrame(rows)
 
 
 def against_e1(table1: pd.DataFrame, tables: Tables) -> pd.DataFrame:
     """Table 1 (`tables.table1`) with tests of E2 against E1, paired by seed and image: for iou (%) and ece the columns of
-    TESTED, such as iou_low; p is adjusted by Holm among the rows of a data set."""
+    TESTED, such as iou_low, and the difference that they are of; p is adjusted by Holm among the rows of a data set."""
     trials, pairs = tables.trials, []
     for row in table1.to_dict("records"):
         alike = trials[(trials[PLACE] == [row[name] for name in PLACE]).all(axis=1)]
@@ -145,100 +148,73 @@ def required(tables: Tables, ledgers: list[Ledger]) -> pd.DataFrame:
 
 def _tested(rows: pd.DataFrame, pairs: list, tables: Tables) -> pd.DataFrame:
     """Rows of a table with the tests of theirs against ours, one pair of trials a row."""
-    both = [trials for pair in pairs if all(map(len, pair)) for trials in pair]
-    values = _measured(tables, pd.concat(both).drop_duplicates(["study", "trial"])) if both else {}
     rows = rows.reset_index(drop=True)
     for metric, unit in (("iou", 100), ("ece", 1)):
-        found = _of(metric, values)
-        arrays = [[_array(side, found) for side in pair] for pair in pairs]
-        told = [None if a is None or b is None else _paired(b, a) for a, b in arrays]
-        missing = Estimate(*[np.nan] * 5)
-        frame = pd.DataFrame([asdict(one or missing) for one in told], columns=["mean", *TESTED[:-1]])
+        found = estimates(tables, pairs, metric)
+        frame = pd.DataFrame([asdict(one) for one in found], columns=["mean", *TESTED[:-1]])
         frame[["mean", "low", "high"]] *= unit
         frame["p"] = frame.groupby(rows["dataset"])["p"].transform(lambda p: holm(p.to_numpy()))
         frame["verdict"] = [
-            verdict(mean, p, METRICS[metric]) if one else None
-            for one, mean, p in zip(told, frame["mean"], frame["p"], strict=True)
+            None if np.isnan(mean) else verdict(mean, p, METRICS[metric])
+            for mean, p in zip(frame["mean"], frame["p"], strict=True)
         ]
+        column = f"{metric}_difference"
+        rows[column] = frame["mean"].fillna(rows[column])
         rows = rows.join(frame[list(TESTED)].add_prefix(f"{metric}_"))
     return rows
 
 
-def _rows(alike: pd.DataFrame, base: pd.DataFrame, metric: str, values: dict[tuple[str, str], pd.Series]) -> list[dict]:
-    """One metric of all configurations of a data set and network. values: of each trial, by image or of the whole."""
-    ours, rows = _array(base, values), []
+def _rows(alike: pd.DataFrame, base: pd.DataFrame, metric: str, measured: Measurements) -> list[dict]:
+    """One metric of all configurations of a data set and network."""
+    ours, rows = measured.sample(base, metric), []
     if ours is None:
         return []
     for key, group in alike.groupby(GROUP, sort=False):
-        theirs = _array(group, values)
+        theirs = measured.sample(group, metric)
         if theirs is None:
             continue
-        is_base = bool(group["trial"].isin(base["trial"]).all())
-        whole, paired = estimate(theirs.to_numpy()), _paired(theirs, ours)
-        told = {"difference": paired.mean, "difference_low": paired.low, "difference_high": paired.high}
-        told |= {"effect": paired.effect, "p": paired.p}
-        rows.append(
-            dict(zip(GROUP, key, strict=True))
-            | {
-                "configuration": group["configuration"].iloc[0],
-                "baseline": is_base,
-                "metric": metric,
-                "seeds": len(theirs),
-            }
-            | {"mean": whole.mean, "low": whole.low, "high": whole.high}
-            | ({} if is_base else told)
-        )
+        whole = theirs.estimate
+        row = dict(zip(GROUP, key, strict=True)) | {
+            "configuration": group["configuration"].iloc[0],
+            "baseline": bool(group["trial"].isin(base["trial"]).all()),
+            "metric": metric,
+            "seeds": len(theirs.values),
+            "images": theirs.images,
+            "left_out": theirs.measured - theirs.images,
+            "units": theirs.units,
+            "mean": whole.mean,
+            "low": whole.low,
+            "high": whole.high,
+        }
+        rows.append(row if row["baseline"] else row | _difference(theirs, ours))
     others = [row for row in rows if not row["baseline"]]
     for row, p in zip(others, holm(np.array([row["p"] for row in others])), strict=True):
         row |= {"p": p, "verdict": verdict(row["difference"], p, METRICS.get(metric, metric == "area"))}
     return rows
 
 
-def _paired(theirs: pd.DataFrame, ours: pd.DataFrame) -> Estimate:
-    """The difference of two configurations, over the seeds and images that both have."""
-    seeds, images = theirs.index.intersection(ours.index), theirs.columns.intersection(ours.columns)
-    if not len(seeds) or not len(images):
-        return Estimate(theirs.to_numpy().mean() - ours.to_numpy().mean(), *[np.nan] * 4)
-    return estimate((theirs.loc[seeds, images] - ours.loc[seeds, images]).to_numpy())
+def _difference(theirs: Sample, ours: Sample) -> dict:
+    found, pairs = compare(theirs, ours)
+    return {
+        "pairs": pairs.images if pairs else 0,
+        "difference": found.mean,
+        "difference_low": found.low,
+        "difference_high": found.high,
+        "effect": found.effect,
+        "p": found.p,
+    }
 
 
-def _of(metric: str, values: dict[tuple[str, str], dict[str, pd.Series]]) -> dict[tuple[str, str], pd.Series]:
-    """The values of one metric, of the trials that have it."""
-    return {trial: found[metric] for trial, found in values.items() if metric in found}
-
-
-def _array(group: pd.DataFrame, values: dict[tuple[str, str], pd.Series]) -> pd.DataFrame | None:
-    """Values of trials that differ in their seed, [seeds, images], without images that one of them lacks."""
-    keys = zip(group["seed"], zip(group["study"], group["trial"], strict=True), strict=True)
-    found = {seed: values[key] for seed, key in keys if key in values}
-    frame = pd.DataFrame(found).T.dropna(axis=1) if found else pd.DataFrame()
-    return None if frame.empty else frame
-
-
-def _measured(tables: Tables, trials: pd.DataFrame) -> dict[tuple[str, str], dict[str, pd.Series]]:
-    """By (study, trial) and metric: values by image where there are any, else the one of the whole trial."""
-    found: dict[tuple[str, str], dict[str, pd.Series]] = {}
-    for row in trials.to_dict("records"):
-        measured = {m: pd.Series([row[m]]) for m in METRICS if m in row and not pd.isna(row[m])}
-        found[row["study"], row["trial"]] = measured
-    images = tables.images[tables.images["trial"].isin({trial for _, trial in found})]
-    for (study, trial, metric), rows in images.groupby(["study", "trial", "metric"], sort=False, observed=True):
-        if (study, trial) in found:
-            found[study, trial][metric] = rows.set_index("image")["value"]
-    return found
-
-
-def _values(tables: Tables, alike: pd.DataFrame, base: pd.DataFrame) -> dict[tuple[str, str], dict[str, pd.Series]]:
-    """The same, and of learning curves."""
-    found = _measured(tables, alike)
-    curves = {trial: curve for trial, curve in _curves(tables) if trial in found}
+def _add_curves(measured: Measurements, tables: Tables, base: pd.DataFrame) -> None:
+    """Add the area and the steps of the trials' learning curves; the steps are those to SHARE of the baseline's end."""
+    curves = {key: curve for key, curve in _curves(tables) if key in measured.values}
     ours = [curves[key] for key in zip(base["study"], base["trial"], strict=True) if key in curves]
     last = [curve["value"].iloc[-1] for curve in ours]
-    for trial, curve in curves.items() if last else ():
+    for key, curve in curves.items() if last else ():
         steps, iou = curve["step"].to_numpy(), curve["value"].to_numpy()
         reached = min(steps_to(SHARE * np.mean(last), steps, iou), steps[-1])
-        found[trial] |= {"area": pd.Series([area_under_curve(steps, iou)]), "steps": pd.Series([float(reached)])}
-    return found
+        found = {"area": area_under_curve(steps, iou), "steps": float(reached)}
+        measured.values[key] |= {name: pd.Series([value], [WHOLE]) for name, value in found.items()}
 
 
 def _curves(tables: Tables) -> list[tuple[tuple[str, str], pd.DataFrame]]:
