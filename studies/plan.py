@@ -1,14 +1,17 @@
 """What `run` would do, and about how long it would take."""
 
 import os
+from collections.abc import Iterator
 
+from diffseg.config import Config
 from diffseg.diffusion.combinations import warnings
 from studies.estimate import Cost, cost, costs, flops_per_second
 from studies.ledger import Ledger
 from studies.search import proposals
 from studies.session import Resources, place
-from studies.study import Study, Trial
+from studies.study import Study, trial_name
 
+WITH_FINGERPRINT = ("fingerprint", "everything")  # spaces of which some proposals need E3 trials
 GPU_FLOPS = 2e13  # a cautious guess for a GPU that is not measured before it is used
 
 
@@ -22,9 +25,8 @@ def plan(study: Study, ledger: Ledger, resources: Resources) -> dict:
         _row(trial.name, estimate, trial.name not in ended, speed)
         for trial, estimate in zip(known, costs(trial.config for trial in known), strict=True)
     ]
-    trials += [
-        _row(start.name, cost(start.config), True, speed, count) for start, count in _to_come(study, ledger) if count
-    ]
+    names = {trial.name for trial in known}
+    trials += [_row(name, cost(config), True, speed, count) for name, config, count in _to_come(study, ledger, names)]
     left = sum(row["count"] for row in trials if row["missing"])
     seconds = sum(row["count"] * row["seconds"] for row in trials if row["missing"]) / min(concurrent, max(1, left))
     return {
@@ -64,9 +66,34 @@ def table(found: dict):
     return Group(rows, *lines)
 
 
-def _to_come(study: Study, ledger: Ledger) -> list[tuple[Trial, int]]:
-    """The trials that searches start from, each with how many like it are not even proposed yet."""
-    return [(start, max(0, study.asked_of_each - len(proposals(ledger, start.name)))) for start in study.starts]
+def _to_come(study: Study, ledger: Ledger, known: set[str]) -> Iterator[tuple[str, Config, int]]:
+    """(name, configuration, count) of the trials that searches are still to make, at most.
+
+    Proposals and confirmations are taken to cost what the search's start costs. Where the space may weigh by a fingerprint,
+    the E3 trials that measure it come with them.
+    """
+    for start in study.starts:
+        past = proposals(ledger, start.name)
+        proposed = sum(one.seed == start.config.seed for one in past)
+        tested = start.config.with_leaves({"data.held_out": 0.0}).resolved()
+        confirmations = study.asked_of_each - study.search.budget - (len(past) - proposed)
+        for name, config, count in (
+            (start.name, start.config, study.search.budget - proposed),
+            (f"confirmations of {start.name}", tested, confirmations),
+        ):
+            if count <= 0:
+                continue
+            yield name, config, count
+            needed = {trial_name(one): one for one in _fingerprint_trials(config, study.search.space)}
+            yield from ((name, one, 1) for name, one in needed.items() if name not in known)
+            known = known | set(needed)
+
+
+def _fingerprint_trials(config: Config, space: str) -> list[Config]:
+    """The E3 trials that a proposal of the space may need, if it is weighted by a fingerprint."""
+    if space not in WITH_FINGERPRINT:
+        return []
+    return config.with_leaves({"diffusion.weighting": "fingerprint"}).resolved().fingerprint_trials()
 
 
 def _warnings(study: Study) -> dict[str, list[str]]:
