@@ -10,11 +10,10 @@ import pyarrow.dataset as ds
 from analysis.charts import COLOURS
 from analysis.measurements import WHOLE, Measurements, Sample, compare, estimates, measure
 from analysis.statistics import LEVEL, area_under_curve, holm, steps_to, verdict
-from analysis.tables import GROUP, Tables, in_words
+from analysis.tables import GROUP, Tables
 from diffseg.errors import UserError
-from search_spaces import TRIED_FIRST
 from studies.ledger import METRICS, Ledger
-from studies.search import Proposal, proposals
+from studies.search import proposals
 
 SHARE = 0.95  # of the baseline's final IoU, whose reaching is timed
 TITLES = {
@@ -51,14 +50,10 @@ def names(ledgers: list[Ledger]) -> Names:
     for ledger in ledgers:
         definition = ledger.definition() or {}
         variants, found = definition.get("variants") or {}, proposals(ledger)
-        labels |= variants | {one.trial: f"{one.number}: {_told(one)}" for one in found}
+        labels |= variants | {one.trial: f"{one.number}: {one.words}" for one in found}
         against |= {trial for trial, variant in variants.items() if variant == definition.get("baseline")}
         against |= {one.trial for one in found if one.number == 0 and one.trial}
     return Names(labels, against)
-
-
-def _told(proposal: Proposal) -> str:
-    return proposal.source if proposal.source in TRIED_FIRST else in_words(proposal.settings)
 
 
 def compared(tables: Tables, named: Names) -> pd.DataFrame:

@@ -10,8 +10,7 @@ import jinja2
 import vl_convert
 
 from analysis import charts, comparison, paper, pictures, sampling, searches, searching, tables, uncertainty
-from analysis.tables import NAMES, Tables
-from analysis.text import records
+from analysis.tables import NAMES, Tables, records
 from diffseg.errors import UserError
 from studies.ledger import Ledger
 from studies.search import proposals

@@ -6,12 +6,12 @@ from functools import cached_property
 
 import pandas as pd
 
-from analysis.tables import in_words
+from analysis.tables import records
 from diffseg import config as configuration
 from diffseg.config import Config
 from search_spaces import TRIED_FIRST
 from studies.ledger import METRICS, Ledger
-from studies.search import Search, Tried, fronts, history, parse, proposals
+from studies.search import Search, Tried, fronts, history, in_words, parse, proposals
 
 
 @dataclass(frozen=True)
@@ -84,16 +84,35 @@ def searched(ledgers: Iterable[Ledger]) -> list[Searched]:
 
 
 def ranked(ledgers: Iterable[Ledger]) -> pd.DataFrame:
-    """All proposals of all searches, of each search the best first: study, search, dataset, objective (names, separated by
-    commas), number, source, trial, status, METRICS, rank, settings (in words) and error, as Searched.frame has them."""
+    """All proposals of all searches, of each search the best first.
+
+    Columns: study, search, dataset, objective (names, separated by commas), scored_on (held-out), and as Searched.frame has
+    them number, source, trial, status, METRICS, rank, settings (in words) and error.
+    """
     columns = ["number", "source", "trial", "status", *METRICS, "rank", "words", "error"]
     frames = []
     for one in searched(ledgers):
         told = {"study": one.ledger.study, "search": one.name, "dataset": one.start.data.name}
-        told["objective"] = ", ".join(one.search.objective)
+        told |= {"objective": ", ".join(one.search.objective), "scored_on": "held-out"}
         frame = one.frame.sort_values(["rank", "number"])[columns].rename(columns={"words": "settings"})
         frames.append(pd.concat([pd.DataFrame(told, index=frame.index), frame], axis=1))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def best_proposals(ledger: Ledger, starts: list[str], metric: str | None, pareto: bool) -> list[dict]:
+    """The proposals of the searches that start from these trials, of each search the best first: by the metric, or by rank.
+
+    With pareto only the first front. Columns: those of `ranked`."""
+    found = ranked([ledger])
+    if found.empty:
+        return []
+    found = found[found["search"].isin(starts)]
+    if pareto:
+        found = found[found["rank"] == 0]
+    if metric:
+        found = found.sort_values(metric, ascending=not METRICS[metric], kind="stable", na_position="last")
+        found = found.sort_values("search", key=lambda names: names.map(starts.index), kind="stable")
+    return records(found)
 
 
 def costs(ledgers: Iterable[Ledger]) -> pd.DataFrame:

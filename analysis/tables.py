@@ -132,6 +132,11 @@ def _last(ledger: Ledger) -> pd.DataFrame:
     return rows.drop_duplicates("trial", keep="last").sort_index().assign(study=ledger.study)
 
 
+def records(frame: pd.DataFrame) -> list[dict]:
+    """Rows as dictionaries, with None for what is missing or NaN."""
+    return frame.astype(object).where(frame.notna(), None).to_dict("records")
+
+
 def front(losses: pd.DataFrame) -> list:
     """The index of the rows that no other row equals or beats in all columns and beats in one; less is better."""
     ordered, kept = losses.sort_values(list(losses), kind="stable"), []
@@ -141,13 +146,6 @@ def front(losses: pd.DataFrame) -> list:
         if not ((others <= row).all(1) & (others < row).any(1)).any():
             kept.append(place)
     return list(ordered.index[kept])
-
-
-def in_words(settings: dict) -> str:
-    values = {path.removeprefix("diffusion.").replace("_", " "): value for path, value in settings.items()}
-    return ", ".join(
-        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items()
-    )
 
 
 def table1(tables: Tables) -> pd.DataFrame:

@@ -1,29 +1,7 @@
 """Tables for the terminal."""
 
-import pandas as pd
-
 from analysis.comparison import NAMES
-from studies.ledger import METRICS
 from studies.state import number
-
-
-def records(frame: pd.DataFrame) -> list[dict]:
-    """Rows as dictionaries, with None for what is missing."""
-    return frame.astype(object).where(frame.notna(), None).to_dict("records")
-
-
-def proposal_table(rows: list[dict]):
-    """What searches have proposed."""
-    from rich.table import Table
-
-    metrics = [metric for metric in METRICS if any(row[metric] is not None for row in rows)]
-    table = Table("rank", "number", "from", "status", *metrics, "settings", box=None, pad_edge=False)
-    for row in rows:
-        rank = "" if row["rank"] is None else str(int(row["rank"]))
-        numbers = [number(row[metric], ".3f") for metric in metrics]
-        told = row["settings"] + (f" ({row['error']})" if row["error"] else "")
-        table.add_row(rank, str(row["number"]), row["source"], row["status"], *numbers, told)
-    return table
 
 
 def comparison_table(rows: list[dict]):

@@ -241,9 +241,11 @@ def _evaluate(found: Iterator[Prediction], test: Split, config: Config) -> dict:
         {"image": name, "group": groups[name], "metric": "objects", "value": float(count)}
         for name, count in zip(test.names, test.objects, strict=True)
     ]
+    missing = {metric: count for metric, count in zip(metrics, values.isnan().sum(0).tolist(), strict=True) if count}
     overall = {"ece": calibration.ece(), "evaluations": torch.stack(evaluations).mean().item()}
     return {
         "trial": dict(zip(metrics, values.nanmean(0).tolist(), strict=True)) | overall,
+        "left_out": missing,
         "images": images,
         "calibration": [
             row | {"image": names[row["image"]], "group": groups[names[row["image"]]]} for row in calibration.rows()
@@ -323,6 +325,8 @@ def _outcome(
         **_execution(config, device),
         "device": torch.cuda.get_device_name(device) if cuda else f"cpu, {torch.get_num_threads()} threads",
     }
+    if "left_out" in rows:
+        trial["left_out"] = json.dumps(rows["left_out"])
     return Outcome(
         trial=trial | rows.get("trial", {}),
         curves=fitted.curves,

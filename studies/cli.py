@@ -282,7 +282,7 @@ def bench(parts, networks, preset, size, batches, compiled, rounds, output, as_j
     import pandas as pd
 
     from analysis.speed import chart, table
-    from analysis.text import records
+    from analysis.tables import records
     from diffseg import bench as measurements
     from diffseg.execution import computing_device
     from diffseg.presets import names
@@ -423,25 +423,30 @@ def show(study, trial, store, as_json):
 @main.command()
 @click.argument("study")
 @store_option
-@click.option("--metric", type=click.Choice(METRICS), default="iou", show_default=True)
+@click.option(
+    "--metric", type=click.Choice(METRICS), help="To order by.  [default: iou, of proposals their objectives]"
+)
 @click.option(
     "--pareto", is_flag=True, help="Show the trials that no other beats in both IoU and ECE, or a search's objectives."
 )
+@click.option("--held-out", is_flag=True, help="Show all proposals of searches, which are scored on held-out images.")
 @json_option
-def best(study, store, metric, pareto, as_json):
-    """The best trials of each data set; of searches all their proposals, the best by their objectives first."""
-    from studies.state import best_table, best_trials
+def best(study, store, metric, pareto, held_out, as_json):
+    """The best trials of each data set by the test images, confirmed ones of searches included.
 
-    ledger = _ledger(study, store)
-    definition = ledger.definition()
-    if definition["trials"]:
-        _show(best_trials(ledger, metric, pareto), as_json, lambda rows: best_table(rows, metric))
-    if definition.get("starts") and not (definition["trials"] and as_json):
-        from analysis.searches import ranked
-        from analysis.text import proposal_table, records
+    Proposals of a search are scored on held-out training images. They are shown, and marked so, until some are confirmed.
+    """
+    from studies.best import best_tables, best_trials, nothing_measured, unconfirmed
 
-        found = ranked([ledger])
-        _show(records(found[found["rank"] == 0] if pareto and len(found) else found), as_json, proposal_table)
+    wanted, ledger = _stored(study, store)
+    rows = [] if held_out else best_trials(wanted, ledger, metric or "iou", pareto)
+    if open_searches := unconfirmed(wanted, ledger, rows):
+        from analysis.searches import best_proposals
+
+        rows += best_proposals(ledger, open_searches, metric, pareto)
+    if not rows:
+        raise nothing_measured(study)
+    _show(rows, as_json, lambda rows: best_tables(rows, metric or "iou"))
 
 
 @main.command()
@@ -454,8 +459,8 @@ def compare(study, store, as_json):
     The baseline is the variant that a study file names, or the first proposal of a search among what it confirmed.
     """
     from analysis.comparison import required
-    from analysis.tables import load
-    from analysis.text import comparison_table, records
+    from analysis.tables import load, records
+    from analysis.text import comparison_table
 
     ledgers = [_stored(study, store)[1]]
     _show(records(required(load(ledgers), ledgers)), as_json, comparison_table)

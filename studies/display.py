@@ -79,7 +79,7 @@ class Display:
 
     def _left(self, found: list[TrialState]) -> str:
         """Time left, from the share of the estimated work that this session has done so far."""
-        mine = [(self.weights[state.trial], state.share) for state in found if state.trial in self.weights]
+        mine = [(self.weights[state.trial], state.settled) for state in found if state.trial in self.weights]
         done = sum(weight * share for weight, share in mine)
         if self.before is None:
             self.before = done

@@ -43,8 +43,10 @@ SCHEMAS = {
     "trials": pa.schema([
         ("study", pa.string()), *_KEY, ("digest", pa.string()), ("status", pa.string()),  # complete, failed or pruned
         ("experiment", pa.string()), ("dataset", pa.string()), ("network", pa.string()), ("seed", pa.int64()),
+        ("scored_on", pa.string()),                                     # the images of its metrics and errors: test or held-out
         ("config", pa.string()),                                        # canonical JSON
         *((metric, pa.float64()) for metric in METRICS),                # E1 and E2 only
+        ("left_out", pa.string()),                                      # JSON: metric to images that are NaN and not in its mean
         ("samples", pa.float64()),                                      # of an image, that ged and the like depend on
         ("evaluations", pa.float64()),                                  # of the network, a sample and tile, mean
         ("steps", pa.int64()), ("micro_batch", pa.int64()),             # images that one worker trained on at once

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 from diffseg import config as configuration
 from diffseg.config import Config, PositiveInt, Section
 from diffseg.errors import ConfigError
-from search_spaces import SPACES
+from search_spaces import SPACES, TRIED_FIRST
 from studies.ledger import METRICS, Ledger
 
 
@@ -87,10 +87,23 @@ class Proposal:
     def name(self) -> str:
         return f"{self.search}-{self.number:04}-{self.seed}"
 
+    @property
+    def words(self) -> str:
+        """What is tried: the name of a point tried first, or the settings in words."""
+        return self.source if self.source in TRIED_FIRST else in_words(self.settings)
+
     def record(self, ledger: Ledger) -> None:
         config = self.config and self.config.canonical()
         row = {**vars(self), "settings": json.dumps(self.settings, sort_keys=True), "config": config}
         ledger.record("proposals", self.name, [row])
+
+
+def in_words(settings: dict[str, Any]) -> str:
+    """Settings by their paths as "schedule cosine, input scale 0.1"."""
+    values = {path.removeprefix("diffusion.").replace("_", " "): value for path, value in settings.items()}
+    return ", ".join(
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items()
+    )
 
 
 def proposals(ledger: Ledger, search: str | None = None) -> list[Proposal]:

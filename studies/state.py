@@ -8,11 +8,10 @@ from diffseg.errors import UserError
 from studies.ledger import METRICS, Latest, Ledger
 from studies.lock import Lock
 from studies.progress import Progress, read
-from studies.search import proposals
 from studies.study import Study, Trial
 
 LINES = 200  # of a table in the terminal, at most: more nobody reads, and they take seconds to lay out
-COLUMNS = [*METRICS, "status", "seconds", "error", "log"]
+COLUMNS = [*METRICS, "status", "steps", "seconds", "error", "log"]
 STATUSES = ("complete", "running", "failed", "pruned", "interrupted", "waiting")
 
 
@@ -21,24 +20,36 @@ class TrialState:
     trial: str
     status: str  # one of STATUSES
     attempt: int  # the one that runs or ran last
+    scored_on: str  # the images of its metrics: test or held-out
     progress: Progress | None  # of an attempt that has not ended
     row: dict  # of the last attempt in the ledger; empty if there is none
+    steps: int  # of the whole training
 
     @property
-    def share(self) -> float:
-        """How much of its training is done, 0 to 1."""
+    def share(self) -> float | None:
+        """How much of its training is done, 0 to 1; None of a trial that failed, since it does not say when."""
+        if self.progress:
+            return self.progress.share
+        if self.status == "pruned":
+            return min(1.0, (self.row.get("steps") or 0) / self.steps)
+        return {"complete": 1.0, "failed": None}.get(self.status, 0.0)
+
+    @property
+    def settled(self) -> float:
+        """How much of its work is not left to do, 0 to 1: all of it once the trial has ended, however it did."""
         return self.progress.share if self.progress else float(self.status in ("complete", "failed", "pruned"))
 
     def to_dict(self) -> dict:
         shown = {key: self.row.get(key) for key in (*METRICS, "seconds", "error", "log")}
-        return {"trial": self.trial, "status": self.status, "attempt": self.attempt, "done": self.share, **shown}
+        named = {"trial": self.trial, "status": self.status, "attempt": self.attempt, "scored_on": self.scored_on}
+        return {**named, "done": self.share, **shown}
 
 
 def states(study: Study, ledger: Ledger, latest: Latest | None = None) -> list[TrialState]:
-    """Every trial's state, in the study's order. latest: what whoever asks again and again keeps, with COLUMNS."""
+    """Every trial's state, in the study's order. latest: what a caller that asks repeatedly keeps, with COLUMNS."""
     rows = (latest or Latest(ledger, COLUMNS)).rows()
     held = Lock(ledger.folder).held()
-    return [_state(trial.name, ledger, rows.get(trial.name, {}), held) for trial in study.known(ledger)]
+    return [_state(trial, ledger, rows.get(trial.name, {}), held) for trial in study.known(ledger)]
 
 
 def counts(found: list[TrialState]) -> dict[str, int]:
@@ -46,33 +57,36 @@ def counts(found: list[TrialState]) -> dict[str, int]:
     return {status: counted[status] for status in STATUSES}
 
 
-def _state(trial: str, ledger: Ledger, row: dict, held: bool) -> TrialState:
-    progress, attempt = read(ledger.folder.at(f"work/{trial}")), row.get("attempt", 0)
+def _state(trial: Trial, ledger: Ledger, row: dict, held: bool) -> TrialState:
+    progress, attempt = read(ledger.folder.at(f"work/{trial.name}")), row.get("attempt", 0)
+    status = row.get("status", "waiting")
     if progress is not None:  # its attempt has not ended
-        return TrialState(
-            trial, "running" if held and progress.phase != "stopped" else "interrupted", attempt + 1, progress, row
-        )
-    return TrialState(trial, row.get("status", "waiting"), attempt, None, row)
+        status, attempt = "running" if held and progress.phase != "stopped" else "interrupted", attempt + 1
+    steps = trial.tree["training"]["steps"]
+    return TrialState(trial.name, status, attempt, trial.scored_on, progress, row, steps)
 
 
 def status_table(study: Study, found: list[TrialState]):
     from rich.table import Column, Table
 
-    table = Table(
-        Column("trial", overflow="fold"), "status", "done", "IoU", "ECE", "seconds", "error", box=None, pad_edge=False
-    )
-    told = sorted(found, key=lambda state: state.status in ("complete", "waiting")) if len(found) > LINES else found
-    for state in told[:LINES]:
+    mixed = ["scored on"] if any(state.scored_on != "test" for state in found) else []
+    columns = ["status", "done", *mixed, "IoU", "ECE", "seconds", "error"]
+    table = Table(Column("trial", overflow="fold"), *columns, box=None, pad_edge=False)
+    shown = sorted(found, key=lambda state: state.status in ("complete", "waiting")) if len(found) > LINES else found
+    for state in shown[:LINES]:
         numbers = [
             number(state.row.get(key), form) for key, form in (("iou", ".3f"), ("ece", ".3f"), ("seconds", ".0f"))
         ]
-        table.add_row(state.trial, state.status, f"{state.share:.0%}", *numbers, (state.row.get("error") or ""))
+        scored = [state.scored_on] if mixed else []
+        error = state.row.get("error") or ""
+        table.add_row(state.trial, state.status, number(state.share, ".0%"), *scored, *numbers, error)
     table.caption = ", ".join(f"{number} {status}" for status, number in counts(found).items() if number)
-    table.caption += _rest(found)
+    table.caption += rest(found)
     return table
 
 
-def _rest(rows: list) -> str:
+def rest(rows: list) -> str:
+    """How many rows a table of LINES leaves out, in words."""
     return f"; {len(rows) - LINES} more lines, which --json shows" if len(rows) > LINES else ""
 
 
@@ -126,51 +140,6 @@ def trial_text(details: dict) -> str:
     )
 
 
-def best_trials(ledger: Ledger, metric: str, pareto: bool) -> list[dict]:
-    """Complete trials with a segmentation, best first for each data set; with pareto those beaten by none in IoU and ECE.
-
-    Those of a search, which are measured on held-out training images, are not among them.
-    """
-    columns = ["status", "dataset", "experiment", "network", "seed", *METRICS]
-    searched = {one.trial for one in proposals(ledger) if one.config and one.config.data.held_out}
-    rows = [row for row in ledger.last(columns) if row["status"] == "complete" and row["iou"] is not None]
-    rows = [row for row in rows if row["trial"] not in searched]
-    if not rows:
-        raise UserError(
-            f"no trial of {ledger.study} has measured a segmentation yet: `diffseg status {ledger.study}` tells how far it is"
-        )
-    if pareto:
-        rows = _front(rows)
-    rows = [row for row in rows if row[metric] is not None]
-    sign = -1 if METRICS[metric] else 1
-    return sorted(rows, key=lambda row: (row["dataset"], sign * row[metric]))
-
-
-def best_table(rows: list[dict], metric: str):
-    from rich.table import Column, Table
-
-    metrics = dict.fromkeys((metric, "iou", "dice", "ece", "brier", "nll"))
-    table = Table("data set", Column("trial", overflow="fold"), *metrics, box=None, pad_edge=False)
-    for row in rows[:LINES]:
-        table.add_row(row["dataset"], row["trial"], *(number(row[metric], ".3f") for metric in metrics))
-    table.caption = _rest(rows).removeprefix("; ") or None
-    return table
-
-
-def _front(rows: list[dict]) -> list[dict]:
-    """Those that none beats. Whoever beats a row comes before it here, and so does one of the front."""
-    kept: list[dict] = []
-    for row in sorted(rows, key=lambda row: (-row["iou"], row["ece"])):
-        if not any(_beats(other, row) for other in kept):
-            kept.append(row)
-    return kept
-
-
-def _beats(one: dict, other: dict) -> bool:
-    """Whether one trial is at least as good in IoU and ECE on the same data, and better in one of them."""
-    same = one["dataset"] == other["dataset"] and one["iou"] >= other["iou"] and one["ece"] <= other["ece"]
-    return same and (one["iou"], one["ece"]) != (other["iou"], other["ece"])
-
-
 def number(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
+    """A number in that form; nothing if it is missing or NaN."""
+    return "" if value is None or value != value else format(value, form)

@@ -47,6 +47,11 @@ EXPERIMENTS = ["e1", "e2", "e3", "e4"]
 TABLES = ("network", "data", "experiment", "variant")  # of a study file; later ones win
 
 
+def scored_on(held_out: float) -> str:
+    """The images that a trial's metrics and errors are of, by its data.held_out."""
+    return "held-out" if held_out else "test"
+
+
 @dataclass(frozen=True)
 class Trial:
     name: str
@@ -57,6 +62,11 @@ class Trial:
     def tree(self) -> dict:
         """The configuration as JSON."""
         return self.config.model_dump(mode="json")
+
+    @property
+    def scored_on(self) -> str:
+        """The images that its metrics and errors are of: test, or held-out, training images that it is not trained on."""
+        return scored_on(self.tree["data"]["held_out"])
 
 
 class _Stored(Trial):

@@ -29,7 +29,7 @@ from studies.progress import NAME as PROGRESS
 from studies.progress import Reporter
 from studies.pruning import reached
 from studies.search import Rungs
-from studies.study import trial_name
+from studies.study import scored_on, trial_name
 from studies.watch import Watch
 
 SCRATCH = "scratch"  # the folder of a study for Ray's own files, which nobody needs after the session
@@ -306,6 +306,7 @@ def _row(order: Order, status: str, error: str | None, started: datetime.datetim
         "dataset": config.data.name,
         "network": config.network.name,
         "seed": config.seed,
+        "scored_on": scored_on(config.data.held_out),
         "config": order.config,
         "trained": config.trained,
         "host": socket.gethostname(),

@@ -78,6 +78,7 @@ def _tables(number: int, name: str, config: Config, timesteps: int, images: int)
         names = [f"image-{k:04d}" for k in range(images)]
         columns = {
             "image": np.repeat(names, len(METRICS)),
+            "group": np.repeat([f"patient-{k // 4}" for k in range(images)], len(METRICS)),
             "metric": np.tile(METRICS, images),
             "value": draw.uniform(0, 1, images * len(METRICS)),
         }

@@ -12,9 +12,10 @@ from test_session import kill_tree
 
 from analysis import tables
 from analysis.report import figures, write
+from studies.best import best_tables, best_trials
 from studies.compaction import compact
 from studies.ledger import METRICS, Ledger, is_merged
-from studies.state import LINES, best_table, best_trials, states, status_table
+from studies.state import LINES, states, status_table
 from studies.study import stored, trial_name
 
 
@@ -32,8 +33,8 @@ def test_merged_and_unmerged_studies_answer_alike(ledger):
         charts = {figure.name: figure.chart.to_dict() for figure in figures(found.shown()) if figure.chart}
         return {
             "states": sorted(state.trial for state in states(study, ledger) if state.status == "complete"),
-            "best": [best_trials(ledger, metric, pareto=False) for metric in ("iou", "ece")],
-            "front": best_trials(ledger, "iou", pareto=True),
+            "best": [best_trials(study, ledger, metric, pareto=False) for metric in ("iou", "ece")],
+            "front": best_trials(study, ledger, "iou", pareto=True),
             "charts": charts,
         }
 
@@ -51,14 +52,17 @@ def test_long_tables_are_cut_and_say_so(ledger):
     table = status_table(study, found)
     assert table.row_count == LINES
     assert f"{len(found) - LINES} more lines, which --json shows" in table.caption
-    rows = best_trials(ledger, "iou", pareto=False)
-    assert best_table(rows, "iou").row_count == min(LINES, len(rows))
-    assert best_table(rows[:3], "iou").caption is None
+    rows = best_trials(study, ledger, "iou", pareto=False)
+    (table,) = best_tables(rows, "iou").renderables
+    assert table.row_count == min(LINES, len(rows))
+    (table,) = best_tables(rows[:3], "iou").renderables
+    assert table.caption is None
 
 
 def test_a_front_is_what_none_beats(ledger):
-    rows = best_trials(ledger, "iou", pareto=False)
-    front = {row["trial"] for row in best_trials(ledger, "iou", pareto=True)}
+    study = stored("generated", ledger.definition())
+    rows = best_trials(study, ledger, "iou", pareto=False)
+    front = {row["trial"] for row in best_trials(study, ledger, "iou", pareto=True)}
 
     def beaten(row):
         return any(

@@ -1,0 +1,240 @@
+"""The commands that read a study, with all their options, on small ledgers: status, best, plan, compare, report."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+from test_search import carry_out, planted, study_of
+from test_search import end as end_trial
+
+from diffseg.config import Config
+from studies.best import best_trials
+from studies.cli import main
+from studies.ledger import METRICS, Ledger
+from studies.state import states
+from studies.study import Study, Trial, trial_name
+
+NUMBERS = {"iou": 0.8, "dice": 0.9, "ece": 0.01, "brier": 0.05, "nll": 0.2}
+
+
+def call(*arguments, store):
+    result = CliRunner().invoke(main, [*arguments, "--store", str(store)])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def shown(*arguments, store):
+    return json.loads(call(*arguments, "--json", store=store))
+
+
+def trial_of(**leaves):
+    config = Config().with_leaves({key.replace("__", "."): value for key, value in leaves.items()}).resolved()
+    return Trial(trial_name(config), config)
+
+
+def write(ledger, trial, status="complete", **numbers):
+    row = {"status": status, "experiment": trial.config.experiment, "dataset": trial.config.data.name}
+    row |= {"network": trial.config.network.name, "seed": trial.config.seed, "test_images": 40}
+    ledger.write(trial.name, 1, {"trials": [row | (NUMBERS if status == "complete" else {}) | numbers]})
+
+
+@pytest.fixture
+def grid(tmp_path):
+    """Three variants of E2 on two data sets: the greater the IoU, the greater the ECE; and one that holds images out."""
+    ledger, trials = Ledger(str(tmp_path), "grid"), {}
+    for place, dataset in enumerate(("b", "a")):
+        for k, weighting in enumerate(("uniform", "snr+1", "min-snr")):
+            leaves = {"data__name": dataset, "diffusion__target": "x0", "diffusion__weighting": weighting}
+            trial = trials[trial_of(**leaves)] = weighting
+            trial = list(trials)[-1]
+            write(ledger, trial, iou=0.7 + k / 100 - place / 10, ece=0.1 + k / 100, brier=0.3 - k / 100)
+    held = trial_of(data__name="a", data__held_out=0.2)
+    write(ledger, held, iou=0.99, ece=0.001)
+    variants = {trial.name: name for trial, name in trials.items()}
+    ledger.define(Study("grid", (*trials, held), {}, variants=variants, baseline="uniform").definition())
+    return tmp_path
+
+
+@pytest.mark.parametrize("metric", ["iou", "dice", "ece", "brier", "nll"])
+@pytest.mark.parametrize("pareto", [[], ["--pareto"]])
+def test_best_orders_by_the_metric_with_and_without_the_front(grid, metric, pareto):
+    rows = shown("best", "grid", "--metric", metric, *pareto, store=grid)
+    assert [row["dataset"] for row in rows] == ["a"] * 3 + ["b"] * 3
+    assert {row["scored_on"] for row in rows} == {"test"}
+    for dataset in ("a", "b"):
+        values = [row[metric] for row in rows if row["dataset"] == dataset]
+        assert values == sorted(values, reverse=METRICS[metric])
+    text = call("best", "grid", "--metric", metric, *pareto, store=grid)
+    assert metric in text.splitlines()[0]
+    assert "snr+1" in text
+
+
+def test_held_out_numbers_are_not_among_the_best_and_are_marked_in_the_status(grid):
+    rows = shown("status", "grid", store=grid)
+    assert [row["scored_on"] for row in rows] == ["test"] * 6 + ["held-out"]
+    text = call("status", "grid", store=grid)
+    assert text.count("held-out") == 1
+    assert "scored on" in text
+    assert "0.990" not in call("best", "grid", store=grid)
+
+
+def test_the_status_of_tested_trials_alone_has_no_such_column(tmp_path):
+    ledger, trial = Ledger(str(tmp_path), "plain"), trial_of()
+    ledger.define(Study("plain", (trial,), {}).definition())
+    write(ledger, trial)
+    assert "scored on" not in call("status", "plain", store=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("status", "numbers", "done", "text"),
+    [
+        ("complete", {}, 1.0, "100%"),
+        ("pruned", {"steps": 25}, 0.25, "25%"),
+        ("pruned", {}, 0.0, "0%"),
+        ("failed", {"error": "the loss is nan"}, None, "nan"),
+        (None, {}, 0.0, "0%"),
+    ],
+)
+def test_the_status_says_what_was_trained(tmp_path, status, numbers, done, text):
+    ledger, trial = Ledger(str(tmp_path), "study"), trial_of(training__steps=100)
+    study = Study("study", (trial,), {})
+    ledger.define(study.definition())
+    if status:
+        write(ledger, trial, status, **numbers)
+    (row,) = shown("status", "study", store=tmp_path)
+    assert row["done"] == done
+    assert text in call("status", "study", store=tmp_path)
+    (state,) = states(study, ledger)
+    assert state.settled == (1.0 if status else 0.0)
+
+
+def test_nan_is_no_number_and_orders_nothing(tmp_path):
+    ledger, trials = Ledger(str(tmp_path), "study"), [trial_of(seed=seed) for seed in range(3)]
+    study = Study("study", tuple(trials), {})
+    ledger.define(study.definition())
+    for trial, ncc in zip(trials, (0.1, float("nan"), 0.3), strict=True):
+        write(ledger, trial, ncc=ncc)
+    assert [row["ncc"] for row in best_trials(study, ledger, "ncc", pareto=False)] == [0.3, 0.1]
+    write(ledger, trials[0], ece=float("nan"))
+    assert len(best_trials(study, ledger, "iou", pareto=True)) == 2
+    assert "nan" not in call("best", "study", store=tmp_path)
+
+
+def test_images_that_a_mean_leaves_out_are_counted_beside_it(tmp_path):
+    ledger, trial = Ledger(str(tmp_path), "study"), trial_of()
+    ledger.define(Study("study", (trial,), {}).definition())
+    write(ledger, trial, ncc=0.5, left_out=json.dumps({"ncc": 3, "ece_boundary": 5}))
+    (row,) = shown("best", "study", "--metric", "ncc", store=tmp_path)
+    assert row["left_out"] == {"ncc": 3, "ece_boundary": 5}
+    text = " ".join(call("best", "study", "--metric", "ncc", store=tmp_path).split())
+    assert "0.500 (37 of 40)" in text
+    assert "mean over n of N images" in text
+    assert "of 40" not in call("best", "study", store=tmp_path)
+
+
+@pytest.fixture(scope="module")
+def search(tmp_path_factory):
+    """(study, store) of a search without confirmations yet, and its confirmed twin."""
+    store = tmp_path_factory.mktemp("search")
+    for name, confirm in (("open", "0x0"), ("confirmed", "1x2")):
+        study, ledger = study_of(budget=6, confirm=confirm), Ledger(str(store), name)
+        ledger.define(study.definition())
+        carry_out(study, ledger)
+        for trial in study.known(ledger):
+            numbers = planted(trial.config) | {"dataset": trial.config.data.name, "seed": trial.config.seed}
+            numbers["iou"] -= 0.05 * (trial.scored_on == "test")
+            end_trial(ledger, trial, **numbers)
+    return store
+
+
+def test_unconfirmed_proposals_are_shown_and_marked_as_held_out(search):
+    rows = shown("best", "open", store=search)
+    assert [row["rank"] for row in rows] == [0, 0, 1, 2, 3, 4]
+    assert {row["scored_on"] for row in rows} == {"held-out"}
+    assert all(row["trial"] for row in rows)
+    text = call("best", "open", store=search)
+    assert "held-out" in text
+    assert rows[0]["trial"][:12] in text
+
+
+def test_after_confirmation_the_best_are_the_confirmed_on_test_images(search):
+    rows = shown("best", "confirmed", store=search)
+    assert len(rows) == 2 * 2
+    assert {row["scored_on"] for row in rows} == {"test"}
+    assert {row["seed"] for row in rows} == {1, 2}
+    assert any(row["configuration"] == "0: paper: ε, linear" for row in rows)
+    ledger = Ledger(str(search), "confirmed")
+    tested = {row["trial"]: row["iou"] for row in ledger.last(["iou"])}
+    assert all(row["iou"] == tested[row["trial"]] for row in rows)
+    text = call("best", "confirmed", store=search)
+    assert "held-out" not in text
+    assert rows[0]["trial"][:12] in text
+    front = shown("best", "confirmed", "--pareto", store=search)
+    assert 0 < len(front) <= len(rows)
+
+
+def test_all_proposals_are_still_to_be_had(search):
+    rows = shown("best", "confirmed", "--held-out", store=search)
+    assert len(rows) == 6
+    assert {row["scored_on"] for row in rows} == {"held-out"}
+    assert len(shown("best", "confirmed", "--held-out", "--pareto", store=search)) == 2
+
+
+@pytest.mark.parametrize("metric", ["iou", "ece"])
+@pytest.mark.parametrize("pareto", [[], ["--pareto"]])
+def test_proposals_are_ordered_by_the_metric_that_is_asked_for(search, metric, pareto):
+    values = [row[metric] for row in shown("best", "open", "--metric", metric, *pareto, store=search)]
+    assert values == sorted(values, reverse=METRICS[metric])
+
+
+def test_best_says_what_is_missing(tmp_path):
+    ledger = Ledger(str(tmp_path), "study")
+    ledger.define(Study("study", (trial_of(),), {}).definition())
+    for options in ([], ["--held-out"], ["--pareto"]):
+        result = CliRunner().invoke(main, ["best", "study", *options, "--store", str(tmp_path)])
+        assert result.exit_code == 2
+        assert "has measured a segmentation yet" in result.output
+
+
+def count(plan, start):
+    return sum(row["count"] for row in plan["trials"] if row["trial"].startswith(start) and row["missing"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "proposed", "confirmed", "measured"),
+    [
+        ({"budget": 6}, 6, 0, 0),
+        ({"budget": 6, "confirm": "2x3"}, 6, 9, 0),
+        ({"budget": 6, "space": "fingerprint"}, 6, 0, 1),
+        ({"budget": 6, "space": "everything", "confirm": "1x2"}, 6, 4, 1),
+        ({"budget": 6, "space": "weighting", "confirm": "1x2"}, 6, 4, 0),
+    ],
+)
+def test_plan_counts_what_searches_are_still_to_make(tmp_path, settings, proposed, confirmed, measured):
+    study, ledger = study_of(**settings), Ledger(str(tmp_path), "searched")
+    ledger.define(study.definition())
+    found = shown("plan", "searched", store=tmp_path)
+    assert (count(found, "e2"), count(found, "confirmations"), count(found, "e3")) == (proposed, confirmed, measured)
+    assert found["missing"] == proposed + confirmed + measured
+    total = sum(row["count"] for row in found["trials"])
+    assert f"{found['missing']} of {total} trials to do" in call("plan", "searched", store=tmp_path)
+
+
+def test_plan_counts_down_to_nothing(tmp_path):
+    study, ledger = study_of(budget=4, confirm="1x2"), Ledger(str(tmp_path), "searched")
+    ledger.define(study.definition())
+    assert shown("plan", "searched", store=tmp_path)["missing"] == 4 + 4
+    carry_out(study, ledger)
+    found = shown("plan", "searched", store=tmp_path)
+    assert (found["missing"], sum(row["count"] for row in found["trials"])) == (0, 8)
+
+
+def test_plan_counts_the_members_of_ensembles_and_the_trials_of_fingerprints(tmp_path):
+    source = tmp_path / "study.toml"
+    source.write_text(
+        'experiments = ["e1", "e2"]\n[all]\ntraining.steps = 10\n[data.synthetic-large]\ndata.layout = "synthetic"\n'
+        "[experiment.e1]\ninference.seeds = [0, 1, 2]\n"
+        '[experiment.e2]\ndiffusion.weighting = "fingerprint"\ndiffusion.fingerprint_seeds = [0, 1]\n'
+    )
+    found = shown("plan", str(source), store=tmp_path)
+    assert found["missing"] == (3 + 1) + (2 + 1)
