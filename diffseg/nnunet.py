@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from torch import nn
 from diffseg import checkpoints
 from diffseg.config import Config
 from diffseg.data.splits import Split
-from diffseg.errors import Diverged, Stopped
+from diffseg.errors import Diverged, Stopped, UserError
 from diffseg.inference import Prediction, restored
 from diffseg.randomness import seed_of
 from diffseg.training import Hooks
@@ -71,12 +72,24 @@ def train(config: Config, split: Split, folder: Path, device: torch.device, hook
     return state
 
 
-def load(config: Config, folder: Path, device: torch.device) -> State:
-    """A training in the folder as its last checkpoint left it."""
-    with _output_to_log(), _environment(folder / "nnunet", workers=0):
-        state, trainer = _start(config, folder, device)
+def load(config: Config, folder: Path, device: torch.device, checkpoint: str | None = None) -> State:
+    """A finished training in the folder; nothing is written there. checkpoint: the file that it ended with, if it is known.
+
+    Raises UserError if nnunetv2's plans or that checkpoint cannot be used.
+    """
+    checkpoints.final(folder, checkpoint, config.steps, device, None)  # before nnunetv2 takes its time
+    with tempfile.TemporaryDirectory() as results, _output_to_log(), _environment(folder / "nnunet", 0, Path(results)):
+        try:
+            trainer = _trainer(config, device)
+        except Exception as error:  # nnunetv2 has none of its own for plans that are missing or damaged
+            raise UserError(
+                f"nnU-Net's plans in {folder / 'nnunet'} cannot be used ({type(error).__name__}: {error}): bring them back, or "
+                "run the trial again in a study of another name"
+            ) from None
+        saved = checkpoints.final(folder, checkpoint, config.steps, device, trainer.network)
+        trainer.network.load_state_dict(saved["network"])
         trainer.set_deep_supervision_enabled(False)
-    return state
+    return State(trainer.network, _predictor(trainer, config), saved["step"])
 
 
 def predictions(
@@ -227,7 +240,7 @@ def _save(state: State, trainer, folder: Path) -> None:
 
 
 def _restore(state: State, trainer, folder: Path, device: torch.device) -> None:
-    saved = checkpoints.load(folder, device)
+    saved = checkpoints.load(folder, device, state.network)
     if saved is None:
         return
     state.step, state.curves = saved["step"], saved["curves"]
@@ -239,9 +252,12 @@ def _restore(state: State, trainer, folder: Path, device: torch.device) -> None:
 
 
 @contextlib.contextmanager
-def _environment(work: Path, workers: int | None):
-    """nnunetv2 takes its folders and settings from the environment. workers: processes that draw batches; 0 for this one."""
+def _environment(work: Path, workers: int | None, results: Path | None = None):
+    """nnunetv2 takes its folders and settings from the environment. workers: processes that draw batches; 0 for this one.
+    results: where it writes, if not into `work`."""
     wanted = {f"nnUNet_{kind}": str(work / kind) for kind in ("raw", "preprocessed", "results")}
+    if results:
+        wanted["nnUNet_results"] = str(results)
     wanted["nnUNet_compile"] = "f"
     if workers is not None:
         wanted["nnUNet_n_proc_DA"] = str(workers)

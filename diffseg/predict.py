@@ -22,7 +22,7 @@ from diffseg.errors import DataError, UserError
 from diffseg.execution import computing_device
 from diffseg.experiments import task
 from diffseg.inference import Prediction, pooled, predictions
-from diffseg.training import start
+from diffseg.training import trained
 
 AT_ONCE = 16  # pictures that are decoded together
 
@@ -35,22 +35,24 @@ def run(
     output: Path,
     device: torch.device | str | None = None,
     folder_of: Callable[[Config], Path] | None = None,
+    checkpoint_of: Callable[[Config], str | None] = lambda config: None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Path]:
     """Predict the inputs with the trial whose checkpoints lie in `folder`; return the files written into `output`.
 
     inputs: pictures, NIfTI volumes, folders of them; for BRATS folders of a patient. scaling: how the trial's training
-    images became numbers. folder_of: the folder of a deep ensemble's member. on_progress is told how many of how many
-    images or slices are done. Raises UserError for a trial that cannot predict, an input that cannot be read, or an
-    output that cannot be written.
+    images became numbers. folder_of: the folder of a deep ensemble's member. checkpoint_of: the file that the training of
+    the trial or of a member ended with, if it is known; else the newest one has to be of the last step. on_progress is told
+    how many of how many images or slices are done. Nothing is written but into `output`. Raises UserError for a trial that
+    cannot predict, a checkpoint that is missing, damaged or another network's, an input that cannot be read, or an output
+    that cannot be written.
     """
     config = config.resolved()
     if not task(config).segments:
         raise UserError(f"experiment {config.experiment} segments nothing: give a trial of e1 or e2")
-    config = config.with_leaves({"inference.resolution": "original"})
     device = computing_device(device)
     groups = _groups(config, inputs)
-    predict = _predictor(config, folder, device, folder_of)
+    predict = _predictor(config, folder, device, folder_of, checkpoint_of)
     written, done, total = [], 0, sum(map(len, groups))
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -119,26 +121,28 @@ def _slices(path: Path, axis: int | None) -> list[Record]:
 
 
 def _predictor(
-    config: Config, folder: Path, device: torch.device, folder_of: Callable[[Config], Path] | None
+    config: Config,
+    folder: Path,
+    device: torch.device,
+    folder_of: Callable[[Config], Path] | None,
+    checkpoint_of: Callable[[Config], str | None],
 ) -> Callable[[Split], Iterator[Prediction]]:
-    """The trial's network, or networks, as a function of the images."""
+    """The trial's network, or networks, as a function of the images, which are predicted at their own size.
+
+    Raises UserError if a checkpoint cannot be used.
+    """
+    sized = config.with_leaves({"inference.resolution": "original"})  # of another name than the trial
     if config.inference.seeds:
         folder_of = folder_of or (lambda member: folder / member.digest)
-        members = [_predictor(member, folder_of(member), device, None) for member in config.members()]
+        members = [_predictor(member, folder_of(member), device, None, checkpoint_of) for member in config.members()]
         return lambda split: (pooled(same) for same in zip(*(member(split) for member in members), strict=True))
     if config.network.name == "nnunet":
         from diffseg import nnunet  # many seconds of imports
 
-        state = nnunet.load(config, _trained(folder), device)
-        return lambda split: nnunet.predictions(state, split, config)
-    network = start(config, _trained(folder), device).average
-    return lambda split: predictions(network, split, config)
-
-
-def _trained(folder: Path) -> Path:
-    if not any(folder.glob("step-*.pt")):
-        raise UserError(f"{folder} has no checkpoint: the trial has not been trained, or its files were removed")
-    return folder
+        state = nnunet.load(config, folder, device, checkpoint_of(config))
+        return lambda split: nnunet.predictions(state, split, sized)
+    network = trained(config, folder, device, checkpoint_of(config))
+    return lambda split: predictions(network, split, sized)
 
 
 def _maps(prediction: Prediction, threshold: float) -> dict[str, np.ndarray]:

@@ -58,7 +58,7 @@ class State:
     def restore(self, folder: Path, device: torch.device, workers: Workers) -> bool:
         """Go on from the newest sound checkpoint in the first worker's folder, if there is one."""
         place = device if workers.count == 1 else "cpu"  # of all of which the others have a device of their own
-        saved = workers.told(checkpoints.load(folder, place) if workers.first else None)
+        saved = workers.told(checkpoints.load(folder, place, self.network) if workers.first else None)
         for key, value in (saved or {}).items():
             if key in ("network", "average", "optimiser"):
                 getattr(self, key).load_state_dict(value)
@@ -108,6 +108,24 @@ def start(config: Config, folder: Path, device: torch.device, workers: Workers =
         workers.united(network.load_pretrained)
         average.load_state_dict(network.state_dict())
     return state
+
+
+def trained(config: Config, folder: Path, device: torch.device, checkpoint: str | None = None) -> nn.Module:
+    """The network that a finished training in the folder is evaluated by; nothing is written.
+
+    checkpoint: the file that the training ended with, by the ledger; None for the newest one in the folder.
+    Raises UserError if there is no such file, or if it is damaged, of an earlier step or of another network.
+    """
+    steps = None if config.training.validation else config.training.steps  # with validation the data decide
+    network = fresh(config).requires_grad_(False).eval()
+    saved = checkpoints.final(folder, checkpoint, steps, "cpu", network)
+    try:
+        network.load_state_dict(saved["average"])
+    except (KeyError, TypeError, RuntimeError):
+        raise UserError(
+            f"the checkpoint in {folder} holds no average of its network: bring the trial's own back"
+        ) from None
+    return network.to(device, memory_format=inference_layout(config, device))
 
 
 def train(

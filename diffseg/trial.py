@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from diffseg import data
+from diffseg import checkpoints, data
 from diffseg.ambiguity import ambiguity
 from diffseg.batches import random_corners
 from diffseg.config import Config
@@ -133,6 +133,9 @@ class _Fitted:
     timesteps: list[dict]
     pruned: str | None = None
     micro_batch: int | None = None  # images that were trained on at once; nnU-Net's is its own
+    checkpoint: str | None = (
+        None  # the file that the training ended with; None for ensembles, or if it could not be saved
+    )
 
 
 def _weighted(
@@ -159,7 +162,7 @@ def _fitted(config: Config, folder: Path, place: _Place) -> _Fitted:
         from diffseg import nnunet  # many seconds of imports
 
         state = nnunet.train(config, place.training, folder, place.device, place.hooks)
-        return _of(state, nnunet.predictions(state, place.test, config, place.on_batch))
+        return _of(state, folder, nnunet.predictions(state, place.test, config, place.on_batch))
     hooks, search = place.hooks, None
     if config.training.validation:
         longest = config.training.steps
@@ -178,8 +181,8 @@ def _fitted(config: Config, folder: Path, place: _Place) -> _Fitted:
     try:
         train(config, place.training, state, folder, measure, snapshots | evaluations, hooks, workers)
     except Pruned as end:
-        return _of(state, iter(()), search, str(end))
-    return _of(state, predictions(state.average, place.test, config, place.on_batch), search)
+        return _of(state, folder, iter(()), search, str(end))
+    return _of(state, folder, predictions(state.average, place.test, config, place.on_batch), search)
 
 
 def _segmented(state: State, config: Config, place: _Place) -> list[dict]:
@@ -190,7 +193,9 @@ def _segmented(state: State, config: Config, place: _Place) -> list[dict]:
     return [{"metric": metric, "value": value} for metric, value in found.items()]
 
 
-def _of(state, found: Iterator[Prediction], search: State | None = None, pruned: str | None = None) -> _Fitted:
+def _of(
+    state, folder: Path, found: Iterator[Prediction], search: State | None = None, pruned: str | None = None
+) -> _Fitted:
     """search: the training that found how long to train, if there was one. pruned: why the training ended early."""
     return _Fitted(
         predictions=found,
@@ -202,6 +207,7 @@ def _of(state, found: Iterator[Prediction], search: State | None = None, pruned:
         timesteps=[row for row in state.snapshots if "t" in row],
         pruned=pruned,
         micro_batch=getattr(state, "micro_batch", None),
+        checkpoint=checkpoints.newest(folder, state.step),
     )
 
 
@@ -318,6 +324,7 @@ def _outcome(
         "data_digest": dataset.digest,
         "scaling": json.dumps(asdict(dataset.train.scaling)),
         "micro_batch": fitted.micro_batch,
+        "checkpoint": fitted.checkpoint,
         "train_seconds": fitted.seconds,
         "resumed_seconds": fitted.resumed,
         "evaluate_seconds": evaluate_seconds,

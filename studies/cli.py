@@ -540,26 +540,30 @@ def predict(study, trial, inputs, store, output, device):
     INPUT is a picture, a NIfTI volume or a folder of them (for BRATS, a patient's folder); TRIAL is a trial's name or the
     beginning or end of it.
     """
+    from diffseg.data.splits import Scaling
     from diffseg.predict import run as run_prediction
     from studies.folder import Copy
-    from studies.state import named, trained_scaling
+    from studies.state import named, trained_row
     from studies.study import trial_name
 
     wanted, ledger = _stored(study, store)
     chosen = named(wanted, ledger, trial)
+    scaling = Scaling(**json.loads(trained_row(ledger, chosen.name)["scaling"]))
 
     def folder_of(name: str) -> Path:
-        return Copy(ledger.folder.at(f"work/{name}")).fetch()
+        folder = ledger.folder.at(f"work/{name}")
+        return folder.local or Copy(folder).fetch()
 
     with _progress("predicting") as on_progress:
         written = run_prediction(
             chosen.config,
             folder_of(chosen.name),
-            trained_scaling(ledger, chosen),
+            scaling,
             list(inputs),
             output,
             device,
             folder_of=lambda member: folder_of(trial_name(member)),
+            checkpoint_of=lambda member: trained_row(ledger, trial_name(member))["checkpoint"],
             on_progress=on_progress,
         )
     click.echo(f"{len(written)} files in {output}")

@@ -52,6 +52,7 @@ SCHEMAS = {
         ("steps", pa.int64()), ("micro_batch", pa.int64()),             # images that one worker trained on at once
         ("workers", pa.int64()), ("parameters", pa.int64()), ("trained", pa.string()),  # see Config.trained
         ("network_of", pa.string()),                                    # the trial whose training it has, if not its own
+        ("checkpoint", pa.string()),                                    # the file that its training ended with
          ("train_images", pa.int64()), ("test_images", pa.int64()),
         ("data_digest", pa.string()), ("scaling", pa.string()),         # JSON: how pixels became numbers, by channel
         ("seconds", pa.float64()), ("train_seconds", pa.float64()), ("evaluate_seconds", pa.float64()),

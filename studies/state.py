@@ -113,15 +113,13 @@ def trial_details(study: Study, ledger: Ledger, name: str) -> dict:
     return {**state.to_dict(), **shown, "config": trial.config.model_dump(mode="json"), "log_tail": tail}
 
 
-def trained_scaling(ledger: Ledger, trial: Trial):
-    """How the training images of a finished trial became numbers. Raises UserError if it has not finished."""
-    from diffseg.data.splits import Scaling
-
-    rows = {row["trial"]: row for row in ledger.last(["status", "scaling"])}
-    row = rows.get(trial.name, {"status": "waiting"})
+def trained_row(ledger: Ledger, trial: str) -> dict:
+    """What a finished training has left: `scaling` and `checkpoint`. Raises UserError if the trial has not finished."""
+    rows = {row["trial"]: row for row in ledger.last(["status", "scaling", "checkpoint"])}
+    row = rows.get(trial, {"status": "waiting"})
     if row["status"] != "complete":
-        raise UserError(f"trial {trial.name} is {row['status']}: `diffseg run {ledger.study}` has to end it first")
-    return Scaling(**json.loads(row["scaling"]))
+        raise UserError(f"trial {trial} is {row['status']}: `diffseg run {ledger.study}` has to end it first")
+    return row
 
 
 def trial_text(details: dict) -> str:

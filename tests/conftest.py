@@ -62,6 +62,14 @@ def split_of(images: list[torch.Tensor], masks: list[torch.Tensor]) -> Split:
     )
 
 
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Path:
+    """The store of a finished study; tests that change it copy it (finished.copied)."""
+    from finished import finish
+
+    return finish(tmp_path_factory.mktemp("finished"))
+
+
 def folder_of(variable: str) -> Path:
     """The folder that an environment variable names; the test is skipped without it."""
     if not os.environ.get(variable):

@@ -2,16 +2,18 @@
 
 import itertools
 import json
+import shutil
 
 import pytest
 import torch
+from finished import content
 from PIL import Image
 
 from diffseg import checkpoints, predict, trial
 from diffseg.config import Config
 from diffseg.data.splits import Scaling
-from diffseg.errors import Stopped
-from diffseg.nnunet import planned
+from diffseg.errors import Stopped, UserError
+from diffseg.nnunet import NAME, planned
 from diffseg.training import Hooks
 
 LEAVES = {
@@ -58,8 +60,18 @@ def test_a_trial_is_run_by_nnunetv2_and_resumed_after_a_stop(tmp_path, monkeypat
     assert "Please cite the following paper" in caplog.text  # its output is logged, not printed
     Image.new("RGB", (40, 50), (200, 100, 100)).save(tmp_path / "new.png")
     scaling = Scaling(**json.loads(outcome.trial["scaling"]))
+    before = content(tmp_path)
     written = predict.run(config, tmp_path, scaling, [tmp_path / "new.png"], tmp_path / "out", "cpu")
     assert {Image.open(path).size for path in written} == {(40, 50)}
+    shutil.rmtree(tmp_path / "out")
+    assert content(tmp_path) == before
+    plans = tmp_path / "nnunet/preprocessed" / NAME / "nnUNetPlans.json"
+    plans.write_text(plans.read_text()[:100])
+    with pytest.raises(UserError, match="cannot be used"):
+        predict.run(config, tmp_path, scaling, [tmp_path / "new.png"], tmp_path / "out", "cpu")
+    (tmp_path / outcome.trial["checkpoint"]).unlink()
+    with pytest.raises(UserError, match="the training ended at step 8"):
+        predict.run(config, tmp_path, scaling, [tmp_path / "new.png"], tmp_path / "out", "cpu")
 
 
 @pytest.mark.slow

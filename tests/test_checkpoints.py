@@ -1,0 +1,159 @@
+"""Checkpoints that cannot be used: predictions refuse them and write nothing, trainings go on from the one before."""
+
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from finished import content, copied, trial_of
+from PIL import Image
+
+from diffseg import checkpoints, trial
+from diffseg.errors import UserError
+from diffseg.training import start, trained
+from studies.cli import main
+
+
+def replaced(path: Path, state) -> Path:
+    """A sound checkpoint of the same step with another state."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return named_by_digest(path, buffer.getvalue())
+
+
+def named_by_digest(path: Path, data: bytes) -> Path:
+    path.unlink()
+    path = path.with_name(f"{path.name[:13]}-{hashlib.sha256(data).hexdigest()[:16]}.pt")
+    path.write_bytes(data)
+    return path
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+
+
+def without_keys(path: Path) -> None:
+    state = torch.load(path, weights_only=True)
+    replaced(path, state | {"network": {}, "average": {}})
+
+
+def of_another_width(path: Path) -> None:
+    state = torch.load(path, weights_only=True)
+    key = next(iter(state["network"]))
+    replaced(path, state | {"network": state["network"] | {key: torch.zeros(1, 2, 3)}})
+
+
+def become_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+FAULTS = {
+    "one bit is another": flip,
+    "empty": lambda path: path.write_bytes(b""),
+    "cut off": lambda path: path.write_bytes(path.read_bytes()[:1000]),
+    "text": lambda path: path.write_bytes(b"hello"),
+    "text with its digest": lambda path: named_by_digest(path, b"hello"),
+    "a list": lambda path: replaced(path, [1, 2]),
+    "no network": lambda path: replaced(path, {"step": 6}),
+    "no keys": without_keys,
+    "another shape": of_another_width,
+}
+
+
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)).save(path)
+    return path
+
+
+def predict(store: Path, name: str, picture: Path):
+    arguments = ["predict", "small", name, str(picture), "--store", str(store), "--output", str(store.parent / "out")]
+    return CliRunner().invoke(main, arguments)
+
+
+def newest_of(folder: Path) -> Path:
+    return sorted(folder.glob("step-*.pt"))[-1]
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 1)])
+@pytest.mark.parametrize("experiment", ["e1", "e2"])
+def test_predicting_changes_nothing_in_the_store(experiment, seeds, finished, picture, tmp_path):
+    if experiment == "e2" and len(seeds) > 1:
+        pytest.skip("only E1 has deep ensembles")
+    before = content(finished)
+    store = copied(finished, tmp_path / "copy")
+    result = predict(store, trial_of(store, experiment, seeds), picture)
+    assert result.exit_code == 0, result.output
+    assert content(store) == before
+
+
+REFUSED = FAULTS | {
+    "a folder": become_a_folder,
+    "removed": Path.unlink,
+    "all removed": lambda path: [one.unlink() for one in path.parent.glob("step-*.pt")],
+    "the folder is gone": lambda path: [*(one.unlink() for one in path.parent.iterdir()), path.parent.rmdir()],
+    "another trial's": lambda path: path.rename(path.with_name(path.name[:13] + "-0123456789abcdef.pt")),
+}
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 1)])
+@pytest.mark.parametrize("fault", REFUSED)
+def test_only_the_final_checkpoint_is_predicted_with(fault, seeds, finished, picture, tmp_path):
+    """seeds: a deep ensemble, of whose members the second one is damaged."""
+    store = copied(finished, tmp_path / "copy")
+    name = trial_of(store, "e1", seeds[-1:])
+    REFUSED[fault](newest_of(store / "small/work" / name))
+    before = content(store)
+    result = predict(store, trial_of(store, "e1", seeds), picture)
+    assert result.exit_code == 2, result.output
+    assert result.output.count("\n") == 1
+    assert name in result.output  # the path of the file or folder
+    assert content(store) == before
+    assert not (store.parent / "out").exists()
+
+
+def test_a_checkpoint_of_another_trial_of_the_same_network_is_refused(finished, picture, tmp_path):
+    store = copied(finished, tmp_path / "copy")
+    mine, other = (newest_of(store / "small/work" / trial_of(store, "e1", (seed,))) for seed in (0, 1))
+    mine.unlink()
+    (mine.parent / other.name).write_bytes(other.read_bytes())
+    result = predict(store, mine.parent.name, picture)
+    assert result.exit_code == 2
+    assert f"lacks {mine.name}" in result.output
+
+
+@pytest.mark.parametrize("fault", REFUSED)
+def test_without_a_ledger_the_newest_has_to_be_the_final_one(fault, tiny, tmp_path):
+    config = tiny(experiment="e1")
+    trial.run(config, None, tmp_path / "trial", device="cpu")
+    expected = start(config, tmp_path / "trial", torch.device("cpu")).average.state_dict()
+    found = trained(config, tmp_path / "trial", torch.device("cpu")).state_dict()
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+    REFUSED[fault](newest_of(tmp_path / "trial"))
+    with pytest.raises(UserError):
+        trained(config, tmp_path / "trial", torch.device("cpu"))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_training_goes_on_from_the_one_before(fault, tiny, tmp_path, caplog):
+    config = tiny(experiment="e1")
+    trial.run(config, None, tmp_path, device="cpu")
+    FAULTS[fault](newest_of(tmp_path))
+    assert start(config, tmp_path, torch.device("cpu")).step == 3
+    assert "going on from the one before" in caplog.text
+
+
+def test_the_ledger_names_the_file_that_a_training_ended_with(tiny, tmp_path, monkeypatch):
+    config = tiny(experiment="e1")
+    outcome = trial.run(config, None, tmp_path / "whole", device="cpu")
+    assert outcome.trial["checkpoint"] == newest_of(tmp_path / "whole").name
+    save = checkpoints.save
+    monkeypatch.setattr(checkpoints, "save", lambda folder, step, state: step == 6 or save(folder, step, state))
+    assert trial.run(config, None, tmp_path / "full", device="cpu").trial["checkpoint"] is None
