@@ -21,6 +21,10 @@ class StoreError(UserError, OSError):
     """A store cannot be read or written now: full, out of reach, or without permission. Callers that wait catch OSError."""
 
 
+class DefinitionError(UserError):
+    """The definition of a study, its study.json, cannot be used."""
+
+
 class Diverged(UserError):
     """The loss stopped being a finite number."""
 

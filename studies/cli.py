@@ -355,7 +355,7 @@ def fingerprint(dataset, settings, store, roots, placement, as_json, quick, addr
         found = estimate(config, roots[dataset], store)
         _show(to_dict(found), as_json, lambda _: table(found))
         return
-    wanted, definition = study_of(config, roots, shlex.join(["diffseg", *sys.argv[1:]])), ledger.definition()
+    wanted, definition = study_of(config, roots, shlex.join(["diffseg", *sys.argv[1:]])), ledger.usable_definition()
     whole = extended(stored(wanted.name, definition), wanted) if definition else wanted
     finished = run_session(whole, ledger, Resources(**placement), address=address, quiet=as_json)
     found = measured(config, ledger)
@@ -680,7 +680,7 @@ def _wanted(
             )
         return stored, ledger
     ledger = Ledger(store, name or Path(source).stem)
-    definition = ledger.definition()
+    definition = ledger.usable_definition()
     roots = ((definition or {}).get("roots", {})) | roots
     return against_stored(read(source, roots, leaves, name, command, experiments, search), definition, extend), ledger
 
@@ -698,7 +698,7 @@ def _fingerprint_of(dataset: str, settings, store: str, roots: dict):
     from studies.ledger import Ledger
 
     ledger = Ledger(store, f"fingerprint-{dataset}")
-    known = (ledger.definition() or {}).get("roots", {}) | roots
+    known = (ledger.usable_definition() or {}).get("roots", {}) | roots
     config = weighted(dataset, known, dict(parse_leaf(text) for text in settings))
     return config, {dataset: known[dataset]}, ledger
 

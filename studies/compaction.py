@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from diffseg.errors import UserError
-from studies.ledger import MERGED, SCHEMAS, STANDS_FOR, Ledger, is_merged
+from studies.ledger import SCHEMAS, Ledger
 from studies.lock import Lock
+from studies.soundness import MERGED, STANDS_FOR, is_merged
 
 BATCH = 16 << 20  # bytes of small files that are read at once
 MANY = 500  # attempts from which on a session merges them: reading so many files takes a second or two

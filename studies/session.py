@@ -69,11 +69,7 @@ def run(
         for leftover in (SCRATCH, "tmp"):  # of a session that was killed
             folder.at(leftover).clear()
         sweep(ledger)
-        for path in ledger.set_aside_damaged():
-            print(
-                f"warning: {path} was damaged and is set aside in {folder.path}/damaged; its trial runs again",
-                flush=True,
-            )
+        ledger.set_aside_damaged()
         agenda = Agenda(study, ledger, retry)
         if not agenda.done():
             try:

@@ -14,7 +14,8 @@ from analysis import tables
 from analysis.report import figures, write
 from studies.best import best_tables, best_trials
 from studies.compaction import compact
-from studies.ledger import METRICS, Ledger, is_merged
+from studies.ledger import METRICS, Ledger
+from studies.soundness import is_merged
 from studies.state import LINES, states, status_table
 from studies.study import stored, trial_name
 

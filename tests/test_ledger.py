@@ -3,6 +3,7 @@ import pytest
 from diffseg.errors import UserError
 from studies.compaction import compact
 from studies.ledger import SCHEMAS, Latest, Ledger
+from studies.study import Study
 
 
 @pytest.fixture(params=["path", "uri"])
@@ -84,8 +85,11 @@ def test_a_truncated_file_is_set_aside_with_its_whole_attempt(table, keep, tmp_p
 def test_definitions_are_kept_and_an_unwritable_store_is_named(tmp_path):
     ledger = Ledger(str(tmp_path), "study")
     assert ledger.definition() is None
+    whole = Study("study", (), {"mine": "/data"}).definition()
+    ledger.define(whole)
+    assert ledger.definition() == whole
     ledger.define({"trials": {}})
-    assert ledger.definition() == {"trials": {}}
+    assert ledger.definition() == Study("", (), {}).definition() | {"command": None}
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot be written.*--store DIR"):
         Ledger(str(tmp_path / "file" / "below"), "study").define({})

@@ -1,0 +1,67 @@
+"""Names of studies and trials, which become names of files and folders on every system that a store may lie on."""
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from diffseg.errors import UserError
+
+FILE_NAME = 255  # bytes of a file's name that common file systems take, in UTF-8
+PATH = 4096  # bytes of a path
+BELOW = 700  # bytes of a path for what lies in a study's folder, Ray's own files included
+OF_STUDY = "-dashboard.journal"  # the longest ending of a file that is named after a study
+OF_TRIAL = "-000000.parquet.0123456789abcdef"  # and after a trial
+OF_RUNG = "-00000000-.parquet"  # a rung's file is named after two trials: the search's start and the trial itself
+RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
+
+
+def check_study(name: str, root: Path | None) -> None:
+    """Raises UserError unless a study may have this name.
+
+    root: the study's folder in a store of this machine; None behind a URI.
+    """
+    if not re.fullmatch(r"\w[\w .+-]*", name):
+        raise UserError(
+            f"'{_short(name)}' is no name of a study: such a name begins with a letter or a digit, and has letters, digits, "
+            "spaces and . + - _ only, no slash; give --name"
+        )
+    if name[-1] in " .":
+        raise UserError(f"'{_short(name)}' is no name of a study: it ends with a space or a dot; give --name")
+    if name.partition(".")[0].strip().lower() in RESERVED:
+        raise UserError(f"'{_short(name)}' is no name of a study: Windows reserves it for a device; give --name")
+    most = _file_name(root) - len(OF_STUDY)
+    if (size := len(name.encode())) > most:
+        raise UserError(f"the study's name '{_short(name)}' has {size} bytes, but at most {most} fit: give --name")
+    if root and (size := len(os.fsencode(root))) > PATH - BELOW:
+        raise UserError(
+            f"the study's folder has a path of {size} bytes ({_short(str(root))}), but at most {PATH - BELOW} fit: "
+            "give another --store DIR"
+        )
+
+
+def check_trials(trials: Iterable[str], starts: Iterable[str]) -> None:
+    """Raises UserError if files cannot be named after one of the trials, or of the trials that searches start from."""
+    for names, most in ((trials, FILE_NAME - len(OF_TRIAL)), (starts, (FILE_NAME - len(OF_RUNG) - 8) // 2)):
+        for name in names:
+            if (size := len(name.encode())) > most:
+                raise UserError(
+                    f"the trial's name '{_short(name)}' has {size} bytes, but at most {most} fit, since files are named after "
+                    "it: give its data set (data.name) a shorter name, or inference.seeds fewer seeds"
+                )
+
+
+def _file_name(root: Path | None) -> int:
+    """How many bytes a file's name may have in the file system of a folder that may not exist yet."""
+    for folder in root.parents if root else ():
+        try:
+            return min(FILE_NAME, os.pathconf(folder, "PC_NAME_MAX"))
+        except (OSError, ValueError):
+            continue
+    return FILE_NAME
+
+
+def _short(name: str) -> str:
+    """A name that may be long, on one line."""
+    shown = name if len(name) <= 60 else f"{name[:40]}…{name[-15:]}"
+    return shown.encode("unicode_escape").decode() if not shown.isprintable() else shown
