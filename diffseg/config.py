@@ -15,6 +15,7 @@ from diffseg.errors import ConfigError
 from diffseg.leaves import flat
 from diffseg.presets import expanded
 
+LARGEST_NUMBER = 2**53  # whole numbers beyond it do not fit into the ledger
 SCHEMA_VERSION = 1  # raise it when the meaning of a key changes: old trials then count as other trials
 
 Experiment = Literal["e1", "e2", "e3", "e4"]
@@ -495,10 +496,14 @@ class Config(Section):
         leaves = {"network.name" if path == "network" else path: value for path, value in leaves.items()}
         tree = self.model_dump(mode="json")
         name = leaves.get("network.name", self.network.name)
+        if not isinstance(name, str):
+            raise ConfigError(f"network.name: got {_shown(name)}; allowed are {', '.join(NETWORKS)}")
         leaves = expanded(leaves, name)
         if name != self.network.name and name in NETWORKS:  # another network has other settings
             tree["network"] = NETWORKS[name]().model_dump(mode="json")
         for path, value in leaves.items():
+            if isinstance(value, int) and abs(value) > LARGEST_NUMBER:
+                raise ConfigError(f"{path}: got {_shown(value)}; whole numbers are at most {LARGEST_NUMBER}")
             *sections, key = path.split(".")
             branch = tree
             for section in sections:
@@ -515,6 +520,8 @@ def load(tree: dict | str) -> Config:
         return Config.model_validate_json(tree if isinstance(tree, str) else json.dumps(tree))
     except ValidationError as error:
         raise ConfigError("; ".join(_sentence(e) for e in error.errors())) from None
+    except (TypeError, ValueError, RecursionError):  # of json.dumps
+        raise ConfigError("the configuration holds a value that is too long or nested too deeply") from None
 
 
 def parse_leaf(text: str) -> tuple[str, Any]:
@@ -526,6 +533,16 @@ def parse_leaf(text: str) -> tuple[str, Any]:
         return path, json.loads(value)
     except json.JSONDecodeError:
         return path, value
+    except (ValueError, RecursionError):  # a number of thousands of digits, or lists in lists in lists
+        raise ConfigError(f"{path}: got {value[:40]}…; such a value is too long or nested too deeply") from None
+
+
+def _shown(value: Any) -> str:
+    """A value of any kind, on one short line."""
+    try:
+        return json.dumps(value, default=str)[:80]
+    except (ValueError, RecursionError):
+        return "a value that is too long or nested too deeply"
 
 
 def _unknown(path: str, known) -> str:

@@ -55,6 +55,8 @@ def parse(table: dict[str, Any]) -> Search:
         return Search.model_validate_json(json.dumps(table))
     except ValidationError as error:
         raise ConfigError("; ".join(_sentence(fault) for fault in error.errors())) from None
+    except (TypeError, ValueError, RecursionError):  # of json.dumps
+        raise ConfigError("search holds a value that is too long or nested too deeply") from None
 
 
 def check_start(start: Config, search: Search) -> None:
@@ -109,16 +111,18 @@ def in_words(settings: dict[str, Any]) -> str:
 def proposals(ledger: Ledger, search: str | None = None) -> list[Proposal]:
     """What was proposed so far, by all searches or one, in their order."""
     rows = ledger.records("proposals", f"{search}-" if search else "")
-    return [
-        Proposal(
-            **row
-            | {
-                "settings": json.loads(row["settings"]),
-                "config": row["config"] and configuration.load(row["config"]),
-            }
-        )
-        for row in rows
-    ]
+    return [_proposal(ledger, row) for row in rows]
+
+
+def _proposal(ledger: Ledger, row: dict[str, Any]) -> Proposal:
+    try:
+        config = row["config"] and configuration.load(row["config"])
+    except ConfigError as error:
+        raise ConfigError(
+            f"proposal {row['number']} of {row['search']} in study {ledger.study} is of a version of diffseg that this one cannot "
+            f"read ({error}): run the study with that version, or give a new one a name with --name NAME"
+        ) from None
+    return Proposal(**row | {"settings": json.loads(row["settings"]), "config": config})
 
 
 @dataclass(frozen=True)

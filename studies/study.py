@@ -27,6 +27,8 @@ members of a deep ensemble and the E3 trials of a fingerprint, are made with the
 the others are compared with. A search starts from what would be a trial of E2, whether or not `experiments` lists any.
 """
 
+import logging
+import math
 import tomllib
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -35,15 +37,20 @@ from typing import Any
 
 from diffseg import config as configuration
 from diffseg.config import FEED_FORWARD, NETWORKS, Config
-from diffseg.errors import ConfigError, UserError
+from diffseg.errors import ConfigError, DefinitionError, UserError
 from diffseg.leaves import flat
 from diffseg.presets import expanded
 from search_spaces import grid
+from studies import studyfile
+from studies.definition import unusable
 from studies.ledger import Ledger
+from studies.names import check_trials
 from studies.search import Rungs, Search, check_start, parse, proposals
 
+log = logging.getLogger(__name__)
 SHIPPED = Path(__file__).parent
 EXPERIMENTS = ["e1", "e2", "e3", "e4"]
+MOST_TRIALS = 50_000  # of which a definition has 100 MB
 TABLES = ("network", "data", "experiment", "variant")  # of a study file; later ones win
 
 
@@ -77,7 +84,11 @@ class _Stored(Trial):
 
     @cached_property
     def config(self) -> Config:
-        return configuration.load(self.tree)
+        """Raises DefinitionError if this version cannot use it."""
+        try:
+            return configuration.load(self.tree)
+        except ConfigError as error:
+            raise unusable(f"the study's definition of trial {self.name}", str(error)) from None
 
 
 @dataclass(frozen=True)
@@ -147,7 +158,7 @@ def is_source(source: str) -> bool:
 
 def data_settings(name: str) -> dict[str, Any]:
     """The settings that the paper's study gives a data set of this name; a folder's if it has none."""
-    tables = tomllib.loads((SHIPPED / "paper.toml").read_text())["data"]
+    tables = tomllib.loads((SHIPPED / "paper.toml").read_text(encoding="utf-8"))["data"]
     return flat({"data": tables.get(name, {}).get("data", {"layout": "folder"})})
 
 
@@ -165,17 +176,14 @@ def read(
     search: settings over those of its table [search]. Raises UserError if it cannot be read.
     """
     path = Path(source) if source.endswith(".toml") else SHIPPED / f"{source}.toml"
-    if not path.is_file():
-        raise UserError(f"there is no study '{source}': give one of {', '.join(shipped())}, or a TOML file of your own")
     try:
-        tree = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path} is not TOML: {error}") from None
-    allowed = {"seeds", "experiments", "all", "network", "data", "experiment", "variant", "search", "baseline"}
-    if unknown := set(tree) - allowed:
+        tree = studyfile.read(path)
+    except FileNotFoundError:
         raise UserError(
-            f"{path} has unknown tables {', '.join(sorted(unknown))}: allowed are {', '.join(sorted(allowed))}"
-        )
+            f"there is no study '{source[:200]}': give one of {', '.join(shipped())}, or a TOML file of your own"
+        ) from None
+    if not isinstance(settings.get("network", ""), str):
+        raise ConfigError(f"network: got {settings['network']!r}; allowed are {', '.join(NETWORKS)}")
     if experiments:
         tree |= {"experiments": [each for each in tree.get("experiments", EXPERIMENTS) if each in experiments]}
         if "e2" not in experiments:
@@ -191,6 +199,7 @@ def read(
         raise UserError(
             f"with these options nothing is left of study {path.stem}: give another --experiment or network"
         )
+    check_trials([trial.name for trial in trials], [start.name for start in starts])
     return Study(
         name or path.stem,
         trials,
@@ -205,14 +214,17 @@ def read(
 
 
 def stored(name: str, definition: dict) -> Study:
-    """The study that a store holds."""
+    """The study that a store holds. Raises DefinitionError if its search cannot be used."""
     trials, starts = (
         tuple(_Stored(trial, config) for trial, config in definition.get(key, {}).items())
         for key in ("trials", "starts")
     )
-    search = parse(definition["search"]) if definition.get("search") else None
-    command, variants, baseline = (definition.get(key) for key in ("command", "variants", "baseline"))
-    return Study(name, trials, definition["roots"], (), command or "", search, starts, variants or {}, baseline)
+    try:
+        search = parse(definition["search"]) if definition.get("search") else None
+    except ConfigError as error:
+        raise unusable(f"the definition of study {name}", str(error)) from None
+    roots, command, variants, baseline = (definition.get(key) for key in ("roots", "command", "variants", "baseline"))
+    return Study(name, trials, roots or {}, (), command or "", search, starts, variants or {}, baseline)
 
 
 def _search(tree: dict, options: dict[str, Any], path: Path) -> Search | None:
@@ -279,18 +291,24 @@ def differences(old: Study, new: Study) -> list[str]:
 def against_stored(new: Study, definition: dict | None, extend: bool) -> Study:
     """The study to run, where the store holds `definition` under its name.
 
-    Raises UserError with the differences if it is another study and it is not to be extended.
+    Raises UserError with the differences if it is another study and it is not to be extended. A definition that cannot be
+    used gives way, with a warning.
     """
     if definition is None:
         return new
-    old = stored(new.name, definition)
+    try:
+        old = stored(new.name, definition)
+        found = differences(old, new)
+    except DefinitionError as error:
+        log.warning("%s", error)
+        return new
     if changed := _changed_search(old, new):
         raise UserError(
             f"study {new.name} exists with another search ({changed}): give this one a name with --name NAME"
         )
     if extend:
         return extended(old, new)
-    if found := differences(old, new):
+    if found:
         shown = [*found[:8], f"{len(found) - 9} settings more", found[-1]] if len(found) > 10 else found
         raise UserError(
             f"study {new.name} exists with another definition ({'; '.join(shown)}): "
@@ -337,7 +355,7 @@ def _debugged(tables: list[dict], settings: dict) -> list[dict]:
     if settings.get("preset") != "debug":
         return [*tables, settings]
     twins = [
-        table | {"preset": table["preset"].replace("published/", "debug/")} if "preset" in table else table
+        table | {"preset": str(table["preset"]).replace("published/", "debug/")} if "preset" in table else table
         for table in tables
     ]
     return [*twins, {key: value for key, value in settings.items() if key != "preset"}]
@@ -360,6 +378,10 @@ def _trials(tree: dict, sets: dict[str, dict], settings: dict[str, Any], path: P
         "variant": list(tree.get("variant", {"": {}})),
         "seed": tree.get("seeds", [0]),
     }
+    if (count := math.prod(map(len, axes.values()))) > MOST_TRIALS:
+        raise UserError(
+            f"{path} describes {count:,} trials, but a study has at most {MOST_TRIALS:,}: give fewer seeds or variants"
+        )
     for choice in grid(axes):
         data, experiment = choice["data"], choice["experiment"]
         leaves = {
