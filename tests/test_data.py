@@ -130,11 +130,6 @@ def bad_missing_mask(root, layout):
     return "has no mask"
 
 
-def bad_missing_image(root, layout):
-    first(root, IMAGES[layout]).unlink()
-    return "has no image"
-
-
 def bad_zero_bytes(root, layout):
     first(root, IMAGES[layout]).write_bytes(b"")
     return "is empty"

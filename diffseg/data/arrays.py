@@ -101,7 +101,7 @@ def decoded(
     if trained and not (config.normalise == "case" and everything[0].volume):
         deep = _fitting(everything, shapes, trained)
     dtype = np.dtype(np.uint16 if deep else np.uint8)
-    raters = max(1, len(everything[0].annotations))
+    raters = max(1, everything[0].raters)
     sizes = np.array([_target(shape, config) for shape in shapes], dtype=np.int64)
     histogram = np.zeros((channels, 2 ** (8 * dtype.itemsize)), np.int64)
     parts, places, first = {}, {}, 0

@@ -1,115 +1,182 @@
-"""A folder of one's own: images/ and masks/ of equal names, pictures or NIfTI volumes, of one or several raters."""
+"""A folder of one's own: images and masks of matching names, pictures or NIfTI volumes, of one or several raters."""
 
-import csv
 import dataclasses
 import re
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 from diffseg.config import Data
 from diffseg.data import volumes
-from diffseg.data.files import PICTURES, VOLUMES, files_in, is_volume, stem
-from diffseg.data.opening import unreadable
+from diffseg.data.files import PASSED_OVER, PICTURES, VOLUMES, composed, files_in, is_volume
+from diffseg.data.groups import patients
+from diffseg.data.pairing import Files, pair, split_by_affix
+from diffseg.data.recognise import contents, elsewhere
 from diffseg.data.records import Found, Record, joined, no_folder, shared_names
+from diffseg.data.table import SPLITS, TABLE, read_table
 from diffseg.errors import DataError
 
 EXPECTED = (
     "a data set is images/ and masks/ (or masks_0/, masks_1/, … of several raters), or these in train/ and in test/"
 )
-RATER = re.compile(r"(?P<name>.+)_(?P<rater>\d)")
-SPLITS = {"train": "train", "training": "train", "val": "train", "validation": "train", "test": "test"}
-TABLE = "split.csv"
+IMAGES = ("images", "image", "imgs", "img", "imagestr")
+MASKS = (
+    "masks", "mask", "labels", "label", "annotations", "annotation", "gt", "groundtruth", "ground_truth", "ground truth",
+    "segmentations", "segmentation", "labelstr",
+)  # fmt: skip
+RATER = re.compile(r"masks_.+")
+DEPTH = 4  # levels of sub-folders below images/ and masks/
+
+
+@dataclass(frozen=True)
+class Place:
+    """The files of a split, or of the one to be divided."""
+
+    split: str | None
+    folder: Path  # of the images
+    images: Files
+    masks: tuple[Files, ...]  # one, or one a rater
+    remarks: tuple[str, ...] = ()
 
 
 def find(root: Path, config: Data) -> Found:
     """`train/` and `test/` (and `val/`, which is trained on), each with `images/` and `masks/`; or these two at the root.
 
-    Then `split.csv`, with the columns name, split (train, val or test) and group, the last two optional, tells the split;
-    what it leaves open is to be drawn. Masks have the names of their images,
-    or those with _0, _1, … appended for several raters, who may have folders masks_0/, masks_1/, … instead.
-    Every slice of a NIfTI volume is an image; a volume is a group.
+    The splits may also be sub-folders of `images/`, and the masks of all splits may lie in one folder. Without splits,
+    `split.csv` tells them, with the columns name, split (train, val or test) and group, the last two optional; what it
+    leaves open is to be drawn. Masks have the names of their images, all with the same affix (`_mask`, …) or none, with _0, _1, …
+    appended where an image has several, or lie in folders masks_0/, masks_1/, … of raters. Sub-folders are groups, unless
+    they look like classes. Every slice of a NIfTI volume is an image; a volume is a group.
     """
-    if (root / "train").is_dir():
-        folders = {split: root / split for split in ("train", "val", "test") if (root / split).is_dir()}
-        if "test" not in folders:
-            raise no_folder(root, "test", EXPECTED)
-        return joined(_pairs(folder, SPLITS[split], config) for split, folder in folders.items())
-    found = _pairs(root, None, config)
-    rows, problems = _listed(root / TABLE) if (root / TABLE).is_file() else ({}, ())
-    listed = [(record, rows.get(stem(record.image.name), {})) for record in found.records]
-    units = [row.get("group") or stem(record.image.name) for record, row in listed]
+    places = [_place(root, folder, split, config) for split, folder in _splits(root)]
+    found = patients(joined(_pairs(place, config) for place in places))
+    return found if places[0].split else _divided(root, found)
+
+
+def _divided(root: Path, found: Found) -> Found:
+    """With the splits and groups of split.csv, if there is one."""
+    names = {record.image: _name(record) for record in found.records}
+    rows, problems, remarks = read_table(root / TABLE, names) if (root / TABLE).is_file() else ({}, (), ())
+    listed = [(record, rows.get(record.image, {})) for record in found.records]
     records = tuple(
-        dataclasses.replace(
-            record,
-            split=row.get("split") or None,
-            group=unit if row.get("group") or record.index is not None else None,
-        )
-        for (record, row), unit in zip(listed, units, strict=True)
+        dataclasses.replace(record, split=row.get("split") or None, group=row.get("group") or record.group)
+        for record, row in listed
     )
-    absent = dict.fromkeys(stem(record.image.name) for record, row in listed if rows and not row)
-    problems += tuple(f"{root / TABLE} does not list {name}: add a line for it, or remove the image" for name in absent)
-    return Found(records, found.problems + problems)
+    return Found(records, found.problems + problems, found.remarks + remarks)
 
 
-def _listed(table: Path) -> tuple[dict[str, dict[str, str]], tuple[str, ...]]:
-    """The rows of a split.csv by name, and what is wrong with them."""
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as lines:
-            reader = csv.DictReader(lines)
-            rows, columns = list(reader), set(reader.fieldnames or ())
-    except OSError as error:
-        raise unreadable(table, error) from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{table} is no CSV file ({error}): save it as CSV in UTF-8") from None
-    if "name" not in columns or not columns & {"split", "group"}:
-        raise DataError(f"{table} has the columns {', '.join(sorted(columns))}: expected are name, split and group")
-    found, problems = {}, []
-    for number, row in enumerate(rows, 2):
-        name, split = stem(Path(row["name"] or "").name), (row.get("split") or "").strip().lower()
-        if split and split not in SPLITS:
-            problems.append(f"{table}, line {number} has the split '{split}': allowed are train, val and test")
-        if name in found:
-            problems.append(f"{table}, line {number} names {name} once more: leave one line for it")
-        found[name] = {"split": SPLITS.get(split, ""), "group": (row.get("group") or "").strip()}
-    return found, tuple(problems)
+def _name(record: Record) -> str:
+    """The image's name, which all slices of a volume share."""
+    return record.name if record.index is None else record.name.rsplit("/", 1)[0]
 
 
-def _pairs(folder: Path, split: str | None, config: Data) -> Found:
-    if not (folder / "images").is_dir():
-        raise no_folder(folder, "images", EXPECTED)
-    raters = sorted(path for path in folder.glob("masks_*") if path.is_dir())
-    if not raters and not (folder / "masks").is_dir():
-        raise no_folder(folder, "masks", EXPECTED)
-    images = files_in(folder / "images", PICTURES + VOLUMES)
-    places = [files_in(path, PICTURES + VOLUMES) for path in raters or [folder / "masks"]]
-    numbered = {} if raters else _numbered(images, places[0])
-    records, problems, used = [], list(shared_names(images, *places)), set()
-    for name, (image, *_) in images.items():
-        masks = [place[name][0] for place in places if name in place] or numbered.get(name, [])
-        used.update(masks)
+def _splits(root: Path) -> list[tuple[str | None, Path]]:
+    """The splits and their folders, at the root or below images/. Raises DataError if there is none to test on."""
+    inside = _folders(root)
+    images = _one_of(inside, IMAGES, root)
+    for level in (inside, _folders(images) if images else {}):
+        folders = [(SPLITS[name], path) for name, path in level.items() if name in SPLITS]
+        if "train" in dict(folders):
+            if "test" not in dict(folders):
+                raise no_folder(folders[0][1].parent, "test", EXPECTED)
+            return folders
+    return [(None, root)]
+
+
+def _place(root: Path, folder: Path, split: str | None, config: Data) -> Place:
+    """The images and masks of a split. Raises DataError if there are none."""
+    inside, remarks = _folders(folder), []
+    images, masks = _one_of(inside, IMAGES, folder), _mask_folders(inside, folder)
+    if not masks and folder != root:
+        masks = _mask_folders(_folders(root), root)
+        own = [path for place in masks if (path := _folders(place).get(composed(folder.name).lower()))]
+        if masks and not own:
+            remarks.append(f"masks of all splits are taken from {', '.join(str(path) for path in masks)}")
+        masks = own or masks
+    images = images or (folder if folder != root or masks else None)
+    for what, path in (("images", images), *(("masks", path) for path in masks)):
+        if path and path.parent in (root, folder) and path.name != what and not RATER.fullmatch(path.name):
+            remarks.append(f"{what} are taken from {path}")
+    if images is None and (other := elsewhere(root, config.name, "folder")):
+        raise other
+    files = files_in(images or folder, PICTURES + VOLUMES, DEPTH)
+    within = tuple(f"{composed(path.name)}/" for path in masks)
+    files = {key: paths for key, paths in files.items() if (images or folder) != folder or not key.startswith(within)}
+    if masks:
+        found = [files_in(path, PICTURES + VOLUMES, DEPTH) for path in masks]
+    else:
+        files, beside = split_by_affix(files)
+        found = [beside] if beside else []
+        remarks.append(f"images and masks are taken from one folder, {images or folder}")
+    if not files or not found:
+        missing = "masks" if images not in (None, folder) else "images"
+        raise no_folder(folder, missing, f"{EXPECTED}; it holds {contents(folder)}")
+    return Place(split, images or folder, files, tuple(found), tuple(remarks))
+
+
+def _folders(folder: Path) -> dict[str, Path]:
+    """The folders in it by name in lower case."""
+    found = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(PASSED_OVER))
+    return {composed(path.name).lower(): path for path in found}
+
+
+def _one_of(inside: dict[str, Path], names: tuple[str, ...], folder: Path) -> Path | None:
+    """The folder of one of the names, the first name before all others. Raises DataError for two of the others."""
+    found = [inside[name] for name in names if name in inside]
+    if found[1:] and composed(found[0].name).lower() != names[0]:
+        raise DataError(
+            f"{folder} has the folders {' and '.join(path.name for path in found)}: rename one to {names[0]}"
+        )
+    return found[0] if found else None
+
+
+def _mask_folders(inside: dict[str, Path], folder: Path) -> list[Path]:
+    """masks_0/, masks_1/, … of raters, or the one folder of masks."""
+    raters = [name for name in inside if RATER.fullmatch(name)]
+    if raters:
+        return [inside[name] for name in sorted(raters, key=lambda name: (len(name), name))]
+    return [found] if (found := _one_of(inside, MASKS, folder)) else []
+
+
+def _pairs(place: Place, config: Data) -> Found:
+    """Records of the images with their masks; problems for images without, or with fewer than the others."""
+    paired = [pair(place.images, masks) for masks in place.masks]
+    problems = list(shared_names(place.images, *place.masks))
+    problems += [
+        f"{first} and {other.name} have one name and number: leave only one of them"
+        for one in paired
+        for first, other in one.twins
+    ]
+    numbers = Counter(tuple(own) for own in paired[0].masks.values())
+    usual = max(numbers, key=lambda own: (numbers[own], len(own)), default=())
+    several = any(len(own) > 1 for own in numbers)
+    records = []
+    for name, (image, *_) in place.images.items():
+        found = [one.masks.get(name, {}) for one in paired]
+        masks = tuple(path for own in found for path in own.values())
         if not masks:
             problems.append(f"{image} has no mask: add it, or remove the image")
-        elif raters and len(masks) != len(raters):
-            problems.append(f"{image} has masks in {len(masks)} of {len(raters)} folders of raters: add the others")
+        elif config.objects:
+            records.append(Record(name, place.split, image, masks, united=True))
+        elif not all(found):
+            problems.append(
+                f"{image} has masks in {sum(map(bool, found))} of {len(found)} folders of raters: add the others"
+            )
+        elif several and tuple(found[0]) != usual:
+            problems.append(_unlike(image, tuple(found[0]), usual))
         else:
-            records.append(Record(name, split, image, tuple(masks), foreground=config.foreground))
-    problems += [
-        f"{path} has no image: add it, or remove the mask"
-        for place in places
-        for paths in place.values()
-        for path in paths[:1]
-        if path not in used
-    ]
+            records.append(Record(name, place.split, image, masks))
     parts = [_slices(record, config.axis) if is_volume(record.image) else Found((record,)) for record in records]
-    return joined([*parts, Found((), tuple(problems))])
+    remarks = [*place.remarks, *(f"{place.folder}: {one.remark}" for one in paired if one.remark)]
+    return joined([*parts, Found((), tuple(problems), tuple(remarks))])
 
 
-def _numbered(images: dict, masks: dict[str, list[Path]]) -> dict[str, list[Path]]:
-    """The masks NAME_0, NAME_1, … by NAME, except those of images that are called so."""
-    found: dict[str, list[Path]] = {}
-    for key in sorted(masks.keys() - images.keys()):
-        if match := RATER.fullmatch(key):
-            found.setdefault(match["name"], []).append(masks[key][0])
-    return found
+def _unlike(image: Path, own: tuple, usual: tuple) -> str:
+    names = [" and ".join(str(number) for number in numbers if number != "") for numbers in (own, usual)]
+    return (
+        f"{image} has {len(own)} raters ({names[0] or 'not numbered'}), but most images have {len(usual)} "
+        f"({names[1] or 'not numbered'}): add the missing masks, or set data.objects=true if each file is an object"
+    )
 
 
 def _slices(record: Record, axis: int | None) -> Found:

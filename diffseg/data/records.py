@@ -3,6 +3,7 @@
 import itertools
 import os
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -42,6 +43,7 @@ class Record:
     axis: int = 2  # of the volume, across its slices
     quantisation: Quantisation | None = None  # from the volume's numbers to pixels; by its own numbers if None
     foreground: Rule = ()  # which pixels of the masks are it
+    united: bool = False  # the annotations are objects of one mask, not masks of raters
 
     margin: ClassVar[int] = 0  # px that the image lacks of its volume's slice, on every side
     stores_labels: ClassVar[bool] = True  # whether masks are files of pixels, of which the foreground has to be known
@@ -57,6 +59,10 @@ class Record:
         return self.volume
 
     @property
+    def raters(self) -> int:
+        return 1 if self.united else len(self.annotations)
+
+    @property
     def files(self) -> tuple[Path, ...]:
         return self.image, *self.annotations
 
@@ -69,8 +75,8 @@ class Record:
 
     def read(self, channels: int = 3, at_least: int | None = None) -> Sample:
         """Decode image and masks (see pictures.read_image). Raises DataError."""
-        image, masks = self.read_image(channels, at_least), self.read_masks()
-        return Sample(image, masks, self.objects(masks))
+        image, (masks, marked) = self.read_image(channels, at_least), self._read_annotations()
+        return Sample(image, masks, marked if self.united else self.objects(masks))
 
     def read_image(self, channels: int = 3, at_least: int | None = None) -> np.ndarray:
         """uint8 or uint16 [H, W, C]."""
@@ -87,10 +93,20 @@ class Record:
 
     def read_masks(self) -> np.ndarray:
         """bool [R, H, W] at full size; where there are no annotations, one that is empty. Raises DataError."""
+        return self._read_annotations()[0]
+
+    def _read_annotations(self) -> tuple[np.ndarray, int]:
+        """bool [R, H, W] of the raters, and the number of annotations that are not empty."""
         size = self.shape().size
-        if not self.annotations:
-            return np.zeros((1, *size), bool)
-        return np.stack([self.read_mask(path, size) for path in self.annotations])
+        found = (self.read_mask(path, size) for path in self.annotations)
+        if not self.united and self.annotations:
+            masks = np.stack(list(found))
+            return masks, int(masks.any((1, 2)).sum())
+        union, marked = np.zeros((1, *size), bool), 0
+        for mask in found:
+            union |= mask
+            marked += bool(mask.any())
+        return union, marked
 
     def read_mask(self, path: Path, size: tuple[int, int]) -> np.ndarray:
         """bool [H, W] of one rater."""
@@ -174,16 +190,12 @@ def pairs(
     annotations: dict[str, list[Path]],
     make: Callable[..., Record] = Record,
 ) -> Found:
-    """Records of the names in both, problems for those in one only and for names that several files share."""
+    """Records of the names in both, problems for images without a mask and for names that several files share."""
     names = sorted(images.keys() & annotations.keys())
     records = tuple(make(name, split, images[name][0], (annotations[name][0],)) for name in names)
     problems = [
         f"{images[name][0]} has no mask: add it, or remove the image"
         for name in sorted(images.keys() - annotations.keys())
-    ]
-    problems += [
-        f"{annotations[name][0]} has no image: add it, or remove the mask"
-        for name in sorted(annotations.keys() - images.keys())
     ]
     return Found(records, (*problems, *shared_names(images, annotations)))
 
@@ -201,15 +213,17 @@ def shared_names(*folders: dict[str, list[Path]]) -> tuple[str, ...]:
 def conflicts(records: Sequence[Record]) -> tuple[str, ...]:
     """Problems between records: names used twice, groups in both splits, raters that differ in number."""
     problems, names, splits = [], {}, {}
+    counts = Counter(record.raters for record in records)
+    usual = max(counts, key=lambda raters: (counts[raters], raters), default=0)
     for record in records:
         if (other := names.setdefault((record.split, record.name), record)) is not record:
             problems.append(f"{record.image} and {other.image} are both called {record.name}: rename one of them")
         if record.group is not None and record.split:
             splits.setdefault(record.group, set()).add(record.split)
-        if len(record.annotations) != len(records[0].annotations):
+        if record.raters != usual:
             problems.append(
-                f"{record.image} has {len(record.annotations)} raters, but {records[0].image} has "
-                f"{len(records[0].annotations)}: every image of a data set has as many"
+                f"{record.image} has {record.raters} raters, but {counts[usual]} of {len(records)} images have {usual}: add the "
+                "missing masks, or remove those that are too many"
             )
     if shared := sorted(group for group, found in splits.items() if len(found) > 1):
         named = ", ".join(shared[:3]) + (f" and {len(shared) - 3} more" if shared[3:] else "")
