@@ -1,6 +1,7 @@
 """Data sets: found on disk in their official layout, decoded once, held as tensors of 8 or 16 bits."""
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,6 +14,7 @@ from diffseg.config import Data
 from diffseg.data import arrays, brats, folder, isic16, lidc, monuseg
 from diffseg.data.cache import through
 from diffseg.data.drawing import assign, hashed, hold_out, limited, unit_of
+from diffseg.data.files import check_name
 from diffseg.data.records import Found, Record, conflicts
 from diffseg.data.splits import Pixels, Scaling, Split
 from diffseg.data.survey import Decision, decide
@@ -133,6 +135,10 @@ def _check_root(config: Data, root: Path | None) -> None:
         raise DataError(
             f"the root of data set {config.name} is {root}, which is not a folder: give --data {config.name}=ROOT anew"
         )
+    check_name(root)
+    for place, folders, files in os.walk(root):
+        for name in (*folders, *files):
+            check_name(Path(place, name))
 
 
 def _held_out(config: Data, train: Split, test: Split) -> dict[str, Split]:

@@ -49,14 +49,8 @@ def files_in(folder: Path, extensions: tuple[str, ...] = PICTURES, depth: int = 
 
 def check_name(path: Path) -> None:
     """Raise DataError if the name is not UTF-8: neither a ledger nor a terminal could hold it."""
-    if not is_text(path.name):
-        shown = str(path).encode("utf-8", "backslashreplace").decode().replace("\\udc", "\\x")
-        raise DataError(f"{shown} has a name that is not UTF-8: rename it")
-
-
-def is_text(name: str) -> bool:
     try:
-        name.encode()
+        str(path).encode()
     except UnicodeEncodeError:
-        return False
-    return True
+        shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+        raise DataError(f"{shown} has a name that is not UTF-8: rename it") from None

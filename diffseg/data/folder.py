@@ -95,7 +95,7 @@ def _place(root: Path, folder: Path, split: str | None, config: Data) -> Place:
         masks = own or masks
     images = images or (folder if folder != root or masks else None)
     for what, path in (("images", images), *(("masks", path) for path in masks)):
-        if path and path.parent in (root, folder) and path.name != what and not RATER.fullmatch(path.name):
+        if path and path.parent in (root, folder) and path.name.lower() != what and not RATER.fullmatch(path.name):
             remarks.append(f"{what} are taken from {path}")
     if images is None and (other := elsewhere(root, config.name, "folder")):
         raise other
