@@ -342,7 +342,7 @@ def fingerprint(dataset, settings, store, roots, placement, as_json, quick, addr
 
     Trains E3, which sees the noisy mask alone, as a study of its own (fingerprint-DATASET), and tells how its error rises.
     KEY=VALUE sets any leaf of a trial that is weighted by it, such as data.size=128, diffusion.fingerprint=dice or
-    diffusion.fingerprint_seeds=[0,1].
+    diffusion.fingerprint_seeds=[0,1]. Synthetic data sets need no --data.
     """
     from studies.fingerprint import measured, study_of, table, to_dict
     from studies.fingerprint import quick as estimate
@@ -352,7 +352,7 @@ def fingerprint(dataset, settings, store, roots, placement, as_json, quick, addr
 
     config, roots, ledger = _fingerprint_of(dataset, settings, store, roots)
     if quick:
-        found = estimate(config, roots[dataset], store)
+        found = estimate(config, roots.get(dataset), store)
         _show(to_dict(found), as_json, lambda _: table(found))
         return
     wanted, definition = study_of(config, roots, shlex.join(["diffseg", *sys.argv[1:]])), ledger.usable_definition()
@@ -373,14 +373,17 @@ def fingerprint(dataset, settings, store, roots, placement, as_json, quick, addr
 def recommend(dataset, settings, store, roots, output):
     """A configuration that suits a data set, from its fingerprint alone, as a study file ready to run.
 
-    The fingerprint is the one in the store, or else the quick estimate.
+    The fingerprint is the one in the store, or else the quick estimate. Synthetic data sets need no --data.
     """
+    from studies.datasets import examine
     from studies.fingerprint import measured, quick, recommendation, study_file
+    from studies.study import Trial
 
     config, roots, ledger = _fingerprint_of(dataset, settings, store, roots)
     found = measured(config, ledger)
     source = "measured by E3" if found else "estimated without training"
-    choices = recommendation(found or quick(config, roots[dataset], store))
+    choices = recommendation(found or quick(config, roots.get(dataset), store))
+    examine([Trial(dataset, config.fingerprint_trials()[0])], roots, store)
     path = Path(output or f"{dataset}.toml")
     path.write_text(study_file(config, choices, source))
     for choice in choices:
@@ -388,7 +391,8 @@ def recommend(dataset, settings, store, roots, output):
             f"{key}={'…' if key == 'diffusion.profile' else value}" for key, value in choice.settings.items()
         )
         click.echo(f"{shown}: {choice.reason}")
-    click.echo(f"From the fingerprint {source}. Run it: diffseg run {path} --data {dataset}={roots[dataset]}")
+    given = "".join(f" --data {name}={root}" for name, root in roots.items())
+    click.echo(f"From the fingerprint {source}. Run it: diffseg run {path}{given}")
 
 
 @main.command()
@@ -700,7 +704,7 @@ def _fingerprint_of(dataset: str, settings, store: str, roots: dict):
     ledger = Ledger(store, f"fingerprint-{dataset}")
     known = (ledger.usable_definition() or {}).get("roots", {}) | roots
     config = weighted(dataset, known, dict(parse_leaf(text) for text in settings))
-    return config, {dataset: known[dataset]}, ledger
+    return config, {name: root for name, root in known.items() if name == dataset}, ledger
 
 
 def _stored(study: str, store: str):

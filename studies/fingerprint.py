@@ -11,7 +11,7 @@ from diffseg.errors import UserError
 from diffseg.fingerprint import Fingerprint, fingerprint
 from studies.folder import cache_of, fetched
 from studies.ledger import Ledger
-from studies.study import Study, Trial, read, trial_name
+from studies.study import Study, Trial, data_settings, read, trial_name
 
 SOURCE = "paper-small"  # the shipped study whose sizes and training are used
 E3_STEPS = 2400
@@ -27,17 +27,18 @@ def weighted(dataset: str, roots: dict[str, str], settings: dict[str, Any]) -> C
     """The E2 trial of a data set that is weighted by its fingerprint, whose E3 trials are those to measure.
 
     Settings of E3 are those of any such trial: diffusion.fingerprint, fingerprint_seeds, fingerprint_networks and
-    fingerprint_steps. Raises UserError if the data set has no root.
+    fingerprint_steps. Synthetic data sets need no root. Raises UserError if another has none.
     """
-    if dataset not in roots:
+    drawn = {} if dataset in roots else data_settings(dataset) | settings
+    if drawn and drawn["data.layout"] != "synthetic":
         raise UserError(f"data set {dataset} has no root: give --data {dataset}=ROOT")
-    own = {
+    own = drawn | {
         "diffusion.weighting": "fingerprint",
         "diffusion.fingerprint_steps": E3_STEPS,
         "inference.timestep_images": TIMESTEP_IMAGES,
         "training.snapshots": [1.0],  # what the network knew before its end has no part in a fingerprint
     }
-    study = read(SOURCE, {dataset: roots[dataset]}, own | settings, experiments=("e2",))
+    study = read(SOURCE, {dataset: roots.get(dataset, "")}, own | settings, experiments=("e2",))
     found = [trial.config for trial in study.trials if trial.config.fingerprint_trials()]
     if not found:
         raise UserError(
@@ -64,8 +65,8 @@ def measured(config: Config, ledger: Ledger) -> Fingerprint | None:
     return fingerprint(of, config.diffusion.fingerprint)
 
 
-def quick(config: Config, root: str, store: str) -> Fingerprint:
-    """An estimate without training. Raises UserError for the kinds that it has no error of."""
+def quick(config: Config, root: str | None, store: str) -> Fingerprint:
+    """An estimate without training. root: None of synthetic data. Raises UserError for the kinds that it has no error of."""
     from diffseg import data
     from diffseg.patches import errors_without_training
 
@@ -75,7 +76,7 @@ def quick(config: Config, root: str, store: str) -> Fingerprint:
             "take mask-error or entropy-rate, or leave out --quick"
         )
     e3 = config.fingerprint_trials()[0]
-    dataset = data.load(e3.data, fetched(root), cache_of(store))
+    dataset = data.load(e3.data, root and fetched(root), cache_of(store))
     return fingerprint([errors_without_training(dataset, e3)], config.diffusion.fingerprint)
 
 
@@ -138,7 +139,7 @@ def study_file(config: Config, choices: list[Choice], source: str) -> str:
     chosen = {key for choice in choices for key in choice.settings}
     kept = {key: value for key, value in config.leaves().items() if key not in chosen and value is not None}
     base = Config().with_leaves({"network": config.network.name}).leaves()
-    differing = {key: value for key, value in kept.items() if value != base[key]}
+    differing = {key: value for key, value in kept.items() if value != base[key] or key == "data.layout"}
     sections: dict[str, dict] = {"all": {}, "network": {}, "data": {}}
     for key, value in differing.items():
         if key.startswith("diffusion.") or key in ("experiment", "seed", "data.name"):

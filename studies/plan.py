@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from diffseg.config import Config
 from diffseg.diffusion.combinations import warnings
+from studies.datasets import examine
 from studies.estimate import Cost, cost, costs, flops_per_second
 from studies.ledger import Ledger
 from studies.search import proposals
@@ -16,17 +17,22 @@ GPU_FLOPS = 2e13  # a cautious guess for a GPU that is not measured before it is
 
 
 def plan(study: Study, ledger: Ledger, resources: Resources) -> dict:
-    """Trials with their cost, the whole of it (missing, side by side here, seconds in all), and what is known to go wrong."""
+    """Trials with their cost, the whole of it (missing, side by side here, seconds in all), and what is known to go wrong.
+
+    Raises UserError if a data set of a missing trial cannot be used.
+    """
     share, concurrent = place(resources, [_this_machine()])
     speed = GPU_FLOPS * share.gpus if share.gpus else flops_per_second(max(1, int(share.cpus)))
     ended = ledger.attempts()
     known = study.known(ledger)
+    to_come = list(_to_come(study, ledger, {trial.name for trial in known}))
+    missing = [trial for trial in known if trial.name not in ended]
+    examine([*missing, *(study.starts if to_come else ())], study.roots, ledger.store)
     trials = [
         _row(trial.name, estimate, trial.name not in ended, speed)
         for trial, estimate in zip(known, costs(trial.config for trial in known), strict=True)
     ]
-    names = {trial.name for trial in known}
-    trials += [_row(name, cost(config), True, speed, count) for name, config, count in _to_come(study, ledger, names)]
+    trials += [_row(name, cost(config), True, speed, count) for name, config, count in to_come]
     left = sum(row["count"] for row in trials if row["missing"])
     seconds = sum(row["count"] * row["seconds"] for row in trials if row["missing"]) / min(concurrent, max(1, left))
     return {

@@ -17,6 +17,7 @@ from diffseg.errors import MachineryError, UserError
 from studies.agenda import Agenda
 from studies.compaction import MANY, merge, sweep
 from studies.connection import DRIVER, check_workers, cluster_address, connected, first_line, prepare
+from studies.datasets import examine
 from studies.display import Display
 from studies.estimate import cost
 from studies.folder import fixed, patiently
@@ -53,13 +54,16 @@ def run(
 ) -> bool:
     """Run what the ledger lacks; with retry, also what failed. False if it was stopped before the end.
 
-    Raises UserError if the store cannot be used, the study is being run already, its trials fit on no node, or a search
-    has no prospect of success, and MachineryError if Ray does not start or cannot run trials.
+    Raises UserError if the store or a data set cannot be used, the study is being run already, its trials fit on no
+    node, or a search has no prospect of success, and MachineryError if Ray does not start or cannot run trials.
     """
-    planned = Agenda(study, ledger, retry).planned()
+    agenda = Agenda(study, ledger, retry)
+    planned = agenda.planned()
     display = Display(
         study, ledger, planned, quiet
     )  # it finds sizes that a network cannot take, before anything is written
+    if not agenda.done():
+        examine(planned, study.roots, ledger.store, elsewhere=cluster_address(address) is not None)
     folder, lock = ledger.folder, Lock(ledger.folder)
     lock.acquire()
     try:

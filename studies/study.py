@@ -157,8 +157,10 @@ def is_source(source: str) -> bool:
 
 
 def data_settings(name: str) -> dict[str, Any]:
-    """The settings that the paper's study gives a data set of this name; a folder's if it has none."""
-    tables = tomllib.loads((SHIPPED / "paper.toml").read_text(encoding="utf-8"))["data"]
+    """The settings that the shipped studies give a data set of this name; a folder's if they have none."""
+    tables: dict[str, Any] = {}
+    for study in ("quickstart", "paper"):
+        tables |= tomllib.loads((SHIPPED / f"{study}.toml").read_text(encoding="utf-8"))["data"]
     return flat({"data": tables.get(name, {}).get("data", {"layout": "folder"})})
 
 

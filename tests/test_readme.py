@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from test_data import isic16, monuseg_tree
+from test_data import folder, isic16, monuseg_tree
 from test_report import configs, ledger_of
 
 from diffseg import patches
@@ -36,6 +36,7 @@ def test_commands_on_data_are_understood(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     isic16(tmp_path / "isic16")
     monuseg_tree(tmp_path / "monuseg")
+    folder(tmp_path / "my-folder")
     words = shlex.split(command.replace("/data/", f"{tmp_path}/"))[1:]
     if words[0] in ("run", "plan"):
         words = ["plan", *words[1:], "--store", str(tmp_path / "store"), "--json"]

@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,10 +13,11 @@ import torch
 
 from diffseg.config import Data
 from diffseg.data import arrays, brats, folder, isic16, lidc, monuseg
-from diffseg.data.cache import through
-from diffseg.data.drawing import assign, hashed, hold_out, limited, unit_of
+from diffseg.data.cache import is_current, through
+from diffseg.data.drawing import assign, hashed, hold_out, limited, number_held_out, unit_of
 from diffseg.data.files import check_name
-from diffseg.data.records import Found, Record, conflicts
+from diffseg.data.opening import Shape
+from diffseg.data.records import Found, Record, conflicts, in_parallel
 from diffseg.data.splits import Pixels, Scaling, Split
 from diffseg.data.survey import Decision, decide
 from diffseg.errors import DataError
@@ -53,11 +55,7 @@ def load(
     root = root.absolute()  # for the paths that are remembered
     build = partial(arrays.decoded, config, on_progress=on_progress)
     content, digest = through(cache, config, root, partial(_chosen, config, root), build)
-    if content.channels not in (1, config.channels):
-        raise DataError(
-            f"the images of {root} have {content.channels} channels, but data.channels is {config.channels}: "
-            f"set data.channels={content.channels}"
-        )
+    _check_channels(config, root, content.channels)
     _check_masks(content, root)
     return _dataset(config, content, digest)
 
@@ -75,32 +73,85 @@ def _check_masks(content: arrays.Content, root: Path) -> None:
         raise DataError(f"all {len(part.names)} {kind} masks of {root} are {advice}")
 
 
-def _chosen(config: Data, root: Path) -> dict[str, list[Record]]:
-    """The records of both splits; all masks are read to decide what their foreground is.
+def examine(config: Data, root: Path | None, cache: Path | None = None) -> Found:
+    """What lies at the root, after a look at names, splits, patients, headers, and the values of all masks.
 
-    Raises DataError for the first thing that is wrong with them.
+    The records have their foreground. Headers and masks are not looked at where the cache holds what was decoded from
+    these files. Writes nothing. Raises DataError for the first thing that is wrong, with the sentence of `load`.
     """
     found = find(config, root)
-    if found.problems:
-        more = (
-            f" (and {len(found.problems) - 1} more: `diffseg data check {config.name} {root}` lists them)"
-            if found.problems[1:]
-            else ""
-        )
-        raise DataError(found.problems[0] + more)
+    _refuse(config, root, found.problems)
+    _check_counts(config, root, found.records)
+    if cache and is_current(cache, config, root):
+        return found
+    firsts = list({record.image: record for record in found.records}.values())  # one slice of each volume
+    shapes = in_parallel(_header, firsts)
+    _refuse(config, root, [problem for problem in shapes if isinstance(problem, str)])
+    counts = [1 if config.channels == 1 and shape.channels == 3 else shape.channels for shape in shapes]
+    for record, count in zip(firsts, counts, strict=True):
+        if count not in (1, max(counts)):
+            raise DataError(
+                f"{record.image} has {count} channels, others have {max(counts)}: all images of a data set have as many"
+            )
+    _check_channels(config, root, max(counts))
     rule = _decided(config, found).rule
-    assigned = assign([replace(record, foreground=rule) for record in found.records], config.split_seed)
+    return replace(found, records=tuple(replace(record, foreground=rule) for record in found.records))
+
+
+def _header(record: Record) -> Shape | str:
+    try:
+        return record.check_headers()
+    except DataError as error:
+        return str(error)
+
+
+def _refuse(config: Data, root: Path, problems: Sequence[str]) -> None:
+    if problems:
+        more = f" (and {len(problems) - 1} more: `diffseg data check {config.name} {root}` lists them)"
+        raise DataError(problems[0] + more * (len(problems) > 1))
+
+
+def _check_channels(config: Data, root: Path, channels: int) -> None:
+    if channels not in (1, config.channels):
+        raise DataError(
+            f"the images of {root} have {channels} channels, but data.channels is {config.channels}: "
+            f"set data.channels={channels}"
+        )
+
+
+def _check_counts(config: Data, root: Path, found: Sequence[Record]) -> None:
+    """Raise DataError if a split would have no images, or the training one a single one, or none can be held out."""
+    records = assign(
+        found, config.split_seed, masks=False
+    )  # which are tested on is drawn anew with masks, how many not
+    counts = Counter(record.split for record in records)
+    patients = {record.group for record in records}
+    if not counts["test"] and len(patients) == 1 and None not in patients:
+        raise DataError(
+            f"all {len(records)} images of {root} are of one patient or volume, {patients.pop()}: a data set needs some to "
+            "train on and others to test on"
+        )
+    for split in ("train", "test"):
+        if not counts[split]:
+            raise DataError(f"{root} has no {split} images: a data set needs images to train on and others to test on")
+    if min(counts["train"], config.train_images or 2) == 1:
+        given = [record.name for record in found if record.split == "train"]
+        name = f", {given[0]}" if len(given) == 1 else ""
+        raise DataError(f"{root} has a single training image{name}: at least two are needed")
+    if config.held_out:
+        training = limited([record for record in records if record.split == "train"], config.train_images)
+        units = [unit_of(record.group, record.name) for record in training]
+        number_held_out(units, config.held_out, "data.held_out", config.name)
+
+
+def _chosen(config: Data, root: Path) -> dict[str, list[Record]]:
+    """The records of both splits. Raises DataError for the first thing that is wrong with them."""
+    records = assign(examine(config, root).records, config.split_seed)
     limits = {"train": config.train_images, "test": config.test_images}
-    records = {
-        split: limited([record for record in assigned if record.split == split], limit)
+    return {
+        split: limited([record for record in records if record.split == split], limit)
         for split, limit in limits.items()
     }
-    for split, chosen in records.items():
-        if not chosen:
-            raise DataError(f"{root} has no {split} images: a data set needs images to train on and others to test on")
-    if len(records["train"]) == 1:
-        raise DataError(f"{root} has a single training image, {records['train'][0].name}: at least two are needed")
-    return records
 
 
 def _decided(config: Data, found: Found) -> Decision:

@@ -61,6 +61,15 @@ def through(
         ) from None
 
 
+def is_current(cache: Path, config: Data, root: Path) -> bool:
+    """Whether there is an entry of this version whose files are as they were; what it holds is not read."""
+    try:
+        index = json.loads((cache / _key(config, root) / INDEX).read_text())
+        return index["version"] == VERSION and all(_state(path) == state for path, state in index["sources"].items())
+    except (OSError, ValueError, KeyError, TypeError, DataError):
+        return False
+
+
 def _built(entry: Path, root: Path, records: Records, build: Callable[..., Content]) -> tuple[Content, str]:
     temporary = entry.with_suffix(".tmp")
     shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed

@@ -113,26 +113,32 @@ def hold_out(split: Split, share: float, rank: Sequence[Any], setting: str, name
     rank: of each image, in which order they are held out; a group has the rank of its first image. setting, name: of
     the share and of the data set, for messages. Raises DataError if either part would be empty.
     """
-    count = len(split.names)
+    names = [unit_of(group, image) for group, image in zip(split.groups, split.names, strict=True)]
+    held = number_held_out(names, share, setting, name)
+    first: dict[str, Any] = {}
+    for unit, place in zip(names, rank, strict=True):
+        first[unit] = min(first.get(unit, place), place)
+    empty = [not bool(mask.any()) for mask in split.masks]
+    chosen = draw(_units(names, empty), held, first.__getitem__)
+    within = torch.tensor([unit in chosen for unit in names], device=split.device)
+    return split.subset((~within).nonzero()[:, 0]), split.subset(within.nonzero()[:, 0])
+
+
+def number_held_out(units: Sequence[str], share: float, setting: str, name: str) -> int:
+    """The number of images to hold out, where units are those of all images. Raises DataError if either part would be empty."""
+    count = len(units)
     held = round(share * count)
     if not 0 < held < count:
         raise DataError(
             f"{setting}={share:g} of the {count} training images of {name} holds out {held}: set it so that some are held "
             "out and some are left"
         )
-    names = [unit_of(group, name) for group, name in zip(split.groups, split.names, strict=True)]
-    first: dict[str, Any] = {}
-    for unit, place in zip(names, rank, strict=True):
-        first[unit] = min(first.get(unit, place), place)
-    if len(first) == 1:
+    if len(set(units)) == 1:
         raise DataError(
             f"{setting}={share:g} holds out whole patients or volumes, but all {count} training images of {name} are of "
-            f"{names[0]}: add others, or set it to 0"
+            f"{units[0]}: add others, or set it to 0"
         )
-    empty = [not bool(mask.any()) for mask in split.masks]
-    chosen = draw(_units(names, empty), held, first.__getitem__)
-    within = torch.tensor([unit in chosen for unit in names], device=split.device)
-    return split.subset((~within).nonzero()[:, 0]), split.subset(within.nonzero()[:, 0])
+    return held
 
 
 def limited(records: Sequence[Record], limit: int | None) -> list[Record]:

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from diffseg.config import Data
 from diffseg.data.files import files_in
-from diffseg.data.opening import remembered, unreadable
+from diffseg.data.opening import Shape, remembered, unreadable
 from diffseg.data.records import Found, Record, joined, no_folder, pairs
 from diffseg.errors import DataError
 
@@ -26,6 +26,9 @@ class Outlined(Record):
     """An image whose nuclei are outlined in an XML file."""
 
     stores_labels = False
+
+    def check_headers(self) -> Shape:
+        return self.shape()
 
     def read_mask(self, path: Path, size: tuple[int, int]) -> np.ndarray:
         return instances(path, size) > 0

@@ -73,6 +73,13 @@ class Record:
         head, deep = volumes.header(self.image), quantisation.bits(self.image, self.quantisation) > 8
         return Shape(*np.delete(head.grid, self.axis).tolist(), head.channels, deep)
 
+    def check_headers(self) -> Shape:
+        """The image's shape, without decoding. Raises DataError, also if a mask is seen to have another size."""
+        shape = self.shape()
+        for path in self.annotations if self.index is None else ():
+            pictures.check_size(path, pictures.shape(path).size, shape.size)
+        return shape
+
     def read(self, channels: int = 3, at_least: int | None = None) -> Sample:
         """Decode image and masks (see pictures.read_image). Raises DataError."""
         image, (masks, marked) = self.read_image(channels, at_least), self._read_annotations()
