@@ -107,7 +107,7 @@ def test_layouts_that_people_have_are_read_and_guesses_said(kind, tmp_path):
     assert found.problems == ()
     assert sorted(record.name for record in found.records) == sorted(names)
     assert all(len(record.annotations) == 1 for record in found.records)
-    assert {record.split for record in found.records} == {"train", "test"}
+    assert {record.split for record in found.records} in ({"train", "test"}, {None})
     base = {record.name: record.name.rsplit("/", 1)[-1].removesuffix("_image") for record in found.records}
     for record in found.records:
         assert base[record.name] in "/".join(record.annotations[0].parts[-2:])
@@ -123,8 +123,9 @@ def test_sub_folders_of_patients_are_groups(tmp_path):
         tree(tmp_path, *paths(f"images/p{patient}/{{}}.png", f"masks/p{patient}/{{}}_mask.png", "abc"))
     found = data.find(config("folder"), tmp_path)
     assert {record.group for record in found.records} == {f"p{k}" for k in range(10)}
-    splits = [{record.group for record in found.records if record.split == split} for split in ("train", "test")]
-    assert not splits[0] & splits[1]
+    loaded = data.load(config("folder"), tmp_path)
+    assert loaded.test.groups
+    assert not set(loaded.train.groups) & set(loaded.test.groups)
     assert "the 10 sub-folders, such as p0, are taken for patients" in " ".join(found.remarks)
     (tmp_path / "split.csv").write_text(
         "name,group\n" + "".join(f"p{p}/{k},g{p // 2}\n" for p in range(10) for k in "abc")
@@ -371,3 +372,23 @@ def test_pairing_gives_no_mask_to_two_images_and_finds_all(names, form):
     assert {name: list(own.values()) for name, own in found.masks.items()} == {
         name: masks[form.format(name)] for name in names
     }
+
+
+@pytest.mark.parametrize(
+    ("layout", "write", "words"),
+    [
+        (
+            "isic16",
+            folder,
+            "is in the layout folder, not isic16: `diffseg data check mine {root} data.layout=folder` reads it",
+        ),
+        ("lidc", isic16, "is in the layout isic16, not lidc"),
+        ("brats", monuseg_tree, "is in the layout monuseg, not brats"),
+        ("monuseg", lambda root: monuseg_tree(root / "MoNuSeg"), "but {root}/MoNuSeg is, in the layout monuseg"),
+    ],
+)
+def test_other_layouts_are_answered_alike(layout, write, words, tmp_path):
+    write(tmp_path)
+    with pytest.raises(DataError) as raised:
+        data.find(config(layout), tmp_path)
+    assert words.format(root=tmp_path) in str(raised.value)

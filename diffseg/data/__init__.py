@@ -1,5 +1,6 @@
 """Data sets: found on disk in their official layout, decoded once, held as tensors of 8 or 16 bits."""
 
+import json
 import logging
 import os
 from collections import Counter
@@ -17,6 +18,7 @@ from diffseg.data.cache import is_current, through
 from diffseg.data.drawing import assign, hashed, hold_out, limited, number_held_out, unit_of
 from diffseg.data.files import check_name
 from diffseg.data.opening import Shape
+from diffseg.data.recognise import elsewhere
 from diffseg.data.records import Found, Record, conflicts, in_parallel
 from diffseg.data.splits import Pixels, Scaling, Split
 from diffseg.data.survey import Decision, decide
@@ -56,6 +58,9 @@ def load(
     build = partial(arrays.decoded, config, on_progress=on_progress)
     content, digest = through(cache, config, root, partial(_chosen, config, root), build)
     _check_channels(config, root, content.channels)
+    rule = content.records["train"][0].foreground
+    if rule != config.foreground:
+        log.warning("data set %s: masks are read with data.foreground=%s", config.name, json.dumps(rule))
     _check_masks(content, root)
     return _dataset(config, content, digest)
 
@@ -169,6 +174,8 @@ def find(config: Data, root: Path | None) -> Found:
     _check_root(config, root)
     try:
         found = LAYOUTS[config.layout].find(root, config)
+    except DataError as error:
+        raise elsewhere(root, config.name, config.layout) or error from None
     except OSError as error:
         raise DataError(f"{error.filename or root} cannot be read ({error.strerror}): allow reading it") from None
     return replace(found, problems=found.problems + conflicts(found.records))

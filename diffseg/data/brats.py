@@ -12,6 +12,7 @@ import numpy as np
 
 from diffseg.config import Data
 from diffseg.data import volumes
+from diffseg.data.files import PASSED_OVER
 from diffseg.data.opening import Shape, remembered
 from diffseg.data.quantisation import mean_and_deviation
 from diffseg.data.records import Found, Record
@@ -62,7 +63,7 @@ class Slice(Record):
 
 def find(root: Path, config: Data) -> Found:
     """`PATIENT/PATIENT_{t1,t1ce,t2,flair,seg}.nii.gz` (or .nii), whose split is to be drawn by patients."""
-    folders = sorted(path for path in root.iterdir() if path.is_dir() and any(path.glob("*.nii*")))
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and _has_volumes(path))
     if not folders:
         raise DataError(
             f"{root} has no folder with NIfTI files: BRATS is expected as PATIENT/PATIENT_t1.nii.gz and so on"
@@ -126,6 +127,10 @@ def _tumour(path: Path) -> np.ndarray:
         unknown = ", ".join(f"{label:g}" for label in sorted(labels - set(LABELS)))
         raise DataError(f"{path} has the labels {unknown}: allowed are {', '.join(map(str, LABELS))}")
     return (seg > 0)[INSIDE]
+
+
+def _has_volumes(folder: Path) -> bool:
+    return not folder.name.startswith(PASSED_OVER) and any(folder.glob("*.nii*"))
 
 
 def _file(folder: Path, kind: str) -> Path:

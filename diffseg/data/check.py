@@ -33,7 +33,8 @@ def check(config: Data, root: Path, on_progress: Callable[[int, int], None] | No
         f"{config.name} has no {split} images that can be read" for split in SPLITS if not splits[split].images
     ]
     problems += _without_contrast(splits)
-    remarks = (*found.remarks, *decision.remarks, *suspicions(rows, root, records))
+    unsure = ("the shares of foreground are of all that is not 0, until it is known",) if decision.problems else ()
+    remarks = (*found.remarks, *unsure, *decision.remarks, *suspicions(rows, root, records))
     return Findings(config.name, root, splits, tuple(problems), remarks, sheet(rows))
 
 

@@ -79,7 +79,7 @@ def _splits(root: Path) -> list[tuple[str | None, Path]]:
         if "train" in dict(folders):
             if "test" not in dict(folders):
                 raise no_folder(folders[0][1].parent, "test", EXPECTED)
-            return folders
+            return sorted(folders, key=lambda one: one[0] == "test")
     return [(None, root)]
 
 

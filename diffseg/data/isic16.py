@@ -12,8 +12,8 @@ from diffseg.errors import DataError
 
 SPLITS = {"train": "Training", "test": "Test"}
 PART1, PART3B = "ISBI2016_ISIC_Part1_{}_{}", "ISBI2016_ISIC_Part3B_{}_{}"
-SUFFIX = "_Segmentation"
-NAME = re.compile(r"(ISIC_\w+?)(?:_Segmentation)?(?:\.\w+)?")
+SUFFIX = re.compile("_segmentation$", re.IGNORECASE)
+NAME = re.compile(r"(ISIC_\w+?)(?:_[Ss]egmentation)?(?:\.\w+)?")
 
 
 def find(root: Path, config: Data) -> Found:
@@ -31,7 +31,7 @@ def find(root: Path, config: Data) -> Found:
                 raise no_folder(
                     root, folder.name, "ISIC16 is expected as unpacked from the challenge's Part 1, or its Part 3B"
                 )
-        masks = {stem.removesuffix(SUFFIX): paths for stem, paths in files_in(folders[1]).items()}
+        masks = {SUFFIX.sub("", stem): paths for stem, paths in files_in(folders[1]).items()}
         parts.append(pairs(name, files_in(folders[0]), masks))
     return joined(parts)
 
@@ -50,7 +50,7 @@ def _listed(root: Path, name: str, split: str) -> Found:
     found = files_in(folder if folder.is_dir() else root)
     listed = {match[1] for row in rows for cell in row if (match := NAME.fullmatch(Path(cell.strip()).name))}
     images = {stem: found[stem] for stem in listed & found.keys()}
-    masks = {stem: found[stem + SUFFIX] for stem in listed if stem + SUFFIX in found}
+    masks = {bare: paths for stem, paths in found.items() if (bare := SUFFIX.sub("", stem)) != stem and bare in listed}
     absent = tuple(
         f"{table} lists {stem}, but {folder if folder.is_dir() else root} has no such image: add it, or remove the line"
         for stem in sorted(listed - images.keys() - masks.keys())

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from diffseg.config import Data
-from diffseg.data.files import files_in
+from diffseg.data.files import PASSED_OVER, composed, files_in
 from diffseg.data.records import Found, Record, joined, shared_names
 from diffseg.errors import DataError
 
@@ -37,8 +37,8 @@ def find(root: Path, config: Data) -> Found:
 
 def _slices(root: Path) -> Found:
     records, problems = [], []
-    for folder in sorted(root.glob("*/nodule-*")):
-        patient = folder.parent.name
+    for folder in sorted(path for path in root.glob("*/nodule-*") if not path.parent.name.startswith(PASSED_OVER)):
+        patient = composed(folder.parent.name)
         masks = [files_in(folder / f"mask-{k}") if (folder / f"mask-{k}").is_dir() else {} for k in range(RATERS)]
         images = files_in(folder / "images") if (folder / "images").is_dir() else {}
         for name in sorted({*images, *(name for found in masks for name in found)}):
@@ -59,8 +59,10 @@ def _slices(root: Path) -> Found:
 
 def _crops(root: Path, split: str | None) -> Found:
     records, problems = [], []
-    for folder in sorted(path for path in (root / "images").iterdir() if path.is_dir()):
-        truth: dict[str, list[Path]] = {}
+    for folder in sorted(
+        path for path in (root / "images").iterdir() if path.is_dir() and not path.name.startswith(PASSED_OVER)
+    ):
+        patient, truth = composed(folder.name), {}
         if (root / "gt" / folder.name).is_dir():
             for stem, paths in files_in(root / "gt" / folder.name).items():
                 if match := CROP.fullmatch(stem):
@@ -72,5 +74,5 @@ def _crops(root: Path, split: str | None) -> Found:
                     f"{paths[0]} has {len(found)} masks in gt/{folder.name}: every slice has {RATERS} raters"
                 )
                 continue
-            records.append(Record(f"{folder.name}/{name}", split, paths[0], found, folder.name))
+            records.append(Record(f"{patient}/{name}", split, paths[0], found, patient))
     return Found(tuple(records), tuple(problems))
