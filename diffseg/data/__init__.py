@@ -1,6 +1,5 @@
 """Data sets: found on disk in their official layout, decoded once, held as tensors of 8 or 16 bits."""
 
-import json
 import logging
 import os
 from collections import Counter
@@ -58,9 +57,6 @@ def load(
     build = partial(arrays.decoded, config, on_progress=on_progress)
     content, digest = through(cache, config, root, partial(_chosen, config, root), build)
     _check_channels(config, root, content.channels)
-    rule = content.records["train"][0].foreground
-    if rule != config.foreground:
-        log.warning("data set %s: masks are read with data.foreground=%s", config.name, json.dumps(rule))
     _check_masks(content, root)
     return _dataset(config, content, digest)
 
