@@ -1,6 +1,7 @@
 """Which pixels of a mask are foreground: the meaning of `data.foreground`."""
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,9 +50,14 @@ def foreground(path: Path, labels: Labels, rule: Rule) -> np.ndarray:
         values = values_of(labels)
         raise DataError(
             f"{path} has the values {shown(values)}: a mask holds 0 for background and 255 (or 1) for foreground; "
-            f"of others, name the foreground, such as data.foreground={json.dumps(values[-1:])}"
+            f"of others, name the foreground, such as {setting(tuple(values[-1:]))}"
         )
     return labels.pixels > 0
+
+
+def setting(rule: Rule) -> str:
+    """The rule as an argument that can be pasted into a shell."""
+    return shlex.quote(f"data.foreground={json.dumps(rule)}")
 
 
 def is_plain(values: np.ndarray) -> bool:

@@ -7,6 +7,8 @@ import numpy as np
 
 from diffseg.data.masks import HALF, Labels, Rule, foreground, is_plain
 
+AT_ONCE = 2**20  # pixels that are counted
+
 
 @dataclass(frozen=True)
 class Mask:
@@ -26,7 +28,9 @@ class Mask:
             return cls(path, Labels(values[None]), counts)
         pixels = labels.pixels
         if pixels.dtype == np.uint8:
-            counts = np.bincount(pixels.ravel(), minlength=256)
+            rows = max(1, AT_ONCE // pixels.shape[1])
+            parts = (pixels[start : start + rows].ravel() for start in range(0, len(pixels), rows))
+            counts = sum(np.bincount(part, minlength=256) for part in parts)  # which takes 8 bytes a pixel
             values = np.flatnonzero(counts)
             counts = counts[values]
         else:

@@ -1,0 +1,249 @@
+"""The values of all masks of a data set, and the rule of the foreground that they speak for or contradict.
+
+One file does not tell: a label map of one object holds 0 and 1, as a plain mask does. Thresholds were measured on masks of
+ISIC16, tumour clusters and LIDC-IDRI that were made label maps, JPEGs (quality 10 to 95), or were resized or blurred.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from diffseg.data.masks import HALF, Rule, colour_name, setting, shown, values_of
+from diffseg.data.values import Mask
+
+FLAT = 0.5  # share of pixels between 0 and 255 that equal their neighbours: label maps 0.84 and more, others up to 0.2
+DOMINANT = 0.5  # share of one value among those in the middle: thin classes, which are not flat
+THIN = 3.5  # pixels in the middle for each of the contour: JPEG 1.3, enlarged fourfold 3.0; blurred by 2 px 3.9
+MIDDLE = (32, 224)  # values that are near neither end
+COLOURS = 32  # at most, of a colour mask without JPEG's or resizing's in-between colours
+SHADES = 5  # at most, of a hue and black, that are classes and not left by JPEG or resizing
+HUE = 0.1  # deviation of colours of one hue from their mean, each divided by its brightest channel
+AT_HALF = setting(f">={HALF}")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Which rule the foreground of a data set follows, or why it cannot be known."""
+
+    rule: Rule
+    problems: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Tally:
+    """The masks of a data set, and how many pixels have which value."""
+
+    masks: tuple[Mask, ...]
+
+    @cached_property
+    def pixels(self) -> Counter[int | str]:
+        """How many pixels have a value: a number, or "#rrggbb" where any mask has colours."""
+        found = Counter()
+        for mask in self.masks:
+            for value, count in zip(self._names(mask), mask.counts.tolist(), strict=True):
+                found[value] += count
+        return found
+
+    @cached_property
+    def files(self) -> Counter[int | str]:
+        """How many masks have a value."""
+        return Counter(value for mask in self.masks for value in self._names(mask))
+
+    @property
+    def folder(self) -> Path:
+        return self.masks[0].path.parent
+
+    @cached_property
+    def coloured(self) -> bool:
+        return any(mask.values.coloured for mask in self.masks)
+
+    @property
+    def total(self) -> int:
+        return sum(self.pixels.values())
+
+    def _names(self, mask: Mask) -> list[int | str]:
+        return (
+            [colour_name(rgb) for rgb in mask.values.colours()[0]] if self.coloured else mask.values.pixels[0].tolist()
+        )
+
+    def infer(self) -> Decision:
+        """The rule that the masks' values speak for, where none is given."""
+        odd = [mask for mask in self.masks if not mask.plain]
+        if inverted := self._inverted():
+            return Decision((), (inverted,))
+        if not odd:
+            return Decision(())
+        if self.coloured:
+            return Decision((), (self._which_colour(next(mask for mask in odd if mask.values.coloured)),))
+        kind = self.kind
+        if kind == "ends":
+            return Decision(
+                f">={HALF}",
+                remarks=(
+                    f"{self._share(lambda value: 0 < value < 255):.1%} of the pixels of the masks, such as {odd[0].path}, lie "
+                    f"between 0 and 255, as JPEG or resizing leaves them: masks are cut at {HALF} "
+                    f"({AT_HALF})",
+                ),
+            )
+        if kind == "soft":
+            return Decision((), (self._where_to_cut(odd[0]),))
+        return Decision((), (self._which(odd[0]),))
+
+    @cached_property
+    def kind(self) -> str:
+        """ "plain", "levels" (labels, one a region), "ends" (near 0 and 255) or "soft" (a continuum). Not of colours."""
+        if all(mask.plain for mask in self.masks):
+            return "plain"
+        between, flat, contour = (sum(getattr(m, name) for m in self.masks) for name in ("between", "flat", "contour"))
+        low, high = MIDDLE
+        middle = {value: count for value, count in self.pixels.items() if low <= value < high}
+        inside = sum(middle.values())
+        if max(self.pixels) > 255:
+            return "soft" if flat < FLAT * between and len(self.pixels) > COLOURS else "levels"
+        if max(self.pixels) < HALF or flat >= FLAT * between or max(middle.values(), default=0) > DOMINANT * inside > 8:
+            return "levels"
+        return "ends" if inside <= THIN * contour else "soft"
+
+    def check(self, rule: Rule) -> Decision:
+        """The given rule, or why it does not fit what the masks hold."""
+        fault = (
+            self._takes_unalike(rule)
+            or (self._takes_nothing(rule) if isinstance(rule, str) else self._absent(rule))
+            or self._loses(rule)
+            or (self._inverted() if rule == "nonzero" else None)
+            or (self._palettes_disagree(rule) if isinstance(rule, tuple) else None)
+        )
+        return Decision(rule, (fault,) if fault else ())
+
+    def _takes_unalike(self, rule: Rule) -> str | None:
+        if self.coloured or self.kind != "plain" or not {1, 255} <= self.pixels.keys() or rule == "nonzero":
+            return None
+        return (
+            f"{self.folder} has {self.files[1]} masks of 0 and 1 and {self.files[255]} of 0 and 255, which {setting(rule)} takes "
+            "unalike: leave data.foreground out, and each is read as it is meant"
+        )
+
+    def _takes_nothing(self, rule: str) -> str | None:
+        if any(mask.pixels(rule) for mask in self.masks):
+            return None
+        return f"{self.folder} has no mask with foreground by {setting(rule)}: the masks hold {self.shares}"
+
+    def _absent(self, rule: tuple) -> str | None:
+        absent = [value for value in rule if not any(mask.pixels((value,)) for mask in self.masks)]
+        if not absent:
+            return None
+        return (
+            f"{self.folder} has no mask with {json.dumps(absent)[1:-1]} of {setting(rule)}: the masks hold {self.shares}; name "
+            "one of these"
+        )
+
+    def _loses(self, rule: Rule) -> str | None:
+        """That a rule cuts masks without gaps elsewhere than they are meant."""
+        if isinstance(rule, str) and rule != "nonzero":
+            return None
+        if self.coloured:
+            return (
+                f"{self.folder} has masks of one hue on black without a gap: set {AT_HALF}, not {setting(rule)}"
+                if self._is_blurred_hue() and rule != "nonzero"
+                else None
+            )
+        if rule == "nonzero" and self.kind == "ends":
+            share = self._share(lambda value: 0 < value < HALF)
+            return (
+                f"{self.folder} has masks of which {setting(rule)} takes {share:.1%} that is nearer to 0 than to 255, as JPEG or "
+                f"resizing leaves it: set {AT_HALF}"
+            )
+        if rule == "nonzero" or self.kind not in ("ends", "soft"):
+            return None
+        above = self._share(lambda value: value >= HALF)
+        lost = above - self._share(lambda value: value >= HALF and value in rule)
+        if lost <= 0:
+            return None
+        return (
+            f"{self.folder} has masks of which {setting(rule)} would lose {lost / above:.1%} of the pixels that are nearer to 255 "
+            f"than to 0: set {AT_HALF}"
+        )
+
+    def _inverted(self) -> str | None:
+        mask = next((mask for mask in self.masks if mask.inverted), None)
+        if mask is None:
+            return None
+        palette, other = mask.values.palette, int(mask.values.pixels.max()) or 1
+        first, second = (colour_name(palette[entry]) for entry in (0, other))
+        return (
+            f"{mask.path} has a palette whose entry 0 ({first}) is brighter than entry {other} ({second}), against its numbers: "
+            f"say which is foreground, by {setting((first,))} or {setting((second,))}"
+        )
+
+    def _palettes_disagree(self, rule: tuple) -> str | None:
+        """That an entry's number, which the rule names, has another colour in another palette."""
+        seen: dict[int, tuple[str, Path]] = {}
+        for mask in self.masks:
+            if mask.values.palette is None:
+                continue
+            for number, colour in zip(mask.values.pixels[0].tolist(), mask.values.colours()[0], strict=True):
+                name, path = seen.setdefault(number, (colour_name(colour), mask.path))
+                if number in rule and name != colour_name(colour):
+                    return (
+                        f"{mask.path} has the colour {colour_name(colour)} as entry {number} of its palette, but {path} has "
+                        f"{name}: name the foreground by its colour, such as {setting((name,))}"
+                    )
+        return None
+
+    @property
+    def shares(self) -> str:
+        """The values with their shares of the pixels and of the masks, the largest first."""
+        total, known = self.total, self.pixels.most_common()
+        texts = [
+            f"{value} ({count / total:.2%} of the pixels, in {self.files[value]} of {len(self.masks)} masks)"
+            for value, count in known[:6]
+        ]
+        return ", ".join(texts) + (f" and {len(known) - 6} more values" if known[6:] else "")
+
+    def _share(self, among: Callable[[int], bool]) -> float:
+        return sum(count for value, count in self.pixels.items() if among(value)) / self.total
+
+    def _which(self, odd: Mask) -> str:
+        others = [value for value, _ in self.pixels.most_common() if value > 0] or [0]
+        mend = ", or mend the file" if 2 * sum(not mask.plain for mask in self.masks) < len(self.masks) else ""
+        every = f"{setting('nonzero')} for all but 0, or " if others[1:] else ""
+        return (
+            f"{odd.path} has the values {shown(values_of(odd.values))}: the masks hold {self.shares}; if they are classes or "
+            f"objects, name the foreground, such as {every}{setting((others[0],))}{mend}"
+        )
+
+    def _where_to_cut(self, odd: Mask) -> str:
+        top = max(255, max(self.pixels))
+        return (
+            f"{odd.path} has values without a gap, and {self._share(lambda value: 0 < value < top):.1%} of the pixels of all "
+            f"masks lie between 0 and {top}: say where they are cut, such as {setting(f'>={(top + 1) // 2}')}"
+        )
+
+    def _which_colour(self, odd: Mask) -> str:
+        start = f"{odd.path} has the values {shown(values_of(odd.values))}: the masks hold {self.shares}; "
+        if self._is_blurred_hue():
+            return f"{start}they are of one hue on black, cut them by {AT_HALF} of the brightest channel"
+        if len(self.pixels) > COLOURS:
+            return f"{start}JPEG or resizing has mixed the colours: save the masks anew as PNG, with one colour for each class"
+        others = [colour for colour, _ in self.pixels.most_common() if colour != "#000000"] or ["#000000"]
+        every = f", or {setting('nonzero')} for all but black" if others[1:] else ""
+        return f"{start}name the foreground, such as {setting((others[0],))}{every}"
+
+    def _is_blurred_hue(self) -> bool:
+        """Whether the colours are many, of one hue, on black."""
+        if not self.coloured or len(self.pixels) <= SHADES:
+            return False
+        colours = np.array([[int(name[k : k + 2], 16) for k in (1, 3, 5)] for name in self.pixels], float)
+        counts = np.array(list(self.pixels.values()), float)
+        bright = colours.max(1) >= HALF
+        if not bright.any() or self._share(lambda name: name == "#000000") == 0:
+            return False
+        hues, weights = colours[bright] / colours[bright].max(1, keepdims=True), counts[bright] / counts[bright].sum()
+        mean = weights @ hues
+        return bool((weights @ (hues - mean) ** 2 < HUE**2).all())
