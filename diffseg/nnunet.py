@@ -100,7 +100,7 @@ def predictions(
     state.predictor.list_of_parameters = [state.network.state_dict()]  # it would average over folds
     for index, image in enumerate(split.images):
         on_batch()
-        pixels = image[:, None].float().cpu().numpy()
+        pixels = _numbers(split, index, image)[:, None].astype(np.float32)
         with _output_to_log():
             _, found = state.predictor.predict_single_npy_array(pixels, {"spacing": SPACING}, None, None, True)
         maps = torch.from_numpy(np.ascontiguousarray(found[1])).to(split.device)
@@ -154,24 +154,36 @@ def _prepare(split: Split, work: Path) -> None:
 def _write_raw(split: Split, root: Path) -> None:
     for kind in ("imagesTr", "labelsTr"):
         (root / kind).mkdir(parents=True)
-    cases = {}
+    cases, ending = {}, ".png" if split.cases is None else ".tif"
     for index, (image, masks) in enumerate(zip(split.images, split.masks, strict=True)):
         case = f"case{index:06d}"
-        names = [f"imagesTr/{case}_{channel:04d}.png" for channel in range(len(image))]
-        cases[case] = {"images": names, "label": f"labelsTr/{case}.png"}
-        for name, pixels in zip(names, image.cpu().numpy(), strict=True):
+        names = [f"imagesTr/{case}_{channel:04d}{ending}" for channel in range(len(image))]
+        cases[case] = {"images": names, "label": f"labelsTr/{case}{ending}"}
+        for name, pixels in zip(names, _numbers(split, index, image), strict=True):
             Image.fromarray(pixels).save(root / name)
         majority = masks.float().mean(0) > 0.5
         Image.fromarray(majority.byte().cpu().numpy()).save(root / cases[case]["label"])
     description = {
-        "channel_names": {str(channel): f"channel {channel}" for channel in range(split.images.channels)},
+        # nnunetv2 normalises each image by its own mean and deviation, unless a channel is called noNorm
+        "channel_names": {
+            str(channel): f"channel {channel}" if split.cases is None else "noNorm"
+            for channel in range(split.images.channels)
+        },
         "labels": {"background": 0, "foreground": 1},
         "numTraining": len(split.names),
-        "file_ending": ".png",
+        "file_ending": ending,
         "overwrite_image_reader_writer": "NaturalImage2DIO",
         "dataset": cases,  # or nnunetv2 lists the files in forked processes, which can hang where there are threads
     }
     (root / "dataset.json").write_text(json.dumps(description))
+
+
+def _numbers(split: Split, index: int, image: torch.Tensor) -> np.ndarray:
+    """[C, H, W] of the index-th image: its pixels, or with data.normalise=case float32 that its whole case normalises."""
+    if split.cases is None:
+        return image.cpu().numpy()
+    which = torch.tensor([index], device=split.device)
+    return split.inputs(image[None].to(split.device), which)[0, : split.images.channels].cpu().numpy()
 
 
 def _trainer(config: Config, device: torch.device):

@@ -3,11 +3,14 @@
 import nibabel
 import numpy as np
 import pytest
+import torch
+from volume_files import ORIENTATIONS, save, turned
 
 from diffseg import data
 from diffseg.config import Data
 from diffseg.data import brats
 from diffseg.data.drawing import hashed
+from diffseg.data.opening import forget
 from diffseg.errors import DataError
 
 DEPTH = 80 + 3 + 26
@@ -85,3 +88,32 @@ def test_another_shape_and_a_truncated_file_are_named(tmp_path):
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(DataError, match=r"_t2.nii.gz"):
         data.load(config(), tmp_path)
+
+
+def test_a_patients_slices_are_normalised_by_all_of_its_volumes(tree):
+    found = data.load(config(size=224, normalise="case", train_images=5), tree).train
+    for k, name in enumerate(found.names):
+        pixels = brats._channels(tree / name.split("/")[0]).astype(np.float64)
+        mean, sd = pixels.mean((0, 1, 2)), pixels.std((0, 1, 2))
+        index = int(name.split("/")[1])
+        expected = ((pixels[:, :, index] - mean) / sd).transpose(2, 0, 1)
+        found_inputs = found.inputs(found.images[k][None], torch.tensor([k]))[0]
+        assert np.abs(found_inputs.numpy() - expected).max() < 1e-3
+
+
+@pytest.mark.parametrize("kind", ["t2", "seg"])
+def test_a_volume_in_another_orientation_is_brought_to_the_first_ones(kind, tmp_path):
+    volume(tmp_path, NAMES[0])
+    path = tmp_path / NAMES[0] / f"{NAMES[0]}_{kind}.nii.gz"
+    read = (lambda: brats._channels(path.parent)) if kind == "t2" else (lambda: brats._tumour(path))
+    expected = read()
+    forget()
+    image = nibabel.load(path)
+    save(path, *turned(np.asarray(image.dataobj), image.affine, ORIENTATIONS[7]))
+    assert np.array_equal(read(), expected)
+    forget()
+    shifted = image.affine.copy()
+    shifted[0, 3] += 1
+    save(path, np.asarray(image.dataobj), shifted)
+    with pytest.raises(DataError, match=rf"_{kind}.nii.gz has the origin .*_t1.nii.gz has the origin"):
+        read()

@@ -1,5 +1,6 @@
 """nnU-Net's own parts, driven from a Config: learning, exact resume on a CPU, and what is planned without data."""
 
+import dataclasses
 import itertools
 import json
 import shutil
@@ -9,7 +10,7 @@ import torch
 from finished import content
 from PIL import Image
 
-from diffseg import checkpoints, predict, trial
+from diffseg import checkpoints, nnunet, predict, trial
 from diffseg.config import Config
 from diffseg.data.splits import Scaling
 from diffseg.errors import Stopped, UserError
@@ -92,3 +93,32 @@ def test_the_plan_without_data_is_nnunets():
     network, batch = planned(64, 40)
     assert sum(p.numel() for p in network.parameters()) == pytest.approx(7.77e6, rel=0.01)
     assert batch == 2
+
+
+@pytest.mark.parametrize("cases", [False, True])
+def test_its_images_are_normalised_by_their_case(cases, tmp_path):
+    """As nnunetv2 reads them: by pixels, which it normalises itself, or by numbers that the whole volume has normalised."""
+    from conftest import split_of
+    from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
+
+    images = [torch.randint(0, 255, (1, 16, 16), dtype=torch.uint8) for _ in range(2)]
+    split = split_of(images, [torch.ones(1, 16, 16, dtype=torch.uint8)] * 2)
+    if cases:
+        split = dataclasses.replace(split, cases=torch.tensor([[[0.5], [0.2]], [[-0.5], [2.0]]]))
+    nnunet._write_raw(split, tmp_path)
+    description = json.loads((tmp_path / "dataset.json").read_text())
+    assert description["channel_names"] == {"0": "noNorm" if cases else "channel 0"}
+    for k, case in enumerate(description["dataset"].values()):
+        found, _ = NaturalImage2DIO().read_images([tmp_path / name for name in case["images"]])
+        expected = split.inputs(images[k][None], torch.tensor([k]))[0, :1] if cases else images[k].float()
+        assert torch.allclose(torch.from_numpy(found[:, 0]), expected, atol=1e-6)
+        assert NaturalImage2DIO().read_seg(tmp_path / case["label"])[0].min() == 1
+
+
+@pytest.mark.slow
+def test_a_trial_is_normalised_by_case(tmp_path):
+    config = Config().with_leaves(LEAVES | {"network.epochs": 1, "network.iterations": 2, "data.normalise": "case"})
+    outcome = trial.run(config, None, tmp_path, device="cpu")
+    assert 0 <= outcome.trial["iou"] <= 1
+    plans = json.loads((tmp_path / "nnunet/preprocessed/Dataset001_diffseg/nnUNetPlans.json").read_text())
+    assert plans["configurations"]["2d"]["normalization_schemes"] == ["NoNormalization"] * 3

@@ -71,7 +71,7 @@ def digest(path: Path) -> str:
         state = path.stat()
     except OSError as error:
         raise unreadable(path, error) from None
-    return _digest(path, state.st_ino, state.st_size, state.st_mtime_ns)
+    return _digest(path, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
 
 
 @lru_cache(maxsize=64)  # the slices of a volume ask one after the other

@@ -23,6 +23,7 @@ FORMATS = ("PNG", "JPEG", "TIFF", "BMP")  # that are ever handed to a decoder
 TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how they begin
 GRAY = ("1", "L", "LA")  # Pillow's modes of one channel
 MODES = (*GRAY, "P", "PA", "RGB", "RGBA", "YCbCr")  # that are read
+LEVELS = 16  # pages of a TIFF that may be the first one made smaller
 LUMA = np.array((0.299, 0.587, 0.114), np.float32)  # ITU-R 601, as Pillow turns colours to gray
 ORIENTATION = 0x0112  # tag of EXIF and TIFF
 TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # by its value: what shows the stored pixels upright
@@ -233,12 +234,12 @@ def _tiff(path: Path, file: BinaryIO) -> _Picture:
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it writes about odd tags, to standard error
     with decoding(path):
         pages = tifffile.TiffFile(file, name=path.name).pages
-        whole = sum(not page.is_reduced for page in pages)  # without thumbnails
-        page = pages[0]
+        page, count = pages[0], len(pages)  # iterating over pages that name each other would not end
+        thumbnails = all(pages[index].is_reduced for index in range(1, min(count, LEVELS)))
         bits, kind = page.bitspersample, page.sampleformat
         orientation = int(page.tags.valueof(ORIENTATION, 1))
-    if whole != 1 or page.is_reduced or page.imagedepth > 1:
-        raise _several(path, max(whole, page.imagedepth), "pages")
+    if not thumbnails or count > LEVELS or page.imagedepth > 1:
+        raise _several(path, max(count, page.imagedepth), "pages")
     colours = {0: 1, 1: 1, 2: 3, 3: 3, 6: 3}.get(int(page.photometric), 0)  # gray, inverted or not, RGB, palette, YCbCr
     samples = page.samplesperpixel
     if not colours or (page.photometric == 3 and bits > 8):

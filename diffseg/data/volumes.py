@@ -76,11 +76,11 @@ def header(path: Path) -> Header:
         try:
             shape, dtype = tuple(map(int, found.get_data_shape())), found.get_data_dtype()
             slope = found.get_slope_inter()
-        except HeaderDataError as error:
-            raise _not_nifti(path, str(error)) from None
+        except (HeaderDataError, KeyError) as error:
+            raise _not_nifti(path, f"its header says {error}") from None
     grid, channels = _grid(path, shape)
     if dtype.fields:
-        grid, channels = (grid, len(dtype.fields)) if channels == 1 else (None, 0)
+        grid, channels = (grid, 3) if channels == 1 else (None, 0)  # RGB, or RGBA without its alpha
     if grid is None or dtype.kind not in "iufV":
         raise DataError(f"{path} has numbers of the kind {found['datatype']}: save it with whole or real numbers")
     _check_length(path, shape, dtype, int(found["vox_offset"]), file_size * (INFLATION if packed else 1))

@@ -1,0 +1,43 @@
+"""NIfTI volumes in every form that people have."""
+
+import gzip
+import itertools
+from pathlib import Path
+
+import nibabel
+import numpy as np
+from nibabel.orientations import apply_orientation, inv_ornt_aff
+
+RNG = np.random.default_rng(0)
+AFFINE = np.array([[-0.7, 0, 0, 11], [0, 0.7, 0, -5], [0, 0, 2.5, 3], [0, 0, 0, 1]])
+ORIENTATIONS = [  # all 48, as nibabel has them: the axis and direction that each axis becomes
+    np.stack([axes, signs], 1)
+    for axes in itertools.permutations(range(3))
+    for signs in itertools.product((1, -1), repeat=3)
+]
+
+
+def save(path: Path, numbers: np.ndarray, affine=AFFINE, **header) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = nibabel.Nifti1Image(numbers, affine)
+    for key, value in header.items():
+        image.header[key] = value
+    nibabel.save(image, path)
+    return path
+
+
+def turned(numbers: np.ndarray, affine: np.ndarray, orientation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same volume in another orientation."""
+    return apply_orientation(numbers, orientation), affine @ inv_ornt_aff(orientation, numbers.shape[:3])
+
+
+def edited(path: Path, **header) -> Path:
+    """A volume with fields of its header set to what nibabel would not write."""
+    packed = path.name.endswith(".gz")
+    content = bytearray(gzip.decompress(path.read_bytes()) if packed else path.read_bytes())
+    found = nibabel.Nifti1Header(bytes(content[:348]), check=False)
+    for key, value in header.items():
+        found[key] = value
+    content[:348] = found.binaryblock
+    path.write_bytes(gzip.compress(content) if packed else content)
+    return path
