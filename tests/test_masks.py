@@ -1,6 +1,7 @@
 """Foreground: what masks of every kind are taken for, refused or asked about, decided over the whole data set."""
 
 import io
+import json
 import re
 import shlex
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -22,6 +24,7 @@ from diffseg.data.masks import Labels, foreground
 from diffseg.data.tally import Tally
 from diffseg.data.values import Mask
 from diffseg.errors import ConfigError, DataError
+from studies.cli import main
 
 SIDE = 64
 Y, X = np.mgrid[:SIDE, :SIDE]
@@ -200,7 +203,8 @@ def test_other_masks_are_asked_about_and_the_line_can_be_pasted(kind, look, tmp_
         ("0 and 255", [255, 7], "has no mask with 7 of"),
         ("0 and 255", ["#ff0000"], 'has no mask with "#ff0000" of'),
         ("0 and 1", ">=128", "has no mask with foreground by 'data.foreground=\">=128\"': the masks hold 0"),
-        ("either", [255], "masks of 0 and 1 and 2 of 0 and 255"),
+        ("either", [255], r"holds 0 and 1 \(masks that do: 3\), but .* goes up to 255, and .* takes them unalike: leave"),
+        ("either", [1], "takes them unalike: leave"),
         ("either", ">=128", "leave data.foreground out"),
         ("JPEG", [255], r'would lose \d+\.\d% of the pixels .*set .data.foreground=">=128"'),
         ("JPEG", "nonzero", r'takes \d+\.\d% that is nearer to 0 .*set .data.foreground=">=128"'),
@@ -215,6 +219,18 @@ def test_a_foreground_that_does_not_fit_is_refused(kind, foreground, words, tmp_
         data.load(settings(data__foreground=foreground), tmp_path)
     problems = check(settings(data__foreground=foreground), tmp_path).problems
     assert problems
+
+
+def test_masks_of_0_and_1_beside_jpegs_are_refused(tmp_path):
+    write(tmp_path, lambda k: jpeg(plain(k)) if k else gray(blobs(k).astype(np.uint8)))
+    for rule in ((), ">=128"):
+        with pytest.raises(DataError, match=r"0\.png holds 0 and 1 .*takes them unalike: save them alike"):
+            masks(tmp_path, data__foreground=rule)
+
+
+def test_values_of_either_kind_may_be_given_together(tmp_path):
+    write(tmp_path, TAKEN["either"])
+    assert all(error(mask, k) == 0 for k, mask in enumerate(masks(tmp_path, data__foreground=[1, 255])))
 
 
 @pytest.mark.parametrize("foreground", [[255], "nonzero", [1, 254, 255]])
@@ -264,6 +280,24 @@ def test_labels_of_volumes_are_asked_about_alike(tmp_path):
     assert masks(tmp_path, data__channels=1, data__foreground=[2])[0].sum() == (label(blobs(0))[0] == 2).sum()
     with pytest.raises(DataError, match="has no mask with 3"):
         data.load(settings(data__channels=1, data__foreground=[3]), tmp_path)
+
+
+def test_a_check_on_the_command_line_gives_the_line_that_mends_it(tmp_path):
+    write(tmp_path / "root", ASKED["classes"][0])
+    arguments = ["data", "check", "mine", str(tmp_path / "root"), "--sheet", str(tmp_path / "sheet.png"), "--json"]
+    asked = CliRunner().invoke(main, arguments)
+    assert asked.exit_code == 1, asked.output
+    (problem,) = json.loads(asked.stdout)["problems"]
+    (first, *_) = re.findall(r"'data\.foreground=[^']*'", problem)
+    mended = CliRunner().invoke(main, [*arguments, *shlex.split(first)])
+    assert mended.exit_code == 0, mended.output
+    assert json.loads(mended.stdout)["problems"] == []
+    write(tmp_path / "jpeg", TAKEN["JPEG"])
+    cut = CliRunner().invoke(
+        main, ["data", "check", "mine", str(tmp_path / "jpeg"), "--sheet", str(tmp_path / "sheet.png")]
+    )
+    assert cut.exit_code == 0
+    assert "masks are cut at 128" in cut.output
 
 
 def test_the_cache_keeps_how_masks_were_cut(tmp_path):

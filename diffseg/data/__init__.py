@@ -192,7 +192,8 @@ def _check_root(config: Data, root: Path | None) -> None:
     check_name(root)
     for place, folders, files in os.walk(root):
         for name in (*folders, *files):
-            check_name(Path(place, name))
+            if not name.isascii():
+                check_name(Path(place, name))
 
 
 def _held_out(config: Data, train: Split, test: Split) -> dict[str, Split]:

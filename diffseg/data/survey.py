@@ -32,7 +32,12 @@ def decide(
     looked = [one for one in in_parallel(_look, stored, on_progress) if one]
     tally = Tally(tuple(mask for one in looked for mask in one.masks))
     if not tally.masks:
-        return Decision(rule)
+        unused = (
+            ("data.foreground is not used: these masks are no files of pixels",)
+            if rule and records and not stored
+            else ()
+        )
+        return Decision(rule, remarks=unused)
     found = tally.check(rule) if rule else tally.infer()
     several = [one for one in looked if one.marked > 1]
     if objects is None and several and not any(one.overlap for one in several):

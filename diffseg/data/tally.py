@@ -83,6 +83,8 @@ class Tally:
             return Decision((), (self._which_colour(next(mask for mask in odd if mask.values.coloured)),))
         kind = self.kind
         if kind == "ends":
+            if fault := self._takes_unalike(f">={HALF}"):
+                return Decision((), (fault,))
             return Decision(
                 f">={HALF}",
                 remarks=(
@@ -122,11 +124,20 @@ class Tally:
         return Decision(rule, (fault,) if fault else ())
 
     def _takes_unalike(self, rule: Rule) -> str | None:
-        if self.coloured or self.kind != "plain" or not {1, 255} <= self.pixels.keys() or rule == "nonzero":
+        """That a rule empties the masks of 0 and 1 beside those of 0 and 255, or the other way round."""
+        if self.coloured or self.kind not in ("plain", "ends"):
             return None
+        highest = [(int(mask.values.pixels.max()), mask) for mask in self.masks]
+        ones = [mask for value, mask in highest if value == 1]
+        others = [mask for value, mask in highest if value >= HALF]
+        if not ones or not others or any(m.pixels(rule) for m in ones) == any(m.pixels(rule) for m in others):
+            return None
+        advice = (
+            "save them alike" if self.kind == "ends" else "leave data.foreground out, and each is read as it is meant"
+        )
         return (
-            f"{self.folder} has {self.files[1]} masks of 0 and 1 and {self.files[255]} of 0 and 255, which {setting(rule)} takes "
-            "unalike: leave data.foreground out, and each is read as it is meant"
+            f"{ones[0].path} holds 0 and 1 (masks that do: {len(ones)}), but {others[0].path} goes up to "
+            f"{others[0].values.pixels.max()}, and {setting(rule)} takes them unalike: {advice}"
         )
 
     def _takes_nothing(self, rule: str) -> str | None:
