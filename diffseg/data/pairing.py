@@ -34,6 +34,9 @@ def pair(images: Files, masks: Files) -> Paired:
     A mask of image NAME is called NAME, or NAME_0, NAME_1, … where there are several, or lies in a folder NAME. Raises
     DataError if two affixes give masks to all images.
     """
+    plain = _paired(images, masks, str, str)
+    if len(plain.masks) == len(images):
+        return plain
     best: list[tuple[str, str, Paired]] = []
     for image_affix, plain_image in _readings(images, (IMAGE,)):
         for mask_affix, plain_mask in _readings(masks, (SUFFIX, PREFIX)):
