@@ -1,13 +1,19 @@
 """How images are divided: for testing, to be held out, for validation; and what a split knows of patients."""
 
+import dataclasses
+
+import pytest
 import torch
+from conftest import split_of
 from hypothesis import given
 from hypothesis import strategies as st
 from test_data import config, write_image, write_mask
 
 from diffseg import data
 from diffseg.config import Data
-from diffseg.data.drawing import TEST_SHARE, draw, hashed
+from diffseg.data.drawing import TEST_SHARE, assign, draw, hashed, hold_out, limited
+from diffseg.data.records import Record
+from diffseg.errors import DataError
 
 
 def patients(root, sizes: dict[str, int]):
@@ -112,3 +118,126 @@ def test_patients_of_very_different_sizes():
         chosen, _ = drawn(units, seed=seed)
         assert len(chosen) == 4
         assert "large" not in chosen
+
+
+def test_a_patient_of_whom_some_images_have_a_split_follows_it(tmp_path):
+    """In either split; the rest is drawn."""
+    patients(tmp_path, {f"p{k}": 3 for k in range(10)})
+    lines = (tmp_path / "split.csv").read_text().splitlines()[1:]
+    given = {"p0-1": "test", "p1-2": "train", "p2-0": "val"}
+    rows = [f"{line},{given.get(line.partition(',')[0], '')}" for line in lines]
+    (tmp_path / "split.csv").write_text("\n".join(["name,group,split", *rows]))
+    for seed in range(8):
+        found = data.load(config("folder", split_seed=seed), tmp_path)
+        assert "p0" in set(found.test.groups)
+        assert {"p1", "p2"} <= set(found.train.groups)
+        assert not set(found.test.groups) & set(found.train.groups)
+        assert len(found.test.names) > 3
+
+
+def test_empty_masks_are_on_both_sides(tmp_path):
+    """Of a folder, drawn, with some held out."""
+    for k in range(40):
+        write_image(tmp_path / "images" / f"{k}.png")
+        write_mask(tmp_path / "masks" / f"{k}.png", values=(0,) if k < 10 else (0, 255))
+    for seed in range(5):
+        found = data.load(config("folder", split_seed=seed, held_out=0.25), tmp_path)
+        counts = [sum(not bool(mask.any()) for mask in split.masks) for split in (found.train, found.test)]
+        assert (len(found.train.names), len(found.test.names), counts) == (24, 8, [6, 2])
+
+
+@pytest.mark.parametrize("rows", ["name,group\na,p1\nb,p1\nc,p1\n", None])
+def test_a_single_patient_or_image_is_refused_in_a_sentence(rows, tmp_path):
+    for name in "abc" if rows else "a":
+        write_image(tmp_path / "images" / f"{name}.png")
+        write_mask(tmp_path / "masks" / f"{name}.png")
+    if rows:
+        (tmp_path / "split.csv").write_text(rows)
+    words = "all 3 images of .* are of one patient or volume, p1: a data set needs" if rows else "has no test images"
+    with pytest.raises(DataError, match=words):
+        data.load(config("folder"), tmp_path)
+
+
+def split_with(groups, empty=()):
+    """A split of images of 4 px, of these groups; those of the numbers `empty` have no foreground."""
+    masks = [torch.full((1, 2, 2), int(k not in empty), dtype=torch.uint8) for k in range(len(groups))]
+    found = split_of([torch.zeros(1, 2, 2, dtype=torch.uint8)] * len(groups), masks)
+    return dataclasses.replace(found, groups=tuple(groups))
+
+
+@given(st.lists(st.sampled_from("abcdefg"), min_size=8, max_size=60), st.floats(0.1, 0.9), st.randoms())
+def test_patients_are_held_out_whole_and_every_image_once(groups, share, random):
+    split = split_with([None if group == "a" else group for group in groups])
+    rank = list(range(len(groups)))
+    random.shuffle(rank)
+    if len({group or name for group, name in zip(split.groups, split.names, strict=True)}) < 2:
+        return
+    rest, held = hold_out(split, share, rank, "data.held_out", "mine")
+    assert rest.names
+    assert held.names
+    assert sorted(rest.names + held.names) == sorted(split.names)
+    assert not set(rest.groups) & set(held.groups) - {None}
+    largest = max(map(groups.count, groups))
+    assert abs(len(held.names) - round(share * len(groups))) <= largest
+
+
+@given(st.integers(4, 40), st.floats(0.1, 0.9), st.randoms())
+def test_single_images_are_held_out_by_their_ranks(count, share, random):
+    held = round(share * count)
+    if not 0 < held < count:
+        return
+    rank = list(range(count))
+    random.shuffle(rank)
+    found = hold_out(split_with([None] * count), share, rank, "training.validation", "mine")[1]
+    assert set(found.names) == {str(k) for k in range(count) if rank[k] < held}
+
+
+def test_one_patient_cannot_be_held_out_of():
+    with pytest.raises(DataError, match=r"training.validation=0.25 holds out whole .* all 8 .* of mine are of p1: add"):
+        hold_out(split_with(["p1"] * 8), 0.25, range(8), "training.validation", "mine")
+
+
+def test_e1s_validation_keeps_patients_whole(tiny, tmp_path, monkeypatch):
+    from diffseg import selection
+    from diffseg.training import Hooks
+
+    seen = {}
+
+    def remember(state, split, config):
+        seen["validation"] = set(split.groups)
+        return measured(state, split, config)
+
+    def remember_training(config, split, *rest):
+        seen["training"] = set(split.groups)
+        return train(config, split, *rest)
+
+    measured, train = selection._validated, selection.train
+    monkeypatch.setattr(selection, "_validated", remember)
+    monkeypatch.setattr(selection, "train", remember_training)
+    config = tiny(experiment="e1", training__validation=0.25, training__batch=3, training__steps=3)
+    whole = data.load(config.data, None).train
+    groups = tuple(f"p{k // 3}" for k in range(12))
+    selection.selected(config, dataclasses.replace(whole, groups=groups), tmp_path, Hooks())
+    assert len(seen["validation"]) == 1
+    assert seen["training"] == set(groups) - seen["validation"]
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.integers(1, 60))
+def test_limits_take_images_of_as_many_patients_as_possible(sizes, limit):
+    records = [
+        Record(f"p{patient}/{k}", "train", None, (), f"p{patient}")
+        for patient, count in enumerate(sizes)
+        for k in range(count)
+    ]
+    chosen = limited(records, limit)
+    counts = [sum(record.group == f"p{patient}" for record in chosen) for patient in range(len(sizes))]
+    assert len(chosen) == min(limit, len(records))
+    assert all(count == size or count >= max(counts) - 1 for count, size in zip(counts, sizes, strict=True))
+    assert chosen == limited(records[::-1], limit) == sorted(chosen, key=lambda record: record.name)
+
+
+def test_a_listing_in_another_order_is_assigned_alike():
+    records = [Record(f"{k}", None, None, (), f"p{k % 7}" if k % 3 else None) for k in range(50)]
+    found = {record.name: record.split for record in assign(records, 0, masks=False)}
+    assert found == {record.name: record.split for record in assign(records[::-1], 0, masks=False)}
+    assert set(found.values()) == {"train", "test"}

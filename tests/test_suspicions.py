@@ -1,0 +1,182 @@
+"""What `data check` remarks on without refusing it, and what it leaves alone."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_data import config, folder, write_image, write_mask
+from test_drawing import patients
+
+from diffseg.data.check import check
+from diffseg.data.findings import by_kind
+
+RNG = np.random.default_rng(0)
+SPLITS = {"train": 30, "test": 16}
+
+
+def texture(side=64):
+    """A smooth gray picture with details of several pixels, as tissue has them."""
+    coarse = Image.fromarray(RNG.integers(0, 255, (side // 3, side // 3), dtype=np.uint8))
+    return np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC))
+
+
+def save(root, split, name, pixels, share=0.3):
+    for kind in ("images", "masks"):
+        (root / split / kind).mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(root / split / "images" / f"{name}.png")
+    mask = np.zeros(pixels.shape[:2], np.uint8)
+    mask[: round(share * len(mask))] = 255
+    Image.fromarray(mask).save(root / split / "masks" / f"{name}.png")
+
+
+def sound(root):
+    """Nothing to remark on."""
+    for split, count in SPLITS.items():
+        for k in range(count):
+            save(root, split, f"{split}{chr(97 + k % 26)}{k}", texture(), RNG.uniform(0.2, 0.6))
+
+
+def edited(root):
+    """A test image is a brighter, noisy, slightly cut training image."""
+    pixels = texture()
+    save(root, "train", "original", pixels)
+    other = np.clip(0.8 * pixels[1:] + 40 + RNG.normal(0, 3, pixels[1:].shape), 0, 255)
+    save(root, "test", "edited", other.astype(np.uint8))
+
+
+def copied(root):
+    pixels = texture()
+    save(root, "train", "original", pixels)
+    save(root, "test", "copy", pixels)
+
+
+def other_foreground(root):
+    for k in range(16):
+        save(root, "test", f"small{chr(97 + k)}", texture(), RNG.uniform(0.02, 0.1))
+
+
+def emptied(root):
+    for k in range(16):
+        save(root, "test", f"empty{chr(97 + k)}", texture(), 0)
+
+
+def deep(root):
+    save(root, "train", "deep", texture().astype(np.uint16) * 200)
+
+
+def coloured(root):
+    save(root, "train", "coloured", np.stack([texture()] * 3, 2))
+
+
+def black(root):
+    """Two plain images are no copies of each other."""
+    for split in SPLITS:
+        save(root, split, f"black{split}", np.zeros((64, 64), np.uint8))
+
+
+def sliced(root):
+    for split in SPLITS:
+        for k in range(12):
+            for patient in ("p01", "p02", "p03"):
+                save(root, split, f"{patient}_slice_{k}{SPLITS[split]}", texture())
+
+
+def classes(root):
+    for split in SPLITS:
+        for k in range(12):
+            for name in ("benign", "malignant"):
+                save(root, split, f"{name} {k}{SPLITS[split]}", texture())
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (None, []),
+        (black, []),
+        (classes, []),
+        (edited, ["1 test image looks nearly like a training image, such as "]),
+        (copied, ["hold the same image in training and testing"]),
+        (other_foreground, ["masks of the splits differ: "]),
+        (emptied, ["masks of the splits differ: ", "0% of the training masks are empty, but 50% of the test masks"]),
+        (deep, ["images differ in bits a channel (46 of 8 and 1 of 16, such as "]),
+        (coloured, ["images differ in channels (46 of 1 and 1 of 3, such as "]),
+        (sliced, ["such as p01 with 24, and 3 of 3 would be in both splits"]),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_what_looks_wrong_is_remarked_on_and_nothing_else(spoil, words, tmp_path):
+    sound(tmp_path)
+    if spoil:
+        spoil(tmp_path)
+    found = check(config("folder"), tmp_path)
+    assert found.problems == ()
+    assert len(found.suspicions) == len(words), found.suspicions
+    for suspicion, expected in zip(found.suspicions, words, strict=True):
+        assert expected in suspicion
+
+
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [
+        ({f"p{k:02}": 1 for k in range(60)}, []),
+        ({f"p{k:02}": 2 for k in range(55)}, ["only 11 test patients or volumes: "]),
+        ({"p1": 10, "p2": 10}, ["only 1 test patient or volume: "]),
+    ],
+)
+def test_too_few_patients_are_remarked_on_however_many_images_they_have(sizes, words, tmp_path):
+    patients(tmp_path, sizes)
+    found = [suspicion for suspicion in check(config("folder"), tmp_path).suspicions if suspicion.startswith("only")]
+    assert len(found) == len(words)
+    for suspicion, expected in zip(found, words, strict=True):
+        assert suspicion.startswith(expected)
+        assert "so give at least 12" in suspicion
+
+
+def test_copies_in_both_splits_are_named_before_others(tmp_path):
+    sound(tmp_path)
+    for k in range(5):
+        pixels = texture()
+        save(tmp_path, "train", f"a{k}", pixels)
+        save(tmp_path, "test" if k == 4 else "train", f"b{k}", pixels)
+    first, second, more = (text for text in check(config("folder"), tmp_path).suspicions if "nearly" not in text)
+    assert "in training and testing" in first
+    assert "in training and testing" not in second
+    assert more == "3 more images are there more than once"
+
+
+PROBLEMS = [
+    [f"/data/my set/masks/m {k}.png has no image: add it, or remove the mask" for k in range(9)],
+    [f"/data/my set/images/{k}.png has no mask: add it, or remove the image" for k in range(5)],
+    [f"/data/my set/split.csv does not list case.{k}: add a line for it, or remove the image" for k in range(4)],
+    [f"/data/my set/split.csv, line {k} has the split 'dev{k}': allowed are train, val and test" for k in range(4)],
+    [
+        f"/data/my set/masks/{k}.png has the values 0, {k}, …: a mask holds 0 for background and 255 (or 1) for foreground; "
+        f"of others, name the foreground, such as data.foreground=[{k}]"
+        for k in range(7)
+    ],
+    [
+        f"/data/my set/masks/{k}.nii.gz is {k} × 20 px, but its image is 24 × 20: mask and image must have one size"
+        for k in range(4)
+    ],
+    [f"/data/my set/BraTS{k} has no seg: add the file, or remove the folder" for k in range(6)],
+    [f"/data/my set/images/{k}.png and {k}.jpg have one name: leave only one of them" for k in range(6)],
+]
+
+
+def test_problems_that_differ_in_files_and_numbers_are_of_one_kind():
+    mixed = [problem for alike in PROBLEMS for problem in alike]
+    RNG.shuffle(mixed)
+    found = by_kind(mixed, "/data/my set")
+    assert sorted(map(sorted, found)) == sorted(map(sorted, PROBLEMS))
+
+
+def test_many_problems_of_one_kind_are_three_examples_and_a_count(tmp_path):
+    folder(tmp_path)
+    for k in range(20):
+        write_image(tmp_path / "train/images" / f"more{k}.png")
+    write_mask(tmp_path / "train/masks/train0.png", size=(9, 9))
+    found = check(config("folder"), tmp_path)
+    assert len(found.problems) == len(found.to_dict()["problems"]) == 21
+    lines = [line for line in str(found).splitlines() if line.startswith("problem: ")]
+    assert len(lines) == 5
+    assert lines[3] == "problem: the same of 17 more (20 in all)"
+    assert "9 × 9 px" in lines[4]
