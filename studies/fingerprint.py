@@ -9,6 +9,7 @@ from typing import Any
 from diffseg.config import Config
 from diffseg.errors import UserError
 from diffseg.fingerprint import Fingerprint, fingerprint
+from studies.datasets import examine
 from studies.folder import cache_of, fetched
 from studies.ledger import Ledger
 from studies.study import Study, Trial, data_settings, read, trial_name
@@ -66,7 +67,10 @@ def measured(config: Config, ledger: Ledger) -> Fingerprint | None:
 
 
 def quick(config: Config, root: str | None, store: str) -> Fingerprint:
-    """An estimate without training. root: None of synthetic data. Raises UserError for the kinds that it has no error of."""
+    """An estimate without training. root: None of synthetic data.
+
+    Raises UserError for the kinds that it has no error of, and for data that cannot be used.
+    """
     from diffseg import data
     from diffseg.patches import errors_without_training
 
@@ -76,6 +80,7 @@ def quick(config: Config, root: str | None, store: str) -> Fingerprint:
             "take mask-error or entropy-rate, or leave out --quick"
         )
     e3 = config.fingerprint_trials()[0]
+    examine([Trial(trial_name(e3), e3)], {e3.data.name: root} if root else {}, store)
     dataset = data.load(e3.data, root and fetched(root), cache_of(store))
     return fingerprint([errors_without_training(dataset, e3)], config.diffusion.fingerprint)
 
