@@ -46,10 +46,14 @@ def losses(tables: Tables) -> alt.FacetChart | None:
 
 def epsilon_losses(tables: Tables) -> pd.DataFrame:
     """Mean squared error of ε over t at the first snapshot: E2 with the ε-target, and E4. Columns of tables.over_t."""
+    return t.over_t(epsilon_rows(tables), "loss", snapshot="first")
+
+
+def epsilon_rows(tables: Tables) -> pd.DataFrame:
+    """The rows of `timesteps` whose loss is the squared error of ε: of E2 with the ε-target, and of E4."""
     trials = tables.trials[tables.trials["experiment"].isin(["e2", "e4"])]
     epsilon = trials.loc[trials["config_diffusion_target"] == "epsilon", ["study", "trial"]]
-    rows = tables.timesteps.merge(epsilon, on=["study", "trial"]).dropna(subset=["loss"])
-    return t.over_t(rows, "loss", snapshot="first")
+    return tables.timesteps.merge(epsilon, on=["study", "trial"]).dropna(subset=["loss"])
 
 
 def fingerprints(tables: Tables) -> alt.VConcatChart | None:

@@ -83,12 +83,18 @@ def compared(tables: Tables, named: Names) -> pd.DataFrame:
 def against_e1(table1: pd.DataFrame, tables: Tables) -> pd.DataFrame:
     """Table 1 (`tables.table1`) with tests of E2 against E1, paired by seed and image: for iou (%) and ece the columns of
     TESTED, such as iou_low, and the difference that they are of; p is adjusted by Holm among the rows of a data set."""
+    return _tested(table1, pairs_with_e1(table1, tables), tables)
+
+
+def pairs_with_e1(table1: pd.DataFrame, tables: Tables) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
+    """The trials of E1 and of E2 of each row of Table 1; none where the row lacks one."""
     trials, pairs = tables.trials, []
     for row in table1.to_dict("records"):
         alike = trials[(trials[PLACE] == [row[name] for name in PLACE]).all(axis=1)]
         keys = (alike["experiment"] + " " + alike["variant"]).to_numpy()
-        pairs.append([alike[keys == f"{name} {row[f'variant_{name}']}"] for name in ("e1", "e2")])
-    return _tested(table1, pairs, tables)
+        ours, theirs = (alike[keys == f"{name} {row[f'variant_{name}']}"] for name in ("e1", "e2"))
+        pairs.append((ours, theirs))
+    return pairs
 
 
 def against_first(studies: pd.DataFrame, tables: Tables) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """What trials measured of each test image, with its patient or volume, as `statistics.estimate` takes it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,18 +86,19 @@ class Measurements:
 WHOLE = "the whole trial"  # in the place of an image's name
 
 
-def measure(tables: Tables, trials: pd.DataFrame) -> Measurements:
-    """Every metric of the trials: by image where the ledger has it so, else the one of the whole trial."""
+def measure(tables: Tables, trials: pd.DataFrame, metrics: Iterable[str] = METRICS) -> Measurements:
+    """The metrics of the trials: by image where the ledger has them so, else the one of the whole trial."""
+    metrics = list(metrics)
     values: dict[Key, dict[str, pd.Series]] = {}
     for row in trials.to_dict("records"):
-        measured = {m: pd.Series([row[m]], [WHOLE]) for m in METRICS if m in row and not pd.isna(row[m])}
+        measured = {m: pd.Series([row[m]], [WHOLE]) for m in metrics if m in row and not pd.isna(row[m])}
         values[row["study"], row["trial"]] = measured
-    images, groups = tables.images[tables.images["metric"].isin(METRICS)], {}
+    images, groups = tables.images[tables.images["metric"].isin(metrics)], {}
     for (study, trial, metric), rows in images.groupby(["study", "trial", "metric"], sort=False, observed=True):
         if (study, trial) in values and rows["value"].notna().any():
             values[study, trial][metric] = rows.set_index("image")["value"]
             groups[study, trial] = rows.set_index("image")["group"]
-    for key, ece in _ece(tables).items():
+    for key, ece in _ece(tables).items() if "ece" in metrics else ():
         if key in values:
             values[key]["ece"] = ece
     return Measurements(values, groups)
@@ -119,7 +121,8 @@ def _ece(tables: Tables) -> dict[Key, pd.Series]:
 def estimates(tables: Tables, pairs: list[tuple[pd.DataFrame, pd.DataFrame]], metric: str) -> list[Estimate]:
     """The difference of theirs to ours for pairs (ours, theirs) of trials; unknown where one of both is missing."""
     both = [trials for pair in pairs if all(map(len, pair)) for trials in pair]
-    measured = measure(tables, pd.concat(both).drop_duplicates(["study", "trial"])) if both else Measurements({}, {})
+    rows = pd.concat(both).drop_duplicates(["study", "trial"]) if both else tables.trials[:0]
+    measured = measure(tables, rows, [metric])
     found = []
     for ours, theirs in pairs:
         one, other = measured.sample(ours, metric), measured.sample(theirs, metric)

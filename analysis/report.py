@@ -10,6 +10,7 @@ import jinja2
 import vl_convert
 
 from analysis import charts, comparison, paper, pictures, sampling, searches, searching, tables, uncertainty
+from analysis.findings import findings
 from analysis.tables import NAMES, Tables, records
 from diffseg.errors import UserError
 from studies.ledger import Ledger
@@ -172,7 +173,7 @@ def write(ledgers: list[Ledger], path: Path, png: Path | None = None) -> Path:
     page = environment.get_template("report.html.j2").render(
         studies=[ledger.study for ledger in ledgers],
         summary=_summary(found, ledgers),
-        findings=records(paper.findings(shown)),
+        findings=records(findings(shown)),
         table1=records(comparison.against_e1(paper.beside(table1), shown)) if len(table1) else [],
         left_out=len(ours) - len(table1),
         compared=records(comparison.against_first(tables.studies(found), found)) if len(ledgers) > 1 else [],

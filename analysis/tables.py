@@ -211,8 +211,7 @@ def errors(tables: Tables, experiments: list[str], value: str, snapshot: str = "
 
 def over_t(rows: pd.DataFrame, value: str, snapshot: str = "last") -> pd.DataFrame:
     """The same of given rows of `timesteps`."""
-    chosen = rows.groupby(["study", "trial"])["step"].transform("min" if snapshot == "first" else "max")
-    rows = rows[rows["step"] == chosen]
+    rows = snapshot_of(rows, snapshot)
     group = rows.groupby([*GROUP, "t"], sort=False)
     found = group.agg(
         mean=(value, "mean"),
@@ -223,6 +222,12 @@ def over_t(rows: pd.DataFrame, value: str, snapshot: str = "last") -> pd.DataFra
         share=("share", "max"),
     ).reset_index()
     return found.assign(step=(1000 * found["t"]).round())
+
+
+def snapshot_of(rows: pd.DataFrame, snapshot: str = "last") -> pd.DataFrame:
+    """The rows of `timesteps` of each trial's "first" or "last" snapshot."""
+    chosen = rows.groupby(["study", "trial"])["step"].transform("min" if snapshot == "first" else "max")
+    return rows[rows["step"] == chosen]
 
 
 def half_maxima(curves: pd.DataFrame) -> pd.DataFrame:

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import analysis
-from analysis import charts, paper, pictures, tables, uncertainty
+from analysis import charts, findings, paper, pictures, tables, uncertainty
 from analysis.report import CHARTS, figures, write
 from diffseg.config import Config
 from diffseg.errors import UserError
@@ -379,20 +379,21 @@ class TestUncertainty:
 
 class TestFindings:
     def verdicts(self, found):
-        rows = paper.findings(found)
+        rows = findings.findings(found)
         assert set(rows["finding"]) == {1, 2, 3, 4, 5}
         return [tuple(row) for row in rows[["finding", "verdict", "number"]].to_numpy()]
 
-    def test_they_are_decided_by_the_studys_numbers(self, found):
+    def test_they_are_decided_by_tests_of_the_studys_numbers(self, found):
         rows = self.verdicts(found)
-        assert rows[0] == (1, "not reproduced", "in 0 of 4 comparisons, mean difference +0.000; in the paper, 8 of 9")
+        assert rows[0][1] == "inconclusive"  # the ECE of both is the same
+        assert "big, ensemdiff, x0: ECE of E2 − E1 +0.000 (+0.000 to +0.000; p = 1.000)" in rows[0][2]
         assert rows[1][1] == "reproduced"
-        assert "in 4 of 4 comparisons, mean difference +6.000" in rows[1][2]
+        assert "big, ensemdiff, x0: IoU of E2 − E1 (%) +7.00 (+7.00 to +7.00; p < 0.001)" in rows[1][2]
         assert rows[2][1] == "not decidable"
-        assert rows[3][1] == "reproduced"
-        assert "t = 0.50 (big" in rows[3][2]
+        assert rows[3][1] == "inconclusive"
+        assert "up to t = 0.50" in rows[3][2]
         assert rows[4][1] == "reproduced"
-        assert "3.3 (big" in rows[4][2]
+        assert "3.3 (3.3 to 3.3; p < 0.001)" in rows[4][2]
         assert rows[5][1] == "reproduced"
         assert "-1.000" in rows[5][2]
         assert rows[6][1] == "not decidable"
@@ -403,6 +404,16 @@ class TestFindings:
         trials = found.trials.assign(config_diffusion_schedule="cosine")
         rows = self.verdicts(tables.Tables(found.ledgers, trials, found.failed))
         assert {verdict for number, verdict, _ in rows if number in (2, 3, 4)} == {"not decidable"}
+
+    def test_one_seed_decides_nothing_over_t_and_says_so(self, found):
+        trials = found.trials[found.trials["seed"] == 0]
+        rows = self.verdicts(tables.Tables(found.ledgers, trials, found.failed))
+        decided = [
+            (verdict, words) for number, verdict, words in rows if number in (2, 3) and verdict != "not decidable"
+        ]
+        assert {verdict for verdict, _ in decided} == {"inconclusive"}
+        assert all("one seed, so no interval" in words for _, words in decided)
+        assert all("nan" not in words for *_, words in rows)
 
     def test_the_papers_numbers_stand_beside_ours(self):
         ours = pd.DataFrame({"dataset": ["isic16", "mine"], "network": ["segdiff", "segdiff"], "iou_e1": [80.0, 70.0]})

@@ -1,0 +1,67 @@
+"""Verdicts on claims by tests: reproduced, contradicted, inconclusive, or not decidable where trials are missing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.statistics import LEVEL, Estimate, estimate, holm
+
+REPRODUCED, CONTRADICTED, INCONCLUSIVE, UNDECIDED = "reproduced", "contradicted", "inconclusive", "not decidable"
+LISTED = 6  # comparisons in words, at most
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A claim on one data set and network: whether it agrees, how surely, and in words."""
+
+    margin: float  # positive where the claim holds
+    p: float  # two-sided, of a margin of 0; NaN where it cannot be tested
+    words: str
+
+    @classmethod
+    def of(cls, margins: Sequence[Estimate], words: str) -> "Comparison":
+        """Of a claim that holds where all margins are positive: it is as sure as its least sure margin. Where one is
+        negative, it is refuted as surely as by the surest of these, corrected for their number (Bonferroni)."""
+        negative = [one for one in margins if one.mean < 0]
+        if negative:
+            least = min(negative, key=lambda one: np.inf if np.isnan(one.p) else one.p)
+            return cls(least.mean, min(1.0, len(margins) * least.p) if not np.isnan(least.p) else np.nan, words)
+        p = [one.p for one in margins]
+        return cls(min(one.mean for one in margins), np.nan if np.isnan(p).any() else max(p), words)
+
+
+def decide(comparisons: Sequence[Comparison], every: bool = False) -> str:
+    """Return the verdict on a claim, with p-values corrected for the number of comparisons (Holm).
+
+    It is reproduced, or contradicted, if the tests say so of more than half of the comparisons. every: of a claim that speaks
+    of all cases, it is reproduced if the tests say so of each, and contradicted by one.
+    """
+    if not comparisons:
+        return UNDECIDED
+    sure = holm(np.array([one.p for one in comparisons])) < LEVEL  # NaN is not
+    signs = np.sign([one.margin for one in comparisons])
+    holds, fails = int((sure & (signs > 0)).sum()), int((sure & (signs < 0)).sum())
+    if every:
+        return REPRODUCED if holds == len(signs) else CONTRADICTED if fails else INCONCLUSIVE
+    return REPRODUCED if 2 * holds > len(signs) else CONTRADICTED if 2 * fails > len(signs) else INCONCLUSIVE
+
+
+def over_seeds(values: Sequence[float]) -> Estimate:
+    """The mean of one value a seed, with its interval and the test of 0 over seeds."""
+    return estimate(np.asarray(values, dtype=float)[:, None])
+
+
+def in_words(one: Estimate, form: str, p: float | None = None) -> str:
+    """The mean with its interval and p, or that one value has none. p: that of the claim, if it is not of a mean of 0."""
+    p = one.p if p is None else p
+    if np.isnan(p):
+        return f"{one.mean:{form}} (one seed, so no interval)"
+    words = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    return f"{one.mean:{form}} ({one.low:{form}} to {one.high:{form}}; {words})"
+
+
+def listed(comparisons: Sequence[Comparison]) -> str:
+    """The comparisons in words, the first few of many."""
+    more = f"; and {len(comparisons) - LISTED} more" if len(comparisons) > LISTED else ""
+    return "; ".join(one.words for one in comparisons[:LISTED]) + more
