@@ -21,8 +21,8 @@ PROPOSALS = 15  # of each search
 
 SEARCHED = "a search's complete trials"
 DIFFERENCES = (
-    "Differences to the baseline with 95 % intervals, paired by seed and image; filled where they are significant after "
-    "Holm's correction"
+    "Differences to the baseline with 95 % intervals, paired by seed and image, over patients (else images) and seeds; "
+    "filled where they are significant after Holm's correction"
 )
 SAMPLING = (
     "Quality against the network evaluations of an image, of trials that share a training: a point a number of steps, a line a "
@@ -182,6 +182,7 @@ def write(ledgers: list[Ledger], path: Path, png: Path | None = None) -> Path:
         half_maxima=records(tables.half_maxima(tables.errors(shown, ["e3"], "mask_error"))),
         fingerprints=_fingerprints(shown),
         aurc=records(uncertainty.aurc(shown)),
+        left_out_images=records(uncertainty.left_out(shown)),
         searches=records(best_tried),
         more_searched=len(tried) - len(best_tried),
         comparison=records(against),

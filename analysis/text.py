@@ -13,6 +13,8 @@ def comparison_table(rows: list[dict]):
         "metric",
         "configuration",
         "seeds",
+        "images",
+        "units",
         "mean",
         "difference",
         "effect",
@@ -28,8 +30,19 @@ def comparison_table(rows: list[dict]):
         if not row["baseline"]:
             difference = _interval(row["difference"], row["difference_low"], row["difference_high"], form)
             told = (difference, number(row["effect"], ".2f"), _p(row["p"]), row["verdict"])
-        table.add_row(row["dataset"], NAMES[row["metric"]], row["configuration"], str(row["seeds"]), mean, *told)
+        counts = [str(row["seeds"]), _images(row), str(row["units"] or "")]
+        table.add_row(row["dataset"], NAMES[row["metric"]], row["configuration"], *counts, mean, *told)
+    table.caption = "Means over images with 95 % intervals over units (patients or volumes, else images) and seeds"
+    if any(row["seeds"] == 1 for row in rows):
+        table.caption += "; those of one seed speak of units alone"
+    if any(row["left_out"] for row in rows):
+        table.caption += "; images that are NaN for a seed are left out (n of N)"
     return table
+
+
+def _images(row: dict) -> str:
+    of_all = f" of {row['images'] + row['left_out']}" if row["left_out"] else ""
+    return f"{row['images']}{of_all}" if row["images"] else ""
 
 
 def _p(value: float | None) -> str:

@@ -94,9 +94,18 @@ def image_calibration(tables: Tables) -> pd.DataFrame:
     return found.assign(region=found["metric"].map(REGIONS)).drop(columns="metric")
 
 
+def left_out(tables: Tables) -> pd.DataFrame:
+    """The images that means leave out since they are NaN there: columns of GROUP, metric, images and left_out, sums over
+    seeds; without rows of which there are none."""
+    rows = tables.images[[*GROUP, "metric", "value"]]
+    rows = rows.assign(metric=rows["metric"].astype(str), left_out=rows["value"].isna())
+    found = rows.groupby([*GROUP, "metric"], sort=False)["left_out"].agg(images="size", left_out="sum").reset_index()
+    return found[found["left_out"] > 0]
+
+
 def pooled_calibration(tables: Tables) -> pd.DataFrame:
     """The reliability of p(foreground) over all pixels and seeds: columns of GROUP, bin, count, confidence, accuracy."""
-    rows = tables.calibration
+    rows = tables.frame("calibration", ["bin", "count", "confidence", "accuracy"])  # by image: sums are the pooled ones
     rows = rows.assign(p=rows["confidence"] * rows["count"], y=rows["accuracy"] * rows["count"])
     rows = rows.groupby([*GROUP, "bin"], sort=False)[["count", "p", "y"]].sum().reset_index()
     rows = rows[rows["count"] > 0]
