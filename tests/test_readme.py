@@ -110,8 +110,8 @@ def test_the_tables_are_read_by_other_programs_as_the_readme_says(tmp_path, monk
     (tmp_path / "results" / ledger.study).rename(tmp_path / "results" / "quickstart")
     trials = Ledger("results", "quickstart").read("trials").to_pandas()
     (query,) = re.findall(r"```sql\n(.*?)```", README, re.DOTALL)
-    found = {(dataset, network): iou for dataset, network, iou in duckdb.sql(query).fetchall()}
-    means = trials.groupby(["dataset", "network"])["iou"].mean()
+    found = {tuple(key): iou for *key, iou in duckdb.sql(query).fetchall()}
+    means = trials.groupby(["scored_on", "dataset", "network"])["iou"].mean()
     assert found == pytest.approx(means.to_dict())
     (example,) = (text for text in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if text.startswith("polars."))
     assert len(eval(example, {"polars": polars})) == len(trials)

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from analysis.statistics import (
@@ -68,6 +70,22 @@ def test_the_interval_covers_as_often_as_it_says(case):
     check_coverage(case, 2500, 0.02)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("case", "at_least"),
+    [
+        (([1] * 60, 2, 0.1, 0.1, 0.1), 0.87),
+        (([1] * 60, 2, 0.1, 0.0, 0.1), 0.95),
+        (([2**k for k in range(6)], 1, 0.05, 0, 0.15), 0.9),
+    ],
+)
+def test_two_seeds_and_one_patient_with_half_of_the_images_cover_too_seldom_but_not_much(case, at_least):
+    """Where the method ends: one degree of freedom for the seeds, and a variance between patients that is hardly known."""
+    draw = np.random.default_rng(0)
+    found = [estimate(*simulated(draw, *case)) for _ in range(2000)]
+    assert at_least <= np.mean([one.low <= 0 <= one.high for one in found]) <= 0.98
+
+
 @pytest.mark.parametrize(("sizes", "below"), [([60] * 10, 0.5), ([35] * 30, 0.8)])
 def test_slices_taken_for_patients_would_cover_too_seldom(sizes, below):
     """What groups are for: without them the interval covers about half of the time."""
@@ -112,6 +130,27 @@ def test_one_group_leaves_the_seeds_and_one_seed_the_groups():
     assert only.variance == pytest.approx(values.mean(1).var(ddof=1) / 4)
     assert np.isnan(estimate(values[:1], ["a"] * 9).p)
     assert [part.freedom for part in components(values[:1], list(range(9)))] == [8]
+
+
+@given(st.integers(0, 10_000), st.integers(1, 5), st.lists(st.integers(1, 6), min_size=1, max_size=8))
+def test_an_interval_is_that_of_its_numbers_however_they_are_ordered_scaled_and_shifted(seed, seeds, sizes):
+    draw = np.random.default_rng(seed)
+    values, groups = simulated(draw, sizes, seeds, 1.0, 0.5, 1.0, mean=0.3)
+    found = estimate(values, groups)
+    assert found.mean == pytest.approx(values.mean())
+    if seeds == len(sizes) == 1:
+        assert np.isnan(found.p)
+        return
+    assert found.low <= found.mean <= found.high
+    assert 0 <= found.p <= 1
+    assert (found.p < 0.05) == (not found.low <= 0 <= found.high)
+    order = draw.permutation(len(groups))
+    again = estimate(values[draw.permutation(seeds)][:, order], [f"patient {groups[k]}" for k in order])
+    assert (again.low, again.high, again.p) == pytest.approx((found.low, found.high, found.p), rel=1e-6)
+    scaled = estimate(-3 * values, groups)
+    assert (-scaled.high / 3, -scaled.low / 3, scaled.p) == pytest.approx((found.low, found.high, found.p), rel=1e-6)
+    shifted = estimate(values + 7, groups)
+    assert (shifted.low - 7, shifted.high - 7) == pytest.approx((found.low, found.high), rel=1e-6)
 
 
 def resampled(statistic, seeds, codes, rounds=4000):
