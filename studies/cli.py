@@ -193,7 +193,7 @@ def _study_options(command):
 
 
 @click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="diffseg")
+@click.version_option(package_name="diffseg", prog_name="diffseg")
 def main():
     """Studies of diffusion segmentation: run them, resume them, read what they found.
 
@@ -506,12 +506,15 @@ def dashboard(study, store, port, tensorboard):
 
         click.echo(f"{event_files(found, tensorboard)} trials in {tensorboard}: tensorboard --logdir {tensorboard}")
         return
+    import socket
+
     import optuna_dashboard
 
     from analysis.export import journal
 
     storage = journal(found, _beside(ledger, "dashboard.journal"))
     try:
+        socket.create_server(("127.0.0.1", port)).close()  # before the server prints that it listens
         optuna_dashboard.run_server(storage, host="127.0.0.1", port=port)
     except OSError as error:
         raise UserError(f"port {port} cannot be used ({error}): give another with --port") from None

@@ -25,6 +25,7 @@ PREFIX = "diffseg-"  # of the names of temporary folders
 PATH_LIMIT = 103  # bytes of a Unix socket's path, on every system
 SOCKET = "/session_2026-11-26_13-00-00_123456_1234567/sockets/plasma_store"  # the longest one in a temporary folder
 YOUNG = 60.0  # seconds for which an unlocked folder may belong to a session that is about to lock it
+ANSWER = 10.0  # seconds in which a head has to answer
 WORKER_START = 300.0  # seconds in which a first worker has to start
 # glibc gives large tensors back to the system as soon as they are freed, and the kernel clears their pages again for the next
 # ones. Kept instead: measuring errors over t at 64 px takes half as long (2.2 s a batch to 1.1), a training step 0.9 times.
@@ -122,21 +123,39 @@ def first_line(error: BaseException) -> str:
 
 
 def _join(ray, address: str) -> None:
-    """Raises UserError if no cluster is there; at once where nothing listens, for which Ray itself waits for minutes."""
-    host, _, port = address.rpartition(":")
+    """Raises UserError if no cluster is there."""
     env = {"env_vars": ENVIRONMENT | JOINED}
     settings = (
         {} if "://" in address else {"job_config": _job_config()}
     )  # Ray's client sends a configuration of its own
     try:
-        if port.isdecimal() and "://" not in address:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        _check_listening(address)
         with _interruptible():
             ray.init(address=address, logging_level="error", log_to_driver=False, runtime_env=env, **settings)
     except Exception as error:  # Ray raises all kinds for an address that is none
         raise UserError(
             f"no Ray cluster at {address} ({first_line(error)}): give --address HOST:PORT of a head that runs, or unset RAY_ADDRESS"
         ) from error
+
+
+def _check_listening(address: str) -> None:
+    """Raises OSError or ValueError if nothing that may be a Ray listens at HOST:PORT, for which Ray itself waits for minutes."""
+    scheme, _, place = address.rpartition("://")
+    if place == "auto":
+        return
+    host, _, port = place.rpartition(":")
+    if scheme not in ("", "ray") or not host or not port.isdecimal():
+        raise ValueError("such an address is HOST:PORT, or ray://HOST:PORT")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER).close()
+    if os.environ.get("RAY_USE_TLS", "0") != "0":
+        return
+    import grpc
+
+    with grpc.insecure_channel(place, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=ANSWER)
+        except grpc.FutureTimeoutError:
+            raise ConnectionError("what listens there is no Ray") from None
 
 
 def _start(ray, folder: Path) -> None:

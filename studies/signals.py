@@ -19,8 +19,13 @@ class Signals:
         self._seen, self._ask = False, None
 
     def gently(self, ask: Callable[[], None]) -> None:
-        """From now on `ask` is called at the first signal, in a thread, since a store may take its time."""
+        """From now on `ask` is called at the first signal, in a thread, since a store may take its time.
+
+        Raises KeyboardInterrupt if a signal has come already, and was lost where Python ignores exceptions.
+        """
         self._ask = ask
+        if self._seen:
+            raise KeyboardInterrupt
 
     def __enter__(self) -> "Signals":
         self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -1,6 +1,8 @@
 """Small things that many tests need. Nothing here is slow: 16 px, a network of a few thousand weights."""
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import hypothesis
@@ -68,6 +70,28 @@ def finished(tmp_path_factory) -> Path:
     from finished import finish
 
     return finish(tmp_path_factory.mktemp("finished"))
+
+
+@pytest.fixture(scope="module")
+def ray():
+    """The address of a Ray of two CPUs that the tests of a file share."""
+    from studies.connection import prepare
+
+    prepare(None)
+    import ray
+
+    context = ray.init(
+        "local",
+        num_cpus=2,
+        resources={"driver": 100},
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="error",
+        _temp_dir=tempfile.mkdtemp(prefix="tests-", dir="/tmp"),
+    )
+    yield context.address_info["address"]
+    ray.shutdown()
+    shutil.rmtree(context.address_info["session_dir"].rpartition("/")[0], ignore_errors=True)
 
 
 def folder_of(variable: str) -> Path:

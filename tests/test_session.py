@@ -12,9 +12,7 @@ import pytest
 
 from diffseg.config import Config
 from diffseg.errors import UserError
-from studies import session
 from studies.agenda import Agenda
-from studies.connection import ALONE, ENVIRONMENT
 from studies.estimate import costs
 from studies.folder import Folder
 from studies.ledger import Ledger
@@ -24,41 +22,6 @@ from studies.state import states
 from studies.study import Study, Trial, trial_name
 
 RESULTS = ("status", "iou", "dice", "ece", "brier", "nll")
-
-
-@pytest.fixture(scope="module")
-def ray():
-    """The address of a Ray of two CPUs that the tests of this file share."""
-    os.environ |= ENVIRONMENT | ALONE
-    import ray
-
-    context = ray.init(
-        num_cpus=2, resources={"driver": 100}, include_dashboard=False, log_to_driver=False, logging_level="error"
-    )
-    address = context.address_info["address"]
-    yield address
-    ray.shutdown()
-
-
-class TestRayThatDoesNotCome:
-    @pytest.fixture(autouse=True)
-    def no_ray_yet(self, monkeypatch):
-        monkeypatch.setattr("ray.is_initialized", lambda: False)
-
-    def test_a_head_that_does_not_answer_is_one_sentence_at_once(self):
-        with (
-            pytest.raises(UserError, match=r"no Ray cluster at 127.0.0.1:1 .*refused.*--address"),
-            session._ray("127.0.0.1:1"),
-        ):
-            pass
-
-    def test_a_machine_that_is_too_busy_is_one_sentence(self, monkeypatch):
-        def init(**settings):
-            raise Exception("The current node timed out during startup. This could happen because ...")
-
-        monkeypatch.setattr("ray.init", init)
-        with pytest.raises(UserError, match="too busy"), session._ray(None):
-            pass
 
 
 def study_of(configs, name="study", roots=None):

@@ -1,0 +1,263 @@
+"""Every command with every option, as a user gives them, on one small study that has been run."""
+
+import json
+import os
+import re
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from finished import STUDY, content, copied, trial_of
+from PIL import Image
+from test_data import folder
+
+from diffseg.errors import MachineryError, UserError
+from studies.cli import main
+from studies.ledger import Ledger
+from studies.lock import Lock
+
+SEARCH = (
+    STUDY.replace('["e1", "e2", "e3"]', "[]")
+    .replace('baseline = "plain"', "")
+    .replace("[variant.plain]", "")
+    .replace(
+        "[variant.pooled]\n    inference.seeds = [0, 1]", "[search]\n    [search.start]\n    data.held_out = 0.5\n"
+    )
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command line, in which {names} stand for places; its exit status; and a pattern of its output."""
+
+    line: str
+    status: int = 0
+    said: str = ""
+    ray: bool = False  # whether it needs one
+    slow: bool = False
+
+
+STORE, DATA = "--store {store}", "--data mine={data}"
+PLACE = "--cpus 1 --gpus 0 --workers 1 --label ray.io/node=none"  # of no node
+SEARCHED = (
+    "{search} --space weighting --budget 2 --objective iou --sampler random --pruning 0 --confirm 1x1 --concurrency 1"
+)
+CASES = [
+    Case("--version", said=r"diffseg, version \d"),
+    Case("-h", said="Start with"),
+    Case(f"status small {STORE}", said="5 complete"),
+    Case(f"status small {STORE} --json", said='"status": "complete"'),
+    Case(f"show small {{trial}} {STORE}", said="log"),
+    Case(f"show small {{trial}} {STORE} --json", said='"log_tail"'),
+    Case(f"best small {STORE}", said="{trial}"),
+    Case(f"best small {STORE} --metric ece --pareto --json", said='"ece"'),
+    Case(f"compare small {STORE}", 0, "pooled"),
+    Case(f"compare small {STORE} --json", 0, '"verdict"|"difference"'),
+    Case(f"report small {STORE} --output {{tmp}}/r.html", said="r.html"),
+    Case(f"report small {STORE} --png {{tmp}}/png", said="report.html", slow=True),
+    Case(f"dashboard small {STORE} --port {{port}}", 2, "cannot be used"),
+    Case(f"dashboard small {STORE} --tensorboard {{tmp}}/events", said="5 trials in"),
+    Case(f"compact small {STORE}", said="5 attempts of small were merged"),
+    Case(f"predict small {{trial}} {{picture}} {STORE} --output {{tmp}}/out --device cpu", said="files in"),
+    Case(f"stop small {STORE}", 2, "no session runs small"),
+    Case(f"plan {{study}} {STORE} --name other --experiment e1 {DATA}", said="trials to do"),
+    Case(f"plan {SEARCHED} {STORE} --cpus 1 --gpus 0 --workers 1 --json", said='"missing"'),
+    Case(f"plan {{study}} {STORE} --label a=b", said="trials to do"),
+    Case("cluster check {study}", 2, "is not YAML|describes no cluster"),
+    Case("cluster submit {cluster} paper --name mine", 2, "describes no cluster"),
+    Case("data check mine {data} --sheet {tmp}/sheet.png --json", said='"problems"'),
+    Case(f"fingerprint mine data.size=16 {DATA} {STORE} --quick --json", said='"half"'),
+    Case(f"recommend mine data.size=16 {DATA} {STORE} --output {{tmp}}/mine.toml", said="Run it: diffseg run"),
+    Case("bench --part speed --network segdiff --preset debug --size 16 --batch 2 --compile --rounds 3", 2, "is none of"),
+    Case("bench --part metrics --network segdiff --size 16 --batch 2 --rounds 3 --output {tmp}/b.parquet --json",
+         said='"way"', slow=True),
+    Case(f"run {{study}} {STORE} --extend training.steps=0", 2, "training.steps"),
+    Case(f"run {{study}} {STORE} --report", said="report.html"),  # nothing is left to do
+    Case(f"run {{study}} {STORE} --address 127.0.0.1:1 --name other", 2, "no Ray cluster at 127.0.0.1:1"),
+    Case(f"retry small {STORE} --address 127.0.0.1:1", said="report.html"),  # nothing has failed
+    Case(f"fingerprint mine {DATA} {STORE} --address 127.0.0.1:1", 2, "no Ray cluster at 127.0.0.1:1"),
+    Case(f"run {{study}} {STORE} --experiment e1 --name other {DATA} {PLACE}", 2, "labelled ray.io/node=none", ray=True),
+    Case(f"run {SEARCHED} {STORE} {PLACE}", 2, "labelled ray.io/node=none", ray=True),
+    Case(f"retry failed {STORE} {PLACE}", 2, "labelled ray.io/node=none", ray=True),
+    Case(f"fingerprint mine {DATA} {STORE} {PLACE}", 2, "labelled ray.io/node=none", ray=True),
+    Case(f"retry failed {STORE} --cpus 1 --gpus 0 --workers 1", said="report.html", ray=True),
+    Case(f"run {{study}} {STORE} --experiment e1 --extend --no-report --name failed", 1, "`diffseg retry failed`"),
+    Case(f"run {SEARCHED} {STORE} --cpus 1 --gpus 0 --no-report", ray=True, slow=True),
+    Case(f"fingerprint mine {{quick}} {DATA} {STORE} --cpus 1", said="Half is lost at", ray=True, slow=True),
+]  # fmt: skip
+QUICK = (
+    "data.size=16 network.width=32 network.multipliers=[1,1] network.blocks=1 network.attention=[2] training.batch=4 "
+    "diffusion.fingerprint_steps=4 inference.timestep_images=4 inference.timesteps=4"
+)
+
+
+@pytest.fixture
+def places(finished, tmp_path, monkeypatch):
+    """What the {names} of command lines stand for. The study `failed` is `small` whose trial of E1 has failed since."""
+    from diffseg import patches
+
+    for name in ("EXAMPLES", "MASKS", "QUERIES", "WINDOWS"):
+        monkeypatch.setattr(patches, name, 64)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    store = copied(finished, tmp_path / "copy")
+    copied(finished, tmp_path / "again").joinpath("small").rename(store / "failed")
+    ledger = Ledger(str(store), "failed")
+    ledger.define(ledger.definition() | {"study": "failed"})
+    row = {"study": "failed", "status": "failed", "experiment": "e1", "error": "the disk was full"}
+    ledger.write(trial_of(store, "e1"), 2, {"trials": [row]})
+    folder(tmp_path / "data")
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)).save("a.png")
+    Path("search.toml").write_text(SEARCH)
+    Path("cluster.yaml").write_text("a: 1")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        yield {
+            "store": store,
+            "study": store.parent / "small.toml",
+            "search": "search.toml",
+            "trial": trial_of(store, "e1"),
+            "picture": "a.png",
+            "data": tmp_path / "data",
+            "cluster": "cluster.yaml",
+            "port": taken.getsockname()[1],
+            "tmp": tmp_path,
+            "quick": QUICK,
+        }
+
+
+def check(case: Case, places: dict):
+    result = CliRunner().invoke(main, case.line.format(**places).split())
+    assert result.exit_code == case.status, (result.output, result.exception)
+    assert re.search(case.said.format(**places) if "{" in case.said else case.said, result.output), result.output
+    if case.status == 2:
+        assert result.output.count("\n") == 1, result.output
+
+
+def marked(cases):
+    return [pytest.param(case, marks=[pytest.mark.slow] if case.slow else [], id=case.line[:60]) for case in cases]
+
+
+@pytest.mark.parametrize("case", marked(case for case in CASES if not case.ray))
+def test_a_command(case, places, monkeypatch):
+    if "--address" in case.line:
+        monkeypatch.setattr("ray.is_initialized", lambda: False)
+    check(case, places)
+
+
+@pytest.mark.parametrize("case", marked(case for case in CASES if case.ray))
+def test_a_command_that_runs_trials(case, places, ray):
+    check(case, places)
+
+
+def options(group: click.Group = main, path: tuple[str, ...] = ()):
+    """(command, every way to give each of its options) of all commands."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from options(command, (*path, name))
+        else:
+            given = [param for param in command.params if isinstance(param, click.Option)]
+            yield " ".join((*path, name)), {way for param in given for way in (*param.opts, *param.secondary_opts)}
+
+
+@pytest.mark.parametrize(("command", "ways"), [*options()], ids=lambda value: value if isinstance(value, str) else "")
+def test_every_command_and_every_option_has_a_case(command, ways):
+    given = [
+        set(case.line.split())
+        for case in CASES
+        if f"{case.line} ".startswith(f"{command} ")
+    ]
+    assert given, f"nothing calls {command}"
+    assert ways - set().union(*given) == set()
+
+
+ROOT = Path(__file__).parent.parent
+SOURCES = [path for room in ("diffseg", "search_spaces", "studies", "analysis") for path in (ROOT / room).rglob("*.py")]
+FOREIGN_OPTIONS = {  # of Ray's, SLURM's and git's programs, which messages name, too
+    "--head", "--resources", "--exclusive", "--signal", "--ntasks-per-node", "--tasks-per-node", "--logdir", "--no-wait",
+    "--submission-id", "--working-dir", "--python", "--porcelain", "--error-unmatch", "--help",
+}  # fmt: skip
+
+
+def test_messages_name_commands_and_options_that_exist():
+    """In backticks, such as `diffseg retry STUDY`, and options anywhere."""
+    known = dict(options())
+    for path in SOURCES:
+        text = path.read_text()
+        for words in re.findall(r"`diffseg ([^`]*)`", text):
+            command = next((name for name in known if f"{words} ".startswith(f"{name} ")), None)
+            assert command, f"{path}: there is no `diffseg {words}`"
+            assert set(re.findall(r"--[a-z][a-z-]*", words)) <= known[command], f"{path}: `diffseg {words}`"
+        named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text))
+        assert named <= set().union(*known.values()) | FOREIGN_OPTIONS, path
+
+
+def test_reading_commands_write_nothing_into_the_store(places):
+    before = content(places["store"])
+    for line in ("status small", "show small {trial}", "best small", "compare small", "plan small",
+                 "predict small {trial} a.png", "report small --output r.html"):  # fmt: skip
+        result = CliRunner().invoke(main, f"{line} {STORE}".format(**places).split())
+        assert result.exit_code == 0, result.output
+        assert content(places["store"]) == before, line
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (UserError("the file is empty"), 2),
+        (click.BadParameter("got x"), 2),
+        (MachineryError("Ray did not start"), 3),
+        (KeyboardInterrupt(), 130),
+        (click.Abort(), 130),
+    ],
+)
+def test_exit_statuses(error, status, places, monkeypatch):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("studies.session.run", fail)
+    result = CliRunner().invoke(main, ["run", str(places["study"]), "--store", str(places["store"])])
+    assert result.exit_code == status
+    assert re.fullmatch(r"\n?diffseg: .*\n", result.output)  # click ends the line of ^C
+
+
+def test_a_session_that_was_stopped_ends_with_130(places, monkeypatch):
+    monkeypatch.setattr("studies.session._run_missing", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    result = CliRunner().invoke(main, ["run", str(places["study"]), "--store", "new"])
+    assert result.exit_code == 130
+    assert "the same command goes on from the last checkpoints" in result.output
+    assert not Lock(Ledger("new", "small").folder).held()
+
+
+class TestMachinery:
+    """Of Ray, whose drivers do not start or do not live."""
+
+    def run(self, places):
+        return CliRunner().invoke(main, f"run {{study}} --store new --experiment e1 {DATA}".format(**places).split())
+
+    def test_workers_that_do_not_start(self, ray, places, monkeypatch):
+        monkeypatch.setattr("studies.connection._import_driver", lambda: os._exit(1))
+        result = self.run(places)
+        assert result.exit_code == 3, result.output
+        assert re.fullmatch(
+            r"diffseg: Ray cannot start the drivers of trials \(.*\): its logs are in .*\n", result.output
+        )
+
+    def test_drivers_that_die(self, ray, places, monkeypatch):
+        monkeypatch.setattr("studies.driver.drive", lambda config: os._exit(1))
+        result = self.run(places)
+        assert result.exit_code == 3, result.output
+        assert "ended again and again" in result.output
+        assert "logs are in" in result.output
+        assert "stopped" not in result.output
+
+
+def test_json_is_json(places):
+    for line in ("status small", "show small {trial}", "best small", "compare small", "plan {study}"):
+        result = CliRunner().invoke(main, f"{line} {STORE} --json".format(**places).split())
+        json.loads(result.stdout, parse_constant=pytest.fail)
