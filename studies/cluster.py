@@ -6,6 +6,7 @@ Three kinds of files: for `ray up` (YAML), RayJobs of Kubernetes (YAML, ray.io/v
 import contextlib
 import io
 import json
+import logging
 import platform
 import re
 import shlex
@@ -15,9 +16,9 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import yaml
-
 from diffseg.errors import UserError
+from studies import clusterfile, textfile
+from studies.clusterfile import Launched, NodeType, RayCluster, RayJob
 from studies.connection import DRIVER
 
 PACKAGES = ("diffseg", "search_spaces", "studies", "analysis")  # what a job carries to all nodes
@@ -37,59 +38,65 @@ def check(path: Path) -> list[str]:
 
     Raises UserError if the file cannot be read, or is of no kind that is known.
     """
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read ({error})") from None
+    text = _read(path)
     found = _slurm(text) if text.startswith("#!") else _yaml(path, text)
     return [f"{path}: {problem}" for problem in [*_placeholders(text), *_versions(text), *found]]
 
 
-def _yaml(path: Path, text: str) -> list[str]:
+def _read(path: Path) -> str:
     try:
-        documents = [one for one in yaml.safe_load_all(text) if one is not None]
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        return textfile.read(path, "a cluster's file")
+    except FileNotFoundError:
+        raise UserError(f"{path} cannot be read (there is no such file): give a cluster's file") from None
+
+
+def _yaml(path: Path, text: str) -> list[str]:
+    documents = clusterfile.documents(path, text)
     if not documents or not all(isinstance(one, dict) for one in documents):
         raise UserError(f"{path} describes no cluster: a YAML file for `ray up`, a RayJob, or a SLURM script does")
-    if jobs := [one for one in documents if one.get("kind") in ("RayJob", "RayCluster")]:
-        return _kubernetes(jobs[0], text)
+    for kind, form in (("RayJob", RayJob), ("RayCluster", RayCluster)):
+        for tree in documents:
+            if tree.get("kind") == kind:
+                return clusterfile.faults(form, tree) or _kubernetes(form.model_validate(tree), text)
     if "provider" not in documents[0]:
         raise UserError(f"{path} describes no cluster: it has neither a provider, for `ray up`, nor the kind RayJob")
-    return _launched(documents[0], text)
+    return clusterfile.faults(Launched, documents[0]) or _launched(documents[0], text)
 
 
-def _launched(config: dict[str, Any], text: str) -> list[str]:
+def _launched(tree: dict[str, Any], text: str) -> list[str]:
     """A file for `ray up`: Ray's own schema and preparation, and what that lets pass."""
-    prepared, problem = _prepared(config)
+    config = Launched.model_validate(tree)
+    provider, types = config.provider, config.available_node_types
+    local = provider.type == "local"
+    if local and (provider.head_ip in provider.worker_ips or len(set(provider.worker_ips)) < len(provider.worker_ips)):
+        return ["provider.head_ip and provider.worker_ips name a machine twice, but every machine is one node"]
+    prepared, problem = _prepared(tree)
     if problem:
         return [problem]
-    local = config["provider"].get("type") == "local"
     start, found = " ".join(prepared.get("head_start_ray_commands") or []), []
-    types = config.get("available_node_types") or {}
-    head = types.get(config.get("head_node_type"), {})
-    if DRIVER not in (head.get("resources") or {}) and DRIVER not in start:
+    head = types.get(config.head_node_type or "", NodeType())
+    if DRIVER not in head.resources and DRIVER not in start:
         where = "to `ray start --head`" if local else "of the head's node type"
         found.append(
             f"the head has no resource '{DRIVER}', where the drivers of trials go: add {{\"{DRIVER}\": 1000}} to the "
             f"resources {where}"
         )
-    elif any(DRIVER in (one.get("resources") or {}) for name, one in types.items() if name != config["head_node_type"]):
+    elif any(DRIVER in one.resources for name, one in types.items() if name != config.head_node_type):
         found.append(
             f"nodes other than the head have the resource '{DRIVER}': drivers must not be on nodes that may go"
         )
-    if _is_spot(head.get("node_config") or {}):
+    if head.node_config.spot:
         found.append("the head is a spot node, with which the whole cluster goes: leave out its InstanceMarketOptions")
-    if head.get("max_workers"):
+    if head.max_workers:
         found.append(
-            f"the head's node type has max_workers {head['max_workers']}: nodes that train need a type of their own"
+            f"the head's node type has max_workers {head.max_workers}: nodes that train need a type of their own"
         )
     if types and not any((one.get("max_workers") or 0) for one in prepared["available_node_types"].values()):
         found.append("no node type may have any workers (max_workers is 0 everywhere), so nothing can train")
-    if config["provider"].get("type") == "aws" and config["provider"].get("cache_stopped_nodes", True):
+    if provider.type == "aws" and provider.cache_stopped_nodes:
         found.append("provider.cache_stopped_nodes is not false: nodes that are given back go on costing their disks")
     for key in ("setup_commands", *(() if local else ("available_node_types",))):
-        if key not in config:
+        if key not in tree:
             found.append(f"it has no {key}, so Ray's own would be taken, which know nothing of diffseg")
     return [*found, *_store(text, local), *_authentication(text)]
 
@@ -115,13 +122,12 @@ def _prepared(config: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
     return prepared, None
 
 
-def _kubernetes(job: dict[str, Any], text: str) -> list[str]:
-    spec = job.get("spec") or {}
-    cluster, found = spec.get("rayClusterSpec") or (spec if job["kind"] == "RayCluster" else {}), []
-    head = cluster.get("headGroupSpec")
-    if not head:
+def _kubernetes(job: RayJob | RayCluster, text: str) -> list[str]:
+    nodes = job.spec.rayClusterSpec if isinstance(job, RayJob) else job.spec
+    head, found = nodes.headGroupSpec, []
+    if head is None:
         return ["spec.rayClusterSpec has no headGroupSpec"]
-    parameters = head.get("rayStartParams") or {}
+    parameters = head.rayStartParams
     if DRIVER not in str(parameters.get("resources", "")):
         found.append(
             f"the head has no resource '{DRIVER}', where the drivers of trials go: give it the rayStartParams "
@@ -129,15 +135,15 @@ def _kubernetes(job: dict[str, Any], text: str) -> list[str]:
         )
     if str(parameters.get("num-cpus")) != "0":
         found.append('the head would train, too: give it the rayStartParams num-cpus: "0"')
-    if not cluster.get("workerGroupSpecs"):
+    if not nodes.workerGroupSpecs:
         found.append("there are no workerGroupSpecs, so nothing can train")
-    if job["kind"] == "RayJob" and "diffseg" not in str(spec.get("entrypoint", "")):
+    if isinstance(job, RayJob) and "diffseg" not in job.spec.entrypoint:
         found.append("spec.entrypoint runs no diffseg")
-    versions = {cluster.get("rayVersion")} - {None}
-    if (pins := set(_pins(_code(text)))) and not versions <= pins:
-        found.append(f"rayVersion is {versions.pop()}, but the image has Ray {', '.join(pins)}")
-    mode = (cluster.get("authOptions") or {}).get("mode")
-    return [*found, *_store(text, local=False), *([] if mode == "token" else _authentication(text))]
+    version, pins = nodes.rayVersion, _pins(_code(text))
+    if version is not None and pins and str(version) not in pins:
+        found.append(f"rayVersion is {version}, but the image has Ray {', '.join(pins)}")
+    token = nodes.authOptions.mode == "token"
+    return [*found, *_store(text, local=False), *([] if token else _authentication(text))]
 
 
 def _slurm(text: str) -> list[str]:
@@ -231,13 +237,6 @@ def _authentication(text: str) -> list[str]:
     ]
 
 
-def _is_spot(node: dict[str, Any]) -> bool:
-    market = (node.get("InstanceMarketOptions") or {}).get("MarketType")
-    return market == "spot" or any(
-        one.get("preemptible") for one in node.get("scheduling") or [] if isinstance(one, dict)
-    )
-
-
 def submit(path: Path, arguments: tuple[str, ...], on_line) -> str:
     """Have a cluster's head run `diffseg run` as a Ray job, which does not depend on this machine; return the job's name.
 
@@ -248,21 +247,64 @@ def submit(path: Path, arguments: tuple[str, ...], on_line) -> str:
 
     if problems := check(path):
         raise UserError("; ".join(problems))
-    config, job = yaml.safe_load(path.read_text()), f"diffseg-{uuid4().hex[:8]}"
+    text = _read(path)
+    if text.startswith("#!"):
+        raise UserError(f"{path} is a SLURM script: `sbatch {path}` submits it")
+    config, job = clusterfile.documents(path, text)[0], f"diffseg-{uuid4().hex[:8]}"
+    if "provider" not in config:
+        raise UserError(f"{path} is a {config.get('kind')} of Kubernetes: `kubectl apply -f {path}` submits it")
     with tempfile.TemporaryDirectory() as carried:
         folder = Path(carried) / job
         line = shlex.join(["python", "-m", "studies.cli", "run", *_carried(folder, arguments), "--address", "auto"])
         remote = f"ray job submit --address {JOBS} --no-wait --submission-id {job} --working-dir /tmp/{job} -- {line}"
+        output = io.StringIO()
         try:
-            sdk.rsync(config, source=f"{folder}/", target=f"/tmp/{job}/", down=False)
-            said = sdk.run_on_cluster(config, cmd=remote, with_output=True)
+            with _quiet(output):
+                sdk.rsync(config, source=f"{folder}/", target=f"/tmp/{job}/", down=False)
+                said = sdk.run_on_cluster(config, cmd=remote, with_output=True)
         except (SystemExit, Exception) as error:
-            raise UserError(
-                f"the head of {config['cluster_name']} cannot be reached or refuses the job ({type(error).__name__}: "
-                f"{' '.join(str(error).split())}): `ray up {path}` starts it"
-            ) from None
+            raise UserError(_refusal(error, output.getvalue(), path, config)) from None
     on_line(said if isinstance(said, str) else said.decode(errors="replace"))
     return job
+
+
+@contextlib.contextmanager
+def _quiet(output: io.StringIO):
+    """What Ray's launcher prints goes into `output`, and what it and the cloud's packages log, tracebacks included, nowhere."""
+    logging.disable(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _refusal(error: BaseException, output: str, path: Path, config: dict[str, Any]) -> str:
+    """Why Ray's launcher gave up, in one sentence."""
+    name = config.get("cluster_name", "the cluster")
+    chain, one = [], error
+    while one is not None and len(chain) < 10:
+        chain.append(one)
+        one = one.__cause__ or one.__context__
+    if any("credential" in f"{type(one).__name__} {one}".lower() for one in chain):
+        cloud = config["provider"].get("type")
+        how = {"aws": "`aws configure`", "gcp": "`gcloud auth application-default login`"}.get(
+            cloud, "the cloud's program"
+        )
+        return (
+            f"this machine has no valid credentials of {cloud}, so the head of {name} cannot be found: {how} sets them"
+        )
+    if missing := next((one for one in chain if isinstance(one, ImportError)), None):
+        return f"a package that Ray's launcher needs is missing here ({_line(str(missing))}): install it"
+    printed = [_line(line) for line in output.splitlines() if line.strip()]
+    said = _line(str(error)) if not isinstance(error, SystemExit) and str(error) else (printed or [""])[-1]
+    reason = f"{type(error).__name__}: {said}" if said else f"Ray's launcher gives no reason but {type(error).__name__}"
+    return f"the head of {name} cannot be reached or refuses the job ({reason}): `ray up {path}` starts it"
+
+
+def _line(text: str) -> str:
+    """Text of a terminal on one line, without colours."""
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", text).split())[:300]
 
 
 def _carried(folder: Path, arguments: tuple[str, ...]) -> list[str]:

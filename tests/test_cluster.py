@@ -1,11 +1,13 @@
 """Files that describe clusters, and studies submitted to them."""
 
+import logging
 import re
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
+from botocore.exceptions import NoCredentialsError
 from click.testing import CliRunner
 
 from diffseg.errors import UserError
@@ -18,8 +20,8 @@ from studies.session import Resources, place
 from studies.worker import STOP
 
 ROOT = Path(__file__).parent.parent
-BLOCKS = re.findall(r"```(?:yaml|sbatch)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-AWS = (ROOT / "cluster.yaml").read_text()
+BLOCKS = re.findall(r"```(?:yaml|sbatch)\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+AWS = (ROOT / "cluster.yaml").read_text(encoding="utf-8")
 GCP, LOCAL, SLURM, KUBERNETES = BLOCKS
 FILES = {"aws": AWS, "gcp": GCP, "local": LOCAL, "slurm": SLURM, "kubernetes": KUBERNETES}
 
@@ -63,7 +65,9 @@ def test_the_files_that_are_shipped_have_no_problems_but_their_placeholders(kind
         ("aws", "setup_commands:\n  - curl", "initialization_commands:\n  - curl", "it has no setup_commands"),
         ("gcp", "max_workers: 0", "max_workers: 0\n    min_workers: 99", "smaller than the sum of `min_workers`"),
         ("local", "--resources='{\"driver\":1000}' ", "", "to the resources to `ray start --head`"),
-        ("local", "worker_ips: [mine]", "worker: [mine]", ""),
+        ("local", "worker_ips: [mine-1, mine-2]", "worker: [mine]", ""),
+        ("local", "worker_ips: [mine-1, mine-2]", "worker_ips: [mine-1, mine]", "name a machine twice"),
+        ("local", "worker_ips: [mine-1, mine-2]", "worker_ips: [mine-1, mine-1]", "name a machine twice"),
         ("local", "/mnt/mine/studies", "/tmp/studies", "a folder of each node's own"),
         ("slurm", "#SBATCH --exclusive\n", "", "add #SBATCH --exclusive"),
         ("slurm", "#SBATCH --ntasks-per-node=1\n", "", "add #SBATCH --ntasks-per-node=1"),
@@ -171,6 +175,55 @@ class TestSubmit:
         shown = CliRunner().invoke(main, ["cluster", "submit", str(tmp_path / "cluster.yaml"), "paper"])
         assert shown.exit_code == 2
         assert "placeholder" in shown.output
+        assert not sent
+
+    @pytest.mark.parametrize(
+        ("error", "said"),
+        [
+            (AssertionError(), r"cannot be reached or refuses the job \(AssertionError: the last line\)"),
+            (SystemExit(1), r"cannot be reached or refuses the job \(SystemExit: the last line\)"),
+            (NoCredentialsError(), "this machine has no valid credentials of aws.*`aws configure` sets them"),
+            (RuntimeError("The token in the request is invalid: check credentials"), "no valid credentials of aws"),
+            (ImportError("install boto3"), r"a package .* is missing here \(install boto3\)"),
+            (KeyError("x"), r"refuses the job \(KeyError: 'x'\)"),
+            (RecursionError("too\ndeep"), r"refuses the job \(RecursionError: too deep\)"),
+            (OSError(28, "No space left on device"), r"refuses the job \(OSError: .*No space"),
+        ],
+    )  # fmt: skip
+    def test_whatever_the_launcher_raises_is_one_sentence(self, error, said, sent, tmp_path, monkeypatch, capfd):
+        from ray.autoscaler import sdk
+
+        def fails(*_, **__):
+            print("first\n\x1b[31mthe last line\x1b[0m")
+            logging.getLogger("ray").error("a traceback")
+            raise error
+
+        monkeypatch.setattr(sdk, "rsync", fails)
+        (tmp_path / "cluster.yaml").write_text(filled(AWS))
+        shown = CliRunner().invoke(main, ["cluster", "submit", str(tmp_path / "cluster.yaml"), "paper"])
+        assert shown.exit_code == 2
+        assert re.search(said, shown.output), shown.output
+        assert shown.output.count("\n") == 1
+        assert "".join(capfd.readouterr()) == ""
+
+    def test_without_credentials_the_real_launcher_ends_in_one_sentence(self, tmp_path, monkeypatch):
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+        (tmp_path / "cluster.yaml").write_text(filled(AWS))
+        shown = CliRunner().invoke(main, ["cluster", "submit", str(tmp_path / "cluster.yaml"), "paper"])
+        assert "no valid credentials of aws" in shown.output
+        assert (shown.exit_code, shown.output.count("\n")) == (2, 1)
+
+    @pytest.mark.parametrize(
+        ("kind", "said"), [("slurm", "`sbatch .*` submits it"), ("kubernetes", "`kubectl apply -f .*` submits it")]
+    )
+    def test_other_kinds_name_the_program_that_submits_them(self, kind, said, sent, tmp_path):
+        (tmp_path / "file").write_text(filled(FILES[kind]))
+        with pytest.raises(UserError, match=said):
+            cluster.submit(tmp_path / "file", ("paper",), print)
         assert not sent
 
     def test_a_head_that_is_not_there_is_told(self, sent, tmp_path, monkeypatch):
