@@ -1,5 +1,6 @@
 """The report: one HTML file from the ledger, which opens offline and from which no request leaves."""
 
+import contextlib
 import datetime
 import json
 from dataclasses import dataclass
@@ -196,12 +197,24 @@ def write(ledgers: list[Ledger], path: Path, png: Path | None = None) -> Path:
     )
     for figure in drawn if png else ():
         if figure.chart:
-            png.mkdir(parents=True, exist_ok=True)
-            figure.chart.save(str(png / f"{figure.name}.png"), scale_factor=2)
-    path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                png.mkdir(parents=True, exist_ok=True)
+                figure.chart.save(str(png / f"{figure.name}.png"), scale_factor=2)
+            except OSError as error:
+                raise UserError(
+                    f"the charts cannot be written to {png} ({error}): give another place with --png DIR"
+                ) from None
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(page)
-    return temporary.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
+        return temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise UserError(
+            f"the report cannot be written to {path} ({error}): give another place with --output FILE"
+        ) from None
 
 
 def _fingerprints(found: Tables) -> list[dict]:
@@ -235,18 +248,18 @@ def _summary(found: Tables, ledgers: list[Ledger]) -> dict:
         "complete": len(found.trials),
         "failed": len(found.failed),
         "missing": max(0, asked - len(found.trials) - len(found.failed)),
-        "experiments": [NAMES[name] for name in sorted(set(found.trials["experiment"]))],
-        "datasets": sorted(set(found.trials["dataset"])),
-        "networks": sorted(set(found.trials["network"])),
+        "experiments": [NAMES.get(name, name) for name in sorted(set(found.trials["experiment"].dropna()))],
+        "datasets": sorted(set(found.trials["dataset"].dropna())),
+        "networks": sorted(set(found.trials["network"].dropna())),
         "seeds": found.trials["seed"].nunique(),
         "hours": float(found.trials["seconds"].sum()) / 3600,
-        "devices": sorted(set(found.trials["device"])),
+        "devices": sorted(set(found.trials["device"].dropna())),
     }
 
 
 def _provenance(found: Tables, ledgers: list[Ledger]) -> dict:
     versions: dict[str, set] = {}
-    for text in found.trials["versions"]:
+    for text in found.trials["versions"].dropna():
         for package, version in json.loads(text).items():
             versions.setdefault(package, set()).add(version)
     commits = {
@@ -257,8 +270,8 @@ def _provenance(found: Tables, ledgers: list[Ledger]) -> dict:
         "commands": [command for ledger in ledgers if (command := (ledger.definition() or {}).get("command"))],
         "versions": {package: ", ".join(sorted(values)) for package, values in versions.items()},
         "commits": sorted(commits),
-        "hosts": sorted(set(found.trials["host"])),
-        "devices": sorted(set(found.trials["device"])),
+        "hosts": sorted(set(found.trials["host"].dropna())),
+        "devices": sorted(set(found.trials["device"].dropna())),
         "gpu_hours": float(found.trials["gpu_seconds"].sum()) / 3600,
         "memory": float(found.trials["peak_memory_bytes"].max()) / 2**30,
         "report": f"diffseg report {' '.join(ledger.study for ledger in ledgers)}",

@@ -6,6 +6,7 @@ from studies.state import number
 
 def comparison_table(rows: list[dict]):
     """Configurations against their baseline."""
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(
@@ -31,7 +32,8 @@ def comparison_table(rows: list[dict]):
             difference = _interval(row["difference"], row["difference_low"], row["difference_high"], form)
             told = (difference, number(row["effect"], ".2f"), _p(row["p"]), row["verdict"])
         counts = [str(row["seeds"]), _images(row), str(row["units"] or "")]
-        table.add_row(row["dataset"], NAMES[row["metric"]], row["configuration"], *counts, mean, *told)
+        names = escape(row["dataset"]), NAMES[row["metric"]], escape(row["configuration"])
+        table.add_row(*names, *counts, mean, *told)
     table.caption = "Means over images with 95 % intervals over units (patients or volumes, else images) and seeds"
     if any(row["seeds"] == 1 for row in rows):
         table.caption += "; those of one seed speak of units alone"

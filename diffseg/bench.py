@@ -147,7 +147,7 @@ def _taken(call: Callable[[], object], device: torch.device) -> int:
         _wait(device)
     with tempfile.TemporaryDirectory() as folder:
         found.export_chrome_trace(f"{folder}/trace.json")
-        events = json.loads(Path(folder, "trace.json").read_text())["traceEvents"]
+        events = json.loads(Path(folder, "trace.json").read_text(encoding="utf-8"))["traceEvents"]
     kind = {"cpu": 0, "cuda": 1}[device.type]
     changes = [event for event in events if event["name"] == "[memory]" and event["args"]["Device Type"] == kind]
     held: dict[int, int] = {}
@@ -540,7 +540,7 @@ def _wait(device: torch.device) -> None:
 
 def _processor() -> str:
     try:
-        with open("/proc/cpuinfo") as file:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
             return next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()

@@ -175,7 +175,7 @@ def _write_raw(split: Split, root: Path) -> None:
         "overwrite_image_reader_writer": "NaturalImage2DIO",
         "dataset": cases,  # or nnunetv2 lists the files in forked processes, which can hang where there are threads
     }
-    (root / "dataset.json").write_text(json.dumps(description))
+    (root / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
 
 
 def _numbers(split: Split, index: int, image: torch.Tensor) -> np.ndarray:

@@ -41,4 +41,4 @@ def names(network: str) -> list[str]:
 
 @lru_cache
 def _tables() -> dict[str, dict[str, dict]]:
-    return tomllib.loads((Path(__file__).parent / "presets.toml").read_text())
+    return tomllib.loads((Path(__file__).parent / "presets.toml").read_text(encoding="utf-8"))

@@ -34,7 +34,7 @@ def best_trials(study: Study, ledger: Ledger, metric: str, pareto: bool) -> list
     names = study.variants | {one.trial: f"{one.number}: {one.words}" for one in proposals(ledger) if one.trial}
     rows = [row | {"configuration": names.get(row["trial"], "")} for row in rows if _measured(row[metric])]
     sign = -1 if METRICS[metric] else 1
-    return sorted(rows, key=lambda row: (row["dataset"], sign * row[metric]))
+    return sorted(rows, key=lambda row: (row["dataset"] or "", sign * row[metric]))
 
 
 def unconfirmed(study: Study, ledger: Ledger, tested: list[dict]) -> list[str]:
@@ -70,6 +70,7 @@ def best_tables(rows: list[dict], metric: str):
 
 
 def _trials(rows: list[dict], metric: str):
+    from rich.markup import escape
     from rich.table import Column, Table
 
     metrics = dict.fromkeys((metric, *SHOWN))
@@ -78,7 +79,8 @@ def _trials(rows: list[dict], metric: str):
     table = Table(*columns, box=None, pad_edge=False)
     for row in rows[:LINES]:
         words = [row["configuration"]] if named else []
-        table.add_row(row["dataset"], row["trial"], *words, row["scored_on"], *(_cell(row, name) for name in metrics))
+        cells = [row["dataset"] or "", row["trial"], *words, row["scored_on"], *(_cell(row, name) for name in metrics)]
+        table.add_row(*map(escape, cells))
     left_out = any(row["left_out"].get(name) for row in rows[:LINES] for name in metrics)
     meaning = "(n of N): mean over n of N images, since the others are NaN" if left_out else ""
     table.caption = "; ".join(filter(None, [meaning, rest(rows).removeprefix("; ")])) or None
@@ -86,6 +88,7 @@ def _trials(rows: list[dict], metric: str):
 
 
 def _proposals(rows: list[dict], metric: str):
+    from rich.markup import escape
     from rich.table import Column, Table
 
     metrics = [name for name in METRICS if name == metric or any(row[name] is not None for row in rows)]
@@ -97,7 +100,7 @@ def _proposals(rows: list[dict], metric: str):
         numbers = [number(row[name], ".3f") for name in metrics]
         words = row["settings"] + (f" ({row['error']})" if row["error"] else "")
         named = [rank, str(row["number"]), row["source"], row["status"], row["trial"] or "", row["scored_on"]]
-        table.add_row(*named, *numbers, words)
+        table.add_row(*map(escape, [*named, *numbers, words]))
     return table
 
 

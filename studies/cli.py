@@ -385,7 +385,7 @@ def recommend(dataset, settings, store, roots, output):
     choices = recommendation(found or quick(config, roots.get(dataset), store))
     examine([Trial(dataset, config.fingerprint_trials()[0])], roots, store)
     path = Path(output or f"{dataset}.toml")
-    path.write_text(study_file(config, choices, source))
+    path.write_text(study_file(config, choices, source), encoding="utf-8")
     for choice in choices:
         shown = ", ".join(
             f"{key}={'…' if key == 'diffusion.profile' else value}" for key, value in choice.settings.items()

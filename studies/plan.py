@@ -51,13 +51,14 @@ def plan(study: Study, ledger: Ledger, resources: Resources) -> dict:
 
 def table(found: dict):
     from rich.console import Group
+    from rich.markup import escape
     from rich.table import Table
 
     rows = Table("trial", "count", "to do", "parameters", "memory up to", "about", box=None, pad_edge=False)
     for row in found["trials"]:
         to_do, memory = "yes" if row["missing"] else "done", f"{row['memory'] / 2**30:.1f} GiB"
         rows.add_row(
-            row["trial"], str(row["count"]), to_do, f"{row['parameters']:,}", memory, _duration(row["seconds"])
+            escape(row["trial"]), str(row["count"]), to_do, f"{row['parameters']:,}", memory, _duration(row["seconds"])
         )
     place = f"{found['side_by_side']} side by side on this machine, each with {found['cpus']:g} CPUs and {found['gpus']:g} GPUs"
     lines = [
@@ -69,7 +70,7 @@ def table(found: dict):
         lines.append(f"Left out, since no root was given: {', '.join(found['left_out'])} (add {wanted}).")
     for sentence, names in found["warnings"].items():
         lines.append(f"Mind that {sentence} ({names[0]}{f' and {len(names) - 1} more' if names[1:] else ''}).")
-    return Group(rows, *lines)
+    return Group(rows, *map(escape, lines))
 
 
 def _to_come(study: Study, ledger: Ledger, known: set[str]) -> Iterator[tuple[str, Config, int]]:

@@ -178,7 +178,7 @@ def place(resources: Resources, nodes: list[dict[str, float]], on_demand: bool =
 def _launched() -> dict:
     """What the head of a cluster of `ray up` knows of it; empty elsewhere."""
     try:
-        return yaml.safe_load(LAUNCHED.expanduser().read_text())
+        return yaml.safe_load(LAUNCHED.expanduser().read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError):
         return {}
 
@@ -230,8 +230,12 @@ def _commit() -> tuple[str | None, bool]:
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
         subprocess.run([*git, "ls-files", "--error-unmatch", __file__], capture_output=True, check=True)
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+        head = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, encoding="utf-8", errors="replace", check=True
+        ).stdout.strip()
+        changed = subprocess.run(
+            [*git, "status", "--porcelain"], capture_output=True, encoding="utf-8", errors="replace", check=True
+        ).stdout
     except (OSError, subprocess.CalledProcessError):
         return None, False
     return head, bool(changed.strip())

@@ -67,6 +67,7 @@ def _state(trial: Trial, ledger: Ledger, row: dict, held: bool) -> TrialState:
 
 
 def status_table(study: Study, found: list[TrialState]):
+    from rich.markup import escape
     from rich.table import Column, Table
 
     mixed = ["scored on"] if any(state.scored_on != "test" for state in found) else []
@@ -78,8 +79,8 @@ def status_table(study: Study, found: list[TrialState]):
             number(state.row.get(key), form) for key, form in (("iou", ".3f"), ("ece", ".3f"), ("seconds", ".0f"))
         ]
         scored = [state.scored_on] if mixed else []
-        error = state.row.get("error") or ""
-        table.add_row(state.trial, state.status, number(state.share, ".0%"), *scored, *numbers, error)
+        error = escape(state.row.get("error") or "")
+        table.add_row(escape(state.trial), state.status, number(state.share, ".0%"), *scored, *numbers, error)
     table.caption = ", ".join(f"{number} {status}" for status, number in counts(found).items() if number)
     table.caption += rest(found)
     return table

@@ -50,7 +50,7 @@ class Watch:
             limit = max(self.least, FACTOR * self.longest)
             if self.last and time.monotonic() - self.last > limit:
                 logging.error("no step for %.0f s (at most %.1f s before): this worker ends", limit, self.longest)
-                with self.log.open("a") as file:
+                with self.log.open("a", encoding="utf-8") as file:
                     faulthandler.dump_traceback(file)
                 self.end(EXIT_STATUS)
                 return

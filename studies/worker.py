@@ -336,7 +336,7 @@ def _versions() -> dict[str, str]:
 @contextlib.contextmanager
 def _logging_to(path: Path):
     """Everything logged or warned of in the meantime is appended to the file."""
-    handler = logging.FileHandler(path)
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root, level = logging.getLogger(), logging.getLogger().level
     root.addHandler(handler)

@@ -89,7 +89,7 @@ def _built(entry: Path, root: Path, records: Records, build: Callable[..., Conte
             index[kind] = {split: getattr(part, kind) for split, part in content.parts.items()}
         del content  # the files themselves, mapped
         index["checksums"] = {path.name: _checksum(path) for path in sorted(temporary.glob("*.npy"))}
-        (temporary / INDEX).write_text(json.dumps(index))
+        (temporary / INDEX).write_text(json.dumps(index), encoding="utf-8")
         temporary.rename(entry)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -137,7 +137,7 @@ def _sound(entry: Path) -> tuple[Content, str] | None:
     if not entry.is_dir():
         return None
     try:
-        index = json.loads((entry / INDEX).read_text())
+        index = json.loads((entry / INDEX).read_text(encoding="utf-8"))
         if index["version"] != VERSION:
             raise ValueError(f"they are of version {index['version']}, this is {VERSION}")
         if changed := next((path for path, state in index["sources"].items() if _state(path) != state), None):

@@ -39,7 +39,7 @@ def find(root: Path, config: Data) -> Found:
 def _listed(root: Path, name: str, split: str) -> Found:
     table, folder = root / f"{PART3B.format(split, 'GroundTruth')}.csv", root / PART3B.format(split, "Data")
     try:
-        with table.open(newline="") as lines:
+        with table.open(newline="", encoding="utf-8-sig") as lines:
             rows = list(csv.reader(lines))
     except FileNotFoundError:
         raise DataError(f"{root} has no {table.name}: Part 3B has a CSV file for each split, which lists it") from None
