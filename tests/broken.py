@@ -1,0 +1,132 @@
+"""A store with everything in it, ways to break it, and a reader that uses all of it."""
+
+import contextlib
+import errno
+import os
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from click.testing import CliRunner, Result
+from pyarrow.fs import FileSystemHandler
+from test_report import attempt
+
+from analysis import tables
+from analysis.searches import costs, ranked
+from diffseg.errors import UserError
+from studies.cli import main
+from studies.ledger import RECORDS, SCHEMAS, Ledger
+from studies.search import Proposal
+from studies.study import read, trial_name
+
+STUDY = "quickstart"
+TABLES = [*SCHEMAS, *RECORDS]
+
+
+def whole(store: Path) -> Ledger:
+    """A finished quickstart with two proposals of its search."""
+    ledger, study = Ledger(str(store), STUDY), read(STUDY, {}, {})
+    ledger.define(study.definition())
+    (start,) = study.starts
+    configs = [trial.config for trial in study.trials]
+    for number, source in enumerate(("baseline", "tpe")):
+        settings = {"diffusion.weighting": "target" if number else "constant"}
+        config = start.config.with_leaves({"training.learning_rate": 1e-4 * (1 + number)}).resolved()
+        name = trial_name(config)
+        Proposal(start.name, number, 0, name, source, settings, config).record(ledger)
+        row = {"search": start.name, "step": 10, "trial": name, "metric": "iou", "value": 0.5}
+        ledger.record("rungs", f"{start.name}-10-{name}", [row])
+        configs.append(config)
+    for config in configs:
+        rows = attempt(config, trial_name(config))
+        if config.experiment == "e3":
+            rows["fingerprints"] = [{"dataset": "x", "t": 0.5, "error": 0.1}]
+        ledger.write(trial_name(config), 1, rows)
+    return ledger
+
+
+def copied(ledger: Ledger, store: Path) -> Ledger:
+    shutil.copytree(ledger.store, store)
+    return Ledger(str(store), STUDY)
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments)
+
+
+def one_sentence(result: Result) -> None:
+    """A command may refuse, but only in one sentence; what goes wrong in any other way is raised."""
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    if result.exit_code == 2:
+        said = [line for line in result.output.splitlines() if line.startswith("diffseg: ")]
+        assert len(said) == 1, result.output
+
+
+def quick_commands(ledger: Ledger, trial: str) -> list[Result]:
+    """What only reads, without the report."""
+    store = ("--store", ledger.store)
+    lines = [("status", STUDY), ("status", STUDY, "--json"), ("show", STUDY, trial), ("best", STUDY), ("best", STUDY, "--pareto"),
+             ("best", STUDY, "--metric", "ece"), ("compare", STUDY), ("stop", STUDY)]  # fmt: skip
+    return [call(*line, *store) for line in lines]
+
+
+def read_all(ledger: Ledger) -> None:
+    """Whatever the report reads. Raises what goes wrong, but for UserError."""
+    try:
+        found = tables.load([ledger])
+    except UserError:
+        return
+    for frame in (found.timesteps, found.calibration, found.examples, found.images, found.curves()):
+        assert len(frame.columns)
+    found.best(), found.pareto(), found.table1(), tables.studies(found), found.shown()
+    tables.errors(found, ["e2", "e3"], "mask_error"), ranked([ledger]), costs([ledger])
+    with contextlib.suppress(UserError):
+        found.fingerprints()
+
+
+def rewritten(path: Path, change) -> None:
+    """A Parquet file with its table changed."""
+    pq.write_table(change(pq.read_table(path)), path)
+
+
+def without(name: str):
+    return lambda table: table.drop_columns([name]) if name in table.column_names else table
+
+
+def put(name: str, values) -> object:
+    """A change that sets a column to values, repeated."""
+
+    def change(table: pa.Table) -> pa.Table:
+        column = pa.array([values] * table.num_rows) if not isinstance(values, pa.Array) else values
+        if name in table.column_names:
+            return table.set_column(table.column_names.index(name), name, column)
+        return table.append_column(name, column)
+
+    return change
+
+
+class Failing(FileSystemHandler):
+    """Lists what there is; opening any file fails as that of a server that went away."""
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def _fail(self, *_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def get_type_name(self):
+        return "failing"
+
+    def get_file_info(self, paths):
+        return self.inner.get_file_info(paths)
+
+    def get_file_info_selector(self, selector):
+        return self.inner.get_file_info(selector)
+
+    def normalize_path(self, path):
+        return path
+
+    open_input_stream = open_input_file = open_output_stream = open_append_stream = _fail
+    create_dir = delete_dir = delete_dir_contents = delete_root_dir_contents = delete_file = move = copy_file = _fail
