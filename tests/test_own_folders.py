@@ -42,7 +42,8 @@ LAYOUTS = {  # files, words of a remark (or None), names of all images
         for suffix in ("_mask", "_segmentation", "_Segmentation", "_label", "_lesion", "_gt", "_seg", "-mask", "_MASK", " mask")
     },
     "prefix": (paths("images/{}.png", "masks/mask_{}.png"), "with mask_", "abcdef"),
-    "both affixes": (paths("images/{}_image.png", "masks/{}_mask.png"), "images end in _image", [f"{k}_image" for k in "abcdef"]),
+    "both affixes": (paths("images/{}_image.png", "masks/{}_mask.png"), "images have _image", [f"{k}_image" for k in "abcdef"]),
+    "both prefixes": (paths("images/image_{}.png", "masks/mask_{}.png"), "images have image_", [f"image_{k}" for k in "abcdef"]),
     "extensions": (paths("images/{}.JPG", "masks/{}.PNG"), None, "abcdef"),
     "other folder names": (paths("Imgs/{}.png", "Annotations/{}.png"), "masks are taken from", "abcdef"),
     "capitals": (paths("Images/{}.png", "Masks/{}.png"), None, "abcdef"),
@@ -108,7 +109,10 @@ def test_layouts_that_people_have_are_read_and_guesses_said(kind, tmp_path):
     assert sorted(record.name for record in found.records) == sorted(names)
     assert all(len(record.annotations) == 1 for record in found.records)
     assert {record.split for record in found.records} in ({"train", "test"}, {None})
-    base = {record.name: record.name.rsplit("/", 1)[-1].removesuffix("_image") for record in found.records}
+    base = {
+        record.name: record.name.rsplit("/", 1)[-1].removesuffix("_image").removeprefix("image_")
+        for record in found.records
+    }
     for record in found.records:
         assert base[record.name] in "/".join(record.annotations[0].parts[-2:])
     remarks = " / ".join(found.remarks)
@@ -131,6 +135,31 @@ def test_sub_folders_of_patients_are_groups(tmp_path):
         "name,group\n" + "".join(f"p{p}/{k},g{p // 2}\n" for p in range(10) for k in "abc")
     )
     assert {record.group for record in data.find(config("folder"), tmp_path).records} == {f"g{k}" for k in range(5)}
+
+
+def test_groups_of_a_table_count_beside_given_splits(tmp_path):
+    for split in ("train", "test"):
+        for grade in ("grade1", "grade2"):
+            tree(tmp_path, *paths(f"{split}/images/{grade}/{{}}.png", f"{split}/masks/{grade}/{{}}.png", split[:2]))
+    (problem,) = data.find(config("folder"), tmp_path).problems
+    assert "groups are in both splits: grade1, grade2" in problem
+    lines = [
+        f"{grade}/{k},{split},{split}-{k}\n"
+        for split in ("train", "test")
+        for grade in ("grade1", "grade2")
+        for k in split[:2]
+    ]
+    lines = [line for line in lines if "/t," not in line]
+    for split in ("train", "test"):
+        for grade in ("grade1", "grade2"):
+            for kind in ("images", "masks"):
+                (tmp_path / split / kind / grade / "t.png").unlink()
+    (tmp_path / "split.csv").write_text("name,split,group\n" + "".join(lines))
+    found = data.find(config("folder"), tmp_path)
+    assert found.problems == ()
+    assert {record.group for record in found.records} == {"train-r", "test-e"}
+    (tmp_path / "split.csv").write_text("name,split,group\n" + "".join(lines).replace(",test,", ",train,"))
+    assert "puts grade1/e into train, but its folder is test" in data.find(config("folder"), tmp_path).problems[0]
 
 
 def test_patients_below_classes_are_groups(tmp_path):
@@ -243,6 +272,15 @@ def test_of_three_raters_the_incomplete_image_is_named(form, name, tmp_path):
     assert (
         "2 raters (0 and 2), but most images have 3 (0 and 1 and 2)" in problem or "masks in 2 of 3 folders" in problem
     )
+
+
+def test_raters_may_be_sub_folders_of_masks(tmp_path):
+    for rater in ("anna", "ben"):
+        tree(tmp_path, *paths("images/{}.png", f"masks/{rater}/{{}}_mask.png"))
+    assert data.load(config("folder"), tmp_path).train.masks.channels == 2
+    (tmp_path / "masks/ben/c_mask.png").unlink()
+    (problem,) = data.find(config("folder"), tmp_path).problems
+    assert "c.png has 1 raters (anna), but most images have 2 (anna and ben)" in problem
 
 
 def test_masks_of_one_number_are_refused(tmp_path):

@@ -44,25 +44,29 @@ def find(root: Path, config: Data) -> Found:
 
     The splits may also be sub-folders of `images/`, and the masks of all splits may lie in one folder. Without splits,
     `split.csv` tells them, with the columns name, split (train, val or test) and group, the last two optional; what it
-    leaves open is to be drawn. Masks have the names of their images, all with the same affix (`_mask`, …) or none, with _0, _1, …
-    appended where an image has several, or lie in folders masks_0/, masks_1/, … of raters. Sub-folders are groups, unless
-    they look like classes. Every slice of a NIfTI volume is an image; a volume is a group.
+    leaves open is to be drawn; its groups count in any case. Masks have the names of their images, all with the same affix
+    (`_mask`, …) or none, with _0, _1, … appended where an image has several, or lie in folders masks_0/, masks_1/, … of
+    raters. Sub-folders are groups, unless they look like classes. Every slice of a NIfTI volume is an image; a volume is a
+    group.
     """
     places = [_place(root, folder, split, config) for split, folder in _splits(root)]
     found = patients(joined(_pairs(place, config) for place in places))
-    return found if places[0].split else _divided(root, found)
+    return _listed(root, found, places[0].split is not None) if (root / TABLE).is_file() else found
 
 
-def _divided(root: Path, found: Found) -> Found:
-    """With the splits and groups of split.csv, if there is one."""
-    names = {record.image: _name(record) for record in found.records}
-    rows, problems, remarks = read_table(root / TABLE, names) if (root / TABLE).is_file() else ({}, (), ())
-    listed = [(record, rows.get(record.image, {})) for record in found.records]
-    records = tuple(
-        dataclasses.replace(record, split=row.get("split") or None, group=row.get("group") or record.group)
-        for record, row in listed
-    )
-    return Found(records, found.problems + problems, found.remarks + remarks)
+def _listed(root: Path, found: Found, given: bool) -> Found:
+    """With the groups of split.csv, and its splits where these are not given by folders."""
+    rows, problems, remarks = read_table(root / TABLE, {record.image: _name(record) for record in found.records})
+    records = []
+    for record in found.records:
+        row = rows.get(record.image, {"split": "", "group": ""})
+        if given and row["split"] not in ("", record.split):
+            problems += (
+                f"{root / TABLE} puts {record.name} into {row['split']}, but its folder is {record.split}: mend the line",
+            )
+        split = record.split if given else row["split"] or None
+        records.append(dataclasses.replace(record, split=split, group=row["group"] or record.group))
+    return Found(tuple(records), found.problems + problems, found.remarks + remarks)
 
 
 def _name(record: Record) -> str:

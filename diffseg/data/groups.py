@@ -22,7 +22,7 @@ def patients(found: Found) -> Found:
         if len(names) < CLASSES and not any(re.search(r"\d", name) for name in names):
             remarks.append(
                 f"the sub-folders {', '.join(names)} are taken for classes, since they are few and have no numbers: if they "
-                "are patients, give them in the column group of split.csv"
+                "are patients, give the column group in split.csv"
             )
             continue
         remarks.append(

@@ -13,7 +13,10 @@ Files = dict[str, list[Path]]  # by stem, or FOLDER/STEM in sub-folders
 MASK = r"masks?|segmentations?|segs?|labels?|lesions?|gt|ground[ _-]?truth|annotations?"
 SUFFIX = re.compile(rf"(?P<name>.+?)(?P<affix>[ _.-](?:{MASK}))(?P<number>[ _.-]\d+)?", re.IGNORECASE)
 PREFIX = re.compile(rf"(?P<affix>(?:{MASK})[ _.-])(?P<name>.+?)(?P<number>)", re.IGNORECASE)
-IMAGE = re.compile(r"(?P<name>.+?)(?P<affix>[ _.-](?:images?|img|0000))(?P<number>)", re.IGNORECASE)  # 0000: of nnU-Net
+IMAGES = (
+    re.compile(r"(?P<name>.+?)(?P<affix>[ _.-](?:images?|img|0000))(?P<number>)", re.IGNORECASE),  # 0000: of nnU-Net
+    re.compile(r"(?P<affix>(?:images?|img)[ _.-])(?P<name>.+?)(?P<number>)", re.IGNORECASE),
+)
 NUMBERED = re.compile(r"(?P<name>.+)[_-](?P<number>\d+)")
 
 
@@ -31,14 +34,14 @@ class Paired:
 def pair(images: Files, masks: Files) -> Paired:
     """Give every image the masks of its name, with the affix that gives masks to most images: none, _mask, _gt and so on.
 
-    A mask of image NAME is called NAME, or NAME_0, NAME_1, … where there are several, or lies in a folder NAME. Raises
-    DataError if two affixes give masks to all images.
+    A mask of image NAME is called NAME, or NAME_0, NAME_1, … where there are several, or lies in a folder NAME, or in one
+    folder for each rater. Raises DataError if two affixes give masks to as many images.
     """
     plain = _paired(images, masks, str, str)
     if len(plain.masks) == len(images):
         return plain
     best: list[tuple[str, str, Paired]] = []
-    for image_affix, plain_image in _readings(images, (IMAGE,)):
+    for image_affix, plain_image in _readings(images, IMAGES):
         for mask_affix, plain_mask in _readings(masks, (SUFFIX, PREFIX)):
             found = _paired(images, masks, plain_image, plain_mask)
             if not best or len(found.masks) > len(best[0][2].masks):
@@ -54,7 +57,7 @@ def pair(images: Files, masks: Files) -> Paired:
             f"{first.parent} has masks with {mask_affix} and others with {rival} for the same images: move one kind elsewhere"
         )
     what = f"masks have the names of their images with {mask_affix}" if mask_affix else "masks have the names of images"
-    return Paired(found.masks, found.twins, what + (f", images end in {image_affix}" if image_affix else ""))
+    return Paired(found.masks, found.twins, what + (f", images have {image_affix}" if image_affix else ""))
 
 
 def split_by_affix(files: Files) -> tuple[Files, Files]:
@@ -113,7 +116,10 @@ def _owner(name: str, owners: dict[str, str], flat: bool) -> tuple[str | None, i
         return owners[match["name"]], int(match["number"])
     if flat and "/" in name:
         folder, base = name.rsplit("/", 1)
-        return (owners[folder], base) if folder in owners else _owner(base, owners, False)
+        if folder in owners:
+            return owners[folder], base
+        owner, number = _owner(base, owners, False)  # the folder is of a class, or of a rater
+        return owner, folder if number == "" else f"{folder}/{number}"
     return None, ""
 
 
