@@ -1,9 +1,12 @@
 """Folders as people have them: how masks are named and placed, sub-folders, objects and raters, names of every kind."""
 
+import contextlib
 import os
+import tempfile
 import unicodedata
 from pathlib import Path
 
+import hypothesis
 import nibabel
 import numpy as np
 import pytest
@@ -119,7 +122,9 @@ def test_layouts_that_people_have_are_read_and_guesses_said(kind, tmp_path):
     assert (words in remarks) if words else not remarks
     loaded = data.load(config("folder"), tmp_path)
     assert loaded.train.masks.values.any()
-    assert not check(config("folder"), tmp_path).problems
+    report = check(config("folder"), tmp_path)
+    assert not report.problems
+    assert not [suspicion for suspicion in report.suspicions if "not used" in suspicion]
 
 
 def test_sub_folders_of_patients_are_groups(tmp_path):
@@ -430,3 +435,50 @@ def test_other_layouts_are_answered_alike(layout, write, words, tmp_path):
     with pytest.raises(DataError) as raised:
         data.find(config(layout), tmp_path)
     assert words.format(root=tmp_path) in str(raised.value)
+
+
+PARTS = [
+    "images",
+    "masks",
+    "train",
+    "test",
+    "Labels",
+    "img",
+    "a",
+    "p1",
+    "benign",
+    "split.csv",
+    "masks_0",
+    "__MACOSX",
+    "\u00e9",
+]
+FILES = [
+    "a.png",
+    "b.png",
+    "a_mask.png",
+    "a_0.png",
+    "a_1_mask.png",
+    "mask_b.PNG",
+    "split.csv",
+    "a.nii.gz",
+    ".a.png",
+    "a.png ",
+    "images",
+]
+
+
+@hypothesis.settings(max_examples=300)
+@given(st.lists(st.tuples(st.lists(st.sampled_from(PARTS), max_size=3), st.sampled_from(FILES)), max_size=8))
+def test_any_tree_is_found_or_answered(files):
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder, "root")
+        root.mkdir()
+        for parts, name in files:
+            path = root.joinpath(*parts, name)
+            with contextlib.suppress(OSError):  # a file where a folder is needed, or the other way round
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(b"name,group\na,p1\n" if name == "split.csv" else b"")
+        with contextlib.suppress(DataError):
+            found = data.find(config("folder"), root)
+            assert {record.image for record in found.records} or found.problems
+            assert all(len(set(record.annotations)) == len(record.annotations) for record in found.records)

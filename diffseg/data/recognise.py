@@ -1,5 +1,6 @@
 """What lies at a root that is not in the expected layout, and the command that would read it."""
 
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -13,6 +14,8 @@ SIGNS = {  # what only lies at the root of a layout, and the settings that read 
     "brats": (("*/*_flair.nii*",), " data.channels=4"),
     "folder": (("[Ii]mages", "[Tt]rain/[Ii]mages", "imagesTr", "split.csv"), ""),
 }
+LITTER = ("Thumbs.db", "desktop.ini")
+TEXTS = (".csv", ".txt", ".md")
 SHOWN = 6
 
 
@@ -44,6 +47,15 @@ def contents(folder: Path) -> str:
     return (
         " and ".join([*filter(None, named), *(f"{count} {kind} files" for kind, count in kinds.items())]) or "no files"
     )
+
+
+def unused(root: Path, used: set[Path]) -> list[Path]:
+    """The files below the root that are not used, without tables, texts, and what systems and archives leave."""
+    found = []
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(PASSED_OVER)]
+        found += [Path(folder) / name for name in names if not name.startswith((*PASSED_OVER, *LITTER))]
+    return sorted(path for path in found if path not in used and path.suffix.lower() not in TEXTS)
 
 
 def _inside(folder: Path) -> list[Path]:

@@ -1,6 +1,5 @@
 """What does not keep a data set from being used but makes its results doubtful, one sentence each."""
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,6 +10,7 @@ from PIL import Image
 
 from diffseg.data.drawing import unit_of
 from diffseg.data.findings import SPLITS, Row
+from diffseg.data.recognise import unused
 from diffseg.data.records import Record
 
 FULL = 0.95  # share of foreground above which a mask looks inverted
@@ -187,9 +187,7 @@ def _inverted(rows: Sequence[Row]) -> list[str]:
 
 
 def _unused(root: Path, records: Sequence[Record]) -> list[str]:
-    used = {file for record in records for file in record.files}
-    there = (Path(folder) / name for folder, _, names in os.walk(root) for name in names if not name.startswith("."))
-    left = sorted(path for path in there if path not in used and path.suffix.lower() not in (".csv", ".txt", ".md"))
+    left = unused(root, {file for record in records for file in record.files})
     return [f"{_one_of(left)} is not used"] if left else []
 
 
