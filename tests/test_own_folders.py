@@ -285,7 +285,7 @@ def test_raters_may_be_sub_folders_of_masks(tmp_path):
     assert data.load(config("folder"), tmp_path).train.masks.channels == 2
     (tmp_path / "masks/ben/c_mask.png").unlink()
     (problem,) = data.find(config("folder"), tmp_path).problems
-    assert "c.png has 1 raters (anna), but most images have 2 (anna and ben)" in problem
+    assert "c.png has 1 rater (anna), but most images have 2 (anna and ben)" in problem
 
 
 def test_masks_of_one_number_are_refused(tmp_path):
@@ -467,7 +467,7 @@ FILES = [
 ]
 
 
-@hypothesis.settings(max_examples=300)
+@hypothesis.settings(max_examples=100)
 @given(st.lists(st.tuples(st.lists(st.sampled_from(PARTS), max_size=3), st.sampled_from(FILES)), max_size=8))
 def test_any_tree_is_found_or_answered(files):
     with tempfile.TemporaryDirectory() as folder:

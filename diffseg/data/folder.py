@@ -178,7 +178,7 @@ def _pairs(place: Place, config: Data) -> Found:
 def _unlike(image: Path, own: tuple, usual: tuple) -> str:
     names = [" and ".join(str(number) for number in numbers if number != "") for numbers in (own, usual)]
     return (
-        f"{image} has {len(own)} raters ({names[0] or 'not numbered'}), but most images have {len(usual)} "
+        f"{image} has {len(own)} rater{'s' * (len(own) != 1)} ({names[0] or 'not numbered'}), but most images have {len(usual)} "
         f"({names[1] or 'not numbered'}): add the missing masks, or set data.objects=true if each file is an object"
     )
 

@@ -229,8 +229,8 @@ def conflicts(records: Sequence[Record]) -> tuple[str, ...]:
             splits.setdefault(record.group, set()).add(record.split)
         if record.raters != usual:
             problems.append(
-                f"{record.image} has {record.raters} raters, but {counts[usual]} of {len(records)} images have {usual}: add the "
-                "missing masks, or remove those that are too many"
+                f"{record.image} has {record.raters} rater{'s' * (record.raters != 1)}, but {counts[usual]} of {len(records)} "
+                f"images have {usual}: add the missing masks, or remove those that are too many"
             )
     if shared := sorted(group for group, found in splits.items() if len(found) > 1):
         named = ", ".join(shared[:3]) + (f" and {len(shared) - 3} more" if shared[3:] else "")
