@@ -95,6 +95,14 @@ LAYOUTS = {  # files, words of a remark (or None), names of all images
         paths("images/{}.png", "masks/x/{}.png", "abc") + paths("images/{}.png", "masks/y/{}.png", "def"), None, "abcdef",
     ),
     "a folder of masks for each image": (paths("images/{}.png", "masks/{}/only.png"), None, "abcdef"),
+    "folders of patients": (
+        paths("P1/images/{}.png", "P1/masks/{}.png", "abc") + paths("P2/images/{}.png", "P2/masks/{}.png", "abc"),
+        "hold images and masks each / the 2 sub-folders, such as P1", [f"{p}/{k}" for p in ("P1", "P2") for k in "abc"],
+    ),
+    "folders of images": (
+        [path for k in "abcdef" for path in (f"{k}{k}/images/{k}.png", f"{k}{k}/masks/0{k}0.png")],
+        "hold images and masks each", [f"{k}{k}/{k}" for k in "abcdef"],
+    ),
     "litter": (
         [*paths("images/{}.png", "masks/{}.png"), "images/._a.png", "images/.a.png", "__MACOSX/images/a.png",
          "images/__MACOSX/a.png", "masks/._a.png"], None, "abcdef",
@@ -224,6 +232,14 @@ def spots(root, form, counts, apart=True):
             path = root / "masks" / form.format(name=name, k=k)
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(mask).save(path)
+
+
+def test_objects_in_folders_of_images_are_united(tmp_path):
+    """As the 2018 Data Science Bowl: IMAGE/images/IMAGE.png and IMAGE/masks/*.png, one a nucleus."""
+    for k, name in enumerate(("0a1", "7c2", "9f3", "e04")):
+        spots(tmp_path / name, "{k}{name}f.png", [k + 1])
+    found = data.load(config("folder", objects=True), tmp_path)
+    assert sorted((*found.train.objects, *found.test.objects)) == [1, 2, 3, 4]
 
 
 FORMS = ["{name}_{k}.png", "{name}_mask_{k}.png", "{name}-{k}.png", "{name}/{k}.png"]

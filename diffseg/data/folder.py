@@ -1,42 +1,18 @@
 """A folder of one's own: images and masks of matching names, pictures or NIfTI volumes, of one or several raters."""
 
 import dataclasses
-import re
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 from diffseg.config import Data
 from diffseg.data import volumes
-from diffseg.data.files import PASSED_OVER, PICTURES, VOLUMES, composed, files_in, is_volume
+from diffseg.data.files import is_volume
 from diffseg.data.groups import patients
-from diffseg.data.pairing import Files, pair, split_by_affix
-from diffseg.data.recognise import contents, elsewhere
-from diffseg.data.records import Found, Record, joined, no_folder, shared_names
-from diffseg.data.table import SPLITS, TABLE, read_table
+from diffseg.data.pairing import pair
+from diffseg.data.places import Place, splits
+from diffseg.data.records import Found, Record, joined, shared_names
+from diffseg.data.table import TABLE, read_table
 from diffseg.errors import DataError
-
-EXPECTED = (
-    "a data set is images/ and masks/ (or masks_0/, masks_1/, … of several raters), or these in train/ and in test/"
-)
-IMAGES = ("images", "image", "imgs", "img", "imagestr")
-MASKS = (
-    "masks", "mask", "labels", "label", "annotations", "annotation", "gt", "groundtruth", "ground_truth", "ground truth",
-    "segmentations", "segmentation", "labelstr",
-)  # fmt: skip
-RATER = re.compile(r"masks_.+")
-DEPTH = 4  # levels of sub-folders below images/ and masks/
-
-
-@dataclass(frozen=True)
-class Place:
-    """The files of a split, or of the one to be divided."""
-
-    split: str | None
-    folder: Path  # of the images
-    images: Files
-    masks: tuple[Files, ...]  # one, or one a rater
-    remarks: tuple[str, ...] = ()
 
 
 def find(root: Path, config: Data) -> Found:
@@ -49,7 +25,7 @@ def find(root: Path, config: Data) -> Found:
     raters. Sub-folders are groups, unless they look like classes. Every slice of a NIfTI volume is an image; a volume is a
     group.
     """
-    places = [_place(root, folder, split, config) for split, folder in _splits(root)]
+    places = [Place.of(root, folder, split, config) for split, folder in splits(root)]
     found = patients(joined(_pairs(place, config) for place in places))
     return _listed(root, found, places[0].split is not None) if (root / TABLE).is_file() else found
 
@@ -72,74 +48,6 @@ def _listed(root: Path, found: Found, given: bool) -> Found:
 def _name(record: Record) -> str:
     """The image's name, which all slices of a volume share."""
     return record.name if record.index is None else record.name.rsplit("/", 1)[0]
-
-
-def _splits(root: Path) -> list[tuple[str | None, Path]]:
-    """The splits and their folders, at the root or below images/. Raises DataError if there is none to test on."""
-    inside = _folders(root)
-    images = _one_of(inside, IMAGES, root)
-    for level in (inside, _folders(images) if images else {}):
-        folders = [(SPLITS[name], path) for name, path in level.items() if name in SPLITS]
-        if "train" in dict(folders):
-            if "test" not in dict(folders):
-                raise no_folder(folders[0][1].parent, "test", EXPECTED)
-            return sorted(folders, key=lambda one: one[0] == "test")
-    return [(None, root)]
-
-
-def _place(root: Path, folder: Path, split: str | None, config: Data) -> Place:
-    """The images and masks of a split. Raises DataError if there are none."""
-    inside, remarks = _folders(folder), []
-    images, masks = _one_of(inside, IMAGES, folder), _mask_folders(inside, folder)
-    if not masks and folder != root:
-        masks = _mask_folders(_folders(root), root)
-        own = [path for place in masks if (path := _folders(place).get(composed(folder.name).lower()))]
-        if masks and not own:
-            remarks.append(f"masks of all splits are taken from {', '.join(str(path) for path in masks)}")
-        masks = own or masks
-    images = images or (folder if folder != root or masks else None)
-    for what, path in (("images", images), *(("masks", path) for path in masks)):
-        if path and path.parent in (root, folder) and path.name.lower() != what and not RATER.fullmatch(path.name):
-            remarks.append(f"{what} are taken from {path}")
-    if images is None and (other := elsewhere(root, config.name, "folder")):
-        raise other
-    files = files_in(images or folder, PICTURES + VOLUMES, DEPTH)
-    within = tuple(f"{composed(path.name)}/" for path in masks)
-    files = {key: paths for key, paths in files.items() if (images or folder) != folder or not key.startswith(within)}
-    if masks:
-        found = [files_in(path, PICTURES + VOLUMES, DEPTH) for path in masks]
-    else:
-        files, beside = split_by_affix(files)
-        found = [beside] if beside else []
-        remarks.append(f"images and masks are taken from one folder, {images or folder}")
-    if not files or not found:
-        missing = "masks" if images not in (None, folder) else "images"
-        raise no_folder(folder, missing, f"{EXPECTED}; it holds {contents(folder)}")
-    return Place(split, images or folder, files, tuple(found), tuple(remarks))
-
-
-def _folders(folder: Path) -> dict[str, Path]:
-    """The folders in it by name in lower case."""
-    found = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(PASSED_OVER))
-    return {composed(path.name).lower(): path for path in found}
-
-
-def _one_of(inside: dict[str, Path], names: tuple[str, ...], folder: Path) -> Path | None:
-    """The folder of one of the names, the first name before all others. Raises DataError for two of the others."""
-    found = [inside[name] for name in names if name in inside]
-    if found[1:] and composed(found[0].name).lower() != names[0]:
-        raise DataError(
-            f"{folder} has the folders {' and '.join(path.name for path in found)}: rename one to {names[0]}"
-        )
-    return found[0] if found else None
-
-
-def _mask_folders(inside: dict[str, Path], folder: Path) -> list[Path]:
-    """masks_0/, masks_1/, … of raters, or the one folder of masks."""
-    raters = [name for name in inside if RATER.fullmatch(name)]
-    if raters:
-        return [inside[name] for name in sorted(raters, key=lambda name: (len(name), name))]
-    return [found] if (found := _one_of(inside, MASKS, folder)) else []
 
 
 def _pairs(place: Place, config: Data) -> Found:
