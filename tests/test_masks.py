@@ -27,6 +27,7 @@ from diffseg.errors import ConfigError, DataError
 from studies.cli import main
 
 SIDE = 64
+NOISE = np.random.default_rng(0)
 Y, X = np.mgrid[:SIDE, :SIDE]
 
 
@@ -59,6 +60,11 @@ def colours(k, *found):
     """Objects of the given colours, one after the other, on black."""
     labels = label(blobs(k))[0]
     return gray(np.array([(0, 0, 0), *found], np.uint8)[labels.clip(max=len(found))])
+
+
+def large(pixels):
+    """uint8 [256, 256]: the pixels enlarged fourfold."""
+    return np.kron(pixels, np.ones((4, 4))).astype(np.uint8)
 
 
 def enlarged(image):
@@ -119,6 +125,16 @@ ASKED = {  # how mask k is drawn, words of the refusal, the line to paste, and w
         lambda k: plain(k).filter(ImageFilter.GaussianBlur(5)),
         r"without a gap, and \d+\.\d% of the pixels of all masks lie between 0 and", ">=128", None,
     ),
+    "classes as JPEG": (
+        lambda k: jpeg(gray(large(label(blobs(k))[0] * 60))), "has levels and, as JPEG", ">=30", blobs,
+    ),
+    "another value as JPEG": (
+        lambda k: jpeg(gray(large(blobs(k) * 200))), "has levels and, as JPEG", ">=100", blobs,
+    ),
+    "classes, resized": (
+        lambda k: enlarged(gray((label(blobs(k))[0] * 100).astype(np.uint8))), "has levels and", ">=50", blobs,
+    ),
+    "photographs": (lambda k: gray(NOISE.integers(0, 256, (SIDE, SIDE), np.uint8)), "values without a gap", None, None),
     "red on black": (lambda k: colours(k, RED, RED), "values #000000, #ff0000", ["#ff0000"], blobs),
     "two colours": (lambda k: colours(k, RED, GREEN), "values #000000, #00ff00, #ff0000", "nonzero", blobs),
     "red on black, resized": (lambda k: enlarged(colours(k, RED, RED)), "of one hue on black", ">=128", blobs),
@@ -134,9 +150,9 @@ ASKED = {  # how mask k is drawn, words of the refusal, the line to paste, and w
 def write(root, draw, extension="png"):
     """Three images to train on and two to test on; mask k is what draw(k) gives."""
     for k, split in enumerate(("train",) * 3 + ("test",) * 2):
-        write_image(root / split / "images" / f"{k}.png", (SIDE, SIDE))
-        (root / split / "masks").mkdir(exist_ok=True)
         image = draw(k)
+        write_image(root / split / "images" / f"{k}.png", image.size[::-1])
+        (root / split / "masks").mkdir(exist_ok=True)
         options = {"quality": 75} if extension == "jpg" else {}
         image.save(root / split / "masks" / f"{k}.{extension}", **options)
 
@@ -160,7 +176,8 @@ def pasted(problem, rule):
 
 
 def error(mask, k):
-    return (mask ^ blobs(k)).sum() / blobs(k).sum()
+    truth = blobs(k) if mask.shape == (SIDE, SIDE) else large(blobs(k)) > 0
+    return (mask ^ truth).sum() / truth.sum()
 
 
 @pytest.mark.parametrize("kind", TAKEN)
@@ -207,14 +224,17 @@ def test_other_masks_are_asked_about_and_the_line_can_be_pasted(kind, look, tmp_
         ("either", [1], "takes them unalike: leave"),
         ("either", ">=128", "leave data.foreground out"),
         ("JPEG", [255], r'would lose \d+\.\d% of the pixels .*set .data.foreground=">=128"'),
-        ("JPEG", "nonzero", r'takes \d+\.\d% that is nearer to 0 .*set .data.foreground=">=128"'),
+        ("JPEG", "nonzero", r'takes \d+\.\d% that is nearer to 0, .*set .data.foreground=">=128"'),
         ("a palette of black and red", ["#00ff00"], "has no mask with"),
-        ("red, resized", ["#ff0000"], 'one hue on black without a gap: set .data.foreground=">=128"'),
+        ("another value as JPEG", [200], r"would lose \d+\.\d% of the pixels of 100 and more: set 'data.foreground=\">=100\"'"),
+        ("classes as JPEG", [60], "would lose .*save the masks anew as PNG"),
+        ("classes as JPEG", "nonzero", "takes .* that is nearer to 0"),
+        ("red on black, resized", ["#ff0000"], 'one hue on black without a gap: set .data.foreground=">=128"'),
         ("0 and 255", [0, 255], "masks .*full"),
     ],
 )  # fmt: skip
 def test_a_foreground_that_does_not_fit_is_refused(kind, foreground, words, tmp_path):
-    write(tmp_path, TAKEN.get(kind) or ASKED["red on black, resized"][0])
+    write(tmp_path, TAKEN[kind] if kind in TAKEN else ASKED[kind][0])
     with pytest.raises(DataError, match=words):
         data.load(settings(data__foreground=foreground), tmp_path)
     problems = check(settings(data__foreground=foreground), tmp_path).problems

@@ -16,10 +16,14 @@ import numpy as np
 from diffseg.data.masks import HALF, Rule, colour_name, setting, shown, values_of
 from diffseg.data.values import Mask
 
-FLAT = 0.5  # share of pixels between 0 and 255 that equal their neighbours: label maps 0.84 and more, others up to 0.2
-DOMINANT = 0.5  # share of one value among those in the middle: thin classes, which are not flat
+FLAT = 0.3  # share of a value's pixels that equal their neighbours: in regions 0.8 and more, along edges 0.2 at most
+GRAIN = 8  # values along edges, at most, of masks that are drawn by hand, where they are of thin objects
+SPARSE = 0.01  # share of pixels along edges, of those between 0 and 255, below which JPEG or resizing has not left them
+REGIONS = 0.35  # share of pixels in regions, likewise, above which values between 0 and 255 are labels
+LEVEL = 0.05  # share of one value, likewise, above which it is a label
 THIN = 3.5  # pixels in the middle for each of the contour: JPEG 1.3, enlarged fourfold 3.0; blurred by 2 px 3.9
 MIDDLE = (32, 224)  # values that are near neither end
+FEW = 0.4  # share of pixels in the middle above which they are no edges
 COLOURS = 32  # at most, of a colour mask without JPEG's or resizing's in-between colours
 SHADES = 5  # at most, of a hue and black, that are classes and not left by JPEG or resizing
 HUE = 0.1  # deviation of colours of one hue from their mean, each divided by its brightest channel
@@ -93,24 +97,55 @@ class Tally:
                     f"({AT_HALF})",
                 ),
             )
-        if kind == "soft":
+        if kind in ("soft", "mixed"):
             return Decision((), (self._where_to_cut(odd[0]),))
         return Decision((), (self._which(odd[0]),))
 
     @cached_property
     def kind(self) -> str:
-        """ "plain", "levels" (labels, one a region), "ends" (near 0 and 255) or "soft" (a continuum). Not of colours."""
+        """What the values are, if they are no colours.
+
+        "plain": 0 and 255, or 0 and 1. "levels": one in each region. "mixed": levels, and others along edges. "ends": near 0
+        and 255, others along edges. "soft": any values anywhere.
+        """
         if all(mask.plain for mask in self.masks):
             return "plain"
-        between, flat, contour = (sum(getattr(m, name) for m in self.masks) for name in ("between", "flat", "contour"))
-        low, high = MIDDLE
-        middle = {value: count for value, count in self.pixels.items() if low <= value < high}
-        inside = sum(middle.values())
-        if max(self.pixels) > 255:
-            return "soft" if flat < FLAT * between and len(self.pixels) > COLOURS else "levels"
-        if max(self.pixels) < HALF or flat >= FLAT * between or max(middle.values(), default=0) > DOMINANT * inside > 8:
+        between = sum(self._between.values())
+        grain = {value: count for value, count in self._between.items() if self._flat[value] < FLAT * count}
+        if len(grain) <= GRAIN or sum(grain.values()) < SPARSE * between:
             return "levels"
-        return "ends" if inside <= THIN * contour else "soft"
+        if between - sum(grain.values()) > REGIONS * between or max(self.pixels) < HALF:
+            return "mixed"
+        low, high = MIDDLE
+        inside = sum(count for value, count in self.pixels.items() if low <= value < high)
+        edges = max(self.pixels) <= 255 and inside <= THIN * sum(mask.contour for mask in self.masks)
+        return "ends" if edges and inside <= FEW * self.total else "soft"
+
+    @cached_property
+    def _between(self) -> dict[int, int]:
+        """The pixels of the values above 0 and below 255 (or the largest)."""
+        top = max(255, max(self.pixels))
+        return {value: count for value, count in self.pixels.items() if 0 < value < top}
+
+    @cached_property
+    def _flat(self) -> Counter[int]:
+        """The pixels of each value that equal their neighbours; of plain masks, which are not looked at, none."""
+        found = Counter()
+        for mask in self.masks:
+            if mask.flat is not None:
+                for value, count in zip(mask.values.pixels[0].tolist(), mask.flat.tolist(), strict=True):
+                    found[value] += count
+        return found
+
+    @cached_property
+    def cut(self) -> int:
+        """Where masks are cut that have values along edges: half of the lowest level, or of the highest value."""
+        top = max(self.pixels)
+        if self.kind != "mixed":
+            return HALF if MIDDLE[1] <= top <= 255 else max(1, (top + 1) // 2)
+        enough = LEVEL * sum(self._between.values())
+        levels = [value for value, count in self._between.items() if count > enough]
+        return max(1, (min(levels or [top]) + 1) // 2)
 
     def check(self, rule: Rule) -> Decision:
         """The given rule, or why it does not fit what the masks hold."""
@@ -164,22 +199,18 @@ class Tally:
                 if self._is_blurred_hue() and rule != "nonzero"
                 else None
             )
-        if rule == "nonzero" and self.kind == "ends":
-            share = self._share(lambda value: 0 < value < HALF)
-            return (
-                f"{self.folder} has masks of which {setting(rule)} takes {share:.1%} that is nearer to 0 than to 255, as JPEG or "
-                f"resizing leaves it: set {AT_HALF}"
-            )
-        if rule == "nonzero" or self.kind not in ("ends", "soft"):
+        if self.kind not in ("ends", "mixed", "soft") or (rule, self.kind) == ("nonzero", "soft"):
             return None
-        above = self._share(lambda value: value >= HALF)
-        lost = above - self._share(lambda value: value >= HALF and value in rule)
-        if lost <= 0:
+        above = self._share(lambda value: value >= self.cut)
+        if rule == "nonzero":
+            share = self._share(lambda value: 0 < value < self.cut)
+            what = f"takes {share:.1%} that is nearer to 0, as JPEG or resizing leaves it"
+        else:
+            share = above - self._share(lambda value: value >= self.cut and value in rule)
+            what = f"would lose {share / max(above, 1e-9):.1%} of the pixels of {self.cut} and more"
+        if share <= 0:
             return None
-        return (
-            f"{self.folder} has masks of which {setting(rule)} would lose {lost / above:.1%} of the pixels that are nearer to 255 "
-            f"than to 0: set {AT_HALF}"
-        )
+        return f"{self.folder} has masks of which {setting(rule)} {what}: set {setting(f'>={self.cut}')}{self._anew}"
 
     def _inverted(self) -> str | None:
         mask = next((mask for mask in self.masks if mask.inverted), None)
@@ -231,10 +262,16 @@ class Tally:
 
     def _where_to_cut(self, odd: Mask) -> str:
         top = max(255, max(self.pixels))
+        mixed = "levels and, as JPEG or resizing leaves them, values around them"
         return (
-            f"{odd.path} has values without a gap, and {self._share(lambda value: 0 < value < top):.1%} of the pixels of all "
-            f"masks lie between 0 and {top}: say where they are cut, such as {setting(f'>={(top + 1) // 2}')}"
+            f"{odd.path} has {mixed if self.kind == 'mixed' else 'values without a gap'}, and "
+            f"{self._share(lambda value: 0 < value < top):.1%} of the pixels of all masks lie between 0 and {top}: say where they "
+            f"are cut, such as {setting(f'>={self.cut}')}{self._anew}"
         )
+
+    @property
+    def _anew(self) -> str:
+        return " for all levels, or save the masks anew as PNG, as they were drawn" if self.kind == "mixed" else ""
 
     def _which_colour(self, odd: Mask) -> str:
         start = f"{odd.path} has the values {shown(values_of(odd.values))}: the masks hold {self.shares}; "

@@ -17,8 +17,9 @@ class Mask:
     path: Path
     values: Labels  # the distinct ones, as a picture of one row
     counts: np.ndarray  # int64 [K]: pixels of each
-    between: int = 0  # pixels above 0 and below 255 (or the largest value)
-    flat: int = 0  # of these, those that equal their right and their lower neighbour
+    flat: np.ndarray | None = (
+        None  # int64 [K]: those that equal their right and their lower neighbour; None of plain masks
+    )
     contour: int = 0  # pairs of neighbours of which one is below HALF
 
     @classmethod
@@ -36,7 +37,7 @@ class Mask:
         else:
             values, counts = np.unique(pixels, return_counts=True)
         own = Labels(values[None], labels.palette)
-        return cls(path, own, counts) if is_plain(values) else cls(path, own, counts, *_texture(pixels))
+        return cls(path, own, counts) if is_plain(values) else cls(path, own, counts, *_texture(pixels, values))
 
     def pixels(self, rule: Rule) -> int:
         """The number of foreground pixels."""
@@ -56,9 +57,9 @@ class Mask:
         return other < len(palette) and int(palette[0].sum()) > int(palette[other].sum())
 
 
-def _texture(pixels: np.ndarray) -> tuple[int, int, int]:
-    """(between, flat, contour) of a mask [H, W]."""
-    between, above = (pixels > 0) & (pixels < max(255, int(pixels.max()))), pixels >= HALF
-    same = (pixels[:-1, :-1] == pixels[1:, :-1]) & (pixels[:-1, :-1] == pixels[:-1, 1:])
+def _texture(pixels: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, int]:
+    """(flat, contour) of a mask [H, W] with these distinct values."""
+    above, inner = pixels >= HALF, pixels[:-1, :-1]
+    same = inner[(inner == pixels[1:, :-1]) & (inner == pixels[:-1, 1:])]
     contour = (above[1:] != above[:-1]).sum() + (above[:, 1:] != above[:, :-1]).sum()
-    return int(between.sum()), int((between[:-1, :-1] & same).sum()), int(contour)
+    return np.bincount(np.searchsorted(values, same), minlength=len(values)), int(contour)
