@@ -17,6 +17,7 @@ from diffseg.config import Config
 from diffseg.data import brats, volumes
 from diffseg.data.files import PICTURES, VOLUMES, files_in, is_volume, stem
 from diffseg.data.records import Record
+from diffseg.data.slices import slices_of
 from diffseg.data.splits import Scaling, Split
 from diffseg.errors import DataError, UserError
 from diffseg.execution import computing_device
@@ -94,13 +95,19 @@ def _groups(config: Config, inputs: list[Path]) -> list[list[Record]]:
         slices, pictures = [brats.of_patient(path, "test") for path in inputs], []
     else:
         paths = [path for given in inputs for path in _files(given)]
-        slices = [_slices(path, config.data.axis) for path in paths if is_volume(path)]
-        pictures = [Record(stem(path.name), "test", path, ()) for path in paths if not is_volume(path)]
+        slices = [slices_of(_record(path), config.data.axis) for path in paths if is_volume(path)]
+        pictures = [_record(path) for path in paths if not is_volume(path)]
     names: dict[str, Record] = {}
     for record in [*(own[0] for own in slices), *pictures]:
         if (other := names.setdefault(record.group or record.name, record)) is not record:
             raise DataError(f"{record.image} and {other.image} have one name, and so would their predictions")
     return slices + [pictures[first : first + AT_ONCE] for first in range(0, len(pictures), AT_ONCE)]
+
+
+def _record(path: Path) -> Record:
+    """An image without masks; a volume is a group."""
+    name = stem(path.name)
+    return Record(name, "test", path, (), name if is_volume(path) else None)
 
 
 def _files(given: Path) -> list[Path]:
@@ -112,12 +119,6 @@ def _files(given: Path) -> list[Path]:
     if not given.is_file():
         raise DataError(f"{given} is neither a file nor a folder")
     return [given]
-
-
-def _slices(path: Path, axis: int | None) -> list[Record]:
-    name, header = stem(path.name), volumes.header(path)
-    axis = header.slice_axis(axis)
-    return [Record(f"{name}/{index:03d}", "test", path, (), name, index, axis) for index in range(header.grid[axis])]
 
 
 def _predictor(

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from diffseg.config import Data
-from diffseg.data import arrays, brats, folder, isic16, lidc, monuseg
+from diffseg.data import arrays, brats, folder, isic16, lidc, monuseg, slices
 from diffseg.data.cache import is_current, through
 from diffseg.data.drawing import assign, hashed, hold_out, limited, number_held_out, unit_of
 from diffseg.data.files import check_name
@@ -174,7 +174,8 @@ def find(config: Data, root: Path | None) -> Found:
         raise elsewhere(root, config.name, config.layout) or error from None
     except OSError as error:
         raise DataError(f"{error.filename or root} cannot be read ({error.strerror}): allow reading it") from None
-    return replace(found, problems=found.problems + conflicts(found.records))
+    remarks = found.remarks + slices.remark(found.records, config.axis)
+    return Found(found.records, found.problems + conflicts(found.records), remarks)
 
 
 def _check_root(config: Data, root: Path | None) -> None:

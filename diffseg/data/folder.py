@@ -5,12 +5,12 @@ from collections import Counter
 from pathlib import Path
 
 from diffseg.config import Data
-from diffseg.data import volumes
 from diffseg.data.files import is_volume
 from diffseg.data.groups import patients
 from diffseg.data.pairing import pair
 from diffseg.data.places import Place, splits
 from diffseg.data.records import Found, Record, joined, shared_names
+from diffseg.data.slices import slices_of
 from diffseg.data.table import TABLE, read_table
 from diffseg.errors import DataError
 
@@ -94,17 +94,6 @@ def _unlike(image: Path, own: tuple, usual: tuple) -> str:
 def _slices(record: Record, axis: int | None) -> Found:
     """The slices of a volume as images, or why it has none."""
     try:
-        header = volumes.header(record.image)
-        for path in record.annotations:
-            if not is_volume(path):
-                raise DataError(f"{path} is a picture, but {record.image} is a volume: give its mask as NIfTI, too")
-            volumes.orientation(volumes.header(path), header)
+        return Found(slices_of(record, axis))
     except DataError as error:
         return Found((), (str(error),))
-    axis = header.slice_axis(axis)
-    return Found(
-        tuple(
-            dataclasses.replace(record, name=f"{record.name}/{index:03d}", index=index, axis=axis)
-            for index in range(header.grid[axis])
-        )
-    )

@@ -156,7 +156,7 @@ class Found:
 
     records: tuple[Record, ...]
     problems: tuple[str, ...] = ()
-    remarks: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()  # how files were understood, where that could be otherwise
 
 
 def joined(parts: Iterable[Found]) -> Found:

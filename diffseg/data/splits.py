@@ -140,10 +140,11 @@ class Split:
     def to(self, device: torch.device | str) -> "Split":
         """For batches on the device. The pixels go there as well unless they would take too much of its memory."""
         device = torch.device(device)
+        cases = None if self.cases is None else self.cases.to(device)
         nbytes = sum(pixels.values.nbytes for pixels in (self.images, self.masks))
         if device.type == "cuda" and nbytes > DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
-            return replace(self, device=device)
-        return replace(self, images=self.images.to(device), masks=self.masks.to(device), device=device)
+            return replace(self, device=device, cases=cases)
+        return replace(self, images=self.images.to(device), masks=self.masks.to(device), device=device, cases=cases)
 
     def record(self, index: int) -> Record:
         """Where the index-th image came from. Raises DataError if its files have changed since it was decoded."""
@@ -203,7 +204,7 @@ class Split:
         They stay as they are, or get mean 0 and deviation 1 a channel, of all training images or of their own case.
         """
         if self.cases is not None:
-            mean, sd = self.cases.to(images.device)[which.to(images.device)][..., None, None].unbind(1)
+            mean, sd = self.cases[which.to(self.cases.device)][..., None, None].unbind(1)
             return (images - mean) / sd
         if not self.standard:
             return images
