@@ -1,6 +1,7 @@
 """Layouts on small files that the tests write, every kind of bad file, the cache, and the real data where they are."""
 
 import multiprocessing
+import os
 
 import numpy as np
 import pytest
@@ -247,6 +248,17 @@ def test_bad_files_are_one_sentence_that_names_them(tree, spoil, cache, recwarn,
         found = check(config(layout), root)
         assert len(found.problems) == 1
         assert found.problems[0] in str(error.value) or str(error.value) in found.problems[0]
+
+
+def test_pipes_among_the_files_do_not_hang(tree):
+    layout, root = tree
+    for pattern in (IMAGES[layout], {"isic16": "*_Segmentation.png", "monuseg": "*.xml", "folder": "masks/*"}[layout]):
+        path = first(root, pattern)
+        path.unlink()
+        os.mkfifo(path)
+    with pytest.raises(DataError, match="is a pipe"):
+        data.load(config(layout), root)
+    assert all("is a pipe" in problem for problem in check(config(layout), root).problems)
 
 
 def test_a_missing_root_says_how_to_give_it(tmp_path):

@@ -193,6 +193,15 @@ def test_every_picture_gets_its_own_mean_and_deviation(depth, tmp_path, tiny):
     assert torch.equal(batches(0)[0][0], found.inputs(found.images[int(first)][None], first)[0])
 
 
+def test_a_dark_scan_is_shown_by_its_own_range(tmp_path):
+    scans(tmp_path, [("u2", 0, 300)])
+    found = data.load(config("folder", channels=1, normalise="case"), tmp_path).test
+    shown = found.shown(0)
+    assert shown.shape == (3, 16, 16) or shown.shape == (1, 16, 16)
+    assert (float(shown.min()), float(shown.mean())) == pytest.approx((50, 127), abs=40)
+    assert float(shown.max()) > 180
+
+
 def test_a_constant_picture_becomes_zero(tmp_path):
     folder(tmp_path)
     Image.new("RGB", (24, 20), (9, 90, 200)).save(tmp_path / "train/images/train0.png")

@@ -3,11 +3,14 @@
 import io
 import re
 import struct
+from unittest import mock
 
 import imagecodecs
 import numpy as np
 import pytest
 import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from picture_files import (
     ALPHA,
     BAD,
@@ -26,6 +29,7 @@ from picture_files import (
     with_alpha,
 )  # fmt: skip
 from PIL import Image
+from volume_files import sentence
 
 from diffseg.data import pictures
 from diffseg.data.records import Record, in_parallel
@@ -203,3 +207,25 @@ def test_a_turned_photograph_that_is_read_smaller_is_turned(tmp_path):
 
 def test_there_are_at_least_sixty_cases():
     assert len(GOOD) + len(BAD) + len(MASKS) + len(IRREGULAR) > 120
+
+
+@settings(max_examples=100)
+@given(name=st.sampled_from(sorted(GOOD)), data=st.data())
+def test_damage_leads_to_nothing_but_one_sentence(name, data, tmp_path_factory):
+    """Bytes overwritten, cut off or put in, anywhere."""
+    content = bytearray(GOOD[name][0])
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(content) - 1))
+        if data.draw(st.booleans()):
+            content[place] = data.draw(st.integers(0, 255))
+        else:
+            content[place : place + data.draw(st.integers(0, 40))] = data.draw(st.binary(max_size=8))
+        content = content or bytearray(b"\0")
+    path = tmp_path_factory.mktemp("damaged", numbered=True) / name
+    path.write_bytes(content)
+    record = Record("a", "train", path, ())
+    with mock.patch.object(Image, "MAX_IMAGE_PIXELS", 50_000):
+        for look in (lambda record: record.read_image(3), lambda record: record.labels(path)):
+            said = sentence(lambda look=look: in_parallel(look, [record]), path)
+            assert str(path) in said
+            assert "\n" not in said

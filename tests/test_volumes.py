@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_data import config
-from volume_files import AFFINE, ORIENTATIONS, RNG, edited, save, turned
+from volume_files import AFFINE, ORIENTATIONS, RNG, edited, save, sentence, turned
 
 from diffseg import data
 from diffseg.data import quantisation, volumes
@@ -308,6 +308,14 @@ def test_fractions_are_mapped_alike_in_all_volumes(tmp_path):
     assert int(first.max()) < 65535 * 0.1
 
 
+def test_volumes_without_a_common_unit_are_said_to_be_so(tmp_path, caplog):
+    paths = [save(tmp_path / f"{k}.nii", scan(0, high, "f4", whole=False)) for k, high in enumerate((1, 3, 1000))]
+    quantisation.of_volumes(paths[:2])
+    assert not caplog.records
+    quantisation.of_volumes(paths)
+    assert "data.normalise=case gives each its own" in caplog.text
+
+
 @settings(max_examples=40)
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e3), st.sampled_from([8, 16]), st.integers(0, 2**32 - 1))
 def test_a_map_is_monotone_and_cut_at_the_ends(offset, gain, bits, seed):
@@ -324,3 +332,21 @@ def test_values_that_are_not_finite_are_refused(tmp_path):
         quantisation.of_volumes([path])
     with pytest.raises(DataError, match="has values that are not finite"):
         quantisation.pixels(path, None)
+
+
+@settings(max_examples=100)
+@given(ending=st.sampled_from(["nii", "nii.gz"]), draws=st.data())
+def test_damage_leads_to_nothing_but_one_sentence(ending, draws, tmp_path_factory):
+    """Bytes of the header and of the packed file overwritten, or the end cut off."""
+    path = save(tmp_path_factory.mktemp("damaged") / f"a.{ending}", NUMBERS)
+    content = bytearray(path.read_bytes() if ending == "nii" else gzip.decompress(path.read_bytes()))
+    for _ in range(draws.draw(st.integers(1, 4))):
+        content[draws.draw(st.integers(0, 351))] = draws.draw(st.integers(0, 255))
+    if ending == "nii.gz":
+        content = bytearray(gzip.compress(content))
+        if draws.draw(st.booleans()):
+            content[draws.draw(st.integers(0, len(content) - 1))] ^= draws.draw(st.integers(1, 255))
+    path.write_bytes(content[: draws.draw(st.integers(len(content) // 2, len(content)))])
+    said = sentence(lambda: (quantisation.pixels(path, None), volumes.labels(path, path)), path)
+    assert str(path) in said
+    assert "\n" not in said

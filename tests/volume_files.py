@@ -8,6 +8,8 @@ import nibabel
 import numpy as np
 from nibabel.orientations import apply_orientation, inv_ornt_aff
 
+from diffseg.errors import DataError
+
 RNG = np.random.default_rng(0)
 AFFINE = np.array([[-0.7, 0, 0, 11], [0, 0.7, 0, -5], [0, 0, 2.5, 3], [0, 0, 0, 1]])
 ORIENTATIONS = [  # all 48, as nibabel has them: the axis and direction that each axis becomes
@@ -41,3 +43,12 @@ def edited(path: Path, **header) -> Path:
     content[:348] = found.binaryblock
     path.write_bytes(gzip.compress(content) if packed else content)
     return path
+
+
+def sentence(read, path: Path) -> str:
+    """The sentence with which a file is refused, or its path alone if it is read."""
+    try:
+        read()
+    except DataError as error:
+        return str(error)
+    return str(path)

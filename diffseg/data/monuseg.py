@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from diffseg.config import Data
 from diffseg.data.files import files_in
-from diffseg.data.opening import Shape, remembered, unreadable
+from diffseg.data.opening import Shape, opened, remembered, unreadable
 from diffseg.data.records import Found, Record, joined, no_folder, pairs
 from diffseg.errors import DataError
 
@@ -56,7 +56,8 @@ def polygons(path: Path) -> list[np.ndarray]:
     Raises DataError if the file is no XML or holds no region.
     """
     try:
-        regions = ElementTree.parse(path).getroot().iter("Region")
+        with opened(path) as file:
+            regions = ElementTree.parse(file).getroot().iter("Region")
         found = [[(float(v.get("X")), float(v.get("Y"))) for v in region.iter("Vertex")] for region in regions]
         if not all(isfinite(number) for vertices in found for vertex in vertices for number in vertex):
             raise ValueError("a coordinate is not finite")

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from diffseg.data.masks import Labels
-from diffseg.data.opening import Shape, damaged, decoding, opened
+from diffseg.data.opening import Shape, decoding, opened
 from diffseg.errors import DataError
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")  # that are ever handed to a decoder
@@ -159,7 +159,8 @@ def _opened(path: Path) -> Iterator[_Picture]:
     with opened(path) as file:
         start = file.read(4)
         file.seek(0)
-        picture = (_tiff if start in TIFFS else _of_pillow)(path, file)
+        with decoding(path):
+            picture = (_tiff if start in TIFFS else _of_pillow)(path, file)
         # Pillow itself only warns up to twice the limit
         if Image.MAX_IMAGE_PIXELS and picture.size[0] * picture.size[1] > Image.MAX_IMAGE_PIXELS:
             raise _too_large(path)
@@ -192,8 +193,6 @@ def _identified(path: Path, file: BinaryIO) -> Image.Image:
         raise DataError(f"{path} {what}: give a PNG, JPEG, TIFF, BMP or NIfTI file, or remove it") from None
     except Image.DecompressionBombError:
         raise _too_large(path) from None
-    except Exception as error:
-        raise damaged(path, error) from None
 
 
 def _late_exif(file: BinaryIO) -> bytes | None:
@@ -232,12 +231,11 @@ def _tiff(path: Path, file: BinaryIO) -> _Picture:
     import tifffile
 
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it writes about odd tags, to standard error
-    with decoding(path):
-        pages = tifffile.TiffFile(file, name=path.name).pages
-        page, count = pages[0], len(pages)  # iterating over pages that name each other would not end
-        thumbnails = all(pages[index].is_reduced for index in range(1, min(count, LEVELS)))
-        bits, kind = page.bitspersample, page.sampleformat
-        orientation = int(page.tags.valueof(ORIENTATION, 1))
+    pages = tifffile.TiffFile(file, name=path.name).pages
+    page, count = pages[0], len(pages)  # iterating over pages that name each other would not end
+    thumbnails = all(pages[index].is_reduced for index in range(1, min(count, LEVELS)))
+    bits, kind = page.bitspersample, page.sampleformat
+    orientation = int(page.tags.valueof(ORIENTATION, 1))
     if not thumbnails or count > LEVELS or page.imagedepth > 1:
         raise _several(path, max(count, page.imagedepth), "pages")
     colours = {0: 1, 1: 1, 2: 3, 3: 3, 6: 3}.get(int(page.photometric), 0)  # gray, inverted or not, RGB, palette, YCbCr

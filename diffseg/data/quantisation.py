@@ -1,5 +1,6 @@
 """Volumes as pixels of 8 or 16 bits: one linear map for all volumes of a data set, whatever types their files have."""
 
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,8 +13,10 @@ from diffseg.data.opening import remembered
 from diffseg.data.volumes import Header
 from diffseg.errors import DataError
 
+log = logging.getLogger(__name__)
 SIGNED = 32768  # added to whole numbers that may be negative, such as Hounsfield units
 OUTLIERS = (0.1, 99.9)  # percentiles of fractional numbers, between which they are mapped
+UNALIKE = 20  # times the span of one volume that another must have to be in another unit
 SAMPLED = 10_000  # numbers of each volume from which the percentiles of a data set are taken
 
 
@@ -122,6 +125,12 @@ def _of_ranges(found: list[_Range]) -> Quantisation:
             return SHIFTED
         if low >= 0 and high <= 65535:
             return WIDE
+    spans = [np.subtract(*np.percentile(one.sample, OUTLIERS[::-1])) for one in found]
+    if max(spans) > UNALIKE * min(spans):
+        log.warning(
+            "volumes span from %.3g to %.3g between their percentiles %g and %g, and one map for all leaves few steps to some: "
+            "their numbers have no common unit, data.normalise=case gives each its own", min(spans), max(spans), *OUTLIERS
+        )  # fmt: skip
     low, high = np.percentile(np.concatenate([one.sample for one in found]), OUTLIERS).tolist()
     return Quantisation(low, 65535 / max(high - low, 1e-12), 16)
 

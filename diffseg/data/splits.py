@@ -215,6 +215,16 @@ class Split:
         """Pixels [B, C, H, W], parts of the images that which [B] numbers, as the network takes them."""
         return self.normalised(self.scaled(images), which)
 
+    def shown(self, index: int) -> torch.Tensor:
+        """The index-th image as people see it, float32 [C, H, W] from 0 to 255.
+
+        With data.normalise=case, 16 bits are shown within three deviations of the case's mean.
+        """
+        image = self.scaled(self.images[index].to(self.device)[None])
+        if self.cases is not None and self.images.values.dtype != torch.uint8:
+            image = (self.normalised(image, torch.tensor([index])) / 3).clamp(-1, 1)
+        return (image[0] + 1) * 127.5
+
     @cached_property
     def _levels(self) -> torch.Tensor:
         """float32 [4, C, 1, 1]: the scaling's low, high, mean and sd, on the device."""
