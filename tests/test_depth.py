@@ -14,6 +14,7 @@ from volume_files import AFFINE, ORIENTATIONS, RNG, save, turned
 
 from diffseg import data
 from diffseg.batches import Batches
+from diffseg.data.records import in_parallel
 from diffseg.data.splits import Scaling
 from diffseg.errors import DataError
 from diffseg.predict import run
@@ -337,3 +338,21 @@ def test_touched_files_are_the_same(tmp_path):
     found = data.load(config("folder"), tmp_path / "root").test
     found.record(0).image.touch()
     assert found.record(0).name == "test0"
+
+
+@pytest.mark.parametrize("fit", ["resize", "crop"])
+@pytest.mark.parametrize("kind", ["deep", "large"])
+def test_files_that_are_replaced_while_they_are_read_are_refused(kind, fit, tmp_path, monkeypatch):
+    """After all headers have been read: by a picture of more bits, or of another size with its mask."""
+    folder(tmp_path)
+
+    def interrupted(function, records, on_progress=None):
+        found = in_parallel(function, records, on_progress)
+        picture(tmp_path / "train/images/train1.png", kind)
+        if kind == "large":
+            write_mask(tmp_path / "train/masks/train1.png", (40, 48))
+        return found
+
+    monkeypatch.setattr("diffseg.data.arrays.in_parallel", interrupted)
+    with pytest.raises(DataError, match=r"train1.png has changed while it was read"):
+        data.load(config("folder", fit=fit), tmp_path)

@@ -125,6 +125,8 @@ def decoded(
             if str(path) not in digests:
                 digests[str(path)] = digest(path)
         sample = record.read(config.channels, SPARE * config.size if config.fit == "resize" else None)
+        if sample.masks.shape[1:] != tuple(part.originals[k]) or sample.image.itemsize > dtype.itemsize:
+            raise DataError(f"{record.image} has changed while it was read: leave the files alone, and start again")
         image, masks = prepared(sample, (height, width), config)
         if image.shape[-1] not in (1, channels) or len(masks) != raters:
             raise DataError(

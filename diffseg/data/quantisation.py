@@ -1,6 +1,7 @@
 """Volumes as pixels of 8 or 16 bits: one linear map for all volumes of a data set, whatever types their files have."""
 
 import logging
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ def of_volumes(paths: Sequence[Path]) -> Quantisation:
     headers = [volumes.header(path) for path in paths]
     if found := _of_type(headers):
         return found
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # as many volumes in memory
         return _of_ranges(list(pool.map(lambda path: _range(_finite_numbers(path), SAMPLED), paths)))
 
 
