@@ -1,6 +1,7 @@
 """Predictions of finished trials as files: pictures, volumes with their geometry, BRATS patients, and mistakes."""
 
 import json
+import os
 
 import nibabel
 import numpy as np
@@ -126,11 +127,18 @@ def test_a_brats_patient_is_put_back_where_it_was_cut_from(trained, tmp_path):
         (["empty"], "holds no image"),
         (["text.png"], "text.png is not an image"),
         (["a.png", "b/a.png"], "have one name"),
+        (["pipe.png"], "neither a file nor a folder"),
+        (["pipes"], "pipe.png is a pipe"),
+        (["clip.png"], "clip.png is not an image in PNG, JPEG, TIFF, BMP"),
     ],
 )
 def test_mistakes_are_one_sentence(inputs, words, trained, tmp_path):
     config, work, scaling = trained()
-    (tmp_path / "empty").mkdir()
+    for name in ("empty", "pipes"):
+        (tmp_path / name).mkdir()
+    for name in ("pipe.png", "pipes/pipe.png"):
+        os.mkfifo(tmp_path / name)
+    Image.new("L", (20, 20)).save(tmp_path / "clip.png", "GIF")
     (tmp_path / "b").mkdir()
     (tmp_path / "text.png").write_text("hello")
     for path in (tmp_path / "a.png", tmp_path / "b/a.png"):
