@@ -86,7 +86,7 @@ class Data(Section):
     split_seed: Annotated[int, Field(ge=0)] = 0           # of what is drawn for testing, where a layout has no split
     train_images: PositiveInt | None = None               # at most so many (synthetic: exactly so many; 200 if None)
     test_images: PositiveInt | None = None                # at most so many (synthetic: exactly so many; 40 if None)
-    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.0   # share of the training images, drawn by name, tested on instead
+    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.0   # share of the training images, in whole patients, tested on instead
     augment: Augment = Augment()
 
     @model_validator(mode="after")

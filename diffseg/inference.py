@@ -12,6 +12,7 @@ from diffseg.augmentation import symmetry
 from diffseg.batches import one_rater, random_corners
 from diffseg.config import Config
 from diffseg.data.arrays import scaled_size
+from diffseg.data.drawing import in_turns
 from diffseg.data.splits import Split
 from diffseg.diffusion.effective import effective_weight
 from diffseg.execution import autocast, for_inference
@@ -119,13 +120,13 @@ def errors_over_t(
     """Errors at `inference.timesteps` equally spaced noise levels: rows of t, log_snr, the errors of ERRORS, weight.
 
     Means over `inference.timestep_images` pairs of an image (or a crop of it) and a noise (E2, E3, E4); the split's images
-    come in turn, again if they are fewer. The pairs are the same at all levels, so that the curve is smooth. weight is the
-    effective weight of the noise level in training.
+    come in turn, first one of each patient, again if they are fewer. The pairs are the same at all levels, so that the
+    curve is smooth. weight is the effective weight of the noise level in training.
     """
     experiment = task(config)
     assert isinstance(experiment, Denoising)
     count, device = config.inference.timestep_images, split.device
-    which = torch.arange(count, device=device) % len(split.names)
+    which = in_turns(split)[torch.arange(count, device=device) % len(split.names)]
     places = random_corners(split, which, config.data.size, generator(device, config.seed, "windows"))
     images, masks = split.windows(which, places, config.data.size)
     masks = one_rater(masks, generator(device, config.seed, "raters"))

@@ -17,6 +17,7 @@ from diffseg.ambiguity import ambiguity
 from diffseg.batches import random_corners
 from diffseg.config import Config
 from diffseg.data import Dataset, Split
+from diffseg.data.drawing import in_turns
 from diffseg.errors import Pruned, Stopped, UserError
 from diffseg.execution import compiles, computing_device, precision
 from diffseg.experiments import task
@@ -186,9 +187,9 @@ def _fitted(config: Config, folder: Path, place: _Place) -> _Fitted:
 
 
 def _segmented(state: State, config: Config, place: _Place) -> list[dict]:
-    """Points of the learning curves: the metrics of the first few test images, segmented as at the end."""
+    """Points of the learning curves: the metrics of a few test images, of different patients, segmented as at the end."""
     count = min(config.inference.evaluation_images, len(place.test.names))
-    few = place.test.subset(torch.arange(count, device=place.device))
+    few = place.test.subset(in_turns(place.test)[:count])
     found = _evaluate(predictions(state.average, few, config, place.on_batch), few, config)["trial"]
     return [{"metric": metric, "value": value} for metric, value in found.items()]
 

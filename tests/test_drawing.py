@@ -11,7 +11,7 @@ from test_data import config, write_image, write_mask
 
 from diffseg import data
 from diffseg.config import Data
-from diffseg.data.drawing import TEST_SHARE, assign, draw, hashed, hold_out, limited
+from diffseg.data.drawing import TEST_SHARE, assign, draw, hashed, hold_out, in_turns, limited
 from diffseg.data.records import Record
 from diffseg.errors import DataError
 
@@ -234,6 +234,15 @@ def test_limits_take_images_of_as_many_patients_as_possible(sizes, limit):
     assert len(chosen) == min(limit, len(records))
     assert all(count == size or count >= max(counts) - 1 for count, size in zip(counts, sizes, strict=True))
     assert chosen == limited(records[::-1], limit) == sorted(chosen, key=lambda record: record.name)
+
+
+@given(st.lists(st.sampled_from("abcdefg"), min_size=1, max_size=60), st.integers(1, 60))
+def test_the_first_few_images_are_of_as_many_patients_as_possible(groups, few):
+    split = split_with(sorted(groups))
+    order = in_turns(split)
+    assert sorted(order.tolist()) == list(range(len(groups)))
+    assert len(set(split.subset(order[:few]).groups)) == min(few, len(set(groups)))
+    assert in_turns(split_with([None] * len(groups))).tolist() == list(range(len(groups)))
 
 
 def test_a_listing_in_another_order_is_assigned_alike():

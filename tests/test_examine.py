@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from PIL import Image
 from test_data import config, folder, write_image, write_mask
 from test_drawing import patients
 from test_layouts import volumes
@@ -32,14 +31,14 @@ def no_masks(root):
     folder(root)
     for path in root.rglob("masks/*"):
         path.unlink()
-    return "has no mask: add it, or remove the image (and 4 more: "
+    return "/train/masks holds no picture or volume"
 
 
 def no_test_images(root):
     folder(root)
     for path in root.glob("test/*/*"):
         path.unlink()
-    return "has no test images"
+    return "/test/images holds no picture or volume"
 
 
 def one_training_image(root):
@@ -152,6 +151,17 @@ def test_all_commands_refuse_alike(fault, tmp_path):
     assert f"diffseg: {error.value}\n" == sentence
 
 
+@pytest.mark.parametrize(
+    "fault", [fault for fault in FAULTS if fault not in ONLY_HELD_OUT], ids=lambda fault: fault.__name__
+)
+def test_a_check_finds_what_the_others_refuse(fault, tmp_path):
+    words = fault(tmp_path / "root").partition(" (and")[0]
+    result = call("data", "check", "mine", tmp_path / "root", "data.size=16", "--sheet", tmp_path / "sheet.png")
+    assert result.exit_code == (2 if fault in (no_root, no_masks, no_test_images) else 1), result.output
+    assert words in result.output or "has no test images that can be read" in result.output
+    assert "No problem found" not in result.output
+
+
 @pytest.mark.parametrize("fault", ONLY_HELD_OUT, ids=lambda fault: fault.__name__)
 def test_what_cannot_be_held_out_is_refused_only_where_it_is(fault, tmp_path):
     fault(tmp_path / "root")
@@ -197,14 +207,14 @@ def test_on_other_machines_data_may_lie_that_this_one_lacks(tmp_path):
 
 
 def test_a_plan_reads_headers_once_and_none_that_the_cache_knows(tmp_path, monkeypatch):
-    """Never a pixel: decoding is an error here. The cache is left as it is."""
+    """Of images never a pixel; masks are read for their foreground. The cache is left as it is."""
     folder(tmp_path / "root")
     opened = []
     check = data.Record.check_headers
     monkeypatch.setattr(data.Record, "check_headers", lambda record: opened.append(record.name) or check(record))
     arguments = ["plan", "paper-small", "--data", f"mine={tmp_path / 'root'}", "--store", tmp_path / "store", *SMALL]
     with monkeypatch.context() as patch:
-        patch.setattr(Image.Image, "load", lambda image: pytest.fail("a pixel was decoded"))
+        patch.setattr(data.Record, "read_image", lambda *_: pytest.fail("an image was decoded"))
         assert call(*arguments).exit_code == 0
     assert sorted(opened) == ["test0", "test1", "train0", "train1", "train2"]
     assert not (tmp_path / "store").exists()

@@ -82,10 +82,18 @@ def examine(config: Data, root: Path | None, cache: Path | None = None) -> Found
     """
     found = find(config, root)
     _refuse(config, root, found.problems)
-    _check_counts(config, root, found.records)
     if cache and is_current(cache, config, root):
+        _check_counts(config, root, found.records)
         return found
-    firsts = list({record.image: record for record in found.records}.values())  # one slice of each volume
+    check_whole(config, root, found.records)
+    rule = _decided(config, found).rule
+    return replace(found, records=tuple(replace(record, foreground=rule) for record in found.records))
+
+
+def check_whole(config: Data, root: Path, records: Sequence[Record]) -> None:
+    """Raise DataError for too few images or patients, unequal sizes of image and mask, or channels that do not fit."""
+    _check_counts(config, root, records)
+    firsts = list({record.image: record for record in records}.values())  # one slice of each volume
     shapes = in_parallel(_header, firsts)
     _refuse(config, root, [problem for problem in shapes if isinstance(problem, str)])
     counts = [1 if config.channels == 1 and shape.channels == 3 else shape.channels for shape in shapes]
@@ -95,8 +103,6 @@ def examine(config: Data, root: Path | None, cache: Path | None = None) -> Found
                 f"{record.image} has {count} channels, others have {max(counts)}: all images of a data set have as many"
             )
     _check_channels(config, root, max(counts))
-    rule = _decided(config, found).rule
-    return replace(found, records=tuple(replace(record, foreground=rule) for record in found.records))
 
 
 def _header(record: Record) -> Shape | str:

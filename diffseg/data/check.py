@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from diffseg.config import Data
-from diffseg.data import find
+from diffseg.data import check_whole, find
 from diffseg.data.drawing import assign
 from diffseg.data.findings import SPLITS, Findings, Row, SplitFindings
-from diffseg.data.records import Record, in_parallel
+from diffseg.data.records import Found, Record, in_parallel
 from diffseg.data.sheet import sheet, spread, thumbnail
 from diffseg.data.survey import decide
 from diffseg.data.suspicions import details, suspicions
@@ -29,9 +29,7 @@ def check(config: Data, root: Path, on_progress: Callable[[int, int], None] | No
     rows = [row for row in looked if isinstance(row, Row)]
     problems = [*found.problems, *decision.problems, *(row for row in looked if isinstance(row, str))]
     splits = {split: SplitFindings.of([row for row in rows if row.record.split == split]) for split in SPLITS}
-    problems += [
-        f"{config.name} has no {split} images that can be read" for split in SPLITS if not splits[split].images
-    ]
+    problems += _as_a_whole(config, root, found) if not problems else _unreadable(config, splits)
     problems += _without_contrast(splits)
     unsure = ("the shares of foreground are of all that is not 0, until it is known",) if decision.problems else ()
     remarks = (*found.remarks, *unsure, *decision.remarks, *suspicions(rows, root, records))
@@ -46,6 +44,19 @@ def _without_contrast(splits: dict[str, SplitFindings]) -> list[str]:
         for split, (low, _, high) in found.items()
         if low == high and low in (0, 1)
     ]
+
+
+def _unreadable(config: Data, splits: dict[str, SplitFindings]) -> list[str]:
+    return [f"{config.name} has no {split} images that can be read" for split in SPLITS if not splits[split].images]
+
+
+def _as_a_whole(config: Data, root: Path, found: Found) -> list[str]:
+    """What is wrong with a data set whose files can all be read: too few images or patients, or other channels."""
+    try:
+        check_whole(config, root, found.records)
+    except DataError as error:
+        return [str(error)]
+    return []
 
 
 def _look(record: Record, config: Data, shown: bool) -> Row | str:

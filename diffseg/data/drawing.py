@@ -4,6 +4,7 @@ A unit is what is never divided: the patient, volume or other group of an image,
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -146,14 +147,30 @@ def limited(records: Sequence[Record], limit: int | None) -> list[Record]:
 
     So all trials agree, whatever the order of the listing.
     """
-    turns: dict[str, int] = {}
-    ordered = []
-    for record in sorted(records, key=lambda record: hashed(record.name)):
-        unit = unit_of(record.group, record.name)
-        turns[unit] = turns.get(unit, -1) + 1
-        ordered.append((turns[unit], record))
-    chosen = [record for _, record in sorted(ordered, key=lambda one: one[0])[:limit]]
-    return sorted(chosen, key=lambda record: record.name)
+    ordered = sorted(records, key=lambda record: hashed(record.name))
+    places = _in_turns([unit_of(record.group, record.name) for record in ordered])
+    return sorted((ordered[place] for place in places[:limit]), key=lambda record: record.name)
+
+
+def in_turns(split: Split) -> torch.Tensor:
+    """int64 [N] on the split's device: its images in an order whose first few are of as many groups as possible.
+
+    Without groups, the order that they have.
+    """
+    units = [unit_of(group, name) for group, name in zip(split.groups, split.names, strict=True)]
+    hashes = [hashed(name) for name in split.names] if any(split.groups) else range(len(units))
+    order = sorted(range(len(units)), key=hashes.__getitem__)
+    return torch.tensor([order[place] for place in _in_turns([units[k] for k in order])], device=split.device)
+
+
+def _in_turns(units: Sequence[str]) -> list[int]:
+    """Places in a sequence: first the first one of each unit, then the second ones, and so on."""
+    count: Counter[str] = Counter()
+    turns = []
+    for unit in units:
+        turns.append(count[unit])
+        count[unit] += 1
+    return sorted(range(len(units)), key=turns.__getitem__)
 
 
 def _units(names: Sequence[str], empty: Sequence[bool]) -> dict[str, Counts]:

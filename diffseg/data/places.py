@@ -51,6 +51,11 @@ class Place:
             if path and path != folder and path.name.lower() != what and not RATER.fullmatch(path.name):
                 remarks.append(f"{what} are taken from {path}")
         found = _side_by_side(images or folder) if not masks else (_files(images, masks), *map(_files, masks))
+        for path, files in zip([images or folder, *masks], found, strict=False):
+            if path != folder and not files:
+                raise DataError(
+                    f"{path} holds no picture or volume ({', '.join(PICTURES + VOLUMES)}): put the files there"
+                )
         if not all(found) or len(found) < 2:
             missing = "masks" if images not in (None, folder) else "images"
             raise no_folder(folder, missing, f"{EXPECTED}; it holds {contents(folder)}")
