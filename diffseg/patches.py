@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from diffseg.batches import Batches, one_rater, random_corners
 from diffseg.config import Config
 from diffseg.data import Dataset
+from diffseg.data.drawing import in_turns
 from diffseg.diffusion.schedules import log_snr
 from diffseg.randomness import generator
 
@@ -39,7 +40,7 @@ def errors_without_training(
     draw = generator("cpu", config.seed, "patches")
     batches = Batches(dataset.train, config)
     examples = torch.cat([batches(step)[1] for step in range(-(-MASKS // config.training.batch))])[:MASKS] * 2 - 1
-    which = torch.arange(WINDOWS) % len(dataset.test.names)
+    which = in_turns(dataset.test)[torch.arange(WINDOWS) % len(dataset.test.names)]
     places = random_corners(dataset.test, which, config.data.size, draw)
     masks = one_rater(dataset.test.windows(which, places, config.data.size)[1], draw).float() * 2 - 1
     t = torch.arange(1, config.inference.timesteps + 1, dtype=torch.float64) / config.inference.timesteps
