@@ -67,8 +67,9 @@ def _copies(rows: Sequence[Row]) -> list[str]:
         if len(records) > 1:
             across = len({record.split for record in records}) > 1
             found.append((not across, f"{records[0].image} and {records[1].image} hold the same image", across))
-    told = [sentence + " in training and testing" * across for _, sentence, across in sorted(found)]
-    return told if len(told) <= 3 else [*told[:2], f"{len(told) - 2} more images are there more than once"]
+    sentences = [sentence + " in training and testing" * across for _, sentence, across in sorted(found)]
+    more = [f"{len(sentences) - 2} more images are there more than once"]
+    return sentences if len(sentences) <= 3 else sentences[:2] + more
 
 
 def _alike(rows: Sequence[Row]) -> list[str]:
@@ -146,7 +147,7 @@ def _different(rows: Sequence[Row]) -> list[str]:
         )
     if abs(c - d) > EMPTIER and _differ(*empty):
         found.append(
-            f"{c:.0%} of the training masks are empty, but {d:.0%} of the test masks: draw the split anew, or say why"
+            f"{c:.0%} of the training masks are empty, but {d:.0%} of the test masks: draw the split anew unless that is meant"
         )
     return found
 
