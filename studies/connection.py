@@ -7,13 +7,12 @@ A lock that the operating system releases marks the folder as in use: a session 
 import contextlib
 import os
 import shutil
-import signal
 import socket
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 from filelock import FileLock, Timeout
 
@@ -130,7 +129,7 @@ def _join(ray, address: str) -> None:
     )  # Ray's client sends a configuration of its own
     try:
         _check_listening(address)
-        with _interruptible():
+        with _own_signals():
             ray.init(address=address, logging_level="error", log_to_driver=False, runtime_env=env, **settings)
     except Exception as error:  # Ray raises all kinds for an address that is none
         raise UserError(
@@ -161,7 +160,7 @@ def _check_listening(address: str) -> None:
 def _start(ray, folder: Path) -> None:
     """A Ray that is reached from this machine alone. Raises MachineryError if it does not start."""
     try:
-        with _interruptible():
+        with _own_signals():
             ray.init(
                 address="local",  # whatever else runs on this machine
                 resources={DRIVER: 10_000},
@@ -193,17 +192,10 @@ def _job_config():
     return OwnPath(_py_driver_sys_path=[] if CODE.name == "site-packages" else [str(CODE)])
 
 
-@contextlib.contextmanager
-def _interruptible():
-    """Ray's handler of SIGTERM, which ends the program with a status of its own, is replaced by the one that there was."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    except SystemExit:
-        raise KeyboardInterrupt from None
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
+def _own_signals():
+    """A context in which Ray leaves SIGTERM to the handler that there is. Ray's own ends the program with a status of its own,
+    or does nothing where Python ignores exceptions."""
+    return mock.patch("ray._private.utils.set_sigterm_handler", lambda handler: None)
 
 
 def _temporary_folder() -> Path:

@@ -28,12 +28,19 @@ class Signals:
             raise KeyboardInterrupt
 
     def __enter__(self) -> "Signals":
+        self._hook, sys.unraisablehook = sys.unraisablehook, self._ignored
         self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(self, *_) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        sys.unraisablehook = self._hook
+
+    def _ignored(self, unraisable) -> None:
+        """Say nothing of a KeyboardInterrupt that Python ignores: `gently` raises it again."""
+        if not isinstance(unraisable.exc_value, KeyboardInterrupt):
+            self._hook(unraisable)
 
     def _handle(self, number, frame) -> None:
         if self._seen:
