@@ -195,7 +195,7 @@ def _job_config():
 def _own_signals():
     """A context in which Ray leaves SIGTERM to the handler that there is. Ray's own ends the program with a status of its own,
     or does nothing where Python ignores exceptions."""
-    return mock.patch("ray._private.utils.set_sigterm_handler", lambda handler: None)
+    return mock.patch("ray._private.utils.set_sigterm_handler")
 
 
 def _temporary_folder() -> Path:
