@@ -2,6 +2,7 @@
 
 import threading
 import time
+from types import SimpleNamespace
 
 from studies.watch import EXIT_STATUS, Watch
 
@@ -25,15 +26,22 @@ def test_a_trial_that_hangs_ends_with_its_stack_in_the_log(tmp_path):
     assert "in hanging" in (tmp_path / "log.txt").read_text()
 
 
-def test_before_the_first_step_and_at_its_own_pace_it_may_take_its_time(tmp_path):
-    statuses = []
+def test_before_the_first_step_and_at_its_own_pace_it_may_take_its_time(tmp_path, monkeypatch):
+    """By a clock of our own, which the watch reads every few milliseconds."""
+    statuses, now = [], [100.0]
+    monkeypatch.setattr("studies.watch.time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def wait(seconds):
+        now[0] += seconds
+        time.sleep(0.05)
+
     with Watch(tmp_path / "log.txt", least=0.1, end=statuses.append) as watch:
-        time.sleep(0.3)  # reading data
+        wait(30)  # reading data
         look = watch.looking(lambda: True)
         assert look()
-        time.sleep(0.05)
+        wait(0.05)
         assert look()
-        time.sleep(0.3)  # less than twenty times that
+        wait(0.3)  # less than twenty times that
         look()
     assert not statuses
     assert not (tmp_path / "log.txt").exists()
