@@ -10,6 +10,7 @@ from test_data import folder, isic16, monuseg_tree
 from test_report import configs, ledger_of
 
 from diffseg import patches
+from studies import cli
 from studies.cli import main
 from studies.ledger import Ledger
 
@@ -56,6 +57,11 @@ def test_fingerprints_are_told(command, tmp_path, monkeypatch):
         words.append("--quick")
     result = CliRunner().invoke(main, [*words, "data.size=16", "--store", str(tmp_path / "store")])
     assert result.exit_code == 0, result.output
+
+
+def test_the_exit_statuses_are_those_of_the_program():
+    rows = {int(status) for status in re.findall(r"^\| (\d+) \| ", README.split("Exit statuses:")[1], re.MULTILINE)}
+    assert rows == {0, cli.FAILED_TRIALS, cli.WRONG_USE, cli.MACHINERY, cli.STOPPED}
 
 
 @pytest.mark.slow
