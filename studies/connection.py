@@ -189,7 +189,7 @@ def _job_config():
         def _runtime_env_has_working_dir(self) -> bool:
             return True  # else Ray adds this process's folder and its program's to the workers' path
 
-    return OwnPath(_py_driver_sys_path=[] if CODE.name == "site-packages" else [str(CODE)])
+    return OwnPath(_py_driver_sys_path=[] if CODE.name in ("site-packages", "dist-packages") else [str(CODE)])
 
 
 def _own_signals():
