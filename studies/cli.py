@@ -401,6 +401,9 @@ def recommend(dataset, settings, store, roots, output):
 @json_option
 def status(study, store, as_json):
     """How far a study is, from the store alone."""
+    from studies.light import import_pyarrow
+
+    import_pyarrow()
     from studies.state import states, status_table
 
     wanted, ledger = _stored(study, store)

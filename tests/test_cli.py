@@ -55,14 +55,29 @@ try:
     main({[*arguments, *(["--store", store] if arguments[0] == "status" else [])]!r})
 except SystemExit as end:
     assert not end.code, end.code
-loaded = {{"torch", "ray", "scipy", "optuna", "altair"}} & set(sys.modules)
+loaded = {{"torch", "ray", "pandas", "scipy", "optuna", "altair"}} & set(sys.modules)
 assert not loaded, loaded
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
 
 
-NEEDED = "import click, pydantic, pyarrow.dataset, pyarrow.parquet, rich.console, rich.table"
+def test_pyarrow_finds_pandas_when_it_is_needed():
+    code = """
+import sys
+from studies.light import import_pyarrow
+import_pyarrow()
+import pyarrow
+assert "pandas" not in sys.modules
+assert pyarrow.table({"a": [1, None]}).to_pandas()["a"].isna().tolist() == [False, True]
+import pandas
+assert pyarrow.array(pandas.Series([1.0, float("nan")])).null_count == 1
+import_pyarrow()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+NEEDED = "import click, pydantic, pyarrow.compute, pyarrow.parquet, rich.console, rich.table"
 
 
 @pytest.mark.slow
@@ -80,7 +95,7 @@ def test_help_and_status_take_little_more_than_importing_what_they_need(argument
     pairs = [(seconds("-m", "studies.cli", *arguments, *places), seconds("-c", NEEDED)) for _ in range(5)]
     mine, needed = (min(column) for column in zip(*pairs, strict=True))
     print(f"{' '.join(arguments)}: {mine:.2f} s, what it needs {needed:.2f} s")
-    assert mine < 1.6 * needed
+    assert mine < 2 * needed
 
 
 @pytest.mark.parametrize(
