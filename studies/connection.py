@@ -20,7 +20,7 @@ from diffseg.errors import MachineryError, UserError
 
 DRIVER = "driver"  # the resource that drivers hold, so that CPUs stay whole for workers
 CODE = Path(__file__).parent.parent  # where this process found the packages that workers import
-PREFIX = "diffseg-"  # of the names of temporary folders
+PREFIX = "diffseg-ray-"  # of the names of temporary folders
 PATH_LIMIT = 103  # bytes of a Unix socket's path, on every system
 SOCKET = "/session_2026-11-26_13-00-00_123456_1234567/sockets/plasma_store"  # the longest one in a temporary folder
 YOUNG = 60.0  # seconds for which an unlocked folder may belong to a session that is about to lock it
