@@ -558,7 +558,12 @@ def predict(study, trial, inputs, store, output, device):
 
     wanted, ledger = _stored(study, store)
     chosen = named(wanted, ledger, trial)
-    scaling = Scaling(**json.loads(trained_row(ledger, chosen.name)["scaling"]))
+    try:
+        scaling = Scaling(**json.loads(trained_row(ledger, chosen.name)["scaling"]))
+    except (TypeError, ValueError):
+        raise UserError(
+            f"the ledger does not say how the images of {chosen.name} were scaled: run it again in a study of another name"
+        ) from None
 
     def folder_of(name: str) -> Path:
         folder = ledger.folder.at(f"work/{name}")

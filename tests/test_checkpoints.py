@@ -15,6 +15,7 @@ from diffseg import checkpoints, trial
 from diffseg.errors import UserError
 from diffseg.training import start, trained
 from studies.cli import main
+from studies.ledger import Ledger
 
 
 def replaced(path: Path, state) -> Path:
@@ -157,3 +158,15 @@ def test_the_ledger_names_the_file_that_a_training_ended_with(tiny, tmp_path, mo
     save = checkpoints.save
     monkeypatch.setattr(checkpoints, "save", lambda folder, step, state: step == 6 or save(folder, step, state))
     assert trial.run(config, None, tmp_path / "full", device="cpu").trial["checkpoint"] is None
+
+
+@pytest.mark.parametrize("scaling", [None, "", "{}", "[1]", "null", '{"low": 0}'])
+def test_a_row_that_does_not_say_how_images_were_scaled_is_refused(scaling, finished, picture, tmp_path):
+    store = copied(finished, tmp_path / "copy")
+    name = trial_of(store, "e1")
+    Ledger(str(store), "small").write(
+        name, 2, {"trials": [{"study": "small", "status": "complete", "scaling": scaling}]}
+    )
+    result = predict(store, name, picture)
+    assert result.exit_code == 2, result.output
+    assert result.output.count("\n") == 1
