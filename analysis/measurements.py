@@ -1,7 +1,7 @@
 """What trials measured of each test image, with its patient or volume, as `statistics.estimate` takes it."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -97,25 +97,25 @@ def measure(tables: Tables, trials: pd.DataFrame, metrics: Iterable[str] = METRI
     for (study, trial, metric), rows in images.groupby(["study", "trial", "metric"], sort=False, observed=True):
         if (study, trial) in values and rows["value"].notna().any():
             values[study, trial][metric] = rows.set_index("image")["value"]
-            groups[study, trial] = rows.set_index("image")["group"]
-    for key, ece in _ece(tables).items() if "ece" in metrics else ():
-        if key in values:
-            values[key]["ece"] = ece
+            if (study, trial) not in groups:
+                groups[study, trial] = rows.set_index("image")["group"]
+    for key, ece, own in _ece(replace(tables, trials=trials)) if "ece" in metrics else ():
+        values[key]["ece"] = ece
+        groups.setdefault(key, own)
     return Measurements(values, groups)
 
 
-def _ece(tables: Tables) -> dict[Key, pd.Series]:
-    """The ECE of each trial as values of its images (`statistics.linearised_ece`); none of earlier versions' trials."""
-    columns = ["image", "bin", "count", "confidence", "accuracy"]
+def _ece(tables: Tables) -> Iterator[tuple[Key, pd.Series, pd.Series]]:
+    """(trial, its ECE as values of its images (`statistics.linearised_ece`), their groups); none of earlier versions' trials."""
+    columns = ["image", "group", "bin", "count", "confidence", "accuracy"]
     rows = tables.frame("calibration", columns, ds.field("image").is_valid())
-    found = {}
     for key, own in rows.groupby(["study", "trial"], sort=False):
         place, images = pd.factorize(own["image"])
         counts, gaps = np.zeros((2, len(images), BINS))
         counts[place, own["bin"]] = own["count"]
         gaps[place, own["bin"]] = own["count"] * (own["confidence"] - own["accuracy"])
-        found[key] = pd.Series(linearised_ece(gaps, counts), images)
-    return found
+        groups = own.drop_duplicates("image").set_index("image")["group"]
+        yield key, pd.Series(linearised_ece(gaps, counts), images), groups
 
 
 def estimates(tables: Tables, pairs: list[tuple[pd.DataFrame, pd.DataFrame]], metric: str) -> list[Estimate]:

@@ -27,13 +27,13 @@ def comparison_table(rows: list[dict]):
     for row in rows:
         form = ".0f" if row["metric"] == "steps" else ".3f"
         mean = _interval(row["mean"], row["low"], row["high"], form)
-        told = ("", "", "", "baseline")
+        tested = ("", "", "", "baseline")
         if not row["baseline"]:
             difference = _interval(row["difference"], row["difference_low"], row["difference_high"], form)
-            told = (difference, number(row["effect"], ".2f"), _p(row["p"]), row["verdict"])
+            tested = (difference, number(row["effect"], ".2f"), _p(row["p"]), row["verdict"])
         counts = [str(row["seeds"]), _images(row), str(row["units"] or "")]
         names = escape(row["dataset"]), NAMES[row["metric"]], escape(row["configuration"])
-        table.add_row(*names, *counts, mean, *told)
+        table.add_row(*names, *counts, mean, *tested)
     table.caption = "Means over images with 95 % intervals over units (patients or volumes, else images) and seeds"
     if any(row["seeds"] == 1 for row in rows):
         table.caption += "; those of one seed speak of units alone"

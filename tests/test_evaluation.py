@@ -1,7 +1,12 @@
 """Learning curves of the segmentation, and images that are held out of training: what a search compares trials by."""
 
+import json
+import math
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from diffseg import data, trial
 from diffseg.errors import DataError, Stopped
@@ -72,3 +77,40 @@ def test_held_out_images_are_trained_on_no_more_and_do_not_depend_on_the_seed(ti
     assert data.load(tiny(data__held_out=0.25, seed=7).data, None).test.names == parts.test.names
     with pytest.raises(DataError, match=r"data.held_out=0.01 of the 12 training images .* holds out 0:"):
         data.load(tiny(data__held_out=0.01).data, None)
+
+
+def patients_at(root, masks):
+    """A data set of four patients of two slices, whose images are noise: two train, two are tested."""
+    draw = np.random.default_rng(0)
+    lines = ["name,split,group"]
+    for kind in ("images", "masks"):
+        (root / kind).mkdir(parents=True)
+    for k in range(8):
+        mask = np.zeros((16, 16), np.uint8)
+        if masks != "empty" or k < 6:
+            mask[4 : 8 + k // 4, 4:10] = 255
+        Image.fromarray(draw.integers(0, 255, (16, 16), np.uint8)).save(root / "images" / f"{k}.png")
+        Image.fromarray(mask).save(root / "masks" / f"{k}.png")
+        lines.append(f"{k},{'train' if k < 4 else 'test'},patient {k // 2}")
+    (root / "split.csv").write_text("\n".join(lines))
+    return root
+
+
+@pytest.mark.parametrize("masks", ["full", "empty"])
+def test_rows_of_images_name_their_patient_and_means_say_what_they_leave_out(tiny, tmp_path, masks):
+    root = patients_at(tmp_path / "mine", masks)
+    config = tiny(
+        experiment="e1", data__layout="folder", data__name="mine", data__train_images=None, data__test_images=None
+    )
+    outcome = trial.run(config, root, tmp_path / "trial", device="cpu")
+    for rows in (outcome.images, outcome.calibration):
+        assert {(row["image"], row["group"]) for row in rows} == {(f"{k}", f"patient {k // 2}") for k in range(4, 8)}
+    assert sum(row["count"] for row in outcome.calibration) == 4 * 16 * 16
+    gaps = {}
+    for row in outcome.calibration:
+        gaps[row["bin"]] = gaps.get(row["bin"], 0) + row["count"] * (row["confidence"] - row["accuracy"])
+    assert sum(map(abs, gaps.values())) / (4 * 16 * 16) == pytest.approx(outcome.trial["ece"], abs=1e-12)
+    left_out = json.loads(outcome.trial["left_out"])
+    assert left_out == {} if masks == "full" else left_out["ece_boundary"] == 2
+    nan = [row["image"] for row in outcome.images if row["metric"] == "ece_boundary" and math.isnan(row["value"])]
+    assert nan == ([] if masks == "full" else ["6", "7"])

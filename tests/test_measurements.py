@@ -48,10 +48,10 @@ def pooled_ece(rows):
     return gaps.abs().sum() / frame["count"].sum()
 
 
-def ledger_of(path, edit=lambda experiment, seed, rows: rows, seeds=SEEDS, experiments=("e1", "e2")):
+def ledger_of(path, edit=lambda experiment, seed, rows: rows, seeds=SEEDS, name="study"):
     """E1 and E2 of several seeds; edit: changes an attempt's rows before they are written."""
-    ledger, trials, variants = Ledger(str(path), "study"), [], {}
-    for experiment in experiments:
+    ledger, trials, variants = Ledger(str(path), name), [], {}
+    for experiment in ("e1", "e2"):
         for seed in range(seeds):
             leaves = {"experiment": experiment, "seed": seed, "data.name": "slices", "diffusion.target": "x0"}
             config = Config().with_leaves(leaves).resolved()
@@ -65,7 +65,7 @@ def ledger_of(path, edit=lambda experiment, seed, rows: rows, seeds=SEEDS, exper
             rows["trials"][0] |= {"iou": values.mean(), "ece": pooled_ece(rows["calibration"]), "dice": None}
             rows["trials"][0] |= {"brier": None, "nll": None, "test_images": len(GROUPS)}
             ledger.write(trials[-1].name, 1, edit(experiment, seed, rows))
-    ledger.define(Study("study", tuple(trials), {}, variants=variants, baseline="e1").definition())
+    ledger.define(Study(name, tuple(trials), {}, variants=variants, baseline="e1").definition())
     return ledger
 
 
@@ -94,6 +94,14 @@ def test_means_say_how_many_images_and_patients_they_are_of(found):
         row = rows.loc[(configuration, "iou")]
         assert (row["images"], row["left_out"], row["units"]) == (len(GROUPS), 0, PATIENTS)
         assert row["mean"] == pytest.approx(trials_of(found, configuration)["iou"].mean())
+
+
+@pytest.mark.parametrize("metric", ["iou", "ece"])
+def test_a_metric_alone_is_estimated_by_patients_as_among_others(found, metric):
+    alone, among = (measure(found, found.trials, metrics) for metrics in ([metric], ["iou", "ece"]))
+    one, other = (each.sample(trials_of(found, "e1"), metric) for each in (alone, among))
+    assert one.units == other.units == PATIENTS
+    assert one.estimate == other.estimate
 
 
 def test_the_pooled_ece_has_an_interval_by_patients_even_with_one_seed(tmp_path):

@@ -1,9 +1,11 @@
 """The commands that read a study, with all their options, on small ledgers: status, best, plan, compare, report."""
 
 import json
+import re
 
 import pytest
 from click.testing import CliRunner
+from test_measurements import leaving_out, ledger_of
 from test_search import carry_out, planted, study_of
 from test_search import end as end_trial
 
@@ -238,3 +240,48 @@ def test_plan_counts_the_members_of_ensembles_and_the_trials_of_fingerprints(tmp
     )
     found = shown("plan", str(source), store=tmp_path)
     assert found["missing"] == (3 + 1) + (2 + 1)
+
+
+@pytest.fixture(scope="module")
+def slices(tmp_path_factory):
+    """A study of E1 and E2 on slices of patients, of which E2 has two that are NaN for a seed; and a twin of one seed."""
+    store = tmp_path_factory.mktemp("slices")
+    ledger_of(store, leaving_out({"3", "7"}, float("nan")))
+    ledger_of(store, seeds=1, name="single")
+    return store
+
+
+def test_compare_says_how_many_images_and_patients_it_is_of(slices):
+    rows = {(row["configuration"], row["metric"]): row for row in shown("compare", "study", store=slices)}
+    e1, e2 = rows["e1", "iou"], rows["e2", "iou"]
+    assert (e1["images"], e1["left_out"], e1["units"]) == (48, 0, 8)
+    assert (e2["images"], e2["left_out"], e2["units"], e2["pairs"]) == (46, 2, 8, 46)
+    assert e2["difference_low"] < e2["difference"] < e2["difference_high"]
+    assert (e1["baseline"], "p" in e2) == (True, True)
+    text = " ".join(call("compare", "study", store=slices).split())
+    assert "46 of 48" in text
+    assert "images that are NaN for a seed are left out" in text
+    assert "one seed" not in text
+    text = " ".join(call("compare", "single", store=slices).split())
+    assert "those of one seed speak of units alone" in text
+    assert "nan" not in text.lower().replace("ensemdiff", "")
+
+
+@pytest.mark.parametrize("studies", [["study"], ["study", "single"], ["single"]])
+def test_report_with_its_options(slices, tmp_path, studies):
+    path, png = tmp_path / "some" / "page.html", tmp_path / "png"
+    assert call("report", *studies, "--output", str(path), "--png", str(png), store=slices).strip() == str(path)
+    page = " ".join(path.read_text().split("<script>")[0].split())
+    assert "46 of 48" in page or studies == ["single"]
+    assert ("One seed: intervals speak of patients or images alone" in page) == (studies == ["single"])
+    assert "Studies compared" in page or len(studies) == 1
+    assert list(png.iterdir())
+    assert not re.findall(r"[>+(±=]\s*-?nan", page, re.IGNORECASE)
+
+
+def test_report_stands_in_the_studys_folder_and_needs_a_trial_that_has_ended(slices, tmp_path):
+    assert call("report", "single", store=slices).strip() == str(slices / "single" / "report.html")
+    Ledger(str(tmp_path), "new").define(Study("new", (trial_of(),), {}).definition())
+    result = CliRunner().invoke(main, ["report", "new", "--store", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "no trial of new has ended yet" in result.output
