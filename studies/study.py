@@ -73,7 +73,7 @@ class Trial:
     @property
     def scored_on(self) -> str:
         """The images that its metrics and errors are of: test, or held-out, training images that it is not trained on."""
-        return scored_on(self.tree["data"]["held_out"])
+        return scored_on(self.tree["data"].get("held_out", 0.0))  # earlier versions had no such setting
 
 
 class _Stored(Trial):
