@@ -91,10 +91,12 @@ def check_attempts(table: str, rows: pa.Table, file: str, names: list[str] | Non
         raise Unfit("its rows do not say which attempt they are of")
     if own and found - {own}:
         raise Unfit(f"its name is of attempt {own[1]} of {own[0]}, but it holds rows of others")
+    if not found:
+        raise Unfit("it holds no row")
     if table != "trials":
         return
-    if len(keys) != len(found) or not found:
-        raise Unfit("it holds no row" if not found else "it holds an attempt twice")
+    if len(keys) != len(found):
+        raise Unfit("it holds an attempt twice")
     if names is not None and found != {attempt_of(name) for name in names if not is_merged(name)}:
         raise Unfit("its rows are not of the attempts that its metadata name")
 

@@ -134,6 +134,11 @@ def test_a_search_of_another_version_gives_way(ledger):
     assert cli._wanted(STUDY, (), ledger.store, {}, None, (), False, {})[0].search
 
 
+def tables_for(change: str, everywhere: str) -> list[str]:
+    """The tables in which a change is tried: one of attempts' rows and one of others, and one change in every table."""
+    return list(SCHEMAS) if change == everywhere else ["trials", "images"]
+
+
 def content_of(*columns):
     return lambda table: pa.table(dict(columns))
 
@@ -167,16 +172,18 @@ FITTING = {
 }
 
 
-@pytest.mark.parametrize("table", SCHEMAS)
-@pytest.mark.parametrize("fault", UNFIT)
+@pytest.mark.parametrize(
+    ("fault", "table"), [(fault, table) for fault in UNFIT for table in tables_for(fault, "another table")]
+)
 def test_a_table_of_another_schema_is_passed_over_named_once_and_set_aside(fault, table, ledger, caplog):
     path = some(ledger, table)
     rewritten(path, UNFIT[fault])
-    for result in quick_commands(ledger, "e1-synthetic-large"):
-        one_sentence(result)
-    read_all(ledger)
-    read_all(ledger)
-    assert caplog.text.count(f"{path} is passed over, since") <= 9  # once a command, and once here
+    for other in SCHEMAS:
+        ledger.read(other)
+    if fault == "another table":
+        quick_commands(ledger)
+        read_all(ledger)
+    assert caplog.text.count(f"{path} is passed over, since") <= 4  # once a command, and once here
     if table == "trials":
         assert path.name.rpartition("-")[0] not in {row["trial"] for row in ledger.last(["status"])}
     caplog.clear()
@@ -187,16 +194,17 @@ def test_a_table_of_another_schema_is_passed_over_named_once_and_set_aside(fault
     assert (Path(ledger.root) / "damaged" / table / path.name).exists()
     assert ledger.set_aside_damaged() == []
     compact(ledger)
-    read_all(ledger)
+    assert ledger.read("trials").num_rows
 
 
-@pytest.mark.parametrize("table", SCHEMAS)
-@pytest.mark.parametrize("change", FITTING)
+@pytest.mark.parametrize(
+    ("change", "table"), [(one, table) for one in FITTING for table in tables_for(one, "an extra column")]
+)
 def test_a_table_of_a_later_version_is_read(change, table, ledger, caplog):
     path, before = some(ledger, table), ledger.read(table, ["trial", "attempt"]).to_pylist()
     rewritten(path, FITTING[change])
     assert ledger.read(table, ["trial", "attempt"]).to_pylist() == before
-    read_all(ledger)
+    ledger.read(table)
     assert ledger.set_aside_damaged() == []
     assert caplog.text == ""
 
@@ -211,9 +219,6 @@ def test_columns_that_a_file_lacks_are_null(name, ledger):
         for path in some_paths:
             rewritten(path, without(name))
         assert ledger.last([name])[0][name] is None
-        for result in quick_commands(ledger, paths[0].name.rpartition("-")[0]):
-            one_sentence(result)
-        read_all(ledger)
     assert ledger.set_aside_damaged() == []
 
 
@@ -224,8 +229,7 @@ def test_columns_that_a_file_lacks_are_null(name, ledger):
 def test_settings_of_other_types_end_in_no_traceback(leaf, values, ledger):
     for path in sorted((Path(ledger.root) / "trials").glob("*.parquet"))[::2]:
         rewritten(path, put(f"config_{leaf}", values))
-    for result in quick_commands(ledger, "e1-synthetic-large"):
-        one_sentence(result)
+    quick_commands(ledger)
     read_all(ledger)
     ledger.set_aside_damaged()
     read_all(ledger)
@@ -248,8 +252,7 @@ VALUES = {
 def test_values_that_cannot_be_are_set_aside(fault, ledger):
     path = some(ledger, "trials")
     rewritten(path, put(*VALUES[fault]))
-    for result in quick_commands(ledger, path.name.rpartition("-")[0]):
-        one_sentence(result)
+    quick_commands(ledger, path.name.rpartition("-")[0])
     read_all(ledger)
     assert ledger.set_aside_damaged() == [str(path)]
 
@@ -269,8 +272,7 @@ def test_what_others_left_among_the_tables_is_passed_over_and_set_aside(table, l
         else:
             (place / name).write_bytes(b"mine")
     read_all(ledger)
-    for result in quick_commands(ledger, "e1-synthetic-large"):
-        one_sentence(result)
+    quick_commands(ledger)
     found = ledger.set_aside_damaged()
     assert {Path(path).name for path in found} == {name.rstrip("/") for name in FOREIGN}
     assert ledger.set_aside_damaged() == []
@@ -286,8 +288,7 @@ def test_a_file_in_place_of_a_tables_folder_is_set_aside(table, tmp_path):
     ledger = Ledger(str(tmp_path), STUDY)
     ledger.define(read(STUDY, {}, {}).definition())
     (tmp_path / STUDY / table).write_bytes(b"mine")
-    for result in quick_commands(ledger, "e1-synthetic-large"):
-        one_sentence(result)
+    quick_commands(ledger)
     assert ledger.set_aside_damaged() == [f"{ledger.root}/{table}"]
     ledger.write("a", 1, {"trials": [{"status": "complete"}]})
     assert ledger.attempts() == {"a": 1}
@@ -311,8 +312,7 @@ def test_a_merged_file_without_its_metadata_is_set_aside_with_its_attempts(fault
     table = pq.read_table(path).replace_schema_metadata(METADATA[fault] and {STANDS_FOR: METADATA[fault]})
     pq.write_table(table, path)
     read_all(ledger)
-    for result in quick_commands(ledger, "e1-synthetic-large"):
-        one_sentence(result)
+    quick_commands(ledger)
     assert str(path) in ledger.set_aside_damaged()
     assert ledger.attempts() == {"e1-later": 1}
     assert not [one for one in Path(ledger.root).glob("*/merged-*") if "damaged" not in str(one)]
@@ -361,8 +361,7 @@ def test_proposals_of_another_form_are_set_aside(fault, ledger):
     path = some(ledger, "proposals")
     rewritten(path, RECORDED[fault])
     read_all(ledger)
-    for result in quick_commands(ledger, "e1-synthetic-large"):
-        one_sentence(result)
+    quick_commands(ledger)
     assert ledger.set_aside_damaged() == [str(path)]
     read_all(ledger)
 
@@ -464,8 +463,7 @@ def test_a_file_that_cannot_be_read_is_not_taken_for_a_damaged_one(ledger, monke
 def test_commands_that_read_write_nothing(sound, tmp_path):
     ledger = copied(sound, tmp_path / "store")
     before = {path: path.stat().st_mtime_ns for path in Path(ledger.store).rglob("*")}
-    for result in quick_commands(ledger, "e1-synthetic-large"):
-        one_sentence(result)
+    quick_commands(ledger)
     read_all(ledger)
     call("plan", STUDY, "--store", ledger.store)
     assert {path: path.stat().st_mtime_ns for path in Path(ledger.store).rglob("*")} == before

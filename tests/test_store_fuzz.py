@@ -1,0 +1,205 @@
+"""Definitions and tables of any content: no exception but UserError reaches a user."""
+
+import json
+import logging
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from broken import STUDY, TABLES, read_all, whole
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from diffseg.errors import UserError
+from studies import cli
+from studies.compaction import compact
+from studies.ledger import RECORDS, SCHEMAS, Ledger
+from studies.state import best_table, best_trials, named, states, status_table, trial_details, trial_text
+from studies.study import read, stored
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory) -> Ledger:
+    logging.getLogger("studies").setLevel(logging.ERROR)
+    return whole(tmp_path_factory.mktemp("sound"))
+
+
+def show_all(ledger: Ledger) -> None:
+    """What `status`, `show` and `best` do. Raises what goes wrong, but for UserError."""
+    from rich.console import Console
+
+    console = Console(quiet=True)
+    try:
+        study = stored(STUDY, ledger.definition())
+        found = states(study, ledger)
+        console.print(status_table(study, found))
+        json.dumps([state.to_dict() for state in found], default=str)
+        for trial in study.known(ledger)[:2]:
+            console.print(trial_text(trial_details(study, ledger, named(study, ledger, trial.name).name)))
+        console.print(best_table(best_trials(ledger, "iou", True), "iou"))
+    except UserError as error:
+        said = str(error)
+        assert "\n" not in said
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+WHOLE = read(STUDY, {}, {}).definition()
+
+
+def put(tree, path, value):
+    """A copy of a tree with another value, or none, at a path of places, as far as it goes."""
+    if not path or not isinstance(tree, dict | list) or not tree:
+        return value
+    if isinstance(tree, dict):
+        key = sorted(tree, key=str)[path[0] % len(tree)]
+        return tree | {key: put(tree[key], path[1:], value)}
+    place = path[0] % len(tree)
+    return [*tree[:place], put(tree[place], path[1:], value), *tree[place + 1 :]]
+
+
+def cut(content: bytes, first: int, last: int) -> bytes:
+    return content[: first % len(content)] + content[len(content) - last % len(content) :]
+
+
+ENCODED = json.dumps(WHOLE).encode()
+DEFINITIONS = (
+    st.builds(put, st.just(WHOLE), st.lists(st.integers(0, 50), max_size=5), JSON).map(lambda tree: json.dumps(tree).encode())
+    | JSON.map(lambda tree: json.dumps(tree).encode())
+    | st.builds(cut, st.just(ENCODED), st.integers(0, 10**6), st.integers(0, 10**6))
+    | st.binary(max_size=30)
+)  # fmt: skip
+
+TEXT = st.text(st.characters(codec="utf-8"), max_size=6) | st.sampled_from(
+    ["complete", "failed", "pruned", "e1", "e2", "e3", "iou", "loss", "{}", "[]", "[1, 2]", '{"a": 1}', "[/red]", "nan", "-1"]
+)  # fmt: skip
+KINDS = {
+    pa.string(): TEXT,
+    pa.large_string(): TEXT,
+    pa.int64(): st.integers(-(2**63), 2**63 - 1) | st.integers(-2, 3),
+    pa.int32(): st.integers(-2, 3),
+    pa.float64(): st.floats(),
+    pa.float32(): st.floats(width=32),
+    pa.bool_(): st.booleans(),
+    pa.binary(): st.binary(max_size=5),
+    pa.timestamp("us"): st.integers(-(2**62), 2**62),
+    pa.timestamp("ms", "UTC"): st.integers(-(2**62), 2**62),
+    pa.list_(pa.string()): st.lists(TEXT, max_size=2),
+    pa.struct([("a", pa.int64())]): st.fixed_dictionaries({"a": st.integers(0, 3)}),
+    pa.null(): st.none(),
+}
+EXTRA = [
+    "config_training_steps",
+    "config_inference_seeds",
+    "config_data_held_out",
+    "config_new",
+    "later",
+    "config_diffusion_target",
+]
+
+
+@st.composite
+def columns(draw, names):
+    """Changes of a table's columns: by name a type and values for each of its rows, or None to leave it out."""
+    found = {}
+    for name in draw(st.lists(st.sampled_from(names), min_size=1, max_size=4, unique=True)):
+        kind = draw(st.sampled_from([*KINDS, None]))
+        found[name] = kind and (kind, draw(st.lists(KINDS[kind] | st.none(), min_size=1, max_size=3)))
+    return found
+
+
+@st.composite
+def changes(draw):
+    """A table, changes of its columns, and what happens to the file: (table, columns, place of a byte that is flipped)."""
+    table = draw(st.sampled_from(TABLES))
+    schema = SCHEMAS.get(table) or RECORDS[table]
+    names = schema.names + (EXTRA if table == "trials" else ["later"])
+    return table, draw(columns(names)), draw(st.none() | st.integers(0, 10**6))
+
+
+def apply(path: Path, change) -> None:
+    _, altered, flipped = change
+    table = pq.read_table(path)
+    for name, column in altered.items():
+        if name in table.column_names:
+            table = table.drop_columns([name])
+        if column:
+            kind, values = column
+            filled = (values * table.num_rows)[: table.num_rows] if table.num_rows else []
+            table = table.append_column(pa.field(name, kind), pa.array(filled, kind))
+    pq.write_table(table, path)
+    if flipped is not None:
+        content = bytearray(path.read_bytes())
+        content[flipped % len(content)] ^= 1 + flipped % 255
+        path.write_bytes(content)
+
+
+def never_more_than_a_user_error(store: Ledger, change) -> None:
+    """A changed table is read by all that read, set aside by `run`, and compacted."""
+    path = sorted((Path(store.root) / change[0]).glob("*.parquet"))[0]
+    kept = {one: one.read_bytes() for one in Path(store.root).glob("*/*.parquet")}
+    ledger = Ledger(store.store, STUDY)
+    try:
+        apply(path, change)
+        show_all(ledger)
+        read_all(ledger)
+        ledger.set_aside_damaged()
+        assert ledger.set_aside_damaged() == []
+        show_all(ledger)
+        read_all(ledger)
+        compact(ledger)
+        show_all(ledger)
+    finally:
+        for one in Path(store.root).glob("*/*.parquet"):
+            one.unlink()
+        for one, content in kept.items():
+            one.write_bytes(content)
+
+
+def no_definition_is_more(store: Ledger, content: bytes) -> None:
+    ledger = Ledger(store.store, STUDY)
+    ledger.folder.write("study.json", content)
+    show_all(ledger)
+    try:
+        study, _ = cli._wanted(STUDY, (), store.store, {}, None, (), False, {})
+        ledger.define(study.definition())
+    except UserError as error:
+        said = str(error)
+        assert "\n" not in said
+    finally:
+        ledger.folder.write("study.json", ENCODED)
+
+
+FUZZ = {
+    "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
+}
+
+
+@settings(max_examples=30, **FUZZ)
+@given(DEFINITIONS)
+def test_no_definition_ends_in_a_traceback(sound, content):
+    no_definition_is_more(sound, content)
+
+
+@settings(max_examples=5, **FUZZ)
+@given(changes())
+def test_no_table_ends_in_a_traceback(sound, change):
+    never_more_than_a_user_error(sound, change)
+
+
+@pytest.mark.slow
+@settings(max_examples=2500, **FUZZ)
+@given(DEFINITIONS)
+def test_no_definition_of_many_ends_in_a_traceback(sound, content):
+    no_definition_is_more(sound, content)
+
+
+@pytest.mark.slow
+@settings(max_examples=2000, **FUZZ)
+@given(changes())
+def test_no_table_of_many_ends_in_a_traceback(sound, change):
+    never_more_than_a_user_error(sound, change)
