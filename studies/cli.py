@@ -24,6 +24,13 @@ from studies.signals import STOPPED
 FAILED_TRIALS, WRONG_USE, MACHINERY = 1, 2, 3  # exit statuses besides 0 and STOPPED
 
 
+def _speak_utf8() -> None:
+    """Start Python anew in UTF-8 mode where the locale would have names and texts in another encoding."""
+    if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
 class Program(click.Group):
     """Shows errors of users and of the machinery as one sentence, and leaves faults of the program their traceback.
 
@@ -31,6 +38,7 @@ class Program(click.Group):
     """
 
     def main(self, *args, **kwargs):
+        _speak_utf8()
         with _terminated_as_interrupted():
             try:
                 sys.exit(super().main(*args, **{**kwargs, "standalone_mode": False}))
