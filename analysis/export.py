@@ -1,7 +1,9 @@
 """A study for other programs: a journal for optuna-dashboard, event files for TensorBoard."""
 
+import contextlib
 import json
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
@@ -12,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from analysis.searches import Searched, searched
 from analysis.tables import Tables, varying
+from diffseg.errors import StoreError, UserError
 from studies.ledger import METRICS
 from studies.sampling import parameters
 from studies.search import Tried
@@ -28,11 +31,28 @@ def journal(tables: Tables, path: Path) -> optuna.storages.JournalStorage:
     """Optuna's studies of what was run, in a new file: one a search, and one of all else for each data set and experiment.
 
     Objectives are in their own units and directions. Each trial has its name, and in a search its source and what became of
-    it, as user attributes.
+    it, as user attributes. Raises UserError if the file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    storage = optuna.storages.JournalStorage(JournalFileBackend(str(path)))
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        return _filled(tables, optuna.storages.JournalStorage(JournalFileBackend(str(path))))
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Raises UserError in place of OSError."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written ({error}): make room there, or copy the study to a store that can be"
+        ) from None
+
+
+def _filled(tables: Tables, storage: optuna.storages.JournalStorage) -> optuna.storages.JournalStorage:
     for one in searched(tables.ledgers):
         _study(
             storage,
@@ -53,12 +73,13 @@ def event_files(tables: Tables, folder: Path) -> int:
     curves = tables.curves()
     for row in tables.trials.to_dict("records"):
         points = curves[(curves["study"] == row["study"]) & (curves["trial"] == row["trial"])]
-        with SummaryWriter(str(folder / row["study"] / row["trial"])) as writer:
+        with _writing(folder), SummaryWriter(str(folder / row["study"] / row["trial"])) as writer:
             for step, metric, value in zip(points["step"], points["metric"], points["value"], strict=True):
                 writer.add_scalar(metric, value, step)
             for metric in METRICS:
                 if metric in row and not pd.isna(row[metric]):
-                    writer.add_scalar(f"final/{metric}", row[metric], int(row["config_training_steps"]))
+                    last = row.get("config_training_steps")
+                    writer.add_scalar(f"final/{metric}", row[metric], 0 if pd.isna(last) else int(last))
     return len(tables.trials)
 
 

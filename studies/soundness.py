@@ -129,7 +129,7 @@ def _check_json(name: str, text: str | None, kind: type) -> None:
         return
     try:
         found = json.loads(text or "")
-    except (ValueError, RecursionError):
+    except (TypeError, ValueError, RecursionError):  # TypeError: it is no text
         found = None
     if not isinstance(found, kind):
         raise Unfit(f"its column {name} is not the JSON that belongs there")
