@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from diffseg.errors import UserError
 from studies import cli
+from studies.best import best_tables, best_trials
 from studies.compaction import compact
 from studies.ledger import RECORDS, SCHEMAS, Ledger
-from studies.state import best_table, best_trials, named, states, status_table, trial_details, trial_text
+from studies.state import named, states, status_table, trial_details, trial_text
 from studies.study import read, stored
 
 
@@ -37,7 +38,7 @@ def show_all(ledger: Ledger) -> None:
         json.dumps([state.to_dict() for state in found], default=str)
         for trial in study.known(ledger)[:2]:
             console.print(trial_text(trial_details(study, ledger, named(study, ledger, trial.name).name)))
-        console.print(best_table(best_trials(ledger, "iou", True), "iou"))
+        console.print(best_tables(best_trials(study, ledger, "iou", pareto=True), "iou"))
     except UserError as error:
         said = str(error)
         assert "\n" not in said
