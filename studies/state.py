@@ -23,7 +23,7 @@ class TrialState:
     scored_on: str  # the images of its metrics: test or held-out
     progress: Progress | None  # of an attempt that has not ended
     row: dict  # of the last attempt in the ledger; empty if there is none
-    steps: int  # of the whole training
+    steps: int | None  # of the whole training; None if the definition does not say
 
     @property
     def share(self) -> float | None:
@@ -31,7 +31,7 @@ class TrialState:
         if self.progress:
             return self.progress.share
         if self.status == "pruned":
-            return min(1.0, (self.row.get("steps") or 0) / self.steps)
+            return min(1.0, (self.row.get("steps") or 0) / self.steps) if self.steps else None
         return {"complete": 1.0, "failed": None}.get(self.status, 0.0)
 
     @property
@@ -62,8 +62,7 @@ def _state(trial: Trial, ledger: Ledger, row: dict, held: bool) -> TrialState:
     status = row.get("status", "waiting")
     if progress is not None:  # its attempt has not ended
         status, attempt = "running" if held and progress.phase != "stopped" else "interrupted", attempt + 1
-    steps = trial.tree["training"]["steps"]
-    return TrialState(trial.name, status, attempt, trial.scored_on, progress, row, steps)
+    return TrialState(trial.name, status, attempt, trial.scored_on, progress, row, trial.steps)
 
 
 def status_table(study: Study, found: list[TrialState]):

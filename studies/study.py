@@ -54,7 +54,7 @@ MOST_TRIALS = 50_000  # of which a definition has 100 MB
 TABLES = ("network", "data", "experiment", "variant")  # of a study file; later ones win
 
 
-def scored_on(held_out: float) -> str:
+def scored_on(held_out: object) -> str:
     """The images that a trial's metrics and errors are of, by its data.held_out."""
     return "held-out" if held_out else "test"
 
@@ -73,7 +73,18 @@ class Trial:
     @property
     def scored_on(self) -> str:
         """The images that its metrics and errors are of: test, or held-out, training images that it is not trained on."""
-        return scored_on(self.tree["data"].get("held_out", 0.0))  # earlier versions had no such setting
+        return scored_on(self.setting("data", "held_out"))
+
+    @property
+    def steps(self) -> int | None:
+        """Training steps; None if the stored configuration does not say."""
+        found = self.setting("training", "steps")
+        return found if isinstance(found, int) and found > 0 else None
+
+    def setting(self, section: str, key: str) -> Any:
+        """A setting of the stored configuration, which other versions may have written; None if it has no such one."""
+        found = self.tree.get(section)
+        return found.get(key) if isinstance(found, dict) else None
 
 
 class _Stored(Trial):

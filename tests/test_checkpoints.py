@@ -167,6 +167,7 @@ def test_a_row_that_does_not_say_how_images_were_scaled_is_refused(scaling, fini
     Ledger(str(store), "small").write(
         name, 2, {"trials": [{"study": "small", "status": "complete", "scaling": scaling}]}
     )
+    (store / "small" / "trials" / f"{name}-1.parquet").unlink()  # a row that is no JSON is passed over for it
     result = predict(store, name, picture)
     assert result.exit_code == 2, result.output
     assert result.output.count("\n") == 1

@@ -177,7 +177,7 @@ def test_show_tells_all_of_one_trial(store):
     assert found["error"] == "the loss is nan at step 3"
     assert found["config"]["experiment"] == "e3"
     assert "the loss is nan" in call("show", "quickstart", names[2], "--store", store).output
-    result = call("show", "quickstart", "e1", "--store", store)
+    result = call("show", "quickstart", "e1-", "--store", store)
     assert result.exit_code == 2
     assert "fits 3 trials" in result.output
 

@@ -55,6 +55,7 @@ CASES = [
     Case(f"show small {{trial}} {STORE} --json", said='"log_tail"'),
     Case(f"best small {STORE}", said="{trial}"),
     Case(f"best small {STORE} --metric ece --pareto --json", said='"ece"'),
+    Case(f"best small {STORE} --held-out", 2, "measured a segmentation|no search"),
     Case(f"compare small {STORE}", 0, "pooled"),
     Case(f"compare small {STORE} --json", 0, '"verdict"|"difference"'),
     Case(f"report small {STORE} --output {{tmp}}/r.html", said="r.html"),

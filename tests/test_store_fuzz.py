@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,9 +22,13 @@ from studies.study import read, stored
 
 
 @pytest.fixture(scope="module")
-def sound(tmp_path_factory) -> Ledger:
-    logging.getLogger("studies").setLevel(logging.ERROR)
-    return whole(tmp_path_factory.mktemp("sound"))
+def sound(tmp_path_factory) -> Iterator[Ledger]:
+    """Without warnings, of which thousands of examples make thousands."""
+    log = logging.getLogger("studies")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    yield whole(tmp_path_factory.mktemp("sound"))
+    log.setLevel(before)
 
 
 def show_all(ledger: Ledger) -> None:

@@ -174,16 +174,20 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tiny, tmp_path, 
 
 
 def test_a_disk_that_is_full_for_a_while_costs_a_checkpoint_and_no_more(tiny, tmp_path, monkeypatch, caplog):
-    config, write, full = tiny(training__steps=9, training__checkpoint_every=2), Path.write_bytes, [2, 3]
+    config, full = tiny(training__steps=9, training__checkpoint_every=2), [2, 3]
+    save, steps = checkpoints.save, []
 
-    def limited(path, content):
-        if path.suffix == ".tmp" and int(path.name[5:13]) // 2 in full:
-            write(path, bytes(content[:100]))
+    def saved(folder, step, state):
+        steps.append(step)
+        return save(folder, step, state)
+
+    def limited(descriptor):
+        if steps[-1] // 2 in full:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return write(path, content)
 
     expected = trial.run(config, None, tmp_path / "whole", device="cpu")
-    monkeypatch.setattr(Path, "write_bytes", limited)
+    monkeypatch.setattr(checkpoints, "save", saved)
+    monkeypatch.setattr(checkpoints.os, "fsync", limited)
     found = trial.run(config, None, tmp_path / "full", device="cpu")
     assert found.images == expected.images
     assert caplog.text.count("could be left ([Errno 28] No space left on device)") == 2

@@ -64,7 +64,7 @@ def through(
 def is_current(cache: Path, config: Data, root: Path) -> bool:
     """Whether there is an entry of this version whose files are as they were; what it holds is not read."""
     try:
-        index = json.loads((cache / _key(config, root) / INDEX).read_text())
+        index = json.loads((cache / _key(config, root) / INDEX).read_text(encoding="utf-8"))
         return index["version"] == VERSION and all(_state(path) == state for path, state in index["sources"].items())
     except (OSError, ValueError, KeyError, TypeError, DataError):
         return False

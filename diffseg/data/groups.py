@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from diffseg.data.records import Found, Record
@@ -32,8 +33,10 @@ def patients(found: Found) -> Found:
         break
     else:
         level = None
+    repeated = _in_several_splits(found.records)
     records = tuple(
-        dataclasses.replace(record, group=_group(record, folders[id(record)], level)) for record in found.records
+        dataclasses.replace(record, group=_group(record, folders[id(record)], level, repeated))
+        for record in found.records
     )
     return dataclasses.replace(found, records=records, remarks=tuple(dict.fromkeys((*found.remarks, *remarks))))
 
@@ -43,7 +46,22 @@ def _folders(record: Record) -> tuple[str, ...]:
     return PurePosixPath(record.name).parts[: -1 if record.index is None else -2]
 
 
-def _group(record: Record, folders: tuple[str, ...], level: int | None) -> str | None:
+def _in_several_splits(records: Sequence[Record]) -> set[str]:
+    """The volumes' names that several splits have, such as 0 in train/ and 0 in test/: they number volumes, not patients."""
+    splits: dict[str, set[str | None]] = {}
+    for record in records:
+        if record.index is not None:
+            splits.setdefault(_volume(record), set()).add(record.split)
+    return {name for name, found in splits.items() if len(found) > 1}
+
+
+def _volume(record: Record) -> str:
+    return record.name.rsplit("/", 1)[0]
+
+
+def _group(record: Record, folders: tuple[str, ...], level: int | None, repeated: set[str]) -> str | None:
     if level is not None and len(folders) > level:
         return "/".join(folders[: level + 1])
-    return None if record.index is None else record.name.rsplit("/", 1)[0]
+    if record.index is None:
+        return None
+    return f"{record.split}/{_volume(record)}" if _volume(record) in repeated else _volume(record)
