@@ -1,9 +1,9 @@
 """The file study.json of a store: a study's desired state, as `run` wrote it last."""
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from diffseg.errors import DefinitionError
 
@@ -25,6 +25,12 @@ class Definition(BaseModel):
     starts: dict[TrialName, Tree] = {}
     variants: dict[str, str] = {}  # of trials, by name
     baseline: str | None = None
+
+    @model_validator(mode="after")
+    def _starts_belong_to_a_search(self) -> Self:
+        if self.starts and self.search is None:
+            raise ValueError("it has trials that searches start from, but no search")
+        return self
 
 
 def parse(content: bytes, place: str) -> dict[str, Any]:
@@ -48,7 +54,7 @@ def unusable(place: str, reason: str) -> DefinitionError:
 
 def _reason(error: ValidationError) -> str:
     fault = error.errors(include_url=False)[0]
-    message = fault["msg"].partition("\n")[0]
+    message = fault["msg"].partition("\n")[0].removeprefix("Value error, ")
     if fault["type"] == "json_invalid":
         return message
     where = ".".join(str(part)[:60] for part in fault["loc"]) or "the whole file"

@@ -126,6 +126,14 @@ def test_a_definition_of_another_version_is_one_sentence_and_written_anew(fault,
     assert "cannot be used" in caplog.text
 
 
+def test_starts_without_a_search_are_no_definition(ledger):
+    ledger.folder.write("study.json", json.dumps(ledger.definition() | {"search": None}).encode())
+    for command in ("status", "best"):
+        result = call(command, STUDY, "--store", ledger.store)
+        one_sentence(result)
+        assert "but no search): `diffseg run`" in result.output
+
+
 def test_a_search_of_another_version_gives_way(ledger):
     definition = ledger.definition() | {"search": {"space": "later"}}
     with pytest.raises(DefinitionError, match=r"search\.space"):
