@@ -350,3 +350,18 @@ def test_damage_leads_to_nothing_but_one_sentence(ending, draws, tmp_path_factor
     said = sentence(lambda: (quantisation.pixels(path, None), volumes.labels(path, path)), path)
     assert str(path) in said
     assert "\n" not in said
+
+
+@pytest.mark.parametrize("normalise", ["range", "case"])
+@pytest.mark.parametrize(("types", "bits"), [("uint8 float32", (16,)), ("int16 uint8", (16,)), ("uint8 uint8", (8,))])
+def test_check_reads_volumes_of_several_types_as_training_does(types, bits, normalise, tmp_path):
+    """One map for all, so nothing is said about the types of their files."""
+    for name, kind in zip("abcdef", 3 * types.split(), strict=True):
+        numbers = RNG.integers(0, 255, (20, 24, 3)).astype(kind)
+        save(tmp_path / "images" / f"{name}.nii", numbers + np.array(0.5, kind) * (kind == "float32"))
+        save(tmp_path / "masks" / f"{name}.nii", (numbers > 99).astype(np.uint8))
+    found = check(config("folder", channels=1, normalise=normalise), tmp_path)
+    assert not found.problems
+    assert not any("bits" in said for said in found.suspicions)
+    if normalise == "range":
+        assert found.splits["train"].bits == found.splits["test"].bits == bits

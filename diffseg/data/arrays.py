@@ -93,7 +93,7 @@ def decoded(
     map in common. on_progress is given the number of images that are done and of all. Raises DataError for the first image
     that cannot be read.
     """
-    records, common = _quantised(config, records, trained)
+    records, common = share_quantisation(config, records, trained)
     everything = [record for chosen in records.values() for record in chosen]
     shapes = in_parallel(lambda record: record.shape(), everything)
     channels = max(1 if config.channels == 1 and shape.channels == 3 else shape.channels for shape in shapes)
@@ -153,7 +153,7 @@ def decoded(
     return Content(parts, channels, raters, histogram, common, decoded, dict(sorted(digests.items())))
 
 
-def _quantised(
+def share_quantisation(
     config: Data, records: dict[str, list[Record]], trained: Trained | None
 ) -> tuple[dict[str, list[Record]], Quantisation | None]:
     """The records with the map of their volumes' numbers to pixels, and that map.

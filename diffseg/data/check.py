@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from diffseg.config import Data
-from diffseg.data import check_whole, find
+from diffseg.data import arrays, check_whole, find
 from diffseg.data.drawing import assign
 from diffseg.data.findings import SPLITS, Findings, Row, SplitFindings
 from diffseg.data.records import Found, Record, in_parallel
@@ -24,6 +24,7 @@ def check(config: Data, root: Path, on_progress: Callable[[int, int], None] | No
     decision = decide(found.records, config.foreground, config.objects if config.layout == "folder" else False)
     rule = "nonzero" if decision.problems else decision.rule  # so that the rest can be looked at all the same
     records = assign([replace(record, foreground=rule) for record in found.records], config.split_seed)
+    records = _quantised(config, records)
     shown = {id(record) for split in SPLITS for record in spread(records, split)}
     looked = in_parallel(lambda record: _look(record, config, id(record) in shown), records, on_progress)
     rows = [row for row in looked if isinstance(row, Row)]
@@ -34,6 +35,14 @@ def check(config: Data, root: Path, on_progress: Callable[[int, int], None] | No
     unsure = ("the shares of foreground are of all that is not 0, until it is known",) if decision.problems else ()
     remarks = (*found.remarks, *unsure, *decision.remarks, *suspicions(rows, root, records))
     return Findings(config.name, root, splits, tuple(problems), remarks, sheet(rows))
+
+
+def _quantised(config: Data, records: list[Record]) -> list[Record]:
+    """The records with the map that all volumes share, as training has it; unchanged if a volume cannot be read."""
+    try:
+        return arrays.share_quantisation(config, {"": records}, None)[0][""]
+    except DataError:
+        return records  # reported where the volume is decoded
 
 
 def _without_contrast(splits: dict[str, SplitFindings]) -> list[str]:

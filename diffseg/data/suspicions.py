@@ -169,8 +169,9 @@ def _differ(a: Sequence[float], b: Sequence[float]) -> bool:
 def _mixed(rows: Sequence[Row]) -> list[str]:
     """Images of several depths or numbers of channels."""
     found = []
+    depths = [] if all(row.record.numbers for row in rows) else [row.bits for row in rows]  # volumes share a map
     for what, values, does in (
-        ("bits a channel", [row.bits for row in rows], "those of fewer are spread over the range of the others"),
+        ("bits a channel", depths, "those of fewer are spread over the range of the others"),
         ("channels", [row.channels for row in rows], "gray ones are repeated"),
     ):
         counts = Counter(values)
