@@ -181,7 +181,10 @@ def test_a_mask_is_read_as_it_is_stored(name, tmp_path):
         (pillow(half(GRAY), "PNG"), "has an alpha channel besides its colours"),
         (imagecodecs.png_encode(half(RGB16)), "has an alpha channel besides its colours"),
         (imagecodecs.png_encode(RGB16), "is a mask in colours of 16 bits"),
-        (pillow(TURNED[6].copy(), "PNG"), "is 6 × 5 px, but its image is 5 × 6"),
+        (
+            pillow(TURNED[6].copy(), "PNG"),
+            "is 6 × 5 px, but its image is 5 × 6: mask and image must have one size, and only one",
+        ),
     ],
 )
 def test_a_mask_that_could_be_two_things_is_refused(content, words, tmp_path):

@@ -108,8 +108,11 @@ def read_labels(path: Path, size: tuple[int, int] | None = None) -> Labels:
 def check_size(path: Path, found: tuple[int, ...], wanted: tuple[int, int] | None) -> None:
     """Raise DataError if a mask has another (height, width) than its image."""
     if wanted and tuple(found) != tuple(wanted):
+        swapped = tuple(found) == tuple(wanted)[::-1]
+        turned = ", and only one of them seems to be turned by its EXIF orientation: save both upright, without it"
         raise DataError(
             f"{path} is {found[1]} × {found[0]} px, but its image is {wanted[1]} × {wanted[0]}: mask and image must have one size"
+            + turned * swapped
         )
 
 
