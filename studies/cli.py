@@ -399,8 +399,8 @@ def recommend(dataset, settings, store, roots, output):
             f"{key}={'…' if key == 'diffusion.profile' else value}" for key, value in choice.settings.items()
         )
         click.echo(f"{shown}: {choice.reason}")
-    given = "".join(f" --data {name}={root}" for name, root in roots.items())
-    click.echo(f"From the fingerprint {source}. Run it: diffseg run {path}{given}")
+    given = "".join(f" --data {shlex.quote(f'{name}={root}')}" for name, root in roots.items())
+    click.echo(f"From the fingerprint {source}. Run it: diffseg run {shlex.quote(str(path))}{given}")
 
 
 @main.command()

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import tempfile
 import unicodedata
 from pathlib import Path
@@ -431,6 +432,21 @@ def test_pairing_gives_no_mask_to_two_images_and_finds_all(names, form):
     assert {name: list(own.values()) for name, own in found.masks.items()} == {
         name: masks[form.format(name)] for name in names
     }
+
+
+@pytest.mark.parametrize("name", ["my data", "it's", "a;b", "$(x)"])
+def test_commands_in_answers_can_be_pasted_whatever_the_folder_is_called(name, tmp_path):
+    root = tmp_path / name
+    isic16(root)
+    with pytest.raises(DataError) as raised:
+        data.find(config("folder"), root)
+    command = shlex.split(str(raised.value).split("`")[1])
+    assert command == ["diffseg", "data", "check", "mine", str(root), "data.layout=isic16"]
+    assert f"`{shlex.join(command)}`" in str(raised.value)
+    tree(root := tmp_path / "x" / name, *[f"images/{k}.png" for k in range(4)], "masks/3.png")
+    with pytest.raises(DataError, match="and 2 more") as raised:
+        data.examine(config("folder"), root)
+    assert shlex.split(str(raised.value).split("`")[1]) == ["diffseg", "data", "check", "mine", str(root)]
 
 
 @pytest.mark.parametrize(

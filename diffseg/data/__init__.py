@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -114,7 +115,9 @@ def _header(record: Record) -> Shape | str:
 
 def _refuse(config: Data, root: Path, problems: Sequence[str]) -> None:
     if problems:
-        more = f" (and {len(problems) - 1} more: `diffseg data check {config.name} {root}` lists them)"
+        more = (
+            f" (and {len(problems) - 1} more: `diffseg data check {config.name} {shlex.quote(str(root))}` lists them)"
+        )
         raise DataError(problems[0] + more * (len(problems) > 1))
 
 

@@ -1,6 +1,7 @@
 """What lies at a root that is not in the expected layout, and the command that would read it."""
 
 import os
+import shlex
 from collections import Counter
 from pathlib import Path
 
@@ -63,4 +64,4 @@ def _inside(folder: Path) -> list[Path]:
 
 
 def _command(root: Path, name: str, layout: str) -> str:
-    return f"`diffseg data check {name} {root} data.layout={layout}{SIGNS[layout][1]}`"
+    return f"`diffseg data check {shlex.quote(name)} {shlex.quote(str(root))} data.layout={layout}{SIGNS[layout][1]}`"
