@@ -43,7 +43,7 @@ def _foreground(value: Any) -> Any:
     )
     if not fits:
         raise ValueError(
-            'allowed are a list of the values of the foreground, such as [2, 3] or ["#ff0000"]), '
+            'allowed are a list of the values of the foreground, such as [2, 3] or ["#ff0000"], '
             '"nonzero", and ">=N", such as ">=128"'
         )
     return tuple(one.lower() if isinstance(one, str) else one for one in value)

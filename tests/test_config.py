@@ -99,3 +99,9 @@ def test_e3_and_e4_get_the_targets_of_the_paper():
 ])  # fmt: skip
 def test_sampling_takes_as_many_steps_as_its_target_was_measured_to_need(settings, steps):
     assert Config().with_leaves(settings).resolved().inference.steps == steps
+
+
+def test_what_the_foreground_may_be_is_written_without_odd_brackets():
+    with pytest.raises(ConfigError) as raised:
+        Config().with_leaves({"data.foreground": "red"})
+    assert str(raised.value).count("(") == str(raised.value).count(")")

@@ -180,3 +180,20 @@ def test_many_problems_of_one_kind_are_three_examples_and_a_count(tmp_path):
     assert len(lines) == 5
     assert lines[3] == "problem: the same of 17 more (20 in all)"
     assert "9 × 9 px" in lines[4]
+
+
+def test_an_image_without_a_mask_is_named_once(tmp_path):
+    sound(tmp_path)
+    (tmp_path / "train/masks/traina0.png").unlink()
+    (tmp_path / "train/masks/other.dat").write_text("?")
+    found = check(config("folder"), tmp_path)
+    assert sum("traina0.png" in said for said in (*found.problems, *found.suspicions)) == 1
+    assert any("other.dat is not used" in said for said in found.suspicions)
+
+
+@pytest.mark.parametrize("empty", [0, 1, 2])
+def test_empty_masks_are_counted_in_plain_english(empty, tmp_path):
+    sound(tmp_path)
+    for k in range(empty):
+        save(tmp_path, "test", f"empty{k}", texture(), share=0)
+    assert f"1 rater, {empty} empty mask{'s' * (empty != 1)}\n" in f"{check(config('folder'), tmp_path)}\n"

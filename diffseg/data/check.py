@@ -33,7 +33,7 @@ def check(config: Data, root: Path, on_progress: Callable[[int, int], None] | No
     problems += _as_a_whole(config, root, found) if not problems else _unreadable(config, splits)
     problems += _without_contrast(splits)
     unsure = ("the shares of foreground are of all that is not 0, until it is known",) if decision.problems else ()
-    remarks = (*found.remarks, *unsure, *decision.remarks, *suspicions(rows, root, records))
+    remarks = (*found.remarks, *unsure, *decision.remarks, *suspicions(rows, root, records, problems))
     return Findings(config.name, root, splits, tuple(problems), remarks, sheet(rows))
 
 

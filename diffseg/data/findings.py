@@ -76,7 +76,7 @@ class SplitFindings:
             f"{self.images} images of {sizes} px, {channels} channel{'s' * (channels != '1')} of {bits} bits"
             + (f", of {self.groups} patients or volumes" if self.groups else "")
             + f"; foreground {mean:.1%} ({low:.1%} to {high:.1%}), {self.objects:.1f} objects an image, "
-            + f"{self.raters} rater{'s' * (self.raters != 1)}, {self.empty_masks} empty masks"
+            + f"{self.raters} rater{'s' * (self.raters != 1)}, {self.empty_masks} empty mask{'s' * (self.empty_masks != 1)}"
         )
 
 

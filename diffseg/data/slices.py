@@ -32,5 +32,7 @@ def remark(records: Sequence[Record], axis: int | None) -> tuple[str, ...]:
     if not axes:
         return ()
     found = " and ".join(f"those of {count} volumes across axis {own}" for own, count in sorted(axes.items()))
-    why = "that of the largest spacing; data.axis=0, 1 or 2 chooses another" if axis is None else "as data.axis says"
+    why = "as data.axis says"
+    if axis is None:
+        why = "that of the largest spacing (the last of equal ones); data.axis=0, 1 or 2 chooses another"
     return (f"slices are taken from NIfTI volumes: {found}, {why}",)

@@ -26,8 +26,10 @@ SLICED = re.compile(r"(?P<stem>.*\d.*?)[_\-. ]+(?:slice|sl|s|z|frame|f|image|img
 OF_A_STEM = 3  # images of a stem, on average, from which on it looks like a patient
 
 
-def suspicions(rows: Sequence[Row], root: Path, records: Sequence[Record]) -> tuple[str, ...]:
-    """rows: the images that can be read; records: all of them, with their split."""
+def suspicions(
+    rows: Sequence[Row], root: Path, records: Sequence[Record], problems: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """rows: the images that can be read; records: all of them, with their split; problems: what is said of files already."""
     return (
         *_copies(rows),
         *_alike(rows),
@@ -36,7 +38,7 @@ def suspicions(rows: Sequence[Row], root: Path, records: Sequence[Record]) -> tu
         *_different(rows),
         *_mixed(rows),
         *_inverted(rows),
-        *_unused(root, records),
+        *_unused(root, records, problems),
     )
 
 
@@ -188,8 +190,9 @@ def _inverted(rows: Sequence[Row]) -> list[str]:
     return [f"nearly all of {_one_of(found)} is foreground: inverted?"] if found else []
 
 
-def _unused(root: Path, records: Sequence[Record]) -> list[str]:
+def _unused(root: Path, records: Sequence[Record], problems: Sequence[str]) -> list[str]:
     left = unused(root, {file for record in records for file in record.files})
+    left = [path for path in left if not any(problem.startswith(f"{path} ") for problem in problems)]
     return [f"{_one_of(left)} is not used"] if left else []
 
 
