@@ -498,7 +498,10 @@ def existing(store: str, study: str) -> Ledger:
     """The ledger of a study. Raises UserError if the store does not hold it."""
     ledger = Ledger(store, study)
     if not ledger.defined():
-        raise UserError(
-            f"there is no study '{study}' in the store {store}: `diffseg run {study}` starts one, --store DIR names another store"
-        )
+        from studies.study import shipped
+
+        start = f"`diffseg run {study}` starts one"
+        if study not in shipped():
+            start = f"`diffseg run` starts one from {', '.join(shipped())}, or from a TOML file of your own"
+        raise UserError(f"there is no study '{study}' in the store {store}: {start}; --store DIR names another store")
     return ledger
