@@ -100,7 +100,9 @@ def _groups(config: Config, inputs: list[Path]) -> list[list[Record]]:
     names: dict[str, Record] = {}
     for record in [*(own[0] for own in slices), *pictures]:
         if (other := names.setdefault(record.group or record.name, record)) is not record:
-            raise DataError(f"{record.image} and {other.image} have one name, and so would their predictions")
+            raise DataError(
+                f"{record.image} and {other.image} have one name, and so would their predictions: rename one"
+            )
     return slices + [pictures[first : first + AT_ONCE] for first in range(0, len(pictures), AT_ONCE)]
 
 

@@ -53,7 +53,12 @@ def objectives(study: Study) -> tuple[str, ...]:
     return study.search.objective if several else ("iou", "ece")
 
 
-def nothing_measured(study: str) -> UserError:
+def nothing_measured(study: str, metric: str | None = None) -> UserError:
+    """metric: the one that other trials of the study lack, if they have measured something."""
+    if metric:
+        return UserError(
+            f"no trial of {study} has measured {metric}: choose another --metric; those of several raters need such masks"
+        )
     return UserError(
         f"no trial of {study} has measured a segmentation yet: `diffseg status {study}` tells how far it is"
     )

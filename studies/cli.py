@@ -459,6 +459,8 @@ def best(study, store, metric, pareto, held_out, as_json):
         from analysis.searches import best_proposals
 
         rows += best_proposals(ledger, open_searches, metric, pareto)
+    if metric and not any(row[metric] is not None for row in rows):
+        raise nothing_measured(study, metric if rows or best_trials(wanted, ledger, "iou", pareto) else None)
     if not rows:
         raise nothing_measured(study)
     _show(rows, as_json, lambda rows: best_tables(rows, metric or "iou"))

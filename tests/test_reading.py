@@ -198,6 +198,31 @@ def test_best_says_what_is_missing(tmp_path):
         assert "has measured a segmentation yet" in result.output
 
 
+def test_best_by_a_metric_that_no_trial_has_says_so(search, tmp_path):
+    """Proposals of a search lack it, too, and an empty column orders nothing."""
+    ledger, trial = Ledger(str(tmp_path), "plain"), trial_of()
+    ledger.define(Study("plain", (trial,), {}).definition())
+    result = CliRunner().invoke(main, ["best", "plain", "--metric", "ged", "--store", str(tmp_path)])
+    assert "has measured a segmentation yet" in result.output
+    write(ledger, trial)
+    for study, store in (("plain", tmp_path), ("open", search)):
+        result = CliRunner().invoke(main, ["best", study, "--metric", "ged", "--store", str(store)])
+        assert result.exit_code == 2
+        assert f"no trial of {study} has measured ged: choose another --metric" in result.output
+
+
+@pytest.mark.parametrize("command", ["status", "run", "plan", "best", "retry", "report"])
+@pytest.mark.parametrize("study", ["quickstart", "nosuch"])
+def test_a_study_that_is_not_there_is_started_by_a_command_that_works(command, study, tmp_path):
+    if study == "quickstart" and command in ("run", "plan"):
+        return
+    result = CliRunner().invoke(main, [command, study, "--store", str(tmp_path)])
+    assert result.exit_code == 2
+    assert f"there is no study '{study}' in the store" in result.output
+    assert ("`diffseg run quickstart` starts one;" in result.output) == (study == "quickstart")
+    assert ("`diffseg run` starts one from " in result.output) == (study == "nosuch")
+
+
 def count(plan, start):
     return sum(row["count"] for row in plan["trials"] if row["trial"].startswith(start) and row["missing"])
 
