@@ -282,7 +282,7 @@ QUIET_PROFILER = {"KINETO_LOG_LEVEL": "99", "TORCH_CPP_LOG_LEVEL": "ERROR"}
 def bench(parts, networks, preset, size, batches, compiled, rounds, output, as_json):
     """How fast this machine trains, predicts, gathers and evaluates, against what others would do it with.
 
-    All ways of a thing take turns in one process; what is told is the median and the ratio to the first. Besides, what the engine
+    All ways of a thing take turns in one process; it reports the median and the ratio to the first. Besides, what the engine
     takes between trials and for reading a ledger. Writes a Parquet table, and a chart beside it.
     """
     for name, level in QUIET_PROFILER.items():  # which torch reads when it is imported
@@ -343,12 +343,12 @@ def plan(study, settings, store, roots, name, experiments, placement, concurrenc
 @data_option
 @_placement_options
 @json_option
-@click.option("--quick", is_flag=True, help="Estimate it within a minute, without training.")
+@click.option("--quick", is_flag=True, help="Estimate it without training, in about a minute.")
 @click.option("--address", help="Address of a running Ray cluster.")
 def fingerprint(dataset, settings, store, roots, placement, as_json, quick, address):
     """At which noise levels is a mask of this data set decided?
 
-    Trains E3, which sees the noisy mask alone, as a study of its own (fingerprint-DATASET), and tells how its error rises.
+    Trains E3, which sees the noisy mask alone, as a study of its own (fingerprint-DATASET), and reports how its error rises.
     KEY=VALUE sets any leaf of a trial that is weighted by it, such as data.size=128, diffusion.fingerprint=dice or
     diffusion.fingerprint_seeds=[0,1]. Synthetic data sets need no --data.
     """
