@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 
 import numpy as np
 import pytest
@@ -342,6 +343,78 @@ def test_the_cache_equals_decoding_and_notices_changes(tree, tmp_path):
     assert len(entries(tmp_path / "cache")) == 1
     write_image(first(root, IMAGES[layout]))
     assert data.load(config(layout), root, tmp_path / "cache").digest != fresh.digest
+
+
+def drawn(root):
+    """A folder whose splits and groups are those of split.csv."""
+    for k in range(10):
+        write_image(root / "images" / f"{k}.png")
+        write_mask(root / "masks" / f"{k}.png")
+    (root / "split.csv").write_text("name,split,group\n" + "".join(f"{k},,g{k // 2}\n" for k in range(10)))
+
+
+def rewrite_groups(root):
+    (root / "split.csv").write_text("name,split,group\n" + "".join(f"{k},,h{k // 2}\n" for k in range(10)))
+
+
+def rewrite_splits(root):
+    lines = (f"{k},{'test' if k < 5 else 'train'},\n" for k in range(10))
+    (root / "split.csv").write_text("name,split,group\n" + "".join(lines))
+
+
+def spoil_unused(root):
+    """Change a mask that is beyond the limits of the images, and tells what the foreground is nevertheless."""
+    records = data._chosen(Data(name="folder", layout="folder", size=16, train_images=3, test_images=2), root)
+    used = {path for chosen in records.values() for record in chosen for path in record.files}
+    write_mask(next(path for path in sorted((root / "masks").iterdir()) if path not in used), values=(0, 7))
+
+
+def add_linked(root):
+    """Add an image to a folder that the root has a link to."""
+    write_image(root / "images" / "new.png")
+    write_mask(root / "masks" / "new.png")
+    with (root / "split.csv").open("a") as table:
+        table.write("new,train,\n")
+
+
+@pytest.mark.parametrize("linked", [False, True])
+@pytest.mark.parametrize("change", [rewrite_groups, rewrite_splits, spoil_unused, add_linked])
+def test_the_cache_notices_what_splits_groups_and_the_foreground_come_from(tmp_path, change, linked):
+    root, cache, small = tmp_path / "root", tmp_path / "cache", config("folder").model_copy(
+        update={"train_images": 3, "test_images": 2}
+    )  # fmt: skip
+    drawn(tmp_path / "real" if linked else root)
+    if linked:
+        root.mkdir()
+        for name in ("images", "masks", "split.csv"):
+            (root / name).symlink_to(tmp_path / "real" / name)
+    data.load(small, root, cache)
+    change(root)
+    try:
+        fresh = data.load(small, root)
+    except DataError as error:
+        with pytest.raises(DataError, match=re.escape(str(error))):
+            data.load(small, root, cache)
+        return
+    cached = data.load(small, root, cache)
+    assert (cached.digest, cached.train.groups, cached.test.names) == (
+        fresh.digest,
+        fresh.train.groups,
+        fresh.test.names,
+    )
+
+
+def test_a_store_and_other_files_in_the_data_set_do_not_make_its_cache_old(tmp_path, caplog):
+    folder(tmp_path)
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "round").symlink_to(tmp_path)
+    (tmp_path / "results").mkdir()
+    (tmp_path / "log.txt").write_text("begun")
+    for k in range(3):
+        data.load(config("folder"), tmp_path, tmp_path / "results" / "cache")
+        (tmp_path / "results" / f"study-{k}").mkdir()
+        (tmp_path / "log.txt").write_text(f"going on {k}")
+    assert "built anew" not in caplog.text
 
 
 DAMAGE = {

@@ -2,7 +2,8 @@
 
 `<cache>/<key>/` is built under another name and renamed: a kill leaves nothing that could be taken for whole. Of two
 processes that want one entry at once, the later waits for the earlier (the operating system frees the lock of a dead one).
-An entry remembers every file and folder that it was made from, and is built anew when one of them has changed.
+An entry remembers every file and folder that its images, masks, splits and groups may come from, and is built anew when one
+of them has changed. Below a root that holds the store, as the folder where a study is run may, the store does not count.
 """
 
 import errno
@@ -11,7 +12,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import astuple
 from pathlib import Path
 
@@ -19,15 +20,16 @@ import numpy as np
 
 from diffseg.config import Data
 from diffseg.data.arrays import ARRAYS, Allocate, Content, Part
-from diffseg.data.opening import unreadable
+from diffseg.data.files import PICTURES, VOLUMES
 from diffseg.data.quantisation import Quantisation
 from diffseg.data.records import Record
 from diffseg.errors import DataError
 
 log = logging.getLogger(__name__)
-VERSION = 9  # of the arrays' meaning and the files' form; raise it when either changes
+VERSION = 10  # of the arrays' meaning and the files' form; raise it when either changes
 IN_MEMORY = 2**26  # bytes of an array that is read at once; larger ones are memory-mapped
 INDEX = "index.json"
+READ = (*PICTURES, *VOLUMES, ".xml", ".csv")  # how the names of files end that a layout may look at
 SETTINGS = {  # what the arrays depend on, besides the files
     "layout", "size", "channels", "fit", "scale", "axis", "foreground", "objects", "split_seed", "train_images",
     "test_images"
@@ -76,7 +78,7 @@ def _built(entry: Path, root: Path, records: Records, build: Callable[..., Conte
     shutil.rmtree(entry, ignore_errors=True)
     temporary.mkdir()
     try:
-        index = {"version": VERSION, "sources": _sources(root, records)}
+        index = {"version": VERSION, "sources": _sources(root, records, entry.parent.parent)}
         content = build(records, allocate=_files(temporary))
         for name, array in content.arrays.items():
             path = temporary / f"{name}.npy"
@@ -118,17 +120,34 @@ def _key(config: Data, root: Path) -> str:
     return hashlib.sha256(json.dumps(wanted).encode()).hexdigest()[:20]
 
 
-def _sources(root: Path, records: Records) -> dict[str, list[int]]:
-    """Size and time of change of every file that is decoded, and of every folder below the root, by path."""
+def _sources(root: Path, records: Records, store: Path) -> dict[str, list[int] | None]:
+    """The states, by path, of every file that is decoded, and of all folders and files below the root that may tell which
+    those are, what their foreground is, and of which split and patient."""
     paths = {str(file) for chosen in records.values() for record in chosen for file in record.files}
-    return {path: _state(path) for path in (*sorted(paths), *(folder for folder, _, _ in os.walk(root)))}
+    return {path: _state(path) for path in (*sorted(paths), *_below(root, store))}
 
 
-def _state(path: str) -> list[int]:
+def _below(root: Path, store: Path) -> Iterator[str]:
+    """Folders and files of READ below the root, also behind links; without hidden ones, and without the store."""
+    seen = {os.path.realpath(store)} - {os.path.realpath(root)}
+    for place, folders, files in os.walk(root, followlinks=True):
+        if (real := os.path.realpath(place)) in seen:  # also where links go round in circles
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield place
+        for name in files:
+            if not name.startswith(".") and name.lower().endswith(READ):
+                yield os.path.join(place, name)
+
+
+def _state(path: str) -> list[int] | None:
+    """Size and time of change; None of what is not there, which is an error only when it is decoded."""
     try:
         state = os.stat(path)
-    except OSError as error:
-        raise unreadable(Path(path), error) from None
+    except OSError:
+        return None
     return [state.st_size, state.st_mtime_ns]
 
 
