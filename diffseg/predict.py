@@ -45,13 +45,13 @@ def run(
     images became numbers. folder_of: the folder of a deep ensemble's member. checkpoint_of: the file that the training of
     the trial or of a member ended with, if it is known; else the newest one has to be of the last step. on_progress is told
     how many of how many images or slices are done. Nothing is written but into `output`. Raises UserError for a trial that
-    cannot predict, a checkpoint that is missing, damaged or another network's, an input that cannot be read, or an output
-    that cannot be written.
+    cannot predict, a device that is not there, a checkpoint that is missing, damaged or another network's, an input that
+    cannot be read, or an output that cannot be written.
     """
     config = config.resolved()
     if not task(config).segments:
         raise UserError(f"experiment {config.experiment} segments nothing: give a trial of e1 or e2")
-    device = computing_device(device)
+    device = _usable(device)
     groups = _groups(config, inputs)
     predict = _predictor(config, folder, device, folder_of, checkpoint_of)
     written, done, total = [], 0, sum(map(len, groups))
@@ -73,6 +73,17 @@ def run(
     except OSError as error:
         raise UserError(f"the predictions cannot be written to {output} ({error}): give another --output") from None
     return written
+
+
+def _usable(asked: torch.device | str | None) -> torch.device:
+    """The device to compute on. Raises UserError if it is none, or is not there."""
+    try:
+        device = computing_device(asked)
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError) as error:  # torch raises either
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"device '{asked}' cannot be used ({reason[0]}): give another --device, such as cpu") from None
+    return device
 
 
 def _each(

@@ -7,6 +7,7 @@ if __name__ == "__main__" and not sys.flags.safe_path and sys.path[0] != os.path
     del sys.path[0]  # the current folder, which `python -m` puts first: nothing is to be imported from there
 
 import contextlib
+import errno
 import functools
 import json
 import shlex
@@ -41,6 +42,7 @@ class Program(click.Group):
         _speak_utf8()
         with _terminated_as_interrupted():
             try:
+                _check_folder()
                 sys.exit(super().main(*args, **{**kwargs, "standalone_mode": False}))
             except UserError as error:
                 _end(str(error), WRONG_USE)
@@ -50,6 +52,25 @@ class Program(click.Group):
                 _end(error.format_message(), WRONG_USE)
             except (click.Abort, KeyboardInterrupt):
                 _end("stopped", STOPPED)
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                _drop_output()
+                _end(f"the disk is full ({error}): make room, then give the same command again", MACHINERY)
+
+
+def _check_folder() -> None:
+    """Raise UserError if the current folder is gone: libraries that look for it end the process."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UserError(f"the current folder cannot be read ({error.strerror}): change to another") from None
+
+
+def _drop_output() -> None:
+    """Send what is still to be written to nowhere, lest Python fails at it once more when it ends."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _end(message: str, status: int) -> NoReturn:

@@ -118,7 +118,8 @@ def trained_row(ledger: Ledger, trial: str) -> dict:
     rows = {row["trial"]: row for row in ledger.last(["status", "scaling", "checkpoint"])}
     row = rows.get(trial, {"status": "waiting"})
     if row["status"] != "complete":
-        raise UserError(f"trial {trial} is {row['status']}: `diffseg run {ledger.study}` has to end it first")
+        command = "retry" if row["status"] == "failed" else "run"
+        raise UserError(f"trial {trial} is {row['status']}: `diffseg {command} {ledger.study}` has to end it first")
     return row
 
 

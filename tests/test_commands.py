@@ -4,6 +4,8 @@ import json
 import os
 import re
 import socket
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -221,6 +223,27 @@ def test_exit_statuses(error, status, places, monkeypatch):
     result = CliRunner().invoke(main, ["run", str(places["study"]), "--store", str(places["store"])])
     assert result.exit_code == status
     assert re.fullmatch(r"\n?diffseg: .*\n", result.output)  # click ends the line of ^C
+
+
+def program(line: str, folder: Path) -> subprocess.CompletedProcess:
+    """The program by a shell in a folder."""
+    text = line.replace("diffseg", f"{sys.executable} -m studies.cli")
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    return subprocess.run(["sh", "-c", text], cwd=folder, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no full disk to write to")
+@pytest.mark.parametrize("command", ["--help", f"status small {STORE}", f"status small {STORE} --json"])
+def test_output_onto_a_full_disk_is_one_sentence(command, places, tmp_path):
+    result = program(f"diffseg {command.format(**places)} > /dev/full", tmp_path)
+    assert result.returncode == 3
+    assert re.fullmatch(r"diffseg: the disk is full \(.*\): make room, .*\n", result.stderr)
+
+
+def test_a_current_folder_that_is_gone_is_one_sentence(tmp_path):
+    result = program("mkdir gone; cd gone; rmdir ../gone; diffseg plan quickstart", tmp_path)
+    assert result.returncode == 2
+    assert re.fullmatch(r"diffseg: the current folder cannot be read \(.*\): change to another\n", result.stderr)
 
 
 def test_a_session_that_was_stopped_ends_with_130(places, monkeypatch):

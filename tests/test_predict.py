@@ -147,6 +147,15 @@ def test_mistakes_are_one_sentence(inputs, words, trained, tmp_path):
         run(config, work, scaling, [tmp_path / name for name in inputs], tmp_path / "out", "cpu")
 
 
+@pytest.mark.parametrize("device", ["rubbish", "cuda:99", "meta", "cpu:x"])
+def test_a_device_that_is_not_there_is_one_sentence(device, trained, tmp_path):
+    config, work, scaling = trained()
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match=f"device '{device}' cannot be used .*: give another --device, such as cpu"):
+        run(config, work, scaling, [tmp_path / "a.png"], tmp_path / "out", device)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_trial_that_segments_nothing_or_is_not_trained_says_so(trained, tiny, tmp_path):
     Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
     scaling = Scaling((0.0,), (255.0,), (0.0,), (1.0,))
@@ -168,8 +177,11 @@ def test_the_command_finds_the_trial_in_the_store(tmp_path):
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2
     assert f"trial {first.name} is waiting: `diffseg run mine` has to end it first" in result.output
+    ledger.write(first.name, 1, {"trials": [{"status": "failed"}]})
+    result = CliRunner().invoke(main, arguments)
+    assert f"trial {first.name} is failed: `diffseg retry mine` has to end it first" in result.output
     order = Order(
-        store=ledger.store, study="mine", trial=first.name, attempt=1, config=first.config.canonical(), root=None, cpus=1,
+        store=ledger.store, study="mine", trial=first.name, attempt=2, config=first.config.canonical(), root=None, cpus=1,
         gpus=0, rungs=None, commit=None, dirty=False,
     )  # fmt: skip
     assert work(order) == "complete"
