@@ -7,8 +7,10 @@ A lock that the operating system releases marks the folder as in use: a session 
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -192,10 +194,21 @@ def _job_config():
     return OwnPath(_py_driver_sys_path=[] if CODE.name in ("site-packages", "dist-packages") else [str(CODE)])
 
 
-def _own_signals():
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
     """A context in which Ray leaves SIGTERM to the handler that there is. Ray's own ends the program with a status of its own,
-    or does nothing where Python ignores exceptions."""
-    return mock.patch("ray._private.utils.set_sigterm_handler")
+    or does nothing where Python ignores exceptions.
+
+    Ray's C++ sets another behind Python's back, which writes a stack and aborts the process three seconds after the signal, so
+    that the handler is set anew.
+    """
+    try:
+        with mock.patch("ray._private.utils.set_sigterm_handler"):
+            yield
+    finally:
+        handler = signal.getsignal(signal.SIGTERM)
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _temporary_folder() -> Path:

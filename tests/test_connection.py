@@ -1,5 +1,6 @@
 """The Ray of a session: its place, its path, and those that do not come."""
 
+import ctypes
 import os
 import signal
 import socket
@@ -113,6 +114,16 @@ def test_a_terminated_start_is_an_interrupted_one(no_ray_yet, monkeypatch):
     monkeypatch.setattr("ray.init", init)
     with pytest.raises(KeyboardInterrupt), Signals(), connected(None):
         pass
+
+
+def test_a_terminated_session_asks_its_trials_to_stop(no_ray_yet, monkeypatch):
+    """Ray's C++ sets a handler of SIGTERM that Python does not know of."""
+    asked, ignored = threading.Event(), ctypes.c_void_p(1)  # SIG_IGN
+    monkeypatch.setattr("ray.init", lambda **settings: ctypes.CDLL(None).signal(signal.SIGTERM, ignored))
+    with Signals() as signals, connected(None):
+        signals.gently(asked.set)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert asked.wait(10)
 
 
 class TestPlaces:
