@@ -278,10 +278,20 @@ def test_a_split_of_masks_that_are_all_alike_is_refused(values, word, split, tmp
     write(tmp_path, plain)
     for path in (tmp_path / split / "masks").iterdir():
         write_mask(path, (SIDE, SIDE), values)
-    with pytest.raises(DataError, match=rf"all \d {split}(ing)? masks of .* are {word}"):
-        data.load(settings(), tmp_path)
+    for look in (data.load, data.examine):  # which does not decode images
+        with pytest.raises(DataError, match=rf"all \d {split}(ing)? masks of .* are {word}:"):
+            look(settings(), tmp_path)
     (problem,) = check(settings(), tmp_path).problems
     assert word in problem
+
+
+@pytest.mark.parametrize(("value", "word"), [(0, "empty"), (255, "full")])
+def test_masks_that_are_all_alike_are_refused_before_splits_are_drawn(value, word, tmp_path):
+    for k in range(10):
+        write_image(tmp_path / "images" / f"{k}.png", (SIDE, SIDE))
+        write_mask(tmp_path / "masks" / f"{k}.png", (SIDE, SIDE), (value,))
+    with pytest.raises(DataError, match=rf"^all 10 masks of {tmp_path} are {word}: .*"):
+        data.examine(settings(), tmp_path)
 
 
 def test_labels_of_volumes_are_asked_about_alike(tmp_path):

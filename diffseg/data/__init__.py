@@ -66,13 +66,18 @@ def _check_masks(content: arrays.Content, root: Path) -> None:
     """Raise DataError if all masks of a split are empty, or all full."""
     for split, part in content.parts.items():
         masks, kind = part.masks.view(bool), "training" if split == "train" else "test"
-        if not masks.any():
-            advice = "empty at this size: check them with `diffseg data check`, or give a larger data.size"
-        elif masks.all():
-            advice = "full: check with `diffseg data check` that they are not inverted, or give data.foreground"
-        else:
-            continue
-        raise DataError(f"all {len(part.names)} {kind} masks of {root} are {advice}")
+        if not masks.any() or masks.all():
+            raise _uniform(root, f"all {len(part.names)} {kind} masks", bool(masks.any()), " at this size")
+
+
+def _uniform(root: Path, which: str, full: bool, where: str = "") -> DataError:
+    """Of masks that are all empty or all full. where: at the size of training, where that may be the reason."""
+    if full:
+        advice = "full: check with `diffseg data check` that they are not inverted, or give data.foreground"
+    else:
+        larger = ", or give a larger data.size" if where else ", or give data.foreground"
+        advice = f"empty{where}: check them with `diffseg data check`{larger}"
+    return DataError(f"{which} of {root} are {advice}")
 
 
 def examine(config: Data, root: Path | None, cache: Path | None = None) -> Found:
@@ -87,7 +92,7 @@ def examine(config: Data, root: Path | None, cache: Path | None = None) -> Found
         _check_counts(config, root, found.records)
         return found
     check_whole(config, root, found.records)
-    rule = _decided(config, found).rule
+    rule = _decided(config, root, found).rule
     return replace(found, records=tuple(replace(record, foreground=rule) for record in found.records))
 
 
@@ -164,11 +169,13 @@ def _chosen(config: Data, root: Path) -> dict[str, list[Record]]:
     }
 
 
-def _decided(config: Data, found: Found) -> Decision:
-    """What the foreground is. Raises DataError if all masks together do not tell."""
+def _decided(config: Data, root: Path, found: Found) -> Decision:
+    """What the foreground is. Raises DataError if all masks together do not tell, or if those of a split are all alike."""
     decision = decide(found.records, config.foreground, config.objects if config.layout == "folder" else False)
     if decision.problems:
         raise DataError(decision.problems[0])
+    if decision.uniform:
+        raise _uniform(root, *decision.uniform[0])
     for remark in (*found.remarks, *decision.remarks):
         log.warning("data set %s: %s", config.name, remark)
     return decision

@@ -1,7 +1,7 @@
 """Read all masks of a data set to decide what their foreground is, and whether several of an image are raters or objects."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,7 +29,8 @@ def decide(
 ) -> Decision:
     """Decide by all masks of the records. rule: data.foreground; objects: data.objects. Unreadable masks are passed over."""
     stored = [record for record in records if record.stores_labels and record.annotations]
-    looked = [one for one in in_parallel(_look, stored, on_progress) if one]
+    every = in_parallel(_look, stored, on_progress)
+    looked = [one for one in every if one]
     tally = Tally(tuple(mask for one in looked for mask in one.masks))
     if not tally.masks:
         unused = (
@@ -42,7 +43,26 @@ def decide(
     several = [one for one in looked if one.marked > 1]
     if objects is None and several and not any(one.overlap for one in several):
         found = Decision(found.rule, (*found.problems, _never_overlap(several)), found.remarks)
+    if not found.problems and None not in every:
+        found = replace(found, uniform=_uniform(stored, every, found.rule))
     return found
+
+
+def _uniform(records: Sequence[Record], looked: Sequence[Looked], rule: Rule) -> tuple[tuple[str, bool], ...]:
+    """Decision.uniform: of splits that are given, or of all masks where they are to be drawn."""
+    found = []
+    for split in sorted({record.split or "" for record in records}):
+        masks = [
+            mask
+            for record, own in zip(records, looked, strict=True)
+            if not split or record.split in (split, None)
+            for mask in own.masks
+        ]
+        marked, pixels = sum(mask.pixels(rule) for mask in masks), sum(int(mask.counts.sum()) for mask in masks)
+        if marked in (0, pixels):
+            kind = {"": "", "train": "training "}.get(split, f"{split} ")
+            found.append((f"all {len(masks)} {kind}masks", bool(marked)))
+    return tuple(found)
 
 
 def _look(record: Record) -> Looked | None:

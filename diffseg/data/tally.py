@@ -37,6 +37,7 @@ class Decision:
     rule: Rule
     problems: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    uniform: tuple[tuple[str, bool], ...] = ()  # what masks are all alike, such as "all 9 test masks", and whether full
 
 
 @dataclass(frozen=True)
