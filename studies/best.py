@@ -7,10 +7,10 @@ from diffseg.errors import UserError
 from studies.ledger import METRICS, Ledger
 from studies.search import dominates, losses, proposals
 from studies.state import LINES, number, rest
-from studies.study import Study
+from studies.study import Study, Trial
 
 SHOWN = ("iou", "dice", "ece", "brier", "nll")  # metrics in the terminal, besides the one asked for
-COLUMNS = ["status", "dataset", "experiment", "network", "seed", "test_images", "left_out", *METRICS]
+COLUMNS = ["status", "dataset", "experiment", "network", "seed", "test_images", "left_out", "scored_on", *METRICS]
 
 
 def best_trials(study: Study, ledger: Ledger, metric: str, pareto: bool) -> list[dict]:
@@ -27,7 +27,7 @@ def best_trials(study: Study, ledger: Ledger, metric: str, pareto: bool) -> list
         row | {"left_out": json.loads(row["left_out"] or "{}"), "scored_on": "test"}
         for row in ledger.last(COLUMNS)
         if row["status"] == "complete" and _measured(row["iou"])
-        if row["trial"] not in known or known[row["trial"]].scored_on == "test"
+        if _scored_on(row, known.get(row["trial"])) == "test"
     ]
     if pareto:
         rows = _front(rows, objectives(study))
@@ -113,6 +113,11 @@ def _cell(row: dict, metric: str) -> str:
     """A mean, and of how many images it is where not of all."""
     missing, value = row["left_out"].get(metric), number(row[metric], ".3f")
     return f"{value} ({row['test_images'] - missing} of {row['test_images']})" if missing and value else value
+
+
+def _scored_on(row: dict, trial: Trial | None) -> str:
+    """By the ledger, or by the definition where an earlier version did not record it. trial: None if it is not defined."""
+    return row["scored_on"] or (trial.scored_on if trial else "test")
 
 
 def _measured(value: float | None) -> bool:

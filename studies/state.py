@@ -11,6 +11,7 @@ from studies.progress import Progress, read
 from studies.study import Study, Trial
 
 LINES = 200  # of a table in the terminal, at most: more nobody reads, and they take seconds to lay out
+NAMED = 10  # trials in a sentence, at most
 COLUMNS = [*METRICS, "status", "steps", "seconds", "error", "log"]
 STATUSES = ("complete", "running", "failed", "pruned", "interrupted", "waiting")
 
@@ -97,8 +98,11 @@ def named(study: Study, ledger: Ledger, name: str) -> Trial:
         trial for trial in known if trial.name.startswith(name) or trial.name.endswith(name)
     ]
     if len(fitting) != 1:
-        names = ", ".join(trial.name for trial in fitting or known)
-        raise UserError(f"'{name}' fits {len(fitting)} trials of {study.name}: give one of {names}")
+        names = [trial.name for trial in fitting or known]
+        more = f" and {len(names) - NAMED} more, which `diffseg status {study.name}` lists" * (len(names) > NAMED)
+        raise UserError(
+            f"'{name}' fits {len(fitting)} trials of {study.name}: give one of {', '.join(names[:NAMED])}{more}"
+        )
     return fitting[0]
 
 

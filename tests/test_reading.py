@@ -110,6 +110,25 @@ def test_the_status_says_what_was_trained(tmp_path, status, numbers, done, text)
     assert state.settled == (1.0 if status else 0.0)
 
 
+def test_what_an_older_definition_scored_on_held_out_images_is_not_among_the_tested(tmp_path):
+    ledger, trials = Ledger(str(tmp_path), "study"), [trial_of(seed=seed) for seed in range(3)]
+    study = Study("study", (trials[0],), {})
+    ledger.define(study.definition())
+    for trial, scored_on in zip(trials, ("test", "held-out", "test"), strict=True):
+        write(ledger, trial, scored_on=scored_on)
+    found = {row["trial"] for row in best_trials(study, ledger, "iou", pareto=False)}
+    assert found == {trials[0].name, trials[2].name}
+
+
+def test_a_name_that_fits_no_trial_is_answered_with_a_few_of_many(tmp_path):
+    ledger = Ledger(str(tmp_path), "study")
+    ledger.define(Study("study", tuple(trial_of(seed=seed) for seed in range(30)), {}).definition())
+    result = CliRunner().invoke(main, ["show", "study", "nothing", "--store", str(tmp_path)])
+    assert result.exit_code == 2
+    assert result.output.count("ensemdiff") == 10
+    assert "and 20 more, which `diffseg status study` lists" in result.output
+
+
 def test_nan_is_no_number_and_orders_nothing(tmp_path):
     ledger, trials = Ledger(str(tmp_path), "study"), [trial_of(seed=seed) for seed in range(3)]
     study = Study("study", tuple(trials), {})
