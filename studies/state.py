@@ -122,8 +122,8 @@ def trained_row(ledger: Ledger, trial: str) -> dict:
     rows = {row["trial"]: row for row in ledger.last(["status", "scaling", "checkpoint"])}
     row = rows.get(trial, {"status": "waiting"})
     if row["status"] != "complete":
-        command = "retry" if row["status"] == "failed" else "run"
-        raise UserError(f"trial {trial} is {row['status']}: `diffseg {command} {ledger.study}` has to end it first")
+        command = f"`diffseg retry {ledger.study}`" if row["status"] == "failed" else f"`diffseg run {ledger.study}`"
+        raise UserError(f"trial {trial} is {row['status']}: {command} has to end it first")
     return row
 
 
