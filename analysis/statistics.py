@@ -57,7 +57,7 @@ def estimate(values: np.ndarray, groups: Sequence | None = None, level: float = 
 
 
 def components(values: np.ndarray, groups: Sequence | None = None) -> list[Component]:
-    """Return the variance of the mean of values [seeds, images] by groups (if there are two or more) and by seeds (likewise).
+    """Return the variance of the mean of values [seeds, images] by groups and by seeds, each only if there are two or more.
 
     Means by group and seed make a two-way table, whose columns vary by v = τ² + σ²/n, with τ² and σ² estimated between and
     within groups of n images. The columns' squared residuals, weighted by 1/v, scale Σ w² v, the variance of the mean by

@@ -96,7 +96,7 @@ def image_calibration(tables: Tables) -> pd.DataFrame:
 
 def left_out(tables: Tables) -> pd.DataFrame:
     """The images that means leave out since they are NaN there: columns of GROUP, metric, images and left_out, sums over
-    seeds; without rows of which there are none."""
+    seeds. Metrics without such images have no row."""
     rows = tables.images[[*GROUP, "metric", "value"]]
     rows = rows.assign(metric=rows["metric"].astype(str), left_out=rows["value"].isna())
     found = rows.groupby([*GROUP, "metric"], sort=False)["left_out"].agg(images="size", left_out="sum").reset_index()

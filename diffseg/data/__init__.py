@@ -253,8 +253,8 @@ def _warn_of_other_ranges(split: Split) -> None:
         span = float(((pixels.amax(1) - pixels.amin(1)) / (high - low)[:, 0]).max())
         if outside > OUTSIDE or span < SPAN:
             log.warning(
-                "%s does not fit the training images: %.0f %% of its pixels lie outside of their range, of which it spans "
-                "%.0f %%; are its numbers in another unit?", path, 100 * outside, 100 * span,
+                "%s does not fit the training images: %.0f %% of its pixels lie outside of their range, and it spans "
+                "%.0f %% of that range; are its numbers in another unit?", path, 100 * outside, 100 * span,
             )  # fmt: skip
 
 

@@ -27,7 +27,7 @@ Allocate = Callable[[str, tuple[int, ...], np.dtype], np.ndarray]  # name, shape
 
 @dataclass(frozen=True)
 class Trained:
-    """How the images that a network was trained on became pixels, so that new ones do likewise."""
+    """How a network's training images became pixels, for new images to become pixels in the same way."""
 
     bits: int
     quantisation: Quantisation | None

@@ -121,8 +121,8 @@ def _key(config: Data, root: Path) -> str:
 
 
 def _sources(root: Path, records: Records, store: Path) -> dict[str, list[int] | None]:
-    """The states, by path, of every file that is decoded, and of all folders and files below the root that may tell which
-    those are, what their foreground is, and of which split and patient."""
+    """The states, by path, of every decoded file, and of all folders and files below the root: any of them may decide which
+    images there are, their foreground, their split or their patient."""
     paths = {str(file) for chosen in records.values() for record in chosen for file in record.files}
     return {path: _state(path) for path in (*sorted(paths), *_below(root, store))}
 

@@ -40,7 +40,7 @@ TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # by its value: what s
 
 @dataclass(frozen=True)
 class _Picture:
-    """A picture of which only the header has been read."""
+    """A picture whose header alone has been read."""
 
     path: Path
     size: tuple[int, int]  # height and width as stored

@@ -19,8 +19,8 @@ from diffseg.data.values import Mask
 FLAT = 0.3  # share of a value's pixels that equal their neighbours: in regions 0.8 and more, along edges 0.2 at most
 GRAIN = 8  # values along edges, at most, of masks that are drawn by hand, where they are of thin objects
 SPARSE = 0.01  # share of pixels along edges, of those between 0 and 255, below which JPEG or resizing has not left them
-REGIONS = 0.35  # share of pixels in regions, likewise, above which values between 0 and 255 are labels
-LEVEL = 0.05  # share of one value, likewise, above which it is a label
+REGIONS = 0.35  # share of such pixels in regions above which values between 0 and 255 are labels
+LEVEL = 0.05  # share of one value among such pixels above which it is a label
 THIN = 3.5  # pixels in the middle for each of the contour: JPEG 1.3, enlarged fourfold 3.0; blurred by 2 px 3.9
 MIDDLE = (32, 224)  # values that are near neither end
 FEW = 0.4  # share of pixels in the middle above which they are no edges
