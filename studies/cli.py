@@ -727,8 +727,25 @@ def _wanted(
         return stored, ledger
     ledger = Ledger(store, name or Path(source).stem)
     definition = ledger.usable_definition()
-    roots = ((definition or {}).get("roots", {})) | roots
+    roots = _merge_roots(ledger, definition, roots)
     return against_stored(read(source, roots, leaves, name, command, experiments, search), definition, extend), ledger
+
+
+def _merge_roots(ledger, definition: dict | None, roots: dict[str, str]) -> dict[str, str]:
+    """The stored definition's roots of data sets, and those given now over them.
+
+    The place of a data set is no part of a trial: trials that have ended do not run again for another root, and a warning
+    says so.
+    """
+    before = (definition or {}).get("roots", {})
+    for name in sorted(name for name, root in roots.items() if before.get(name, root) != root):
+        if any(row["dataset"] == name for row in ledger.last(["dataset"])):
+            click.echo(
+                f"warning: data set {name} of study {ledger.study} was at {before[name]} and is now at {roots[name]}; results "
+                "that are there are kept: if these are other images, give the study another --name or --store",
+                err=True,
+            )
+    return before | roots
 
 
 def _resources(study, placement: dict, concurrency: int | None = None):
@@ -744,7 +761,7 @@ def _fingerprint_of(dataset: str, settings, store: str, roots: dict):
     from studies.ledger import Ledger
 
     ledger = Ledger(store, f"fingerprint-{dataset}")
-    known = (ledger.usable_definition() or {}).get("roots", {}) | roots
+    known = _merge_roots(ledger, ledger.usable_definition(), roots)
     config = weighted(dataset, known, dict(parse_leaf(text) for text in settings))
     return config, {name: root for name, root in known.items() if name == dataset}, ledger
 

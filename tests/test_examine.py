@@ -320,3 +320,26 @@ def test_a_synthetic_fingerprint_is_measured_through_ray(tmp_path):
     result = call("fingerprint", "synthetic-large", *TINY, "--store", tmp_path)
     assert result.exit_code == 0, result.output
     assert "Half is lost at" in result.output
+
+
+def test_another_root_of_a_data_set_with_results_is_said(tmp_path):
+    """The results that are there would pass for those of the new images."""
+    from studies.ledger import Ledger
+
+    for name in ("old", "new"):
+        folder(tmp_path / name)
+    arguments = ["plan", "paper-small", "--experiment", "e1", "--store", tmp_path / "store", "data.size=16"]
+    study = read("paper-small", {"mine": str(tmp_path / "old")}, {"data.size": 16}, experiments=("e1",))
+    ledger = Ledger(str(tmp_path / "store"), "paper-small")
+    ledger.define(study.definition())
+    moved = [*arguments, "--data", f"mine={tmp_path / 'new'}"]
+    assert "is now at" not in call(*moved).output  # nothing has ended
+    row = {
+        "study": "paper-small",
+        "status": "complete",
+        "dataset": "mine",
+        "config": study.trials[0].config.canonical(),
+    }
+    ledger.write(study.trials[0].name, 1, {"trials": [row]})
+    assert f"was at {tmp_path / 'old'} and is now at {tmp_path / 'new'}" in call(*moved).output
+    assert "is now at" not in call(*arguments, "--data", f"mine={tmp_path / 'old'}").output
