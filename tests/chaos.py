@@ -32,7 +32,9 @@ from studies.ledger import SCHEMAS, Ledger
 ROOT = Path(__file__).parent.parent
 SHORT = test_session.STUDY.replace("steps = 300", "steps = 120").replace("every = 20", "every = 10")
 STUDY = f"seeds = [0, 1, 2]\n{SHORT}"
-OF_A_RUN = {"seconds", "train_seconds", "evaluate_seconds", "gpu_seconds", "started", "finished", "log", "error"}
+OF_A_RUN = {  # columns that differ between two runs; a checkpoint's name is of its content, which holds the seconds
+    "seconds", "train_seconds", "evaluate_seconds", "gpu_seconds", "started", "finished", "log", "error", "checkpoint",
+}  # fmt: skip
 OF_A_CLOCK = {"step_seconds", "idle_share"}  # curves that tell of the machine
 DISK = "600m"
 WEIGHTS = {"worker": 4, "driver": 2, "node": 2, "silence": 2, "drain": 2, "session": 1, "head": 1}  # of faults
