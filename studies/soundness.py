@@ -65,6 +65,13 @@ def check_values(table: str, rows: pa.Table) -> None:
     for name in _REQUIRED.get(table, ()):
         if name in rows.column_names and rows[name].null_count:
             raise Unfit(f"its column {name} lacks values")
+    if table == "proposals":
+        nothing = [None] * rows.num_rows
+        trials, configs = (
+            rows[name].to_pylist() if name in rows.column_names else nothing for name in ("trial", "config")
+        )
+        if any(config is not None and not trial for trial, config in zip(trials, configs, strict=True)):
+            raise Unfit("it has a configuration without the name of its trial")
     if "status" in rows.column_names and (other := set(pc.unique(rows["status"]).to_pylist()) - set(STATUSES)):
         raise Unfit(f"its status is {str(min(other, key=str))[:40]!r}, which is none of {', '.join(STATUSES)}")
     for name, kind in _JSON.items():

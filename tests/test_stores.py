@@ -360,6 +360,8 @@ RECORDED = {
     "a configuration is text": put("config", "mine"),
     "another number": put("number", 9),
     "no search": put("search", None),
+    "a configuration without a trial": put("trial", None),
+    "no column of trials": without("trial"),
     "another table": content_of(("a", [1])),
 }
 
