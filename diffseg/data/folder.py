@@ -32,7 +32,7 @@ def find(root: Path, config: Data) -> Found:
 
 def _listed(root: Path, found: Found, given: bool) -> Found:
     """With the groups of split.csv, and its splits where these are not given by folders."""
-    rows, problems, remarks = read_table(root / TABLE, {record.image: _name(record) for record in found.records})
+    rows, problems, remarks = read_table(root / TABLE, {record.image: record.shared_name for record in found.records})
     records = []
     for record in found.records:
         row = rows.get(record.image, {"split": "", "group": ""})
@@ -43,11 +43,6 @@ def _listed(root: Path, found: Found, given: bool) -> Found:
         split = record.split if given else row["split"] or None
         records.append(dataclasses.replace(record, split=split, group=row["group"] or record.group))
     return Found(tuple(records), found.problems + problems, found.remarks + remarks)
-
-
-def _name(record: Record) -> str:
-    """The image's name, which all slices of a volume share."""
-    return record.name if record.index is None else record.name.rsplit("/", 1)[0]
 
 
 def _pairs(place: Place, config: Data) -> Found:

@@ -51,12 +51,8 @@ def _in_several_splits(records: Sequence[Record]) -> set[str]:
     splits: dict[str, set[str | None]] = {}
     for record in records:
         if record.index is not None:
-            splits.setdefault(_volume(record), set()).add(record.split)
+            splits.setdefault(record.shared_name, set()).add(record.split)
     return {name for name, found in splits.items() if len(found) > 1}
-
-
-def _volume(record: Record) -> str:
-    return record.name.rsplit("/", 1)[0]
 
 
 def _group(record: Record, folders: tuple[str, ...], level: int | None, repeated: set[str]) -> str | None:
@@ -64,4 +60,4 @@ def _group(record: Record, folders: tuple[str, ...], level: int | None, repeated
         return "/".join(folders[: level + 1])
     if record.index is None:
         return None
-    return f"{record.split}/{_volume(record)}" if _volume(record) in repeated else _volume(record)
+    return f"{record.split}/{record.shared_name}" if record.shared_name in repeated else record.shared_name

@@ -49,6 +49,11 @@ class Record:
     stores_labels: ClassVar[bool] = True  # whether masks are files of pixels, of which the foreground has to be known
 
     @property
+    def shared_name(self) -> str:
+        """The image's name; of a slice the volume's, which all its slices share."""
+        return self.name if self.index is None else self.name.rsplit("/", 1)[0]
+
+    @property
     def volume(self) -> Path | None:
         """The file with the geometry of the volume that it is a slice of."""
         return None if self.index is None else self.image
