@@ -171,7 +171,7 @@ def _chosen(config: Data, root: Path) -> dict[str, list[Record]]:
 
 def _decided(config: Data, root: Path, found: Found) -> Decision:
     """What the foreground is. Raises DataError if all masks together do not tell, or if those of a split are all alike."""
-    decision = decide(found.records, config.foreground, config.objects if config.layout == "folder" else False)
+    decision = decide(found.records, config)
     if decision.problems:
         raise DataError(decision.problems[0])
     if decision.uniform:

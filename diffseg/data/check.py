@@ -21,7 +21,7 @@ from diffseg.errors import DataError
 def check(config: Data, root: Path, on_progress: Callable[[int, int], None] | None = None) -> Findings:
     """Decode everything at full size and report what it is. Raises DataError if it is not in the layout at all."""
     found = find(config, root)
-    decision = decide(found.records, config.foreground, config.objects if config.layout == "folder" else False)
+    decision = decide(found.records, config)
     rule = "nonzero" if decision.problems else decision.rule  # so that the rest can be looked at all the same
     records = assign([replace(record, foreground=rule) for record in found.records], config.split_seed)
     records = _quantised(config, records)

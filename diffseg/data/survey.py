@@ -1,10 +1,11 @@
 """Read all masks of a data set to decide what their foreground is, and whether several of an image are raters or objects."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from diffseg.config import Data
 from diffseg.data.masks import HALF, Rule
 from diffseg.data.records import Record, in_parallel
 from diffseg.data.tally import Decision, Tally
@@ -21,15 +22,12 @@ class Looked:
     marked: int  # masks that are not empty
 
 
-def decide(
-    records: Sequence[Record],
-    rule: Rule = (),
-    objects: bool | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> Decision:
-    """Decide by all masks of the records. rule: data.foreground; objects: data.objects. Unreadable masks are passed over."""
+def decide(records: Sequence[Record], config: Data) -> Decision:
+    """Decide by all masks of the records, data.foreground and data.objects. Unreadable masks are passed over."""
+    rule = config.foreground
+    objects = config.objects if config.layout == "folder" else False  # in other layouts several masks are raters
     stored = [record for record in records if record.stores_labels and record.annotations]
-    every = in_parallel(_look, stored, on_progress)
+    every = in_parallel(_look, stored)
     looked = [one for one in every if one]
     tally = Tally(tuple(mask for one in looked for mask in one.masks))
     if not tally.masks:
