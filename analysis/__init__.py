@@ -10,7 +10,7 @@ from pathlib import Path
 
 from analysis import tables
 from analysis.tables import Tables
-from studies.ledger import existing
+from studies.store.ledger import existing
 
 
 def load(store: str | Path, studies: str | list[str]) -> Tables:

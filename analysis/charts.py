@@ -9,7 +9,7 @@ import pyarrow.dataset as ds
 
 from analysis import tables as t
 from analysis.tables import Tables
-from diffseg.fingerprint import ERRORS
+from diffseg.fingerprint.curve import ERRORS
 
 # Okabe & Ito's palette, which colour-blind readers can tell apart, without black and yellow
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]

@@ -12,8 +12,8 @@ from analysis.measurements import WHOLE, Measurements, Sample, compare, estimate
 from analysis.statistics import LEVEL, area_under_curve, holm, steps_to, verdict
 from analysis.tables import GROUP, Tables
 from diffseg.errors import UserError
-from studies.ledger import METRICS, Ledger
-from studies.search import proposals
+from studies.search.search import proposals
+from studies.store.ledger import METRICS, Ledger
 
 SHARE = 0.95  # of the baseline's final IoU, whose reaching is timed
 TITLES = {

@@ -15,9 +15,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from analysis.searches import Searched, searched
 from analysis.tables import Tables, varying
 from diffseg.errors import StoreError, UserError
-from studies.ledger import METRICS
-from studies.sampling import parameters
-from studies.search import Tried
+from studies.search.sampling import parameters
+from studies.search.search import Tried
+from studies.store.ledger import METRICS
 
 SEGMENTED = ("iou", "ece")  # what trials outside of searches are shown by
 STATES = {

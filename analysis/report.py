@@ -14,8 +14,8 @@ from analysis import charts, comparison, paper, pictures, sampling, searches, se
 from analysis.findings import findings
 from analysis.tables import NAMES, Tables, records
 from diffseg.errors import UserError
-from studies.ledger import Ledger
-from studies.search import proposals
+from studies.search.search import proposals
+from studies.store.ledger import Ledger
 
 ROWS = 100  # of a table of trials, at most
 PROPOSALS = 15  # of each search

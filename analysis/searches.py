@@ -10,8 +10,8 @@ from analysis.tables import records
 from diffseg import config as configuration
 from diffseg.config import Config
 from search_spaces import TRIED_FIRST
-from studies.ledger import METRICS, Ledger
-from studies.search import Search, Tried, fronts, history, in_words, parse, proposals
+from studies.search.search import Search, Tried, fronts, history, in_words, parse, proposals
+from studies.store.ledger import METRICS, Ledger
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from analysis import tables as t
 from analysis.charts import COLOURS, DASHES, SHAPES, WIDTHS
 from analysis.searches import Searched, searched
 from analysis.tables import Tables
-from studies.ledger import METRICS
+from studies.store.ledger import METRICS
 
 UNSET = -0.12  # where parallel coordinates show a setting that a proposal does not have
 BEST = 5  # configurations whose effective weight is drawn
@@ -252,7 +252,7 @@ def _importances(one: Searched) -> dict[str, float]:
     """By setting; none of fewer than LARGE trials, of which they tell little."""
     import optuna
 
-    from studies.sampling import told
+    from studies.search.sampling import told
 
     study = optuna.create_study(directions=["minimize"] * len(one.search.objective))
     study.add_trials(told(one.search, one.start, one.tried))

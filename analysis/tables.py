@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from diffseg.errors import UserError
-from diffseg.fingerprint import ERRORS, Fingerprint, fingerprint
-from studies.ledger import METRICS, Ledger
+from diffseg.fingerprint.curve import ERRORS, Fingerprint, fingerprint
+from studies.store.ledger import METRICS, Ledger
 
 NAMES = {"e1": "E1 feed-forward", "e2": "E2 diffusion", "e3": "E3 mask prediction", "e4": "E4 image generation"}
 NOT_A_CHOICE = ("config_seed", "config_experiment", "config_data_", "config_network_name", "config_inference_")
@@ -77,7 +77,7 @@ class Tables:
         return self.frame("curves")
 
     def best(self, metric: str = "iou") -> pd.DataFrame:
-        """Trials with a segmentation, of each data set the best first. Metrics: studies.ledger.METRICS, as fractions."""
+        """Trials with a segmentation, of each data set the best first. Metrics: studies.store.ledger.METRICS, as fractions."""
         measured = self.trials.dropna(subset=[metric])
         ordered = measured.sort_values(["dataset", metric], ascending=[True, not METRICS[metric]], kind="stable")
         columns = [*GROUP[:-1], "seed", "trial", *METRICS, "seconds"]

@@ -1,7 +1,7 @@
 """Tables for the terminal."""
 
 from analysis.comparison import NAMES
-from studies.state import number
+from studies.store.state import number
 
 
 def comparison_table(rows: list[dict]):

@@ -29,9 +29,9 @@ from diffseg.diffusion.uncertainty import Uncertainty
 from diffseg.diffusion.variational import bound
 from diffseg.diffusion.weightings import target_weight
 from diffseg.errors import ConfigError
-from diffseg.metrics import nll, overlap
-from diffseg.networks import build
-from diffseg.parallel import Workers
+from diffseg.evaluation.metrics import nll, overlap
+from diffseg.networks.build import build
+from diffseg.training.parallel import Workers
 
 MASK_CHANNELS = 1
 WHOLE = slice(None)

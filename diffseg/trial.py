@@ -12,24 +12,25 @@ import numpy as np
 import torch
 from PIL import Image
 
-from diffseg import checkpoints, data
-from diffseg.ambiguity import ambiguity
-from diffseg.batches import random_corners
+from diffseg import data
 from diffseg.config import Config
 from diffseg.data import Dataset, Split
 from diffseg.data.drawing import in_turns
 from diffseg.errors import Pruned, Stopped, UserError
-from diffseg.execution import compiles, computing_device, precision
+from diffseg.evaluation.ambiguity import ambiguity
+from diffseg.evaluation.metrics import Calibration, brier, calibration_errors, nll, overlap
 from diffseg.experiments import task
-from diffseg.fingerprint import fingerprint
-from diffseg.fingerprint import rows as fingerprint_rows
-from diffseg.inference import Prediction, errors_over_t, pooled, predictions, truth
-from diffseg.metrics import Calibration, brier, calibration_errors, nll, overlap
-from diffseg.networks import check_size
-from diffseg.parallel import ALONE, Workers
+from diffseg.fingerprint.curve import fingerprint
+from diffseg.fingerprint.curve import rows as fingerprint_rows
+from diffseg.networks.build import check_size
+from diffseg.prediction.ensembles import Prediction, errors_over_t, pooled, predictions, truth
 from diffseg.randomness import generator
-from diffseg.selection import curves, later, selected
-from diffseg.training import Hooks, State, start, train
+from diffseg.training import checkpoints
+from diffseg.training.batches import random_corners
+from diffseg.training.epoch_selection import curves, later, selected
+from diffseg.training.execution import compiles, computing_device, precision
+from diffseg.training.loop import Hooks, State, start, train
+from diffseg.training.parallel import ALONE, Workers
 
 EXAMPLE_SIDE = 512  # px, at most, of the pictures kept for the report
 
@@ -160,7 +161,7 @@ def _fitted(config: Config, folder: Path, place: _Place) -> _Fitted:
     if config.network.name == "nnunet":
         if workers.count > 1:
             raise UserError(f"nnunet trains on one worker, not on {workers.count}: give --workers 1")
-        from diffseg import nnunet  # many seconds of imports
+        from diffseg.networks.build import nnunet  # many seconds of imports
 
         state = nnunet.train(config, place.training, folder, place.device, place.hooks)
         return _of(state, folder, nnunet.predictions(state, place.test, config, place.on_batch))

@@ -15,10 +15,10 @@ from test_report import attempt
 from analysis import tables
 from analysis.searches import costs, ranked
 from diffseg.errors import UserError
-from studies.cli import main
-from studies.ledger import RECORDS, SCHEMAS, Ledger
-from studies.search import Proposal
-from studies.study import read, trial_name
+from studies.commands.program import main
+from studies.definition.study import read, trial_name
+from studies.search.search import Proposal
+from studies.store.ledger import RECORDS, SCHEMAS, Ledger
 
 STUDY = "quickstart"
 TABLES = [*SCHEMAS, *RECORDS]

@@ -26,8 +26,8 @@ from pathlib import Path
 import psutil
 import test_session
 
-from studies.connection import ALONE, ENVIRONMENT
-from studies.ledger import SCHEMAS, Ledger
+from studies.engine.connection import ALONE, ENVIRONMENT
+from studies.store.ledger import SCHEMAS, Ledger
 
 ROOT = Path(__file__).parent.parent
 SHORT = test_session.STUDY.replace("steps = 300", "steps = 120").replace("every = 20", "every = 10")
@@ -77,7 +77,7 @@ class Machine:
         self.nodes.append(self.cluster.add_node(num_cpus=1, **self.memory))
 
     def session(self, folder: Path, store: str) -> subprocess.Popen:
-        line = [sys.executable, "-m", "studies.cli", "run", str(folder / "small.toml"), "--store", store]
+        line = [sys.executable, "-m", "studies", "run", str(folder / "small.toml"), "--store", store]
         line += ["--no-report", "--address", self.cluster.address]
         with folder.with_suffix(".log").open("a") as log:
             return subprocess.Popen(line, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)

@@ -75,7 +75,7 @@ def finished(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def ray():
     """The address of a Ray of two CPUs that the tests of a file share."""
-    from studies.connection import prepare
+    from studies.engine.connection import prepare
 
     prepare(None)
     import ray

@@ -4,10 +4,10 @@ import hashlib
 import shutil
 from pathlib import Path
 
-from studies.ledger import Ledger
-from studies.session import Resources, _order
-from studies.study import Study, read
-from studies.worker import work
+from studies.definition.study import Study, read
+from studies.engine.session import Resources, _order
+from studies.engine.worker import work
+from studies.store.ledger import Ledger
 
 STUDY = """
     baseline = "plain"

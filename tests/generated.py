@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 from test_report import attempt
 
 from diffseg.config import Config
-from studies.ledger import SCHEMAS, Ledger, _schema
-from studies.study import Study, Trial, trial_name
-from studies.worker import _versions
+from studies.definition.study import Study, Trial, trial_name
+from studies.engine.worker import _versions
+from studies.store.ledger import SCHEMAS, Ledger, _schema
 
 NETWORKS = ("ensemdiff", "segdiff", "medsegdiff")
 METRICS = ("iou", "dice", "brier", "nll", "ece_image", "ece_boundary", "ece_foreground", "variance")
@@ -45,7 +45,7 @@ def generate(store: Path, trials: int, timesteps: int, images: int) -> Ledger:
         for table, found in _tables(number, name, config, timesteps, images).items():
             pq.write_table(found, store / "generated" / table / f"{name}-1.parquet", compression="zstd")
 
-    with mock.patch("studies.worker._versions", return_value=_versions()), ThreadPoolExecutor() as pool:
+    with mock.patch("studies.engine.worker._versions", return_value=_versions()), ThreadPoolExecutor() as pool:
         list(pool.map(write, enumerate(made.items())))  # the packages' versions take longest to find
     return ledger
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffseg.ambiguity import ambiguity, ged, hungarian_matched_iou, iou_matrix, ncc
+from diffseg.evaluation.ambiguity import ambiguity, ged, hungarian_matched_iou, iou_matrix, ncc
 
 
 def masks(count, seed=0, size=6):

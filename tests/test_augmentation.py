@@ -5,10 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffseg.augmentation import affine, augmented, jittered, symmetry
 from diffseg.config import Augment, Config
 from diffseg.errors import ConfigError
 from diffseg.randomness import generator
+from diffseg.training.augmentation import affine, augmented, jittered, symmetry
 
 
 def pictures(count=4, size=16):

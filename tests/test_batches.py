@@ -1,8 +1,8 @@
 import torch
 from conftest import split_of
 
-from diffseg.batches import Batches, random_corners
 from diffseg.randomness import generator
+from diffseg.training.batches import Batches, random_corners
 
 
 def split(count=7, height=20, width=30):

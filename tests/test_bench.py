@@ -10,10 +10,10 @@ from click.testing import CliRunner
 from test_inference import trained
 
 from analysis.speed import chart, table
-from diffseg import bench
-from diffseg.bench import Contest, measure
-from diffseg.training import fresh
-from studies.cli import main
+from diffseg.bench import harness as bench
+from diffseg.bench.harness import Contest, measure
+from diffseg.training.loop import fresh
+from studies.commands.program import main
 
 CPU = torch.device("cpu")
 

@@ -11,11 +11,12 @@ from click.testing import CliRunner
 from finished import content, copied, trial_of
 from PIL import Image
 
-from diffseg import checkpoints, trial
+from diffseg import trial
 from diffseg.errors import UserError
-from diffseg.training import start, trained
-from studies.cli import main
-from studies.ledger import Ledger
+from diffseg.training import checkpoints
+from diffseg.training.loop import start, trained
+from studies.commands.program import main
+from studies.store.ledger import Ledger
 
 
 def replaced(path: Path, state) -> Path:

@@ -9,13 +9,13 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from studies.cli import main
-from studies.ledger import Ledger
-from studies.study import read
+from studies.commands.program import main
+from studies.definition.study import read
+from studies.store.ledger import Ledger
 
 
 def diffseg(*arguments, **options):
-    return subprocess.run([sys.executable, "-m", "studies.cli", *arguments], capture_output=True, text=True, **options)
+    return subprocess.run([sys.executable, "-m", "studies", *arguments], capture_output=True, text=True, **options)
 
 
 def call(*arguments):
@@ -50,7 +50,7 @@ def store(tmp_path):
 def test_help_and_status_import_neither_torch_nor_ray(arguments, store):
     code = f"""
 import sys
-from studies.cli import main
+from studies.commands.program import main
 try:
     main({[*arguments, *(["--store", store] if arguments[0] == "status" else [])]!r})
 except SystemExit as end:
@@ -65,7 +65,7 @@ assert not loaded, loaded
 def test_pyarrow_finds_pandas_when_it_is_needed():
     code = """
 import sys
-from studies.light import import_pyarrow
+from studies.store.light import import_pyarrow
 import_pyarrow()
 import pyarrow
 assert "pandas" not in sys.modules
@@ -92,7 +92,7 @@ def test_help_and_status_take_little_more_than_importing_what_they_need(argument
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
     places = [] if arguments == ["--help"] else ["--store", store]
-    pairs = [(seconds("-m", "studies.cli", *arguments, *places), seconds("-c", NEEDED)) for _ in range(5)]
+    pairs = [(seconds("-m", "studies", *arguments, *places), seconds("-c", NEEDED)) for _ in range(5)]
     mine, needed = (min(column) for column in zip(*pairs, strict=True))
     print(f"{' '.join(arguments)}: {mine:.2f} s, what it needs {needed:.2f} s")
     assert mine < 2 * needed
@@ -216,7 +216,7 @@ def masks_at(tmp_path):
 
 def test_a_quick_fingerprint_and_what_it_recommends(masks_at, tmp_path, monkeypatch):
     """From masks alone: sentences and numbers; and a study that `plan` takes."""
-    from diffseg import patches
+    from diffseg.fingerprint import quick as patches
 
     for name in ("EXAMPLES", "MASKS", "QUERIES", "WINDOWS"):
         monkeypatch.setattr(patches, name, 64)

@@ -11,13 +11,13 @@ from botocore.exceptions import NoCredentialsError
 from click.testing import CliRunner
 
 from diffseg.errors import UserError
-from studies import cluster, session
-from studies.cli import main
-from studies.cluster import check
-from studies.ledger import Ledger
-from studies.lock import Lock
-from studies.session import Resources, place
-from studies.worker import STOP
+from studies.commands.program import main
+from studies.engine import cluster, session
+from studies.engine.cluster import check
+from studies.engine.session import Resources, place
+from studies.engine.worker import STOP
+from studies.store.ledger import Ledger
+from studies.store.lock import Lock
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"```(?:yaml|sbatch)\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
@@ -167,7 +167,7 @@ class TestSubmit:
         assert not any("__pycache__" in name for name in sent["files"])
         assert sent["target"] == f"/tmp/{job}/"
         assert sent["command"].startswith("ray job submit --address http://127.0.0.1:8265 --no-wait")
-        ran = "python -m studies.cli run 'my study.toml' --data a=s3://b/a --name mine training.steps=5 --address auto"
+        ran = "python -m studies run 'my study.toml' --data a=s3://b/a --name mine training.steps=5 --address auto"
         assert sent["command"].endswith(f"--working-dir /tmp/{job} -- {ran}")
 
     def test_a_file_with_problems_starts_nothing(self, sent, tmp_path):

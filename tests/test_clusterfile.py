@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from test_cluster import AWS, FILES, filled
 
 from diffseg.errors import UserError
-from studies import clusterfile
-from studies.cluster import check
+from studies.engine import clusterfile
+from studies.engine.cluster import check
 
 JOB = "kind: RayJob\nspec:\n  entrypoint: diffseg run paper\n  rayClusterSpec:\n    headGroupSpec: {}\n"
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(

@@ -6,11 +6,10 @@ import re
 import pytest
 from click.testing import CliRunner
 
-from diffseg import presets
-from diffseg.config import NETWORKS, Config
+from diffseg.config import NETWORKS, Config, presets
 from diffseg.diffusion.combinations import warnings
-from studies.cli import main
-from studies.estimate import cost
+from studies.commands.program import main
+from studies.planning.estimate import cost
 
 GOOD = [
     {},

@@ -18,9 +18,9 @@ from PIL import Image
 from test_data import folder
 
 from diffseg.errors import MachineryError, UserError
-from studies.cli import main
-from studies.ledger import Ledger
-from studies.lock import Lock
+from studies.commands.program import main
+from studies.store.ledger import Ledger
+from studies.store.lock import Lock
 
 SEARCH = (
     STUDY.replace('["e1", "e2", "e3"]', "[]")
@@ -101,7 +101,7 @@ QUICK = (
 @pytest.fixture
 def places(finished, tmp_path, monkeypatch):
     """What the {names} of command lines stand for. The study `failed` is `small` whose trial of E1 has failed since."""
-    from diffseg import patches
+    from diffseg.fingerprint import quick as patches
 
     for name in ("EXAMPLES", "MASKS", "QUERIES", "WINDOWS"):
         monkeypatch.setattr(patches, name, 64)
@@ -219,7 +219,7 @@ def test_exit_statuses(error, status, places, monkeypatch):
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr("studies.session.run", fail)
+    monkeypatch.setattr("studies.engine.session.run", fail)
     result = CliRunner().invoke(main, ["run", str(places["study"]), "--store", str(places["store"])])
     assert result.exit_code == status
     assert re.fullmatch(r"\n?diffseg: .*\n", result.output)  # click ends the line of ^C
@@ -227,7 +227,7 @@ def test_exit_statuses(error, status, places, monkeypatch):
 
 def program(line: str, folder: Path) -> subprocess.CompletedProcess:
     """The program by a shell in a folder."""
-    text = line.replace("diffseg", f"{sys.executable} -m studies.cli")
+    text = line.replace("diffseg", f"{sys.executable} -m studies")
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
     return subprocess.run(["sh", "-c", text], cwd=folder, env=environment, capture_output=True, text=True)
 
@@ -247,7 +247,7 @@ def test_a_current_folder_that_is_gone_is_one_sentence(tmp_path):
 
 
 def test_a_session_that_was_stopped_ends_with_130(places, monkeypatch):
-    monkeypatch.setattr("studies.session._run_missing", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("studies.engine.session._run_missing", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     result = CliRunner().invoke(main, ["run", str(places["study"]), "--store", "new"])
     assert result.exit_code == 130
     assert "the same command goes on from the last checkpoints" in result.output
@@ -261,7 +261,7 @@ class TestMachinery:
         return CliRunner().invoke(main, f"run {{study}} --store new --experiment e1 {DATA}".format(**places).split())
 
     def test_workers_that_do_not_start(self, ray, places, monkeypatch):
-        monkeypatch.setattr("studies.connection._import_driver", lambda: os._exit(1))
+        monkeypatch.setattr("studies.engine.connection._import_driver", lambda: os._exit(1))
         result = self.run(places)
         assert result.exit_code == 3, result.output
         said = r"^diffseg: Ray cannot start the drivers of trials \(The worker died .*\): its logs are in .*$"
@@ -269,7 +269,7 @@ class TestMachinery:
 
     @pytest.mark.slow
     def test_drivers_that_die(self, ray, places, monkeypatch):
-        monkeypatch.setattr("studies.driver.drive", lambda config: os._exit(1))
+        monkeypatch.setattr("studies.engine.driver.drive", lambda config: os._exit(1))
         result = self.run(places)
         assert result.exit_code == 3, result.output
         assert "ended again and again" in result.output

@@ -9,11 +9,11 @@ import pytest
 from test_ledger import attempt
 
 from diffseg.errors import UserError
-from studies.compaction import compact
-from studies.folder import Folder
-from studies.ledger import SCHEMAS, Ledger
-from studies.lock import Lock
-from studies.soundness import is_merged
+from studies.store.compaction import compact
+from studies.store.folder import Folder
+from studies.store.ledger import SCHEMAS, Ledger
+from studies.store.lock import Lock
+from studies.store.soundness import is_merged
 
 TRIALS = [f"e1-x-s0-{k:03d}" for k in range(12)]
 

@@ -14,10 +14,10 @@ from analysis.comparison import against_e1, against_first, compared, names
 from analysis.report import write
 from analysis.statistics import estimate
 from diffseg.config import Config
-from studies.agenda import Agenda
-from studies.cli import main
-from studies.ledger import Ledger
-from studies.study import Study, Trial, read, trial_name
+from studies.commands.program import main
+from studies.definition.study import Study, Trial, read, trial_name
+from studies.engine.scheduler import Agenda
+from studies.store.ledger import Ledger
 
 IMAGES, SEEDS = 40, 4
 EFFECTS = {"uniform": 0.0, "snr+1": 0.1, "min-snr": 0.001}  # in IoU; the ECE falls by a tenth of it

@@ -16,9 +16,9 @@ from filelock import FileLock
 from finished import STUDY
 
 from diffseg.errors import MachineryError, UserError
-from studies import connection
-from studies.connection import cluster_address, connected, first_line
-from studies.signals import Signals
+from studies.engine import connection
+from studies.engine.connection import cluster_address, connected, first_line
+from studies.engine.signals import Signals
 
 
 @pytest.fixture
@@ -247,7 +247,7 @@ def trap(tmp_path):
 
 
 PROGRAM = Path(sys.executable).with_name("diffseg")
-CALLS = {"the program": [str(PROGRAM)], "python -m": [sys.executable, "-m", "studies.cli"]}
+CALLS = {"the program": [str(PROGRAM)], "python -m": [sys.executable, "-m", "studies"]}
 
 
 @pytest.mark.parametrize("call", CALLS)

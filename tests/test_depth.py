@@ -13,11 +13,11 @@ from test_predict import trained  # noqa: F401  a fixture
 from volume_files import AFFINE, ORIENTATIONS, RNG, save, turned
 
 from diffseg import data
-from diffseg.batches import Batches
 from diffseg.data.records import in_parallel
 from diffseg.data.splits import Scaling
 from diffseg.errors import DataError
-from diffseg.predict import run
+from diffseg.prediction.new_images import run
+from diffseg.training.batches import Batches
 
 KINDS = ("mask", "mean", "sd", "sample-0", "sample-1")
 
@@ -266,7 +266,7 @@ def test_predictions_keep_the_geometry_in_all_orientations(settings, trained, tm
 
     work = work.with_leaves({"data.size": 8, "data.fit": "crop"})
     with (
-        mock.patch("diffseg.predict._predictor", return_value=thresholded),
+        mock.patch("diffseg.prediction.new_images._predictor", return_value=thresholded),
         mock.patch("diffseg.data.arrays._target", lambda shape, config: shape.size),
     ):
         run(work, own, scaling, paths, tmp_path / "out", "cpu")

@@ -198,8 +198,8 @@ def test_one_patient_cannot_be_held_out_of():
 
 
 def test_e1s_validation_keeps_patients_whole(tiny, tmp_path, monkeypatch):
-    from diffseg import selection
-    from diffseg.training import Hooks
+    from diffseg.training import epoch_selection as selection
+    from diffseg.training.loop import Hooks
 
     seen = {}
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from studies.ledger import Ledger
-from studies.study import read
+from studies.definition.study import read
+from studies.store.ledger import Ledger
 
 ROOT = Path(__file__).parent.parent
 IN_C = {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -19,7 +19,7 @@ IN_C = {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0
 
 def in_c(*arguments: str) -> subprocess.CompletedProcess:
     """The program in the C locale, where Python takes all text for ASCII if it is left to itself."""
-    line = [sys.executable, "-m", "studies.cli", *arguments]
+    line = [sys.executable, "-m", "studies", *arguments]
     return subprocess.run(line, capture_output=True, env=os.environ | IN_C, cwd=ROOT)
 
 

@@ -12,8 +12,8 @@ from test_layouts import volumes
 from diffseg import data
 from diffseg.data import cache
 from diffseg.errors import DataError
-from studies.cli import main
-from studies.study import read
+from studies.commands.program import main
+from studies.definition.study import read
 
 SMALL = ["data.size=16", "data.channels=3"]
 
@@ -172,7 +172,7 @@ def test_what_cannot_be_held_out_is_refused_only_where_it_is(fault, tmp_path):
 def test_retry_refuses_as_well(tmp_path):
     root, store = tmp_path / "root", tmp_path / "store"
     words = no_masks(root)
-    from studies.ledger import Ledger
+    from studies.store.ledger import Ledger
 
     study = read("paper-small", {"mine": str(root)}, {"data.size": 16})
     Ledger(str(store), "paper-small").define(study.definition())
@@ -183,7 +183,7 @@ def test_retry_refuses_as_well(tmp_path):
 
 def test_a_study_that_is_done_needs_no_data(tmp_path):
     """Neither does a plan of it."""
-    from studies.ledger import Ledger
+    from studies.store.ledger import Ledger
 
     root, store = tmp_path / "root", tmp_path / "store"
     study = read("paper-small", {"mine": str(root)}, {"data.size": 16}, experiments=("e2",))
@@ -197,7 +197,7 @@ def test_a_study_that_is_done_needs_no_data(tmp_path):
 
 
 def test_on_other_machines_data_may_lie_that_this_one_lacks(tmp_path):
-    from studies.datasets import examine
+    from studies.planning.datasets import examine
 
     study = read("paper-small", {"mine": str(tmp_path / "nowhere")}, {"data.size": 16})
     examine(study.trials, study.roots, str(tmp_path), elsewhere=True)
@@ -231,7 +231,7 @@ def test_a_plan_reads_headers_once_and_none_that_the_cache_knows(tmp_path, monke
 
 @pytest.fixture
 def quick(monkeypatch):
-    from diffseg import patches
+    from diffseg.fingerprint import quick as patches
 
     for name in ("EXAMPLES", "MASKS", "QUERIES", "WINDOWS"):
         monkeypatch.setattr(patches, name, 256)
@@ -279,7 +279,7 @@ class TestSyntheticDataNeedNoRoot:
 
     def test_a_measured_fingerprint_with_every_option(self, tmp_path, monkeypatch):
         """Its trials are run in this process instead of by Ray; then it is recommended from, and shown at once."""
-        from studies.worker import Order, work
+        from studies.engine.worker import Order, work
 
         seen = []
 
@@ -294,7 +294,7 @@ class TestSyntheticDataNeedNoRoot:
                     assert work(order) == "complete"
             return True
 
-        monkeypatch.setattr("studies.session.run", run)
+        monkeypatch.setattr("studies.engine.session.run", run)
         options = ["--cpus", 2, "--gpus", 0, "--workers", 1, "--label", "a=b", "--address", "127.0.0.1:6379"]
         arguments = [
             "fingerprint",
@@ -324,7 +324,7 @@ def test_a_synthetic_fingerprint_is_measured_through_ray(tmp_path):
 
 def test_another_root_of_a_data_set_with_results_is_said(tmp_path):
     """The results that are there would pass for those of the new images."""
-    from studies.ledger import Ledger
+    from studies.store.ledger import Ledger
 
     for name in ("old", "new"):
         folder(tmp_path / name)

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from diffseg import execution
 from diffseg.errors import UserError
-from diffseg.execution import (
+from diffseg.training import execution
+from diffseg.training.execution import (
     COMPILED_FROM,
     compiles,
     computing_device,

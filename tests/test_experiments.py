@@ -11,7 +11,7 @@ from diffseg.config import Config
 from diffseg.diffusion.schedules import log_snr
 from diffseg.errors import ConfigError
 from diffseg.experiments import build_network, task
-from diffseg.networks import load_published
+from diffseg.networks.build import load_published
 from diffseg.randomness import generator
 
 

@@ -10,8 +10,8 @@ from analysis.findings import findings
 from analysis.statistics import Estimate
 from analysis.verdicts import Comparison, decide, in_words, over_seeds
 from diffseg.config import Config
-from studies.ledger import Ledger
-from studies.study import Study, Trial, trial_name
+from studies.definition.study import Study, Trial, trial_name
+from studies.store.ledger import Ledger
 
 IMAGES = 40
 NAN = float("nan")

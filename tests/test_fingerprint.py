@@ -17,10 +17,10 @@ from diffseg.diffusion.effective import effective_weight
 from diffseg.diffusion.schedules import log_snr
 from diffseg.errors import ConfigError, UserError
 from diffseg.experiments import task
-from diffseg.fingerprint import ERRORS, fingerprint
-from studies.ledger import Ledger
-from studies.study import read, trial_name
-from studies.worker import Order, work
+from diffseg.fingerprint.curve import ERRORS, fingerprint
+from studies.definition.study import read, trial_name
+from studies.engine.worker import Order, work
+from studies.store.ledger import Ledger
 
 KINDS = tuple(ERRORS)
 WIDE = Diffusion(schedule="cosine", input_scale=0.1)

@@ -11,14 +11,14 @@ from test_data import folder as folder_data
 from test_session import RESULTS, study_of
 
 from diffseg.errors import UserError
-from studies import folder as module
-from studies.compaction import compact
-from studies.folder import Copy, Folder, fetched, patiently
-from studies.ledger import Ledger
-from studies.lock import Lock
-from studies.session import run
-from studies.state import states
-from studies.worker import STOP, NotShared, Order, work
+from studies.engine.session import run
+from studies.engine.worker import STOP, NotShared, Order, work
+from studies.store import folder as module
+from studies.store.compaction import compact
+from studies.store.folder import Copy, Folder, fetched, patiently
+from studies.store.ledger import Ledger
+from studies.store.lock import Lock
+from studies.store.state import states
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_networks import SMALL
 
-from diffseg.bench import Anew
+from diffseg.bench.harness import Anew
 from diffseg.diffusion.schedules import log_snr
 from diffseg.experiments import build_network
-from diffseg.inference import _staple, corners, errors_over_t, predictions
+from diffseg.prediction.ensembles import _staple, corners, errors_over_t, predictions
 
 
 @given(st.integers(16, 90), st.integers(16, 90), st.integers(4, 16), st.floats(0, 0.9))

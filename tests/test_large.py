@@ -12,12 +12,12 @@ from test_session import kill_tree
 
 from analysis import tables
 from analysis.report import figures, write
-from studies.best import best_tables, best_trials
-from studies.compaction import compact
-from studies.ledger import METRICS, Ledger
-from studies.soundness import is_merged
-from studies.state import LINES, states, status_table
-from studies.study import stored, trial_name
+from studies.definition.study import stored, trial_name
+from studies.store.best import best_tables, best_trials
+from studies.store.compaction import compact
+from studies.store.ledger import METRICS, Ledger
+from studies.store.soundness import is_merged
+from studies.store.state import LINES, states, status_table
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_ten_thousand_trials(tmp_path):
 
 def measured(command: str, store) -> tuple[float, int]:
     """Seconds and peak memory in bytes of one command, started by a small process, since what starts it counts as well."""
-    line = [sys.executable, "-m", "studies.cli", command, "generated", "--store", str(store)]
+    line = [sys.executable, "-m", "studies", command, "generated", "--store", str(store)]
     starter = """
 import resource, subprocess, sys, time
 clock = time.monotonic()
@@ -130,7 +130,7 @@ def test_a_study_of_ten_thousand_trials_is_gone_on_with_in_ten_seconds(tmp_path,
     taken = {}
     for study in ("fresh", "generated", "fresh", "generated"):
         shutil.rmtree(tmp_path / study / "work", ignore_errors=True)
-        line = [sys.executable, "-m", "studies.cli", "run", study, "--store", str(tmp_path), "--no-report"]
+        line = [sys.executable, "-m", "studies", "run", study, "--store", str(tmp_path), "--no-report"]
         clock = time.monotonic()
         process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
         while not (tmp_path / study / "work" / name / "progress.json").exists():

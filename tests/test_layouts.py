@@ -11,12 +11,12 @@ from PIL import Image
 from test_data import config, entries, folder, isic16, write_image, write_mask
 
 from diffseg import data, trial
-from diffseg.batches import Batches
 from diffseg.config import Config
 from diffseg.data import cache
 from diffseg.data.check import check
 from diffseg.data.splits import Scaling
 from diffseg.errors import DataError
+from diffseg.training.batches import Batches
 
 RNG = np.random.default_rng(0)
 

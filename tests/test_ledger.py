@@ -1,9 +1,9 @@
 import pytest
 
 from diffseg.errors import UserError
-from studies.compaction import compact
-from studies.ledger import SCHEMAS, Latest, Ledger
-from studies.study import Study
+from studies.definition.study import Study
+from studies.store.compaction import compact
+from studies.store.ledger import SCHEMAS, Latest, Ledger
 
 
 @pytest.fixture(params=["path", "uri"])

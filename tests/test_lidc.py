@@ -6,11 +6,11 @@ import torch
 from PIL import Image
 
 from diffseg import data, trial
-from diffseg.batches import one_rater
 from diffseg.config import Data
 from diffseg.data.drawing import hashed
 from diffseg.errors import DataError
 from diffseg.randomness import generator
+from diffseg.training.batches import one_rater
 
 PATIENTS = [f"LIDC-IDRI-{k:04d}" for k in range(12)]
 

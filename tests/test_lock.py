@@ -13,9 +13,9 @@ import pytest
 from test_folder import bucket, uri  # noqa: F401
 
 from diffseg.errors import UserError
-from studies import lock as module
-from studies.folder import Folder
-from studies.lock import NAME, Lock
+from studies.store import lock as module
+from studies.store.folder import Folder
+from studies.store.lock import NAME, Lock
 
 KINDS = ["flock", "lease", "uri"]
 
@@ -112,8 +112,8 @@ if sys.argv[2] == "lease":
     def refuse(*_):
         raise OSError(errno.ENOLCK, "No locks available")
     fcntl.flock = refuse
-from studies.folder import Folder
-from studies.lock import Lock
+from studies.store.folder import Folder
+from studies.store.lock import Lock
 Lock(Folder.of(sys.argv[1]).at("study")).acquire()
 print("held", flush=True)
 time.sleep(60)
@@ -182,7 +182,9 @@ def test_a_store_without_room_is_one_sentence_and_leaves_no_lock(folder, monkeyp
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("studies.folder.Path.replace" if folder.local else "studies.folder.tempfile.TemporaryFile", full)
+        patch.setattr(
+            "studies.store.folder.Path.replace" if folder.local else "studies.store.folder.tempfile.TemporaryFile", full
+        )
         with pytest.raises(UserError, match="disk or quota is full"):
             Lock(folder).acquire()
     lock = Lock(folder)

@@ -24,7 +24,7 @@ from diffseg.data.masks import Labels, foreground
 from diffseg.data.tally import Tally
 from diffseg.data.values import Mask
 from diffseg.errors import ConfigError, DataError
-from studies.cli import main
+from studies.commands.program import main
 
 SIDE = 64
 NOISE = np.random.default_rng(0)

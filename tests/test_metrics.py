@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from diffseg.metrics import Calibration, brier, calibration_errors, nll, overlap
+from diffseg.evaluation.metrics import Calibration, brier, calibration_errors, nll, overlap
 
 
 def random_maps(seed, shape=(24, 24)):

@@ -8,8 +8,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from diffseg.config import AmbDiff, EnsemDiff, MedSegDiff, SegDiff, SegFormer
 from diffseg.errors import ConfigError, UserError
-from diffseg.networks import NETWORKS, build, check_size, load_published
 from diffseg.networks.blocks import Attention, GroupNorm, Upsample, published_names
+from diffseg.networks.build import NETWORKS, build, check_size, load_published
 from diffseg.networks.medsegdiff import FFParser, upsampled
 
 GOLDEN = {  # settings of the small published instances, and what the published code does after the network

@@ -10,12 +10,15 @@ import torch
 from finished import content
 from PIL import Image
 
-from diffseg import checkpoints, nnunet, predict, trial
+from diffseg import trial
 from diffseg.config import Config
 from diffseg.data.splits import Scaling
 from diffseg.errors import Stopped, UserError
-from diffseg.nnunet import NAME, planned
-from diffseg.training import Hooks
+from diffseg.networks.build import nnunet
+from diffseg.networks.nnunet import NAME, planned
+from diffseg.prediction import new_images as predict
+from diffseg.training import checkpoints
+from diffseg.training.loop import Hooks
 
 LEAVES = {
     "experiment": "e1",

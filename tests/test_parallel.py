@@ -13,8 +13,8 @@ from test_networks import SMALL
 from diffseg import experiments, trial
 from diffseg.config import Config, NNUNet
 from diffseg.errors import Diverged, Stopped, UserError, WorkerLost
-from diffseg.parallel import ALONE, Workers, is_out_of_memory
-from diffseg.training import Hooks, start
+from diffseg.training.loop import Hooks, start
+from diffseg.training.parallel import ALONE, Workers, is_out_of_memory
 
 CPU = torch.device("cpu")
 SETTINGS = {

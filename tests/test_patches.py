@@ -5,11 +5,11 @@ import pytest
 import torch
 from conftest import split_of
 
-from diffseg import patches
 from diffseg.config import Config
 from diffseg.data import Dataset
-from diffseg.fingerprint import fingerprint
-from diffseg.patches import errors_without_training
+from diffseg.fingerprint import quick as patches
+from diffseg.fingerprint.curve import fingerprint
+from diffseg.fingerprint.quick import errors_without_training
 
 
 @pytest.fixture(autouse=True)

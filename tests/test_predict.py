@@ -13,11 +13,11 @@ from PIL import Image
 from diffseg import data, trial
 from diffseg.data.splits import Scaling
 from diffseg.errors import UserError
-from diffseg.predict import run
-from studies.cli import main
-from studies.ledger import Ledger
-from studies.study import read
-from studies.worker import Order, work
+from diffseg.prediction.new_images import run
+from studies.commands.program import main
+from studies.definition.study import read
+from studies.engine.worker import Order, work
+from studies.store.ledger import Ledger
 
 RNG = np.random.default_rng(0)
 

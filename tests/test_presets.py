@@ -2,8 +2,7 @@ import re
 
 import pytest
 
-from diffseg import presets
-from diffseg.config import NETWORKS, Config
+from diffseg.config import NETWORKS, Config, presets
 from diffseg.errors import ConfigError
 
 ALL = [(network, name) for network in NETWORKS for name in presets.names(network)]

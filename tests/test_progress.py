@@ -2,9 +2,9 @@
 
 import pytest
 
-from studies import progress
-from studies.folder import Folder
-from studies.progress import Reporter, read
+from studies.store import progress
+from studies.store.folder import Folder
+from studies.store.progress import Reporter, read
 
 
 @pytest.fixture

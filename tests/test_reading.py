@@ -10,11 +10,11 @@ from test_search import carry_out, planted, study_of
 from test_search import end as end_trial
 
 from diffseg.config import Config
-from studies.best import best_trials
-from studies.cli import main
-from studies.ledger import METRICS, Ledger
-from studies.state import states
-from studies.study import Study, Trial, trial_name
+from studies.commands.program import main
+from studies.definition.study import Study, Trial, trial_name
+from studies.store.best import best_trials
+from studies.store.ledger import METRICS, Ledger
+from studies.store.state import states
 
 NUMBERS = {"iou": 0.8, "dice": 0.9, "ece": 0.01, "brier": 0.05, "nll": 0.2}
 

@@ -9,10 +9,10 @@ from click.testing import CliRunner
 from test_data import folder, isic16, monuseg_tree
 from test_report import configs, ledger_of
 
-from diffseg import patches
-from studies import cli
-from studies.cli import main
-from studies.ledger import Ledger
+from diffseg.fingerprint import quick as patches
+from studies.commands import program as cli
+from studies.commands.program import main
+from studies.store.ledger import Ledger
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 LINES = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]

@@ -19,9 +19,9 @@ from analysis import charts, findings, paper, pictures, tables, uncertainty
 from analysis.report import CHARTS, figures, write
 from diffseg.config import Config
 from diffseg.errors import UserError
-from studies.ledger import SCHEMAS, Ledger
-from studies.study import Study, Trial, trial_name
-from studies.worker import Order, _row
+from studies.definition.study import Study, Trial, trial_name
+from studies.engine.worker import Order, _row
+from studies.store.ledger import SCHEMAS, Ledger
 
 DATASETS = ("big", "small")
 SEEDS = (0, 1, 2)

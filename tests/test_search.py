@@ -13,12 +13,12 @@ import search_spaces
 from diffseg.config import Config
 from diffseg.errors import ConfigError, UserError
 from search_spaces import TRIED_FIRST
-from studies import sampling
-from studies.agenda import Agenda
-from studies.ledger import Ledger
-from studies.pruning import ahead_of, goes_on, reached
-from studies.search import Rungs, Search, Tried, fronts, losses, parse, proposals
-from studies.study import Study, Trial, trial_name
+from studies.definition.study import Study, Trial, trial_name
+from studies.engine.pruning import ahead_of, goes_on, reached
+from studies.engine.scheduler import Agenda
+from studies.search import sampling
+from studies.search.search import Rungs, Search, Tried, fronts, losses, parse, proposals
+from studies.store.ledger import Ledger
 
 RUNGS = (0.12, 0.34)
 START = (

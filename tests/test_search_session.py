@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from test_session import SMALL, kill_tree, start
 
-from studies.folder import Folder
-from studies.ledger import Ledger
-from studies.progress import read
-from studies.search import proposals
+from studies.search.search import proposals
+from studies.store.folder import Folder
+from studies.store.ledger import Ledger
+from studies.store.progress import read
 
 BUDGET, EVERY = 24, 5  # proposals; steps between checkpoints
 STUDY = f"""

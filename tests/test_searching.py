@@ -15,10 +15,10 @@ from test_search import START, carry_out, planted, study_of
 from analysis import comparison, searches, searching, tables
 from analysis.export import event_files, journal
 from analysis.report import figures, write
-from studies.cli import main
-from studies.ledger import Ledger
-from studies.search import proposals
-from studies.study import Study
+from studies.commands.program import main
+from studies.definition.study import Study
+from studies.search.search import proposals
+from studies.store.ledger import Ledger
 
 BUDGET = 40
 

@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from diffseg import checkpoints, data, trial
+from diffseg import data, trial
 from diffseg.config import Config
 from diffseg.errors import ConfigError, DataError, Stopped
-from diffseg.selection import selected
-from diffseg.training import Hooks
+from diffseg.training import checkpoints
+from diffseg.training.epoch_selection import selected
+from diffseg.training.loop import Hooks
 
 
 def equal(a, b):
@@ -43,7 +44,7 @@ def test_training_is_anew_and_on_all_images(tiny, tmp_path):
 
 
 def test_held_out_images_are_not_trained_on(tiny, tmp_path, monkeypatch):
-    from diffseg import selection
+    from diffseg.training import epoch_selection as selection
 
     config, seen = e1(tiny), {}
     whole = data.load(config.data, None).train

@@ -14,14 +14,14 @@ import pytest
 
 from diffseg.config import Config
 from diffseg.errors import UserError
-from studies.agenda import Agenda
-from studies.estimate import costs
-from studies.folder import Folder
-from studies.ledger import Ledger
-from studies.lock import Lock
-from studies.session import Resources, place, run
-from studies.state import states
-from studies.study import Study, Trial, trial_name
+from studies.definition.study import Study, Trial, trial_name
+from studies.engine.scheduler import Agenda
+from studies.engine.session import Resources, place, run
+from studies.planning.estimate import costs
+from studies.store.folder import Folder
+from studies.store.ledger import Ledger
+from studies.store.lock import Lock
+from studies.store.state import states
 
 RESULTS = ("status", "iou", "dice", "ece", "brier", "nll")
 
@@ -195,7 +195,7 @@ def start(folder, *words, study=STUDY, **options):
     """A study of a TOML text by the program, in a process group of its own."""
     folder.mkdir(exist_ok=True)
     (folder / "small.toml").write_text(study)
-    command = [sys.executable, "-m", "studies.cli", "run", str(folder / "small.toml"), "--store", str(folder / "store")]
+    command = [sys.executable, "-m", "studies", "run", str(folder / "small.toml"), "--store", str(folder / "store")]
     pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen([*command, *words, "--no-report"], start_new_session=True, **pipe, **options)
 

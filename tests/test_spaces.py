@@ -9,8 +9,8 @@ import pytest
 from diffseg.config import PUBLISHED, Config, Diffusion
 from diffseg.errors import ConfigError
 from search_spaces import SPACES, TRIED_FIRST
-from studies import sampling
-from studies.search import Search
+from studies.search import sampling
+from studies.search.search import Search
 
 STARTS = {
     "the defaults": {},

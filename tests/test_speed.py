@@ -10,12 +10,13 @@ import time
 import pytest
 import torch
 
-from diffseg import bench, data
-from diffseg.batches import Batches
+from diffseg import data
+from diffseg.bench import harness as bench
 from diffseg.config import Config
 from diffseg.experiments import build_network
-from diffseg.training import Hooks, start, train
-from studies.connection import MEMORY
+from diffseg.training.batches import Batches
+from diffseg.training.loop import Hooks, start, train
+from studies.engine.connection import MEMORY
 
 SEGDIFF = {  # its published augmentation, on crops
     "data.augment.flips": "both",

@@ -13,12 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from diffseg.errors import UserError
-from studies import cli
-from studies.best import best_tables, best_trials
-from studies.compaction import compact
-from studies.ledger import RECORDS, SCHEMAS, Ledger
-from studies.state import named, states, status_table, trial_details, trial_text
-from studies.study import read, stored
+from studies.commands import program as cli
+from studies.definition.study import read, stored
+from studies.store.best import best_tables, best_trials
+from studies.store.compaction import compact
+from studies.store.ledger import RECORDS, SCHEMAS, Ledger
+from studies.store.state import named, states, status_table, trial_details, trial_text
 
 
 @pytest.fixture(scope="module")

@@ -27,12 +27,12 @@ from broken import (
 from pyarrow.fs import LocalFileSystem, PyFileSystem
 
 from diffseg.errors import DefinitionError, StoreError, UserError
-from studies import cli
-from studies.compaction import compact
-from studies.folder import Folder
-from studies.ledger import SCHEMAS, Ledger
-from studies.soundness import STANDS_FOR
-from studies.study import read, stored
+from studies.commands import program as cli
+from studies.definition.study import read, stored
+from studies.store.compaction import compact
+from studies.store.folder import Folder
+from studies.store.ledger import SCHEMAS, Ledger
+from studies.store.soundness import STANDS_FOR
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 import pytest
 
 from diffseg.errors import ConfigError, UserError
-from studies.study import against_stored, data_settings, differences, read, shipped, stored, trial_name
+from studies.definition.study import against_stored, data_settings, differences, read, shipped, stored, trial_name
 
 
 @pytest.fixture

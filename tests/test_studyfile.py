@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from diffseg.config import Config, parse_leaf
 from diffseg.errors import ConfigError, UserError
-from studies import study as module
-from studies import textfile
-from studies.study import read
+from studies.definition import study as module
+from studies.definition import textfile
+from studies.definition.study import read
 
 DATA = '[data.synthetic-a]\ndata.layout = "synthetic"\n'
 CASES = {

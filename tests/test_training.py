@@ -9,10 +9,12 @@ import pytest
 import torch
 from test_networks import SMALL
 
-from diffseg import checkpoints, data, training, trial
+from diffseg import data, trial
 from diffseg.diffusion.schedules import SCHEDULES
 from diffseg.errors import Diverged, Stopped
-from diffseg.training import Hooks, start, train
+from diffseg.training import checkpoints
+from diffseg.training import loop as training
+from diffseg.training.loop import Hooks, start, train
 
 GOLDEN = json.loads((Path(__file__).parent / "golden_runs.json").read_text())
 EXPERIMENTS = ("e1", "e2", "e3", "e4")
@@ -301,7 +303,7 @@ def test_two_hundred_steps_in_bf16_yield_no_nan(name, experiment, tiny, tmp_path
     """Also on processors that do not compute in it, where it is slow."""
     if name == "segformer" and experiment == "e2":
         pytest.skip("feed-forward")
-    monkeypatch.setattr("diffseg.execution.has_bf16", lambda device: True)
+    monkeypatch.setattr("diffseg.training.execution.has_bf16", lambda device: True)
     config = tiny(
         experiment=experiment,
         data__size=32,

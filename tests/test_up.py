@@ -18,13 +18,13 @@ from ray.autoscaler.sdk.sdk import bootstrap_config
 from test_cluster import AWS, LOCAL, SLURM, filled
 from test_session import STUDY
 
-from studies.cluster import check
-from studies.ledger import Ledger
-from studies.progress import read
+from studies.engine.cluster import check
+from studies.store.ledger import Ledger
+from studies.store.progress import read
 
 ROOT = Path(__file__).parent.parent
 STORE = f"{SHARED}/studies"
-PROGRAM = "python -m studies.cli"
+PROGRAM = "python -m studies"
 needs_hosts = pytest.mark.skipif((lacking := missing()) is not None, reason=str(lacking))
 
 
@@ -66,7 +66,7 @@ def test_a_study_is_finished_though_one_of_the_machines_dies_or_is_cut_off(fault
         do("ray", "up", "-y", "--no-config-cache", str(file))
         ledger = Ledger(str(hosts.shared / "studies"), "small")
         try:
-            do(sys.executable, "-m", "studies.cli", "cluster", "submit", str(file), str(study), "--no-report")
+            do(sys.executable, "-m", "studies", "cluster", "submit", str(file), str(study), "--no-report")
             host = wait_for(lambda: trained_beyond(ledger, 100), 300)
             getattr(hosts, fault)(hosts.ips.index(host))
             rows = wait_for(lambda: (rows := ledger.last()) and len(rows) == 4 and rows, 600)

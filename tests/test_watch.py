@@ -4,7 +4,7 @@ import threading
 import time
 from types import SimpleNamespace
 
-from studies.watch import EXIT_STATUS, Watch
+from studies.engine.watch import EXIT_STATUS, Watch
 
 
 def hanging(ended):
@@ -29,7 +29,7 @@ def test_a_trial_that_hangs_ends_with_its_stack_in_the_log(tmp_path):
 def test_before_the_first_step_and_at_its_own_pace_it_may_take_its_time(tmp_path, monkeypatch):
     """By a clock of our own, which the watch reads every few milliseconds."""
     statuses, now = [], [100.0]
-    monkeypatch.setattr("studies.watch.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("studies.engine.watch.time", SimpleNamespace(monotonic=lambda: now[0]))
 
     def wait(seconds):
         now[0] += seconds

@@ -8,12 +8,13 @@ import ray.train
 from ray.train import ControllerError, WorkerGroupError
 from test_folder import order_of
 
-from diffseg import training, trial
-from diffseg.training import Hooks
-from studies import driver, worker
-from studies.ledger import Ledger
-from studies.progress import read
-from studies.worker import STARTS, WORKER_DEATHS, work
+from diffseg import trial
+from diffseg.training import loop as training
+from diffseg.training.loop import Hooks
+from studies.engine import driver, worker
+from studies.engine.worker import STARTS, WORKER_DEATHS, work
+from studies.store.ledger import Ledger
+from studies.store.progress import read
 
 
 class Killed(BaseException):

@@ -1,0 +1,1 @@
+"""Evaluation: the metrics of predictions against the raters' masks."""

@@ -1,0 +1,1 @@
+"""A data set's fingerprint: the mask error over the noise levels, measured by E3 or estimated without training."""

@@ -1,0 +1,1 @@
+"""Prediction: ensembles of sampled masks, for test images and for new ones."""

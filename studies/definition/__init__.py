@@ -1,0 +1,1 @@
+"""Study definitions: TOML files, and the trials that they define."""

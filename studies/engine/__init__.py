@@ -1,0 +1,1 @@
+"""The engine: sessions that run what a study lacks, on Ray."""

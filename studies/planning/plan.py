@@ -1,0 +1,136 @@
+"""What `run` would do, and about how long it would take."""
+
+import os
+from collections.abc import Iterator
+
+from diffseg.config import Config
+from diffseg.diffusion.combinations import warnings
+from studies.definition.study import Study, trial_name
+from studies.engine.session import Resources, place
+from studies.planning.datasets import examine
+from studies.planning.estimate import Cost, cost, costs, flops_per_second
+from studies.search.search import proposals
+from studies.store.ledger import Ledger
+
+WITH_FINGERPRINT = ("fingerprint", "everything")  # spaces of which some proposals need E3 trials
+GPU_FLOPS = 2e13  # a cautious guess for a GPU that is not measured before it is used
+
+
+def plan(study: Study, ledger: Ledger, resources: Resources) -> dict:
+    """Trials with their cost, the whole of it (missing, side by side here, seconds in all), and what is known to go wrong.
+
+    Raises UserError if a data set of a missing trial cannot be used.
+    """
+    share, concurrent = place(resources, [_this_machine()])
+    speed = GPU_FLOPS * share.gpus if share.gpus else flops_per_second(max(1, int(share.cpus)))
+    ended = ledger.attempts()
+    known = study.known(ledger)
+    to_come = list(_to_come(study, ledger, {trial.name for trial in known}))
+    missing = [trial for trial in known if trial.name not in ended]
+    examine([*missing, *(study.starts if to_come else ())], study.roots, ledger.store)
+    trials = [
+        _row(trial.name, estimate, trial.name not in ended, speed)
+        for trial, estimate in zip(known, costs(trial.config for trial in known), strict=True)
+    ]
+    trials += [_row(name, cost(config), True, speed, count) for name, config, count in to_come]
+    left = sum(row["count"] for row in trials if row["missing"])
+    seconds = sum(row["count"] * row["seconds"] for row in trials if row["missing"]) / min(concurrent, max(1, left))
+    return {
+        "study": study.name,
+        "left_out": list(study.left_out),
+        "trials": trials,
+        "missing": left,
+        "side_by_side": concurrent,
+        "cpus": share.cpus,
+        "gpus": share.gpus,
+        "seconds": seconds,
+        "pruning": study.search.pruning if study.starts else 0,
+        "warnings": _warnings(study),
+    }
+
+
+def table(found: dict):
+    from rich.console import Group
+    from rich.markup import escape
+    from rich.table import Table
+
+    rows = Table("trial", "count", "to do", "parameters", "memory up to", "about", box=None, pad_edge=False)
+    for row in found["trials"]:
+        to_do, memory = "yes" if row["missing"] else "done", f"{row['memory'] / 2**30:.1f} GiB"
+        rows.add_row(
+            escape(row["trial"]), str(row["count"]), to_do, f"{row['parameters']:,}", memory, _duration(row["seconds"])
+        )
+    place = f"{found['side_by_side']} side by side on this machine, each with {found['cpus']:g} CPUs and {found['gpus']:g} GPUs"
+    lines = [
+        f"{found['missing']} of {sum(row['count'] for row in found['trials'])} trials to do, {place}: "
+        f"about {_duration(found['seconds'])} of computing{', less what is pruned' if found['pruning'] else ''}."
+    ]
+    if found["left_out"]:
+        wanted = " ".join(f"--data {name}=ROOT" for name in found["left_out"])
+        lines.append(f"Left out, since no root was given: {', '.join(found['left_out'])} (add {wanted}).")
+    for sentence, names in found["warnings"].items():
+        lines.append(f"Mind that {sentence} ({names[0]}{f' and {len(names) - 1} more' if names[1:] else ''}).")
+    return Group(rows, *map(escape, lines))
+
+
+def _to_come(study: Study, ledger: Ledger, known: set[str]) -> Iterator[tuple[str, Config, int]]:
+    """(name, configuration, count) of the trials that searches are still to make, at most.
+
+    Proposals and confirmations are taken to cost what the search's start costs. Where the space may weigh by a fingerprint,
+    the E3 trials that measure it come with them.
+    """
+    for start in study.starts:
+        past = proposals(ledger, start.name)
+        proposed = sum(one.seed == start.config.seed for one in past)
+        tested = start.config.with_leaves({"data.held_out": 0.0}).resolved()
+        confirmations = study.asked_of_each - study.search.budget - (len(past) - proposed)
+        for name, config, count in (
+            (start.name, start.config, study.search.budget - proposed),
+            (f"confirmations of {start.name}", tested, confirmations),
+        ):
+            if count <= 0:
+                continue
+            yield name, config, count
+            needed = {trial_name(one): one for one in _fingerprint_trials(config, study.search.space)}
+            yield from ((name, one, 1) for name, one in needed.items() if name not in known)
+            known = known | set(needed)
+
+
+def _fingerprint_trials(config: Config, space: str) -> list[Config]:
+    """The E3 trials that a proposal of the space may need, if it is weighted by a fingerprint."""
+    if space not in WITH_FINGERPRINT:
+        return []
+    return config.with_leaves({"diffusion.weighting": "fingerprint"}).resolved().fingerprint_trials()
+
+
+def _warnings(study: Study) -> dict[str, list[str]]:
+    """Sentences on combinations of settings that are known to go wrong, with the names of the trials that have them."""
+    found: dict[str, list[str]] = {}
+    for trial in (*study.trials, *study.starts):
+        for sentence in warnings(trial.config):
+            found.setdefault(sentence, []).append(trial.name)
+    return found
+
+
+def _row(name: str, estimate: Cost, missing: bool, speed: float, count: int = 1) -> dict:
+    return {
+        "trial": name,
+        "count": count,
+        "missing": missing,
+        "parameters": estimate.parameters,
+        "memory": estimate.memory,
+        "seconds": estimate.flops / speed,
+    }
+
+
+def _this_machine() -> dict[str, float]:
+    import torch
+
+    return {"CPU": len(os.sched_getaffinity(0)), "GPU": torch.cuda.device_count()}
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"

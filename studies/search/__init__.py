@@ -1,0 +1,1 @@
+"""Searches and recommendations: which configurations to try next."""

@@ -1,0 +1,137 @@
+"""The best trials of a study, from its ledger."""
+
+import json
+import math
+
+from diffseg.errors import UserError
+from studies.definition.study import Study, Trial
+from studies.search.search import dominates, losses, proposals
+from studies.store.ledger import METRICS, Ledger
+from studies.store.state import LINES, number, rest
+
+SHOWN = ("iou", "dice", "ece", "brier", "nll")  # metrics in the terminal, besides the one asked for
+COLUMNS = ["status", "dataset", "experiment", "network", "seed", "test_images", "left_out", "scored_on", *METRICS]
+
+
+def best_trials(study: Study, ledger: Ledger, metric: str, pareto: bool) -> list[dict]:
+    """Return the complete trials that were scored on test images, of each data set the best by the metric first.
+
+    With pareto only those that no other of the data set beats in the search's objectives, if it has several, else in IoU
+    and ECE. Trials of a search, which are scored on held-out training images, are not among them; those that confirm its
+    best proposals are. Columns: trial, dataset, experiment, network, seed, configuration (its variant, or the number of its
+    proposal and what that sets), scored_on, test_images, METRICS, and left_out: of metrics that are NaN for some test images
+    and are means over the others, how many these are.
+    """
+    known = {trial.name: trial for trial in study.known(ledger)}
+    rows = [
+        row | {"left_out": json.loads(row["left_out"] or "{}"), "scored_on": "test"}
+        for row in ledger.last(COLUMNS)
+        if row["status"] == "complete" and _measured(row["iou"])
+        if _scored_on(row, known.get(row["trial"])) == "test"
+    ]
+    if pareto:
+        rows = _front(rows, objectives(study))
+    names = study.variants | {one.trial: f"{one.number}: {one.words}" for one in proposals(ledger) if one.trial}
+    rows = [row | {"configuration": names.get(row["trial"], "")} for row in rows if _measured(row[metric])]
+    sign = -1 if METRICS[metric] else 1
+    return sorted(rows, key=lambda row: (row["dataset"] or "", sign * row[metric]))
+
+
+def unconfirmed(study: Study, ledger: Ledger, tested: list[dict]) -> list[str]:
+    """The searches of a study, by the trials that they start from, that have no confirmed trial among the tested."""
+    confirmed = {row["trial"] for row in tested}
+    return [
+        start.name
+        for start in study.starts
+        if not any(one.trial in confirmed and one.seed != start.config.seed for one in proposals(ledger, start.name))
+    ]
+
+
+def objectives(study: Study) -> tuple[str, ...]:
+    """The metrics that a Pareto front of the study is of."""
+    several = study.starts and len(study.search.objective) > 1
+    return study.search.objective if several else ("iou", "ece")
+
+
+def nothing_measured(study: str, metric: str | None = None) -> UserError:
+    """metric: the one that other trials of the study lack, if they have measured something."""
+    if metric:
+        return UserError(
+            f"no trial of {study} has measured {metric}: choose another --metric; those of several raters need such masks"
+        )
+    return UserError(
+        f"no trial of {study} has measured a segmentation yet: `diffseg status {study}` tells how far it is"
+    )
+
+
+def best_tables(rows: list[dict], metric: str):
+    """The rows of `best_trials`, and below a title of their own, proposals that are scored on held-out images."""
+    from rich.console import Group
+
+    tested = [row for row in rows if row["scored_on"] == "test"]
+    proposed = [row for row in rows if row["scored_on"] != "test"]
+    tables = [_trials(tested, metric)] if tested else []
+    return Group(*tables, *([_proposals(proposed, metric)] if proposed else []))
+
+
+def _trials(rows: list[dict], metric: str):
+    from rich.markup import escape
+    from rich.table import Column, Table
+
+    metrics = dict.fromkeys((metric, *SHOWN))
+    named = ["configuration"] if any(row["configuration"] for row in rows) else []
+    columns = ["data set", Column("trial", overflow="fold"), *named, "scored on", *metrics]
+    table = Table(*columns, box=None, pad_edge=False)
+    for row in rows[:LINES]:
+        words = [row["configuration"]] if named else []
+        cells = [row["dataset"] or "", row["trial"], *words, row["scored_on"], *(_cell(row, name) for name in metrics)]
+        table.add_row(*map(escape, cells))
+    left_out = any(row["left_out"].get(name) for row in rows[:LINES] for name in metrics)
+    meaning = "(n of N): mean over n of N images, since the others are NaN" if left_out else ""
+    table.caption = "; ".join(filter(None, [meaning, rest(rows).removeprefix("; ")])) or None
+    return table
+
+
+def _proposals(rows: list[dict], metric: str):
+    from rich.markup import escape
+    from rich.table import Column, Table
+
+    metrics = [name for name in METRICS if name == metric or any(row[name] is not None for row in rows)]
+    columns = ["rank", "number", "from", "status", Column("trial", overflow="fold"), "scored on", *metrics, "settings"]
+    table = Table(*columns, box=None, pad_edge=False)
+    table.title = "Proposals, scored on held-out training images with one seed: do not compare them with test images"
+    for row in rows:
+        rank = "" if row["rank"] is None else str(int(row["rank"]))
+        numbers = [number(row[name], ".3f") for name in metrics]
+        words = row["settings"] + (f" ({row['error']})" if row["error"] else "")
+        named = [rank, str(row["number"]), row["source"], row["status"], row["trial"] or "", row["scored_on"]]
+        table.add_row(*map(escape, [*named, *numbers, words]))
+    return table
+
+
+def _cell(row: dict, metric: str) -> str:
+    """A mean, and of how many images it is where not of all."""
+    missing, value = row["left_out"].get(metric), number(row[metric], ".3f")
+    return f"{value} ({row['test_images'] - missing} of {row['test_images']})" if missing and value else value
+
+
+def _scored_on(row: dict, trial: Trial | None) -> str:
+    """By the ledger, or by the definition where an earlier version did not record it. trial: None if it is not defined."""
+    return row["scored_on"] or (trial.scored_on if trial else "test")
+
+
+def _measured(value: float | None) -> bool:
+    return value is not None and not math.isnan(value)
+
+
+def _front(rows: list[dict], objective: tuple[str, ...]) -> list[dict]:
+    """The rows that none of the same data set beats. Sorted so that rows that beat another come before it."""
+    measured = [(found, row) for row in rows if (found := losses(row, objective))]
+    kept: dict[str, list[tuple[float, ...]]] = {}
+    front = []
+    for found, row in sorted(measured, key=lambda pair: pair[0]):
+        others = kept.setdefault(row["dataset"], [])
+        if not any(dominates(other, found) for other in others):
+            others.append(found)
+            front.append(row)
+    return front

@@ -1,0 +1,507 @@
+"""The ledger: every finished attempt at a trial as small immutable Parquet files, and the only truth there is.
+
+`<store>/<study>/<table>/<trial>-<attempt>.parquet`, one file a table and attempt, written to a temporary name and
+renamed. The row in `trials` is written last: an attempt whose row is missing did not happen, and what it left in other
+tables is not read. Stores are local folders, NFS or object stores (any URI of pyarrow's filesystems).
+
+Two more tables are of a search and are written before an attempt ends: `proposals/<search>-<number>-<seed>.parquet`, what
+is to be tried, before it starts, and `rungs/<search>-<step>-<trial>.parquet`, how good a trial is by then.
+Many small files are slow to read, so `compact` (studies/compaction.py) merges them: `<table>/merged-<id>.parquet`, of one id
+in all tables, `trials` again last. That file's metadata names the files which the id stands for in every table, and from
+the moment that it exists those no longer count.
+
+Units: seconds, bytes, and metrics as fractions (IoU 0.87, not 87). What is undefined is NaN.
+"""
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from diffseg.errors import DefinitionError, UserError
+from studies.store import names, soundness
+from studies.store import study_json as definitions
+from studies.store.folder import Folder, reading
+from studies.store.soundness import UNREADABLE, Unfit, attempt_of, is_merged
+
+log = logging.getLogger(__name__)
+
+# Means over the test images, and whether more is better. From iou_raters on, of data with several raters only.
+METRICS = {
+    "iou": True, "dice": True, "ece": False, "brier": False, "nll": False, "iou_raters": True, "dice_raters": True,
+    "ged": False, "ged_unbiased": False, "hm_iou": True, "ncc": True,
+}  # fmt: skip
+
+_KEY = [("trial", pa.string()), ("attempt", pa.int32())]
+# fmt: off
+SCHEMAS = {
+    # An attempt. `config_*` columns, one for every leaf of the configuration, follow these.
+    "trials": pa.schema([
+        ("study", pa.string()), *_KEY, ("digest", pa.string()), ("status", pa.string()),  # complete, failed or pruned
+        ("experiment", pa.string()), ("dataset", pa.string()), ("network", pa.string()), ("seed", pa.int64()),
+        ("scored_on", pa.string()),                                     # the images of its metrics and errors: test or held-out
+        ("config", pa.string()),                                        # canonical JSON
+        *((metric, pa.float64()) for metric in METRICS),                # E1 and E2 only
+        ("left_out", pa.string()),                                      # JSON: metric to images that are NaN and not in its mean
+        ("samples", pa.float64()),                                      # of an image, that ged and the like depend on
+        ("evaluations", pa.float64()),                                  # of the network, a sample and tile, mean
+        ("steps", pa.int64()), ("micro_batch", pa.int64()),             # images that one worker trained on at once
+        ("workers", pa.int64()), ("parameters", pa.int64()), ("trained", pa.string()),  # see Config.trained
+        ("network_of", pa.string()),                                    # the trial whose training it has, if not its own
+        ("checkpoint", pa.string()),                                    # the file that its training ended with
+         ("train_images", pa.int64()), ("test_images", pa.int64()),
+        ("data_digest", pa.string()), ("scaling", pa.string()),         # JSON: how pixels became numbers, by channel
+        ("seconds", pa.float64()), ("train_seconds", pa.float64()), ("evaluate_seconds", pa.float64()),
+        ("gpu_seconds", pa.float64()), ("peak_memory_bytes", pa.int64()),
+        ("precision", pa.string()), ("compiled", pa.bool_()),           # what the network was trained in, by torch.compile?
+        ("device", pa.string()), ("host", pa.string()), ("git_commit", pa.string()), ("dirty", pa.bool_()),
+        ("versions", pa.string()),                                      # JSON: package to version
+        ("fingerprint", pa.string()),                                   # JSON: knots [log-SNR, weight] that weighed training
+        ("started", pa.timestamp("ms", "UTC")), ("finished", pa.timestamp("ms", "UTC")),
+        ("error", pa.string()), ("log", pa.string()),                   # the sentence; the file that tells more
+    ]),
+    # Learning curves: loss, gradient_norm, learning_rate, step_seconds, idle_share … at training steps.
+    "curves": pa.schema([*_KEY, ("step", pa.int64()), ("metric", pa.string()), ("value", pa.float64())]),
+    # Errors of the trained model over the noise levels. mask_error: mean squared error of the predicted clean mask in
+    # units of masks in ±1 (0 to 4). dice_error: 1 − Dice of that mask. cross_entropy: of it, mean over the pixels, nats. The
+    # three are NaN for E4. loss: mean squared error of the trained target. weight: effective weight
+    # W(λ) of the noise level in training, on the squared error of ε per unit of log-SNR.
+    "timesteps": pa.schema([*_KEY, ("step", pa.int64()), ("t", pa.float64()), ("log_snr", pa.float64()),
+                            ("mask_error", pa.float64()), ("dice_error", pa.float64()), ("cross_entropy", pa.float64()),
+                            ("loss", pa.float64()), ("weight", pa.float64())]),
+    # Fingerprints of an E3 trial's data set, of every kind (see diffseg/fingerprint.py), at the levels of `timesteps`. digest:
+    # of the data's content. size: px. coding: of the mask. error and error_smooth: mask_error, dice_error or cross_entropy,
+    # measured, and monotone and smooth. derivative: of the latter by −log-SNR; derivative_t: by t. weight: the kind's
+    # profile as a share of its greatest value.
+    "fingerprints": pa.schema([*_KEY, ("dataset", pa.string()), ("digest", pa.string()), ("size", pa.int64()),
+                               ("coding", pa.string()), ("kind", pa.string()), ("t", pa.float64()), ("log_snr", pa.float64()),
+                               ("error", pa.float64()), ("error_smooth", pa.float64()), ("derivative", pa.float64()),
+                               ("derivative_t", pa.float64()), ("weight", pa.float64())]),
+    # A metric of a test image: those of METRICS but ece, and what diffseg/metrics.py and diffseg/ambiguity.py say of more.
+    # group: the patient or volume of the image, null where it is not known.
+    "images": pa.schema([*_KEY, ("image", pa.string()), ("group", pa.string()), ("metric", pa.string()),
+                         ("value", pa.float64())]),
+    # Reliability of the merged foreground probability of a test image, in those of ten equal bins that have pixels; the
+    # sums over all images, weighted by count, give the ece of `trials`.
+    "calibration": pa.schema([*_KEY, ("image", pa.string()), ("group", pa.string()), ("bin", pa.int32()),
+                              ("count", pa.int64()), ("confidence", pa.float64()), ("accuracy", pa.float64())]),
+    # Small pictures of a few test images: kind is image, truth, mean or sd (of the ensemble; sd 0.5 is white).
+    "examples": pa.schema([*_KEY, ("image", pa.string()), ("kind", pa.string()), ("png", pa.binary())]),
+}
+RECORDS = {
+    # What a search tries. A number's first row, of the search's own seed, is its proposal; others train it again.
+    "proposals": pa.schema([
+        ("search", pa.string()), ("number", pa.int32()), ("seed", pa.int64()), ("trial", pa.string()),
+        ("source", pa.string()),                                        # sampler, or name of a point tried first
+        ("settings", pa.string()),                                      # JSON: leaves of the configuration by their path
+        ("config", pa.string()), ("reason", pa.string()),               # canonical JSON; or why there is no such trial
+    ]),
+    "rungs": pa.schema([("search", pa.string()), ("step", pa.int64()), ("trial", pa.string()), ("metric", pa.string()),
+                        ("value", pa.float64())]),
+}
+# Columns of `trials` that analyses compute with: of these types in every file, and null where a file lacks them.
+LEAVES = {
+    "config_training_steps": pa.float64(), "config_diffusion_target": pa.string(), "config_diffusion_schedule": pa.string(),
+    "config_inference_sampler": pa.string(), "config_inference_steps": pa.float64(), "config_inference_ensemble": pa.float64(),
+}  # fmt: skip
+NUMBERS = {"config_data_held_out": pa.float64(), "config_inference_settled": pa.float64()}  # where a file has them
+# fmt: on
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The tables of one study. `store` is a path or a URI.
+
+    All methods raise StoreError if the store is out of reach. Files that are damaged or not the ledger's are passed over by
+    all that read, with a warning, and `set_aside` moves them away.
+    """
+
+    store: str
+    study: str
+
+    def __post_init__(self):
+        """Raises UserError if the store cannot be used, or if the study's name would lead out of it or is too long."""
+        try:
+            outer = Folder.of(self.store)
+            names.check_study(self.study, outer.local and outer.local / self.study)
+            folder = outer.at(self.study)
+        except (OSError, ValueError) as error:
+            raise UserError(f"the store {self.store} cannot be used ({error}): give another with --store DIR") from None
+        object.__setattr__(self, "folder", folder)
+        object.__setattr__(self, "filesystem", folder.filesystem)
+        object.__setattr__(self, "root", folder.path)
+        object.__setattr__(self, "_warned", set())
+
+    def write(self, trial: str, attempt: int, tables: dict[str, list[dict]]) -> None:
+        """Record one attempt: rows by table, `trials` holding one row, written last."""
+        for table in sorted(tables, key=lambda name: name == "trials"):
+            rows = [{"trial": trial, "attempt": attempt, **row} for row in tables[table]]
+            if rows:
+                self._write(f"{table}/{trial}-{attempt}.parquet", pa.Table.from_pylist(rows, _schema(table, rows[0])))
+
+    def read(
+        self,
+        table: str,
+        columns: list[str] | None = None,
+        trials: list[str] | None = None,
+        where: ds.Expression | None = None,
+    ) -> pa.Table:
+        """All rows of attempts that ended, or only those of some trials, or that meet a condition. A compaction that runs
+        meanwhile changes nothing in the answer.
+        """
+        while True:
+            files = self.files(table, trials)
+            found, sound = self.scan(table, files, columns, trials, where)
+            if sound == files or self.files(table, trials) == files:  # else some were merged, and they are not damaged
+                return found
+
+    def scan(
+        self,
+        table: str,
+        files: list[str],
+        columns: list[str] | None = None,
+        trials: list[str] | None = None,
+        where: ds.Expression | None = None,
+    ) -> tuple[pa.Table, list[str]]:
+        """The rows of some files, and the names of the files that could be read."""
+        try:
+            return self._rows(table, files, columns, trials, where), files
+        except UNREADABLE:
+            faults = self._faults(table, files)
+            sound = [file for file in files if file not in faults]
+            there = set(self.names(table)) if faults else set()  # the others were merged meanwhile
+            for file in there.intersection(faults):
+                self._pass_over(f"{table}/{file}", faults[file])
+            return self._rows(table, sound, columns, trials, where), sound
+
+    def dataset(self, table: str, trials: list[str] | None = None) -> ds.Dataset:
+        """The rows that `read` returns, to be scanned by columns and filters. Not to be kept while the study is compacted."""
+        return self._open(table, self.files(table, trials), trials)
+
+    def files(self, table: str, trials: list[str] | None = None) -> list[str]:
+        """Names of the files whose rows count, or only those that may hold some trials."""
+        wanted = None if trials is None else set(trials)
+        while True:
+            try:
+                ended = self.names("trials")
+                found = set(self.names(table)).intersection(ended)
+                replaced = self._replaced(ended)
+                now = self.names("trials")
+            except FileNotFoundError:  # merged once more
+                continue
+            if list(filter(is_merged, ended)) == list(filter(is_merged, now)):  # so that the lists go together
+                return sorted(
+                    file
+                    for file in found - replaced
+                    if wanted is None or is_merged(file) or attempt_of(file)[0] in wanted
+                )
+
+    def _replaced(self, ended: list[str]) -> set[str]:
+        """The files for which merged ones stand, and merged ones that stand for the same attempts as another."""
+        merged = {file: set(self.stands_for(file)) for file in sorted(filter(is_merged, ended))}
+        replaced = {name for names in merged.values() for name in names}
+        kept: set[str] = set()
+        for file, stands_for in merged.items():
+            if file not in replaced and kept & stands_for:
+                replaced.add(file)
+                self._pass_over(f"trials/{file}", "it stands for the same attempts as another file")
+            elif file not in replaced:
+                kept |= stands_for
+        return replaced
+
+    def stands_for(self, file: str) -> list[str]:
+        """The names of the files that a merged one stands for; none if it is damaged."""
+        try:
+            with reading(self.root):
+                metadata = pq.read_schema(f"{self.root}/trials/{file}", filesystem=self.filesystem).metadata
+            return soundness.stands_for(metadata)
+        except FileNotFoundError:
+            raise
+        except UNREADABLE:
+            self._readable(f"trials/{file}")
+            return []
+
+    def record(self, table: str, name: str, rows: list[dict]) -> None:
+        """Write rows of one of RECORDS under a name of their own."""
+        self._write(f"{table}/{name}.parquet", pa.Table.from_pylist(rows, RECORDS[table]))
+
+    def records(self, table: str, start: str = "") -> list[dict]:
+        """The rows of one of RECORDS whose names start so, by name."""
+        rows = []
+        for file in self._parquet(table):
+            if file.startswith(start):
+                try:
+                    rows += self._record(table, file).to_pylist()
+                except FileNotFoundError:
+                    continue
+                except UNREADABLE as error:
+                    self._pass_over(f"{table}/{file}", self._reason(f"{table}/{file}", error))
+        return rows
+
+    def attempts(self) -> dict[str, int]:
+        """Trials of which an attempt has ended (complete, failed or pruned), with the number of the last one."""
+        files, found = self.files("trials"), {}
+        files += [name for file in files if is_merged(file) for name in self.stands_for(file)]
+        for trial, attempt in filter(None, map(attempt_of, files)):
+            found[trial] = max(found.get(trial, 0), attempt)
+        return found
+
+    def last(self, columns: list[str] | None = None) -> list[dict]:
+        """The row of each trial's last attempt."""
+        columns = columns and sorted({*columns, "trial", "attempt"})
+        rows = sorted(self.read("trials", columns).to_pylist(), key=lambda row: row["attempt"])
+        return list({row["trial"]: row for row in rows}.values())
+
+    def set_aside_damaged(self) -> list[str]:
+        """Move what is damaged or not the ledger's to `damaged/`, with a warning each; return the paths it had.
+
+        A damaged file of an attempt goes with the whole attempt, which then counts as never made, so that its trial runs
+        again. Hidden files stay, since file systems and their viewers keep some of their own.
+        """
+        found: dict[str, str] = {}
+        for table in (*SCHEMAS, *RECORDS):
+            if self.folder.exists(table):
+                found[table] = "it is a file where the ledger has a folder"
+            found |= {f"{table}/{name}": "it is not a file of the ledger" for name in self._foreign(table)}
+        for table in SCHEMAS:
+            files = self.files(table)
+            found |= {f"{table}/{file}": reason for file, reason in self._faults(table, files).items()}
+        merged = set(filter(is_merged, self.names("trials"))).difference(self.files("trials"))
+        for file in sorted(merged - self._named_by_merged()):
+            found[f"trials/{file}"] = "it stands for the same attempts as another file"
+        for table in RECORDS:
+            for file in self._parquet(table):
+                try:
+                    self._record(table, file)
+                except UNREADABLE as error:
+                    found[f"{table}/{file}"] = self._reason(f"{table}/{file}", error)
+        for path, reason in found.items():
+            table, _, file = path.partition("/")
+            again = "; its trials run again" if table in SCHEMAS and soundness.belongs(file) else ""
+            log.warning("%s/%s is set aside in %s/damaged, since %s%s", self.root, path, self.root, reason, again)
+            whole = SCHEMAS if table in SCHEMAS and soundness.belongs(file) else [table]
+            for other in whole:  # `trials` first: without its row the rest no longer counts
+                place = f"{other}/{file}" if file else other
+                self.folder.move(place, f"damaged/{place}")
+        return [f"{self.root}/{path}" for path in found]
+
+    def definition(self) -> dict | None:
+        """The study's desired state, as `run` wrote it last; None if the study does not exist.
+
+        Raises DefinitionError if the file is damaged.
+        """
+        content = self.folder.read(definitions.NAME)
+        return None if content is None else definitions.parse(content, f"{self.root}/{definitions.NAME}")
+
+    def usable_definition(self) -> dict | None:
+        """The definition, for those that can write it anew; None, with a warning, if it is damaged."""
+        try:
+            return self.definition()
+        except DefinitionError as error:
+            log.warning("%s", error)
+            return None
+
+    def defined(self) -> bool:
+        """Whether the study exists."""
+        return self.folder.exists(definitions.NAME)
+
+    def define(self, definition: dict) -> None:
+        """Write the desired state; one that cannot be read is kept in `damaged/`."""
+        try:
+            self.definition()
+        except DefinitionError:
+            self.folder.move(definitions.NAME, f"damaged/{definitions.NAME}")
+        self.folder.write(definitions.NAME, definitions.content(definition), durable=True)
+
+    def _write(self, path: str, table: pa.Table) -> None:
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        self.folder.write(path, sink.getvalue(), durable=True)
+
+    def names(self, table: str) -> list[str]:
+        """The files of a table that have the name of an attempt or of a merged file."""
+        return [name for name in self._parquet(table) if soundness.belongs(name)]
+
+    def _parquet(self, table: str) -> list[str]:
+        return sorted(
+            info.base_name
+            for info in self._entries(table)
+            if info.type == pafs.FileType.File and info.base_name.endswith(".parquet") and info.base_name[0] != "."
+        )
+
+    def _foreign(self, table: str) -> list[str]:
+        """What lies among a table's files and is none of them."""
+        known = set(self.names(table) if table in SCHEMAS else self._parquet(table))
+        every = {info.base_name for info in self._entries(table) if info.base_name[:1] not in (".", "")}
+        return sorted(every - known)
+
+    def _entries(self, table: str) -> list[pafs.FileInfo]:
+        try:
+            with reading(self.root):
+                return self.filesystem.get_file_info(pafs.FileSelector(f"{self.root}/{table}", allow_not_found=True))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def _named_by_merged(self) -> set[str]:
+        return {name for file in self.names("trials") if is_merged(file) for name in self.stands_for(file)}
+
+    def _rows(
+        self,
+        table: str,
+        files: list[str],
+        columns: list[str] | None,
+        trials: list[str] | None,
+        where: ds.Expression | None,
+    ) -> pa.Table:
+        """The rows of files. Raises one of UNREADABLE if one of the files is damaged."""
+        data = self._open(table, files, trials, columns)
+        known = ds.field("trial").is_valid() & ds.field("attempt").is_valid()
+        wanted = data.schema.names if columns is None else columns
+        keys = ["trial", "attempt", "status"] if table == "trials" else []
+        found = data.to_table(
+            columns=[*dict.fromkeys([*wanted, *keys])], filter=known if where is None else known & where
+        )
+        soundness.check_values(table, found)
+        if table == "trials":
+            _check_once(found, files if where is None and trials is None else None)
+        return found.select(wanted)
+
+    def _faults(self, table: str, files: list[str]) -> dict[str, str]:
+        """What is wrong with which files."""
+        with ThreadPoolExecutor() as pool:
+            reasons = pool.map(lambda file: self._fault(table, file), files)
+            return {file: reason for file, reason in zip(files, reasons, strict=True) if reason}
+
+    def _fault(self, table: str, file: str) -> str | None:
+        try:
+            names = None
+            if table == "trials" and is_merged(file):
+                metadata = pq.read_schema(f"{self.root}/{table}/{file}", filesystem=self.filesystem).metadata
+                names = soundness.stands_for(metadata)
+            rows = self._open(table, [file]).to_table()
+            soundness.check_attempts(table, rows, file, names)
+            soundness.check_values(table, rows)
+        except UNREADABLE as error:
+            return self._reason(f"{table}/{file}", error)
+        return None
+
+    def _record(self, table: str, file: str) -> pa.Table:
+        """The rows of one of RECORDS' files. Raises one of UNREADABLE if it is damaged."""
+        path, schema = f"{self.root}/{table}/{file}", RECORDS[table]
+        rows = ds.dataset([path], filesystem=self.filesystem, format="parquet", schema=schema).to_table()
+        soundness.check_values(table, rows)
+        for row in rows.to_pylist():
+            name = "{search}-{number:04}-{seed}" if table == "proposals" else "{search}-{step}-{trial}"
+            if f"{name.format(**row)}.parquet" != file:
+                raise Unfit(f"its name is not that of its rows, {name.format(**row)[:80]}")
+        return rows
+
+    def _reason(self, path: str, error: Exception) -> str:
+        """What is wrong with a file, as a clause. Raises StoreError if it is the store that is out of reach."""
+        if isinstance(error, Unfit):
+            return str(error)
+        if isinstance(error, FileNotFoundError):
+            return "it is gone"
+        self._readable(path)
+        return f"it is not readable as the table's ({' '.join(str(error).split())[:120]})"
+
+    def _readable(self, path: str) -> None:
+        """Raises StoreError unless the bytes of a file can be read, whatever they mean."""
+        try:
+            with reading(self.root), self.filesystem.open_input_stream(f"{self.root}/{path}") as file:
+                while file.read(1 << 24):
+                    pass
+        except (FileNotFoundError, NotADirectoryError):
+            return
+
+    def _pass_over(self, path: str, reason: str) -> None:
+        """Warn, once, of a file that is not read."""
+        if path not in self._warned:
+            self._warned.add(path)
+            log.warning("%s/%s is passed over, since %s: the next `diffseg run` sets it aside", self.root, path, reason)
+
+    def _open(
+        self, table: str, files: list[str], trials: list[str] | None = None, columns: list[str] | None = None
+    ) -> ds.Dataset:
+        schema = SCHEMAS[table]  # columns that an earlier version did not write are empty
+        paths = [f"{self.root}/{table}/{file}" for file in files]
+        if table == "trials" and not (columns and set(columns) <= set(schema.names)):
+            schema = self._with_leaves(schema, paths)
+        if not paths:
+            return ds.dataset(schema.empty_table())
+        data = ds.dataset(paths, filesystem=self.filesystem, format="parquet", schema=schema)
+        some = trials is not None and any(map(is_merged, files))
+        return data.filter(ds.field("trial").isin(pa.array(trials, pa.string()))) if some else data
+
+    def _with_leaves(self, schema: pa.Schema, paths: list[str]) -> pa.Schema:
+        """With the leaves of the configuration, which differ between versions and between trials. Raises Unfit."""
+        kinds = dict(LEAVES) if paths else {}
+        for found in self._schemas(paths):
+            for field in found:
+                if field.name.startswith("config_") and field.name not in LEAVES:
+                    kind = soundness.leaf_type(field)
+                    kinds[field.name] = NUMBERS.get(field.name) or soundness.common_type(
+                        kinds.get(field.name, pa.null()), kind
+                    )
+        return pa.schema([*schema, *kinds.items()])
+
+    def _schemas(self, paths: list[str]) -> list[pa.Schema]:
+        """The distinct schemas of files."""
+        with ThreadPoolExecutor() as pool:
+            found = pool.map(lambda path: pq.read_schema(path, filesystem=self.filesystem).remove_metadata(), paths)
+            return list(dict.fromkeys(found))
+
+
+def _check_once(rows: pa.Table, files: list[str] | None) -> None:
+    """Raises Unfit if an attempt comes twice, or unless every one of the files has its own row."""
+    keys = list(zip(rows["trial"].to_pylist(), rows["attempt"].to_pylist(), strict=True))
+    if len(keys) != len(set(keys)):
+        raise Unfit("an attempt comes twice")
+    if files is not None and not set(filter(None, map(attempt_of, files))).issubset(keys):
+        raise Unfit("a file lacks its row")
+
+
+class Latest:
+    """The row of each trial's last attempt, again and again: files never change, so that only new ones are read."""
+
+    def __init__(self, ledger: Ledger, columns: list[str]):
+        self.ledger, self.columns = ledger, sorted({*columns, "trial", "attempt"})
+        self._read: set[str] = set()
+        self._rows: dict[str, dict] = {}
+
+    def rows(self) -> dict[str, dict]:
+        """By trial."""
+        fresh = [file for file in self.ledger.files("trials") if file not in self._read]
+        if fresh:
+            found, sound = self.ledger.scan("trials", fresh, self.columns)
+            self._read.update(sound)
+            for row in found.to_pylist():
+                if row["attempt"] >= self._rows.get(row["trial"], row)["attempt"]:
+                    self._rows[row["trial"]] = row
+        return dict(self._rows)
+
+
+def _schema(table: str, row: dict) -> pa.Schema:
+    schema = SCHEMAS[table]
+    kinds = {bool: pa.bool_(), int: pa.float64(), float: pa.float64()}  # a number may be whole in one trial only
+    for key, value in row.items():
+        if key.startswith("config_"):
+            schema = schema.append(pa.field(key, kinds.get(type(value), pa.string())))
+    return schema
+
+
+def existing(store: str, study: str) -> Ledger:
+    """The ledger of a study. Raises UserError if the store does not hold it."""
+    ledger = Ledger(store, study)
+    if not ledger.defined():
+        from studies.definition.study import shipped
+
+        start = f"`diffseg run {study}` starts one"
+        if study not in shipped():
+            start = f"`diffseg run` starts one from {', '.join(shipped())}, or from a TOML file of your own"
+        raise UserError(f"there is no study '{study}' in the store {store}: {start}; --store DIR names another store")
+    return ledger

@@ -1,0 +1,148 @@
+"""Where a study stands, from the store alone: no Ray, no torch."""
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+
+from diffseg.errors import UserError
+from studies.definition.study import Study, Trial
+from studies.store.ledger import METRICS, Latest, Ledger
+from studies.store.lock import Lock
+from studies.store.progress import Progress, read
+
+LINES = 200  # of a table in the terminal, at most: more nobody reads, and they take seconds to lay out
+NAMED = 10  # trials in a sentence, at most
+COLUMNS = [*METRICS, "status", "steps", "seconds", "error", "log"]
+STATUSES = ("complete", "running", "failed", "pruned", "interrupted", "waiting")
+
+
+@dataclass(frozen=True)
+class TrialState:
+    trial: str
+    status: str  # one of STATUSES
+    attempt: int  # the one that runs or ran last
+    scored_on: str  # the images of its metrics: test or held-out
+    progress: Progress | None  # of an attempt that has not ended
+    row: dict  # of the last attempt in the ledger; empty if there is none
+    steps: int | None  # of the whole training; None if the definition does not say
+
+    @property
+    def share(self) -> float | None:
+        """How much of its training is done, 0 to 1; None of a trial that failed, since it does not say when."""
+        if self.progress:
+            return self.progress.share
+        if self.status == "pruned":
+            return min(1.0, (self.row.get("steps") or 0) / self.steps) if self.steps else None
+        return {"complete": 1.0, "failed": None}.get(self.status, 0.0)
+
+    @property
+    def settled(self) -> float:
+        """How much of its work is not left to do, 0 to 1: all of it once the trial has ended, however it did."""
+        return self.progress.share if self.progress else float(self.status in ("complete", "failed", "pruned"))
+
+    def to_dict(self) -> dict:
+        shown = {key: self.row.get(key) for key in (*METRICS, "seconds", "error", "log")}
+        named = {"trial": self.trial, "status": self.status, "attempt": self.attempt, "scored_on": self.scored_on}
+        return {**named, "done": self.share, **shown}
+
+
+def states(study: Study, ledger: Ledger, latest: Latest | None = None) -> list[TrialState]:
+    """Every trial's state, in the study's order. latest: what a caller that asks repeatedly keeps, with COLUMNS."""
+    rows = (latest or Latest(ledger, COLUMNS)).rows()
+    held = Lock(ledger.folder).held()
+    return [_state(trial, ledger, rows.get(trial.name, {}), held) for trial in study.known(ledger)]
+
+
+def counts(found: list[TrialState]) -> dict[str, int]:
+    counted = Counter(state.status for state in found)
+    return {status: counted[status] for status in STATUSES}
+
+
+def _state(trial: Trial, ledger: Ledger, row: dict, held: bool) -> TrialState:
+    progress, attempt = read(ledger.folder.at(f"work/{trial.name}")), row.get("attempt", 0)
+    status = row.get("status", "waiting")
+    if progress is not None:  # its attempt has not ended
+        status, attempt = "running" if held and progress.phase != "stopped" else "interrupted", attempt + 1
+    return TrialState(trial.name, status, attempt, trial.scored_on, progress, row, trial.steps)
+
+
+def status_table(study: Study, found: list[TrialState]):
+    from rich.markup import escape
+    from rich.table import Column, Table
+
+    mixed = ["scored on"] if any(state.scored_on != "test" for state in found) else []
+    columns = ["status", "done", *mixed, "IoU", "ECE", "seconds", "error"]
+    table = Table(Column("trial", overflow="fold"), *columns, box=None, pad_edge=False)
+    shown = sorted(found, key=lambda state: state.status in ("complete", "waiting")) if len(found) > LINES else found
+    for state in shown[:LINES]:
+        numbers = [
+            number(state.row.get(key), form) for key, form in (("iou", ".3f"), ("ece", ".3f"), ("seconds", ".0f"))
+        ]
+        scored = [state.scored_on] if mixed else []
+        error = escape(state.row.get("error") or "")
+        table.add_row(escape(state.trial), state.status, number(state.share, ".0%"), *scored, *numbers, error)
+    table.caption = ", ".join(f"{number} {status}" for status, number in counts(found).items() if number)
+    table.caption += rest(found)
+    return table
+
+
+def rest(rows: list) -> str:
+    """How many rows a table of LINES leaves out, in words."""
+    return f"; {len(rows) - LINES} more lines, which --json shows" if len(rows) > LINES else ""
+
+
+def named(study: Study, ledger: Ledger, name: str) -> Trial:
+    """The trial of that name, or of which it is the beginning or end. Raises UserError unless the name fits just one."""
+    known = study.known(ledger)
+    fitting = [trial for trial in known if trial.name == name] or [
+        trial for trial in known if trial.name.startswith(name) or trial.name.endswith(name)
+    ]
+    if len(fitting) != 1:
+        names = [trial.name for trial in fitting or known]
+        more = f" and {len(names) - NAMED} more, which `diffseg status {study.name}` lists" * (len(names) > NAMED)
+        raise UserError(
+            f"'{name}' fits {len(fitting)} trials of {study.name}: give one of {', '.join(names[:NAMED])}{more}"
+        )
+    return fitting[0]
+
+
+def trial_details(study: Study, ledger: Ledger, name: str) -> dict:
+    """One trial's configuration, last attempt and the end of its log. Raises UserError unless the name fits just one."""
+    trial = named(study, ledger, name)
+    (state,) = (state for state in states(study, ledger) if state.trial == trial.name)
+    log = ledger.folder.read(f"work/{trial.name}/log.txt") or b""
+    tail = log.decode(errors="replace").splitlines()[-40:]
+    row = next((row for row in ledger.last() if row["trial"] == trial.name), {})
+    shown = {key: value for key, value in row.items() if not key.startswith("config")}
+    return {**state.to_dict(), **shown, "config": trial.config.model_dump(mode="json"), "log_tail": tail}
+
+
+def trained_row(ledger: Ledger, trial: str) -> dict:
+    """What a finished training has left: `scaling` and `checkpoint`. Raises UserError if the trial has not finished."""
+    rows = {row["trial"]: row for row in ledger.last(["status", "scaling", "checkpoint"])}
+    row = rows.get(trial, {"status": "waiting"})
+    if row["status"] != "complete":
+        command = f"`diffseg retry {ledger.study}`" if row["status"] == "failed" else f"`diffseg run {ledger.study}`"
+        raise UserError(f"trial {trial} is {row['status']}: {command} has to end it first")
+    return row
+
+
+def trial_text(details: dict) -> str:
+    from rich.markup import escape
+
+    rest = {key: value for key, value in details.items() if key not in ("config", "log_tail", "versions")}
+    lines = [f"[bold]{key}[/]: {escape(str(value))}" for key, value in rest.items() if value is not None]
+    return "\n".join(
+        [
+            *lines,
+            "[bold]config[/]:",
+            escape(json.dumps(details["config"], indent=1)),
+            "[bold]log[/]:",
+            *map(escape, details["log_tail"]),
+        ]
+    )
+
+
+def number(value: float | None, form: str) -> str:
+    """A number in that form; nothing if it is missing or NaN."""
+    return "" if value is None or value != value else format(value, form)
