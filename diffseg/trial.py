@@ -1,6 +1,5 @@
 """One trial from beginning to end, without Ray: data, training, prediction, metrics. Run again, it goes on where it was."""
 
-import io
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -8,22 +7,21 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 
 from diffseg import data
 from diffseg.config import Config
 from diffseg.data import Dataset, Split
 from diffseg.data.drawing import in_turns
 from diffseg.errors import Pruned, Stopped, UserError
-from diffseg.evaluation.ambiguity import ambiguity
-from diffseg.evaluation.metrics import Calibration, brier, calibration_errors, nll, overlap
+from diffseg.evaluation.split import evaluate
 from diffseg.experiments import task
 from diffseg.fingerprint.curve import fingerprint
 from diffseg.fingerprint.curve import rows as fingerprint_rows
 from diffseg.networks.build import check_size
-from diffseg.prediction.ensembles import Prediction, errors_over_t, pooled, predictions, truth
+from diffseg.prediction.ensembles import predictions
+from diffseg.prediction.merging import Prediction, pooled
+from diffseg.prediction.noise_errors import errors_over_t
 from diffseg.randomness import generator
 from diffseg.training import checkpoints
 from diffseg.training.batches import random_corners
@@ -31,8 +29,6 @@ from diffseg.training.epoch_selection import curves, later, selected
 from diffseg.training.execution import compiles, computing_device, precision
 from diffseg.training.loop import Hooks, State, start, train
 from diffseg.training.parallel import ALONE, Workers
-
-EXAMPLE_SIDE = 512  # px, at most, of the pictures kept for the report
 
 
 @dataclass(frozen=True)
@@ -84,7 +80,7 @@ def run(
         return None
     clock = time.perf_counter()
     measured = task(config).segments and not fitted.pruned
-    rows = _evaluate(fitted.predictions, place.test, config) if measured else {}
+    rows = evaluate(fitted.predictions, place.test, config) if measured else {}
     if config.experiment == "e3":
         rows["fingerprints"] = fingerprint_rows(fitted.timesteps, place.dataset.digest, config)
     outcome = _outcome(fitted, place.dataset, config, device, rows, evaluate_seconds=time.perf_counter() - clock)
@@ -191,7 +187,7 @@ def _segmented(state: State, config: Config, place: _Place) -> list[dict]:
     """Points of the learning curves: the metrics of a few test images, of different patients, segmented as at the end."""
     count = min(config.inference.evaluation_images, len(place.test.names))
     few = place.test.subset(in_turns(place.test)[:count])
-    found = _evaluate(predictions(state.average, few, config, place.on_batch), few, config)["trial"]
+    found = evaluate(predictions(state.average, few, config, place.on_batch), few, config)["trial"]
     return [{"metric": metric, "value": value} for metric, value in found.items()]
 
 
@@ -226,92 +222,11 @@ def _together(members: list[_Fitted]) -> _Fitted:
     )
 
 
-def _evaluate(found: Iterator[Prediction], test: Split, config: Config) -> dict:
-    """Metrics and calibration of the ensemble on the test split, per image and overall, and example pictures."""
-    calibration, groups = Calibration(test.device), dict(zip(test.names, test.groups, strict=True))
-    names, rows, evaluations, examples = [], [], [], []
-    for prediction in found:
-        raters = truth(test, prediction.index, config)
-        rows.append(_metrics(prediction, raters, config))
-        names.append(test.names[prediction.index])
-        evaluations.append(prediction.evaluations)
-        calibration.add(prediction.mean, raters)
-        if len(names) <= config.inference.examples:
-            examples += _example(prediction, raters, test)
-    metrics = list(rows[0])
-    values = torch.stack([torch.stack([row[metric] for metric in metrics]) for row in rows])
-    images = [
-        {"image": name, "group": groups[name], "metric": metric, "value": value}
-        for name, row in zip(names, values.tolist(), strict=True)
-        for metric, value in zip(metrics, row, strict=True)
-    ]
-    images += [
-        {"image": name, "group": groups[name], "metric": "objects", "value": float(count)}
-        for name, count in zip(test.names, test.objects, strict=True)
-    ]
-    missing = {metric: count for metric, count in zip(metrics, values.isnan().sum(0).tolist(), strict=True) if count}
-    overall = {"ece": calibration.ece(), "evaluations": torch.stack(evaluations).mean().item()}
-    return {
-        "trial": dict(zip(metrics, values.nanmean(0).tolist(), strict=True)) | overall,
-        "left_out": missing,
-        "images": images,
-        "calibration": [
-            row | {"image": names[row["image"]], "group": groups[names[row["image"]]]} for row in calibration.rows()
-        ],
-        "examples": examples,
-    }
-
-
-def _metrics(prediction: Prediction, raters: torch.Tensor, config: Config) -> dict[str, torch.Tensor]:
-    """Of one image. IoU and Dice are against what more than half of the raters [R, H, W] marked."""
-    sampled = config.experiment == "e2" or config.inference.merge != "mean"
-    members = config.inference.ensemble if sampled else None  # E1's members are probabilities, not masks
-    merged = prediction.mean > config.inference.threshold
-    iou, dice = overlap(merged, raters.float().mean(0) > 0.5)
-    found = {
-        "iou": iou,
-        "dice": dice,
-        "brier": torch.stack([brier(prediction.mean, mask).double() for mask in raters]).mean(),
-        "nll": torch.stack([nll(prediction.mean, mask, members) for mask in raters]).mean(),
-        **_mean_over(raters, lambda mask: calibration_errors(prediction.mean, merged, mask)),
-        "variance": prediction.sd.double().square().mean(),  # of the ensemble, mean over the pixels
-    }
-    return found if len(raters) == 1 else found | ambiguity(prediction.masks, merged, raters)
-
-
-def _mean_over(raters: torch.Tensor, found: Callable[[torch.Tensor], dict]) -> dict[str, torch.Tensor]:
-    """Means of what is found of each rater's mask, without what is NaN."""
-    rows = [found(mask) for mask in raters]
-    return {name: torch.stack([row[name] for row in rows]).nanmean() for name in rows[0]}
-
-
-def _example(prediction: Prediction, raters: torch.Tensor, test: Split) -> list[dict]:
-    """PNG pictures of one test image: the image, the true mask, mean and standard deviation of the ensemble."""
-    image = test.shown(prediction.index)
-    image = image.permute(1, 2, 0).round() if len(image) == 3 else image.mean(0)
-    pictures = {
-        "image": image,
-        "truth": raters.float().mean(0) * 255,
-        "mean": prediction.mean * 255,
-        "sd": prediction.sd * 2 * 255,
-    }
-    return [
-        {"image": test.names[prediction.index], "kind": kind, "png": _png(pixels)} for kind, pixels in pictures.items()
-    ]
-
-
 def _execution(config: Config, device: torch.device) -> dict:
     """What the network was trained in, on this device."""
     if config.network.name == "nnunet":  # which decides itself
         return {}
     return {"precision": precision(config, device), "compiled": compiles(config, device)}
-
-
-def _png(pixels: torch.Tensor) -> bytes:
-    buffer, picture = io.BytesIO(), Image.fromarray(pixels.round().clamp(0, 255).cpu().numpy().astype(np.uint8))
-    picture.thumbnail((EXAMPLE_SIDE, EXAMPLE_SIDE))
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def _outcome(

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from test_inference import trained
 
 from analysis.speed import chart, table
-from diffseg.bench import harness as bench
+from diffseg.bench import contests, harness, peers
 from diffseg.bench.harness import Contest, measure
 from diffseg.training.loop import fresh
 from studies.commands.program import main
@@ -20,8 +20,8 @@ CPU = torch.device("cpu")
 
 def test_what_is_told_is_the_median_and_the_ratio_within_a_round(monkeypatch):
     now, taken = [0.0], {"first": iter([9.0, 9.0, 1.0, 2.0, 3.0]), "second": iter([9.0, 9.0, 2.0, 4.0, 9.0])}
-    monkeypatch.setattr(bench.time, "perf_counter", lambda: now[0])
-    monkeypatch.setitem(bench._PEAKS, ("cpu", "float32"), 100.0)
+    monkeypatch.setattr(harness.time, "perf_counter", lambda: now[0])
+    monkeypatch.setitem(harness._PEAKS, ("cpu", "float32"), 100.0)
     monkeypatch.setattr(bench, "_operations", lambda call: 50)
 
     def call(way):
@@ -119,29 +119,31 @@ def test_what_is_not_measured_is_refused_in_a_sentence(words, sentence):
     ],
 )
 def test_a_preset_is_that_of_the_networks_that_have_it_and_a_kind_is_all_of_it(preset, expected):
-    assert bench.chosen(["segdiff", "medsegdiff"], preset) == expected
+    assert contests.chosen(["segdiff", "medsegdiff"], preset) == expected
 
 
 @pytest.mark.parametrize(("size", "detail"), [(None, "224 px, batch 2"), (32, "32 px, batch 2")])
 def test_batches_are_of_the_size_asked_for_or_else_of_the_published_one(size, detail):
-    (contest,) = bench.contests(["data"], [("segdiff", "published/monuseg")], size, [2], False, CPU)
+    (contest,) = contests.contests(["data"], [("segdiff", "published/monuseg")], size, [2], False, CPU)
     assert contest.detail == detail
 
 
-@pytest.mark.parametrize("name", bench.PRESETS)
+@pytest.mark.parametrize("name", contests.PRESETS)
 def test_the_plain_transcription_computes_the_same(name):
-    config = bench._config(name, bench.PRESETS[name], 32, 2)
+    config = contests._config(name, contests.PRESETS[name], 32, 2)
     network = fresh(config).eval()
     inputs = torch.randn(2, 1, 32, 32), torch.arange(2), torch.randn(2, 3, 32, 32)
     with torch.no_grad():
-        assert torch.allclose(network(*inputs), bench.plain(network)(*inputs), atol=1e-5)
+        assert torch.allclose(network(*inputs), peers.plain(network)(*inputs), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["segdiff", "medsegdiff"])
 def test_the_published_procedure_and_what_is_done_faster_predict_the_same(name, monkeypatch):
     monkeypatch.setattr(bench, "fresh", trained)  # whose last layer is not zero
     leaves = {"inference.steps": 2, "inference.ensemble": 3, "data.test_images": 2}
-    ways = bench.procedures(bench._config(name, bench.PRESETS[name], 32, 1).with_leaves(leaves), CPU, images=2).ways
+    ways = contests.procedures(
+        contests._config(name, contests.PRESETS[name], 32, 1).with_leaves(leaves), CPU, images=2
+    ).ways
     assert list(ways) == ["published procedure", "in one batch", "image once", "bf16"]
     first, *others = (call() for call in ways.values())
     assert not torch.equal(first[0].mean, first[1].mean)

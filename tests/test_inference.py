@@ -11,7 +11,10 @@ from test_networks import SMALL
 from diffseg.bench.harness import Anew
 from diffseg.diffusion.schedules import log_snr
 from diffseg.experiments import build_network
-from diffseg.prediction.ensembles import _staple, corners, errors_over_t, predictions
+from diffseg.prediction.ensembles import predictions
+from diffseg.prediction.merging import staple as _staple
+from diffseg.prediction.noise_errors import errors_over_t
+from diffseg.prediction.tiling import corners
 
 
 @given(st.integers(16, 90), st.integers(16, 90), st.integers(4, 16), st.floats(0, 0.9))

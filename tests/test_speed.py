@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from diffseg import data
-from diffseg.bench import harness as bench
+from diffseg.bench import peers
 from diffseg.config import Config
 from diffseg.experiments import build_network
 from diffseg.training.batches import Batches
@@ -108,7 +108,7 @@ def test_a_step_costs_no_more_than_the_published_networks(network):
     preset = f"debug/{preset}-v1" if version else f"debug/{preset}"
     config = Config().with_leaves({"network": name, "preset": preset, "network.attention": [4, 8]}).resolved()
     ours = build_network(config)
-    plain = bench.plain(ours)
+    plain = peers.plain(ours)
     inputs = torch.randn(4, 1, 64, 64), torch.arange(4), torch.randn(4, 3, 64, 64)
 
     def step(model):

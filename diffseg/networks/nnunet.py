@@ -27,7 +27,8 @@ from torch import nn
 from diffseg.config import Config
 from diffseg.data.splits import Split
 from diffseg.errors import Diverged, Stopped, UserError
-from diffseg.prediction.ensembles import Prediction, restored
+from diffseg.prediction.merging import Prediction
+from diffseg.prediction.resolution import restored
 from diffseg.randomness import seed_of
 from diffseg.training import checkpoints
 from diffseg.training.loop import Hooks

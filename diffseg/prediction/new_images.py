@@ -21,7 +21,8 @@ from diffseg.data.slices import slices_of
 from diffseg.data.splits import Scaling, Split
 from diffseg.errors import DataError, UserError
 from diffseg.experiments import task
-from diffseg.prediction.ensembles import Prediction, pooled, predictions
+from diffseg.prediction.ensembles import predictions
+from diffseg.prediction.merging import Prediction, pooled
 from diffseg.training.execution import computing_device
 from diffseg.training.loop import trained
 

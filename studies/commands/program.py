@@ -308,7 +308,8 @@ def bench(parts, networks, preset, size, batches, compiled, rounds, output, as_j
 
     from analysis.speed import chart, table
     from analysis.tables import records
-    from diffseg.bench import harness as measurements
+    from diffseg.bench import contests as measurements
+    from diffseg.bench import harness
     from diffseg.config.presets import names
     from diffseg.training.execution import computing_device
     from studies.engine import bench as engine
@@ -322,7 +323,7 @@ def bench(parts, networks, preset, size, batches, compiled, rounds, output, as_j
     if not (chosen := measurements.chosen(networks, preset)):
         allowed = ["published", "debug", *(one for name in networks for one in names(name))]
         raise UserError(f"--preset {preset} is none of {', '.join(allowed)}")
-    machine, rows = measurements.machine(device), []
+    machine, rows = harness.machine(device), []
 
     def keep(found: list[dict]) -> None:
         """At once, so that what was measured outlives what is still to be."""
@@ -331,7 +332,7 @@ def bench(parts, networks, preset, size, batches, compiled, rounds, output, as_j
 
     for contest in measurements.contests(parts, chosen, size, batches, compiled, device):
         click.echo(f"{contest.subject} {contest.network} {contest.detail}", err=True)
-        keep(measurements.measure(contest, rounds, device))
+        keep(harness.measure(contest, rounds, device))
     if "engine" in parts:
         click.echo("engine", err=True)
         keep(engine.measure(rounds))
