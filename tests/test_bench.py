@@ -22,7 +22,7 @@ def test_what_is_told_is_the_median_and_the_ratio_within_a_round(monkeypatch):
     now, taken = [0.0], {"first": iter([9.0, 9.0, 1.0, 2.0, 3.0]), "second": iter([9.0, 9.0, 2.0, 4.0, 9.0])}
     monkeypatch.setattr(harness.time, "perf_counter", lambda: now[0])
     monkeypatch.setitem(harness._PEAKS, ("cpu", "float32"), 100.0)
-    monkeypatch.setattr(bench, "_operations", lambda call: 50)
+    monkeypatch.setattr(harness, "_operations", lambda call: 50)
 
     def call(way):
         now[0] += next(taken[way])  # the first two times are not counted
@@ -139,7 +139,7 @@ def test_the_plain_transcription_computes_the_same(name):
 
 @pytest.mark.parametrize("name", ["segdiff", "medsegdiff"])
 def test_the_published_procedure_and_what_is_done_faster_predict_the_same(name, monkeypatch):
-    monkeypatch.setattr(bench, "fresh", trained)  # whose last layer is not zero
+    monkeypatch.setattr(contests, "fresh", trained)  # whose last layer is not zero
     leaves = {"inference.steps": 2, "inference.ensemble": 3, "data.test_images": 2}
     ways = contests.procedures(
         contests._config(name, contests.PRESETS[name], 32, 1).with_leaves(leaves), CPU, images=2

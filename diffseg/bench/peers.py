@@ -11,6 +11,7 @@ from torch import nn
 from diffseg import data
 from diffseg.config import Config
 from diffseg.networks.blocks import Attention
+from diffseg.training.batches import Batches
 
 
 def plain(network: nn.Module) -> nn.Module:
