@@ -157,7 +157,7 @@ def _fitted(config: Config, folder: Path, place: _Place) -> _Fitted:
     if config.network.name == "nnunet":
         if workers.count > 1:
             raise UserError(f"nnunet trains on one worker, not on {workers.count}: give --workers 1")
-        from diffseg.networks.build import nnunet  # many seconds of imports
+        from diffseg.networks import nnunet  # many seconds of imports
 
         state = nnunet.train(config, place.training, folder, place.device, place.hooks)
         return _of(state, folder, nnunet.predictions(state, place.test, config, place.on_batch))

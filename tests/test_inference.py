@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_networks import SMALL
 
-from diffseg.bench.harness import Anew
+from diffseg.bench.peers import Anew
 from diffseg.diffusion.schedules import log_snr
 from diffseg.experiments import build_network
 from diffseg.prediction.ensembles import predictions

@@ -14,7 +14,7 @@ from diffseg import trial
 from diffseg.config import Config
 from diffseg.data.splits import Scaling
 from diffseg.errors import Stopped, UserError
-from diffseg.networks.build import nnunet
+from diffseg.networks import nnunet
 from diffseg.networks.nnunet import NAME, planned
 from diffseg.prediction import new_images as predict
 from diffseg.training import checkpoints

@@ -152,7 +152,7 @@ def _predictor(
         members = [_predictor(member, folder_of(member), device, None, checkpoint_of) for member in config.members()]
         return lambda split: (pooled(same) for same in zip(*(member(split) for member in members), strict=True))
     if config.network.name == "nnunet":
-        from diffseg.networks.build import nnunet  # many seconds of imports
+        from diffseg.networks import nnunet  # many seconds of imports
 
         state = nnunet.load(config, folder, device, checkpoint_of(config))
         return lambda split: nnunet.predictions(state, split, sized)
