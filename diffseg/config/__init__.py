@@ -1,6 +1,6 @@
 """One trial as data: typed, frozen, hashable settings, their presets, and their reading."""
 
-from diffseg.config.data import LAYOUTS, Augment, Data
+from diffseg.config.data import Augment, Data
 from diffseg.config.diffusion import PUBLISHED, Diffusion
 from diffseg.config.inference import Inference
 from diffseg.config.leaves import parse_leaf
@@ -21,7 +21,6 @@ from diffseg.section import PositiveInt, Section
 
 __all__ = [
     "FEED_FORWARD",
-    "LAYOUTS",
     "NETWORKS",
     "PUBLISHED",
     "AmbDiff",

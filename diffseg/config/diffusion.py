@@ -1,25 +1,19 @@
 """Settings of the diffusion: noise levels, targets, losses, weightings and training timesteps."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from diffseg.section import Fraction, Positive, PositiveInt, Section, Seed
 
-PUBLISHED = {  # what None stands for, by the schedule or weighting that uses the setting
+PUBLISHED = {  # setting → (the choice that uses it, its published value by that choice), which None stands for
     "location": ("schedule", {"laplace": 0.0, "cauchy": 0.0, "edm": -1.2, "logit-normal": 0.0}),
     "spread": ("schedule", {"laplace": 0.5, "cauchy": 1.0, "edm": 1.2, "logit-normal": 1.0}),
     "gamma": ("weighting", {"min-snr": 5.0, "soft-min-snr": 5.0, "p2": 1.0}),
 }
-
-
 CURVES = ("profile", "fingerprint")
-
-
 FINGERPRINT = ("fingerprint", "fingerprint_seeds", "fingerprint_networks", "fingerprint_steps")
-
-
-USERS = {  # which choices use a setting; with others it is at its default
+USERS: dict[str, dict[str, tuple[str, ...]]] = {  # setting → the choices that use it; with others it is at its default
     **{name: {choice: tuple(values)} for name, (choice, values) in PUBLISHED.items()},
     "activation": {"target": ("x0",)},
     "temperature": {"schedule": ("sigmoid",)},
@@ -40,54 +34,71 @@ USERS = {  # which choices use a setting; with others it is at its default
 
 # fmt: off
 class Diffusion(Section):
+    """Settings of the diffusion process, of its training objective, and of the noise levels that are trained."""
+
     # The noise levels λ(t), t from 0 (clean) to 1 (noise): diffusion/schedules.py
     schedule: Literal["linear", "linear-continuous", "cosine", "shifted-cosine", "sigmoid", "simple-linear",
-                      "laplace", "cauchy", "edm", "logit-normal"] = "linear"
-    steps: PositiveInt = 1000                             # T of the published discrete chain; the network sees t·T − 1
-    location: float | None = None                         # of λ (laplace, cauchy) or ln(σ/α) (edm, logit-normal); published if None
-    spread: Positive | None = None                        # of the same
-    temperature: Annotated[float, Field(ge=0.1)] = 1.0    # τ of the sigmoid schedule
-    shift: Positive = 0.25                                # noise_d/image_d of shifted-cosine; as published for 64 and 256 px
-    input_scale: Positive = 1.0                           # b of the input b·x0, which adds 2 ln b to the log-SNR
-    log_snr_max: Annotated[float, Field(ge=-60, le=20)] = 20.0
-    log_snr_min: Annotated[float, Field(ge=-60, le=20)] = -20.0
-    ends: Literal["limited", "exact", "zero-terminal"] = "limited"  # these are limits; or met at both ends; or at t = 1, in α
-    # What the network is told and predicts: diffusion/targets.py
-    time: Literal["steps", "unit"] = "steps"              # t·T − 1, or t itself
-    coding: Literal["pm1", "01"] = "pm1"                  # mask values: −1 and 1, or 0 and 1
-    self_conditioning: bool = False                       # it is also given its last x̂0; in training, in half of the steps
-    target: Literal["epsilon", "x0", "v"] = "epsilon"
-    activation: Literal["identity", "tanh", "sigmoid"] = "identity"  # of an x0 output, mapped onto the coding's range
-    variance: Literal["small", "large", "learned"] = "small"  # of the ancestral step; learned: a second output
+                      "laplace", "cauchy", "edm", "logit-normal"] = Field("linear", description="Noise schedule λ(t), the log-SNR.")
+    steps: PositiveInt = Field(1000, description="T, the number of steps of the published discrete chain.")
+    location: float | None = Field(None,
+        description="Location of λ (laplace, cauchy) or of ln(σ/α) (edm, logit-normal). None: the published value.")
+    spread: Positive | None = Field(None,
+        description="Scale of λ (laplace, cauchy) or of ln(σ/α) (edm, logit-normal). None: the published value.")
+    temperature: float = Field(1.0, ge=0.1, description="τ of the sigmoid schedule.")
+    shift: Positive = Field(0.25, description="noise_d/image_d of shifted-cosine; the default was published for 64 and 256 px.")
+    input_scale: Positive = Field(1.0, description="b of the scaled input b·x0, which adds 2 ln b to the log-SNR.")
+    log_snr_max: float = Field(20.0, ge=-60, le=20, description="Largest log-SNR, at t = 0.")
+    log_snr_min: float = Field(-20.0, ge=-60, le=20, description="Smallest log-SNR, at t = 1.")
+    ends: Literal["limited", "exact", "zero-terminal"] = Field("limited",
+        description="limited: the log-SNR stays within its limits; exact: it meets both; zero-terminal: that at t = 1, in α.")
+    # What the network is given and predicts: diffusion/targets.py
+    time: Literal["steps", "unit"] = Field("steps", description="Timestep that the network is given: t·T − 1, or t itself.")
+    coding: Literal["pm1", "01"] = Field("pm1", description="Values of a mask: −1 and 1, or 0 and 1.")
+    self_conditioning: bool = Field(False,
+        description="Give the network its last x̂0, too: in every sampling step, and in half of the training steps.")
+    target: Literal["epsilon", "x0", "v"] = Field("epsilon", description="What the network predicts: the noise, the mask, or v.")
+    activation: Literal["identity", "tanh", "sigmoid"] = Field("identity",
+        description="Activation of an x0 output, mapped onto the coding's range.")
+    variance: Literal["small", "large", "learned"] = Field("small",
+        description="Variance of the ancestral step. learned: a second output of the network interpolates between the others.")
     # What is minimised: diffusion/losses.py and weightings.py
-    loss: Literal["mse", "cross-entropy", "dice-cross-entropy", "boundary"] = "mse"  # boundary: weighted MSE
-    boundary_weight: Positive = 10.0                      # of a pixel at the mask's border, added to the 1 of all
-    boundary_width: Annotated[float, Field(gt=0, le=20)] = 5.0  # standard deviation of its fall with the distance, px
-    reduction: Literal["mean", "sum"] = "mean"            # of the loss over an image's pixels and channels
+    loss: Literal["mse", "cross-entropy", "dice-cross-entropy", "boundary"] = Field("mse",
+        description="Loss at one noise level. boundary: mean squared error with more weight at the mask's border.")
+    boundary_weight: Positive = Field(10.0, description="Weight of a pixel at the mask's border, added to the 1 of all pixels.")
+    boundary_width: float = Field(5.0, gt=0, le=20,
+        description="Standard deviation of that weight's fall with the distance to the border, px.")
+    reduction: Literal["mean", "sum"] = Field("mean", description="Reduction of the loss over an image's pixels and channels.")
     weighting: Literal["target", "uniform", "snr", "snr+1", "truncated-snr", "min-snr", "soft-min-snr", "p2", "sigmoid",
-                       "edm", "debiased", "learned", "profile",
-                       "fingerprint"] = "target"          # on x0's loss; target: none on the target's own
-    gamma: Positive | None = None                         # SNR where (soft-)min-snr levels off; p2's exponent; published if None
-    bias: float = 0.0                                     # log-SNR where the sigmoid weight is a half
-    sigma_data: Positive = 0.5                            # standard deviation of the data in the edm weight
-    decoupled: bool = False                               # times −dλ/dt: a noise level weighs the same in every schedule
+                       "edm", "debiased", "learned", "profile", "fingerprint"] = Field("target",
+        description="Weight of a noise level, stated on x0's squared error. target: the target's own error is not weighted.")
+    gamma: Positive | None = Field(None,
+        description="SNR at which (soft-)min-snr levels off; exponent of p2. None: the published value.")
+    bias: float = Field(0.0, description="Log-SNR at which the sigmoid weight is a half.")
+    sigma_data: Positive = Field(0.5, description="Standard deviation of the data in the edm weight.")
+    decoupled: bool = Field(False,
+        description="Multiply the weight by −dλ/dt, so that a noise level weighs the same in every schedule.")
     # Training timesteps: diffusion/densities.py
-    density: Literal["uniform", "independent", "adaptive", "profile", "fingerprint"] = "uniform"  # independent: not stratified
-    discrete: bool = False                                # training timesteps are the points i/T, as published
-    unbiased: bool = False                                # the loss is divided by a curve's density; by the adaptive, always
-    density_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999  # of the loss's moving average behind the adaptive density
-    # A curve over the log-SNR for weighting or density, the data set's measured fingerprint or one's own: diffusion/profile.py
-    fingerprint: Literal["mask-error", "entropy-rate", "dice", "cross-entropy"] = "mask-error"  # kinds: fingerprint.py
-    fingerprint_seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)  # of the E3 trials that are measured; their mean
-    fingerprint_networks: tuple[Literal["ensemdiff", "segdiff", "medsegdiff"], ...] = ()  # E3's; the trial's own if empty
-    fingerprint_steps: PositiveInt | None = None          # E3's training steps; the trial's own if None
-    profile: tuple[tuple[float, Annotated[float, Field(ge=0)]], ...] = ()  # knots [log-SNR, weight], joined by straight lines
-    profile_floor: Fraction = 0.0                         # least weight, as a share of the greatest
-    profile_exponent: Positive = 1.0
-    mixing: Fraction = 0.0                                # share of a constant, in the adaptive density, too
+    density: Literal["uniform", "independent", "adaptive", "profile", "fingerprint"] = Field("uniform",
+        description="Density of the training timesteps. independent: uniform, but not stratified over the batch.")
+    discrete: bool = Field(False, description="Train on the points i/T only, as published.")
+    unbiased: bool = Field(False, description="Divide the loss by a curve's density; the adaptive density always does.")
+    density_decay: float = Field(0.999, ge=0, lt=1, description="Decay of the loss's moving average behind the adaptive density.")
+    # A curve over the log-SNR for weighting or density, measured or one's own: diffusion/profile.py
+    fingerprint: Literal["mask-error", "entropy-rate", "dice", "cross-entropy"] = Field("mask-error",
+        description="Measured curve that stands in for a profile: the data set's fingerprint of this kind.")
+    fingerprint_seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = Field((0,),
+        description="Seeds of the E3 trials whose mean is the fingerprint.")
+    fingerprint_networks: tuple[Literal["ensemdiff", "segdiff", "medsegdiff"], ...] = Field((),
+        description="Networks of the E3 trials that measure the fingerprint. Empty: the trial's own.")
+    fingerprint_steps: PositiveInt | None = Field(None, description="Training steps of those E3 trials. None: the trial's own.")
+    profile: tuple[tuple[float, Annotated[float, Field(ge=0)]], ...] = Field((),
+        description="Curve of one's own: knots [log-SNR, weight], joined by straight lines.")
+    profile_floor: Fraction = Field(0.0, description="Smallest weight of the curve, as a share of its greatest.")
+    profile_exponent: Positive = Field(1.0, description="Power to which the curve is raised.")
+    mixing: Fraction = Field(0.0, description="Share of a constant that is mixed into the curve, or into the adaptive density.")
 
     @model_validator(mode="after")
-    def _consistent(self):
+    def _check_consistency(self) -> Self:
         if self.schedule == "linear" and not 25 <= self.steps <= 10_000:
             raise ValueError(f"steps is {self.steps}, but the linear schedule (β up to 20/steps) is defined for 25 to 10000")
         if self.log_snr_min >= self.log_snr_max:

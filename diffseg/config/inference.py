@@ -1,35 +1,40 @@
 """Settings of prediction and of what is measured."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from diffseg.section import Fraction, PositiveInt, Section, Seed
 
-X0_STEPS = 10  # of sampling with the x0-target: more of them make IoU, ECE and GED worse (README, "How many steps")
+X0_STEPS = 10  # sampling steps with the x0-target: more make IoU, ECE and GED worse (README, "How many steps")
+MEASURED = {"batch", "timesteps", "timestep_images"}  # settings that the errors over the noise levels depend on
 
 
 # fmt: off
 class Inference(Section):
-    sampler: Literal["ancestral", "ddim", "dpm-solver++"] = "ancestral"
-    eta: Fraction = 0.0                                   # of ddim: 0 draws no noise, 1 as much as ancestral with small variance
-    steps: PositiveInt | None = None                      # network evaluations a sample; None: X0_STEPS, of others the chain's T
-    settled: PositiveInt | None = None                    # end a sample whose mask has been the same for so many steps
-    clip: Literal["coding", "pm1", "none"] = "coding"     # of x̂0 while sampling: to the coding's range, to ±1, or not
-    ensemble: PositiveInt = 5                             # predictions an image
-    seeds: tuple[Seed, ...] = ()  # E1: a deep ensemble of the trials with these seeds
-    merge: Literal["mean", "vote", "staple"] = "mean"     # of soft masks; of masks cut at 0.5: their mean, or STAPLE
-    threshold: Fraction = 0.5                             # on the merged probability
-    augment: Literal["none", "symmetries"] = "none"       # at test time: members see the square's eight symmetries in turn
-    batch: PositiveInt = 64                               # tiles × members in one pass
-    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5    # of neighbouring tiles, with data.fit="crop"
-    timesteps: Annotated[int, Field(ge=2)] = 50           # noise levels at which errors are measured
-    timestep_images: PositiveInt = 64                     # test images (or crops), with a noise each, to average over
-    resolution: Literal["network", "original"] = "network"  # at which predictions are compared with the masks
-    evaluation_images: PositiveInt = 16                   # first test images that training.evaluations are averaged over
-    examples: Annotated[int, Field(ge=0)] = 4             # test images whose maps are kept for the report
+    """Settings of prediction: sampler, ensemble, tiles, and which test images are measured and kept."""
 
-
-
-# Settings of inference that errors over the noise levels depend on.
-MEASURED = {"batch", "timesteps", "timestep_images"}
+    sampler: Literal["ancestral", "ddim", "dpm-solver++"] = Field("ancestral", description="Sampler of the reverse process.")
+    eta: Fraction = Field(0.0, description="Noise of ddim's steps. 0: none; 1: as ancestral sampling with the small variance.")
+    steps: PositiveInt | None = Field(None,
+        description=f"Network evaluations per sample. None: {X0_STEPS} with the x0-target, the chain's T with other targets.")
+    settled: PositiveInt | None = Field(None,
+        description="Stop denoising a sample once its mask has not changed for this number of steps. None: never stop early.")
+    clip: Literal["coding", "pm1", "none"] = Field("coding",
+        description="Range that x̂0 is clipped to while sampling: that of the mask coding, [−1, 1], or none.")
+    ensemble: PositiveInt = Field(5, description="Predictions per image.")
+    seeds: tuple[Seed, ...] = Field((), description="Seeds of the trials that form a deep ensemble (E1). Empty: no deep ensemble.")
+    merge: Literal["mean", "vote", "staple"] = Field("mean",
+        description="How an ensemble is merged: mean of its probabilities; mean, or STAPLE, of its masks cut at the threshold.")
+    threshold: Fraction = Field(0.5, description="Probability above which a pixel is foreground.")
+    augment: Literal["none", "symmetries"] = Field("none",
+        description="Test-time augmentation. symmetries: the members see the square's eight symmetries in turn.")
+    batch: PositiveInt = Field(64, description="Tiles × members that are predicted at once.")
+    overlap: float = Field(0.5, ge=0, lt=1, description="Overlap of neighbouring tiles, as a share of their side (data.fit=crop).")
+    timesteps: int = Field(50, ge=2, description="Number of noise levels at which errors are measured.")
+    timestep_images: PositiveInt = Field(64,
+        description="Test images or crops, each with one noise, that those errors are averaged over.")
+    resolution: Literal["network", "original"] = Field("network",
+        description="Resolution at which predictions are compared with the masks: the network's, or that of the image files.")
+    evaluation_images: PositiveInt = Field(16, description="First test images that training.evaluations are averaged over.")
+    examples: int = Field(4, ge=0, description="Test images whose maps are kept for the report.")

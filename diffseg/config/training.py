@@ -1,6 +1,6 @@
 """Settings of the training."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -9,20 +9,30 @@ from diffseg.section import Fraction, Positive, PositiveInt, Section
 
 # fmt: off
 class Training(Section):
-    steps: PositiveInt = 60_000
-    batch: PositiveInt = 10
-    optimiser: Literal["adam", "adamw"] = "adamw"
-    learning_rate: Positive = 1e-4
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    warmup: Annotated[int, Field(ge=0)] = 0               # steps of linear rise of the learning rate
-    decay: Literal["constant", "linear", "cosine"] = "constant"  # of the learning rate, to 0 at the last step
-    decay_steps: PositiveInt | None = None                # it falls over so many last steps; all after the warm-up if None
-    clip: Positive | None = None                          # largest norm of the gradient
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.9999     # decay per step, warmed up as (1 + n)/(10 + n); 0: no EMA
-    precision: Literal["float32", "bf16"] = "bf16"        # bf16: autocast where the device computes in it, else float32
-    compile: bool | None = None                           # torch.compile; None: long trainings, where it has been seen to pay
-    validation: Annotated[float, Field(ge=0, lt=1)] = 0.0 # E1: share of the images that first finds the number of epochs
-    snapshots: tuple[Fraction, ...] = (0.75, 1.0)         # shares of the steps at which errors over t are measured
-    evaluations: tuple[Fraction, ...] = ()                # E1, E2: shares of the steps at which test images are segmented
-    log_every: PositiveInt = 50                           # steps between points of the learning curve
-    checkpoint_every: PositiveInt = 1000                  # steps between checkpoints
+    """Settings of the training loop: optimiser, learning rate, precision, and how often it records and saves."""
+
+    steps: PositiveInt = Field(60_000, description="Optimiser steps.")
+    batch: PositiveInt = Field(10, description="Images per optimiser step.")
+    optimiser: Literal["adam", "adamw"] = Field("adamw", description="Optimiser: Adam, or AdamW with decoupled weight decay.")
+    learning_rate: Positive = Field(1e-4, description="Learning rate after the warm-up.")
+    weight_decay: float = Field(0.0, ge=0, description="Weight decay of the optimiser.")
+    warmup: int = Field(0, ge=0, description="Steps over which the learning rate rises linearly from 0.")
+    decay: Literal["constant", "linear", "cosine"] = Field("constant",
+        description="Course of the learning rate after the warm-up; linear and cosine reach 0 at the last step.")
+    decay_steps: PositiveInt | None = Field(None,
+        description="Number of last steps over which the learning rate falls. None: all steps after the warm-up.")
+    clip: Positive | None = Field(None, description="Largest norm of the gradient; longer ones are scaled down. None: no limit.")
+    ema: float = Field(0.9999, ge=0, lt=1,
+        description="Decay per step of the weights' moving average, warmed up as (1 + n)/(10 + n). 0: no average.")
+    precision: Literal["float32", "bf16"] = Field("bf16",
+        description="bf16: autocast on devices that compute in it, float32 on others. float32: everywhere.")
+    compile: bool | None = Field(None,
+        description="Whether to use torch.compile. None: for long trainings on devices where it was measured to pay.")
+    validation: float = Field(0.0, ge=0, lt=1,
+        description="Share of the training images on which E1 first finds its number of epochs. 0: train for training.steps.")
+    snapshots: tuple[Fraction, ...] = Field((0.75, 1.0),
+        description="Shares of the steps after which the errors over the noise levels are measured.")
+    evaluations: tuple[Fraction, ...] = Field((),
+        description="Shares of the steps after which some test images are segmented, for the learning curves (E1, E2).")
+    log_every: PositiveInt = Field(50, description="Steps between two points of the learning curves.")
+    checkpoint_every: PositiveInt = Field(1000, description="Steps between two checkpoints.")

@@ -8,7 +8,7 @@ import hashlib
 import json
 from typing import Any, Literal
 
-from pydantic import ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from diffseg.config.data import Augment, Data
 from diffseg.config.diffusion import Diffusion
@@ -36,14 +36,19 @@ Experiment = Literal["e1", "e2", "e3", "e4"]
 FINGERPRINT_HELD_OUT = 0.2  # share of the training masks on which a fingerprint is measured
 
 
+# fmt: off
 class Config(Section):
-    experiment: Experiment = "e2"
-    seed: Seed = 0
-    data: Data = Data()
-    network: Network = EnsemDiff()
-    diffusion: Diffusion = Diffusion()
-    training: Training = Training()
-    inference: Inference = Inference()
+    """One trial: what is trained on which data, how, and how it predicts."""
+
+    experiment: Experiment = Field("e2",
+        description="e1: feed-forward segmentation; e2: diffusion segmentation; e3: masks without the image; e4: images.")
+    seed: Seed = Field(0, description="Seed of the weights, batches, noise and samples.")
+    data: Data = Field(Data(), description="The data set.")
+    network: Network = Field(EnsemDiff(), description="The network; its other settings depend on network.name.")
+    diffusion: Diffusion = Field(Diffusion(), description="The diffusion process and its objective.")
+    training: Training = Field(Training(), description="The training.")
+    inference: Inference = Field(Inference(), description="Prediction, and what is measured.")
+    # fmt: on
 
     @model_validator(mode="after")
     def _ensemble_of_several(self):
