@@ -10,10 +10,10 @@ from pathlib import Path
 
 from analysis import tables
 from analysis.tables import Tables
-from studies.store.ledger import existing
+from studies.store.ledger import open_ledger
 
 
 def load(store: str | Path, studies: str | list[str]) -> Tables:
     """The results of one or more studies in a store, as far as they are. Raises UserError if there are none yet."""
     names = [studies] if isinstance(studies, str) else studies
-    return tables.load([existing(str(store), name) for name in names])
+    return tables.load([open_ledger(str(store), name) for name in names])

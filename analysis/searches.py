@@ -75,7 +75,7 @@ def searched(ledgers: Iterable[Ledger]) -> list[Searched]:
             continue
         search = parse(definition["search"])
         columns = ["status", "error", "seconds", "gpu_seconds", "steps", *METRICS]
-        rows = {row["trial"]: row for row in ledger.last(columns)}
+        rows = {row["trial"]: row for row in ledger.last_rows(columns)}
         for name, leaves in definition.get("starts", {}).items():
             start = configuration.load(leaves)
             if tried := history(ledger, proposals(ledger, name), start.seed, search.objective, rows):

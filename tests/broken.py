@@ -16,17 +16,17 @@ from analysis import tables
 from analysis.searches import costs, ranked
 from diffseg.errors import UserError
 from studies.commands.program import main
-from studies.definition.study import read, trial_name
+from studies.definition.study import read_study, trial_name
 from studies.search.search import Proposal
-from studies.store.ledger import RECORDS, SCHEMAS, Ledger
+from studies.store.ledger import SCHEMAS, SEARCH_SCHEMAS, Ledger
 
 STUDY = "quickstart"
-TABLES = [*SCHEMAS, *RECORDS]
+TABLES = [*SCHEMAS, *SEARCH_SCHEMAS]
 
 
 def whole(store: Path) -> Ledger:
     """A quickstart of which one data set's trials are done, and two proposals of its search."""
-    ledger, study = Ledger(str(store), STUDY), read(STUDY, {}, {})
+    ledger, study = Ledger(str(store), STUDY), read_study(STUDY, {}, {})
     ledger.define(study.definition())
     (start,) = study.starts
     configs = [trial.config for trial in study.trials[:3]]

@@ -243,7 +243,7 @@ def _disturbed(folder: Path, seed: int, expected, limit: float, store: Store) ->
     finally:
         machine.end()
     ledger = Ledger(store.place, "small")
-    assert set(ledger.attempts().values()) == {1}, ledger.attempts()
+    assert set(ledger.last_attempts().values()) == {1}, ledger.last_attempts()
     found = contents(ledger)
     for table, rows in expected.items():
         assert found[table] == rows, f"{table} differs"

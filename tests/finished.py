@@ -4,7 +4,7 @@ import hashlib
 import shutil
 from pathlib import Path
 
-from studies.definition.study import Study, read
+from studies.definition.study import Study, read_study
 from studies.engine.session import Resources, _order
 from studies.engine.worker import work
 from studies.store.ledger import Ledger
@@ -43,7 +43,7 @@ STUDY = """
 def finish(place: Path) -> Path:
     """Run STUDY, called small, into the store `place`/store; return the store. Its TOML file is `place`/small.toml."""
     (place / "small.toml").write_text(STUDY)
-    study = read(str(place / "small.toml"), {}, {}, command="diffseg run small.toml")
+    study = read_study(str(place / "small.toml"), {}, {}, command="diffseg run small.toml")
     ledger = Ledger(str(place / "store"), "small")
     ledger.define(study.definition())
     for trial in study.trials:
@@ -53,7 +53,7 @@ def finish(place: Path) -> Path:
 
 def trial_of(store: Path, experiment: str, seeds: tuple[int, ...] = (0,)) -> str:
     """The name of the trial of the study with one seed, or of the deep ensemble of several."""
-    study: Study = read(str(store.parent / "small.toml"), {}, {})
+    study: Study = read_study(str(store.parent / "small.toml"), {}, {})
     return next(
         one.name
         for one in study.trials

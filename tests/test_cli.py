@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from studies.commands.program import main
-from studies.definition.study import read
+from studies.definition.study import read_study
 from studies.store.ledger import Ledger
 
 
@@ -25,7 +25,7 @@ def call(*arguments):
 @pytest.fixture
 def store(tmp_path):
     """A store with a half-done quickstart: one trial complete, one failed."""
-    ledger, study = Ledger(str(tmp_path), "quickstart"), read("quickstart", {}, {})
+    ledger, study = Ledger(str(tmp_path), "quickstart"), read_study("quickstart", {}, {})
     ledger.define(study.definition())
     e1, e2, e3 = study.trials[:3]
     numbers = {"iou": 0.8, "dice": 0.9, "ece": 0.01, "brier": 0.05, "nll": 0.2}
@@ -161,7 +161,7 @@ def test_status_counts(store):
 
 
 def test_best_sorts_and_keeps_the_front(store):
-    names = [trial.name for trial in read("quickstart", {}, {}).trials]
+    names = [trial.name for trial in read_study("quickstart", {}, {}).trials]
     rows = json.loads(call("best", "quickstart", "--store", store, "--json").output)
     assert [row["trial"] for row in rows] == [names[1], names[0]]
     rows = json.loads(call("best", "quickstart", "--metric", "ece", "--store", store, "--json").output)
@@ -171,7 +171,7 @@ def test_best_sorts_and_keeps_the_front(store):
 
 
 def test_show_tells_all_of_one_trial(store):
-    names = [trial.name for trial in read("quickstart", {}, {}).trials]
+    names = [trial.name for trial in read_study("quickstart", {}, {}).trials]
     found = json.loads(call("show", "quickstart", names[2][-8:], "--store", store, "--json").output)
     assert found["trial"] == names[2]
     assert found["error"] == "the loss is nan at step 3"
@@ -237,7 +237,7 @@ def test_a_quick_fingerprint_and_what_it_recommends(masks_at, tmp_path, monkeypa
     planned = json.loads(result.output)
     assert planned["missing"] == 1
     assert planned["warnings"] == {}
-    (one,) = read(str(path), {"mine": masks_at.partition("=")[2]}, {}).trials
+    (one,) = read_study(str(path), {"mine": masks_at.partition("=")[2]}, {}).trials
     assert one.config.diffusion.density == "profile"
     assert one.config.data.size == 16
 

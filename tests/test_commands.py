@@ -251,7 +251,7 @@ def test_a_session_that_was_stopped_ends_with_130(places, monkeypatch):
     result = CliRunner().invoke(main, ["run", str(places["study"]), "--store", "new"])
     assert result.exit_code == 130
     assert "the same command goes on from the last checkpoints" in result.output
-    assert not Lock(Ledger("new", "small").folder).held()
+    assert not Lock(Ledger("new", "small").folder).is_held()
 
 
 class TestMachinery:

@@ -22,7 +22,10 @@ def everything(ledger):
     """All rows of all tables, in an order of their own, and what was tried."""
     tables = {table: ledger.read(table).to_pylist() for table in SCHEMAS}
     rows = {table: sorted(map(repr, (dict(sorted(row.items())) for row in found))) for table, found in tables.items()}
-    return rows | {"attempts": ledger.attempts(), "last": sorted(row["trial"] for row in ledger.last(["status"]))}
+    return rows | {
+        "attempts": ledger.last_attempts(),
+        "last": sorted(row["trial"] for row in ledger.last_rows(["status"])),
+    }
 
 
 def filled(path, trials=TRIALS) -> Ledger:
@@ -36,7 +39,7 @@ def filled(path, trials=TRIALS) -> Ledger:
 
 
 def counts(ledger):
-    return {table: len(ledger.files(table)) for table in ("trials", "images")}
+    return {table: len(ledger.counted_files(table)) for table in ("trials", "images")}
 
 
 def test_one_file_a_table_and_the_same_rows(tmp_path):
@@ -154,20 +157,20 @@ def test_reading_between_any_two_steps_gives_the_same_answer(tmp_path, monkeypat
     """Also a reader who has listed the files just before they are merged, at each of its own steps."""
     for step in range(8):
         ledger = filled(tmp_path / str(step))
-        before, calls, names = everything(ledger), 0, Ledger.names
+        before, calls, names = everything(ledger), 0, Ledger.file_names
 
         def compacting(self, table, step=step, names=names):
             nonlocal calls
             found, calls = names(self, table), calls + 1
             if calls == step + 1:
-                monkeypatch.setattr(Ledger, "names", names)
+                monkeypatch.setattr(Ledger, "file_names", names)
                 compact(self)
             return found
 
         for table in ("trials", "images"):
             calls = 0
             with monkeypatch.context() as patch:
-                patch.setattr(Ledger, "names", compacting)
+                patch.setattr(Ledger, "file_names", compacting)
                 rows = ledger.read(table).to_pylist()
             assert sorted(map(repr, (dict(sorted(row.items())) for row in rows))) == before[table]
 
@@ -178,10 +181,10 @@ def test_a_damaged_file_is_named_and_nothing_is_merged(tmp_path):
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(UserError, match=r"e1-x-s0-001-1.parquet is damaged .* `diffseg run` sets it aside"):
         compact(ledger)
-    assert len(ledger.files("trials")) == 15
+    assert len(ledger.counted_files("trials")) == 15
     assert ledger.set_aside_damaged() == [str(path)]
     compact(ledger)
-    assert TRIALS[1] not in ledger.attempts()
+    assert TRIALS[1] not in ledger.last_attempts()
 
 
 @pytest.mark.parametrize("table", ["trials", "images"])
@@ -189,12 +192,12 @@ def test_a_damaged_merged_file_is_set_aside_with_its_attempts(table, tmp_path):
     ledger = filled(tmp_path)
     compact(ledger)
     ledger.write("e2-later", 1, attempt())
-    (name,) = (name for name in ledger.files(table) if is_merged(name))
+    (name,) = (name for name in ledger.counted_files(table) if is_merged(name))
     path = tmp_path / "study" / table / name
     path.write_bytes(path.read_bytes()[:-10])
     assert {row["trial"] for row in ledger.read(table).to_pylist()} == {"e2-later"}
     ledger.set_aside_damaged()
-    assert ledger.attempts() == {"e2-later": 1}
+    assert ledger.last_attempts() == {"e2-later": 1}
 
 
 def test_a_running_study_is_refused(tmp_path):

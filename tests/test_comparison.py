@@ -15,7 +15,7 @@ from analysis.report import write
 from analysis.statistics import estimate
 from diffseg.config import Config
 from studies.commands.program import main
-from studies.definition.study import Study, Trial, read, trial_name
+from studies.definition.study import Study, Trial, read_study, trial_name
 from studies.engine.scheduler import Agenda
 from studies.store.ledger import Ledger
 
@@ -180,7 +180,7 @@ def searched(tmp_path_factory):
     study, ledger = study_of(budget=6, confirm="1x2"), Ledger(str(tmp_path_factory.mktemp("search")), "searched")
     ledger.define(study.definition())
     carry_out(study, ledger)
-    for proposal in study.known(ledger):
+    for proposal in study.known_trials(ledger):
         effect = planted(proposal.config)["iou"] - planted(START)["iou"]
         write_trial(ledger, proposal, effect, proposal.config.seed)
     return study, ledger
@@ -221,7 +221,7 @@ def test_a_search_without_confirmations_has_a_report(tmp_path):
     study, ledger = study_of(budget=3), Ledger(str(tmp_path), "searched")
     ledger.define(study.definition())
     carry_out(study, ledger)
-    for trial in study.known(ledger):
+    for trial in study.known_trials(ledger):
         write_trial(ledger, trial, 0.0, 0)
     page = write([ledger], tmp_path / "report.html").read_text()
     assert "<h2>Searches</h2>" in page
@@ -244,7 +244,7 @@ def test_a_search_that_has_only_begun_is_shown(tmp_path):
 
 
 def test_the_fingerprint_question_has_its_baseline_and_all_profiles():
-    study = read("fingerprint-question", {"isic16": "/a", "monuseg": "/b"}, {})
+    study = read_study("fingerprint-question", {"isic16": "/a", "monuseg": "/b"}, {})
     named = {trial.name: trial.config for trial in study.trials}
     base = [named[name].diffusion for name, variant in study.variants.items() if variant == study.baseline]
     assert len(base) == 2 * 5

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from studies.definition.study import read
+from studies.definition.study import read_study
 from studies.store.ledger import Ledger
 
 ROOT = Path(__file__).parent.parent
@@ -26,8 +26,8 @@ def in_c(*arguments: str) -> subprocess.CompletedProcess:
 def test_names_beyond_ascii_in_a_c_locale(tmp_path):
     store = tmp_path / "Läufe 研究"
     ledger = Ledger(str(store), "Übung")
-    ledger.define(read("quickstart", {}, {}).definition() | {"command": "diffseg run Übung"})
-    trial = read("quickstart", {}, {}).trials[0].name
+    ledger.define(read_study("quickstart", {}, {}).definition() | {"command": "diffseg run Übung"})
+    trial = read_study("quickstart", {}, {}).trials[0].name
     row = {"status": "failed", "error": "die Datei „Ä.png“ fehlt"}
     ledger.write(trial, 1, {"trials": [row]})
     shown = in_c("status", "Übung", "--store", str(store))

@@ -13,7 +13,7 @@ from diffseg import data
 from diffseg.data import cache
 from diffseg.errors import DataError
 from studies.commands.program import main
-from studies.definition.study import read
+from studies.definition.study import read_study
 
 SMALL = ["data.size=16", "data.channels=3"]
 
@@ -174,7 +174,7 @@ def test_retry_refuses_as_well(tmp_path):
     words = no_masks(root)
     from studies.store.ledger import Ledger
 
-    study = read("paper-small", {"mine": str(root)}, {"data.size": 16})
+    study = read_study("paper-small", {"mine": str(root)}, {"data.size": 16})
     Ledger(str(store), "paper-small").define(study.definition())
     result = call("retry", "paper-small", "--store", store)
     assert result.exit_code == 2, result.output
@@ -186,7 +186,7 @@ def test_a_study_that_is_done_needs_no_data(tmp_path):
     from studies.store.ledger import Ledger
 
     root, store = tmp_path / "root", tmp_path / "store"
-    study = read("paper-small", {"mine": str(root)}, {"data.size": 16}, experiments=("e2",))
+    study = read_study("paper-small", {"mine": str(root)}, {"data.size": 16}, experiments=("e2",))
     ledger = Ledger(str(store), "paper-small")
     ledger.define(study.definition())
     for trial in study.trials:
@@ -199,7 +199,7 @@ def test_a_study_that_is_done_needs_no_data(tmp_path):
 def test_on_other_machines_data_may_lie_that_this_one_lacks(tmp_path):
     from studies.planning.datasets import examine
 
-    study = read("paper-small", {"mine": str(tmp_path / "nowhere")}, {"data.size": 16})
+    study = read_study("paper-small", {"mine": str(tmp_path / "nowhere")}, {"data.size": 16})
     examine(study.trials, study.roots, str(tmp_path), elsewhere=True)
     with pytest.raises(DataError, match="not a folder"):
         examine(study.trials, study.roots, str(tmp_path))
@@ -218,7 +218,9 @@ def test_a_plan_reads_headers_once_and_none_that_the_cache_knows(tmp_path, monke
         assert call(*arguments).exit_code == 0
     assert sorted(opened) == ["test0", "test1", "train0", "train1", "train2"]
     assert not (tmp_path / "store").exists()
-    (mine,) = {t.config.data for t in read("paper-small", {"mine": "x"}, {"data.size": 16, "data.channels": 3}).trials}
+    (mine,) = {
+        t.config.data for t in read_study("paper-small", {"mine": "x"}, {"data.size": 16, "data.channels": 3}).trials
+    }
     data.load(mine, tmp_path / "root", tmp_path / "store" / "cache")
     opened.clear()
     assert cache.is_current(tmp_path / "store" / "cache", mine, tmp_path / "root")
@@ -262,7 +264,7 @@ class TestSyntheticDataNeedNoRoot:
         planned = call("plan", path, "--store", tmp_path / "store", "--json")
         assert planned.exit_code == 0, planned.output
         assert json.loads(planned.output)["missing"] == 1
-        (trial,) = read(str(path), {}, {}).trials
+        (trial,) = read_study(str(path), {}, {}).trials
         kind = name[0].partition("-")[2] or "large"
         assert (trial.config.data.layout, trial.config.data.kind, trial.config.data.size) == ("synthetic", kind, 16)
 
@@ -287,7 +289,7 @@ class TestSyntheticDataNeedNoRoot:
             seen.append((resources.cpus, resources.gpus, resources.workers, resources.labels, address, quiet))
             ledger.define(study.definition())
             for trial in study.trials:
-                if trial.name not in ledger.attempts():
+                if trial.name not in ledger.last_attempts():
                     order = Order(
                         str(tmp_path), study.name, trial.name, 1, trial.config.canonical(), None, 1, 0, None, False
                     )
@@ -329,7 +331,7 @@ def test_another_root_of_a_data_set_with_results_is_said(tmp_path):
     for name in ("old", "new"):
         folder(tmp_path / name)
     arguments = ["plan", "paper-small", "--experiment", "e1", "--store", tmp_path / "store", "data.size=16"]
-    study = read("paper-small", {"mine": str(tmp_path / "old")}, {"data.size": 16}, experiments=("e1",))
+    study = read_study("paper-small", {"mine": str(tmp_path / "old")}, {"data.size": 16}, experiments=("e1",))
     ledger = Ledger(str(tmp_path / "store"), "paper-small")
     ledger.define(study.definition())
     moved = [*arguments, "--data", f"mine={tmp_path / 'new'}"]

@@ -18,7 +18,7 @@ from diffseg.diffusion.schedules import log_snr
 from diffseg.errors import ConfigError, UserError
 from diffseg.experiments import task
 from diffseg.fingerprint.curve import ERRORS, fingerprint
-from studies.definition.study import read, trial_name
+from studies.definition.study import read_study, trial_name
 from studies.engine.worker import Order, work
 from studies.store.ledger import Ledger
 
@@ -244,7 +244,7 @@ class TestTrial:
         ledger.define({})
         for one in (*config.needs(), config):
             assert work(replace(order, trial=trial_name(one), config=one.canonical())) == "complete"
-        rows = {row["experiment"]: row for row in ledger.last()}
+        rows = {row["experiment"]: row for row in ledger.last_rows()}
         e2, e3 = rows["e2"], rows["e3"]
         assert e2["config_diffusion_weighting"] == "fingerprint"  # as it was declared
         assert e3["fingerprint"] is None
@@ -258,7 +258,7 @@ class TestTrial:
 
 def test_a_study_has_the_e3_trials_that_its_fingerprints_need():
     leaves = {"diffusion.weighting": "fingerprint", "diffusion.mixing": 0.1}
-    study = read("quickstart", {}, leaves, experiments=("e2",))
+    study = read_study("quickstart", {}, leaves, experiments=("e2",))
     for config in [one.config for one in study.trials if one.config.experiment == "e2"]:
         names = [one.name for one in study.trials]
         (e3,) = config.needs()

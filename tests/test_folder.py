@@ -15,10 +15,10 @@ from studies.engine.session import run
 from studies.engine.worker import STOP, NotShared, Order, work
 from studies.store import folder as module
 from studies.store.compaction import compact
-from studies.store.folder import Copy, Folder, fetched, patiently
+from studies.store.folder import Folder, LocalCopy, fetch_root, retry_outages
 from studies.store.ledger import Ledger
 from studies.store.lock import Lock
-from studies.store.state import states
+from studies.store.state import trial_states
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def store(request, tmp_path, monkeypatch):
 
 class TestFolder:
     def test_files_are_written_read_and_removed(self, store):
-        one = Folder.of(store).at("study")
+        one = Folder.open(store).at("study")
         assert one.read("a/b.txt") is None
         assert one.age("a/b.txt") is None
         one.remove("a/b.txt")
@@ -74,7 +74,7 @@ class TestFolder:
 
     def test_a_uri_with_a_password_is_refused_without_it(self):
         with pytest.raises(UserError, match="holds a password") as error:
-            Folder.of("s3://key:very-secret@bucket/prefix")
+            Folder.open("s3://key:very-secret@bucket/prefix")
         assert "very-secret" not in str(error.value)
 
     def test_a_store_that_cannot_be_is_told(self):
@@ -84,10 +84,10 @@ class TestFolder:
 
 class TestCopy:
     def test_what_one_node_leaves_another_goes_on_with(self, uri, tmp_path, monkeypatch):
-        there = Folder.of(uri).at("work")
+        there = Folder.open(uri).at("work")
         for node, old, new in (("one", None, "a"), ("two", "a", "b"), ("one", "b", "c")):
             monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / node))
-            copy = Copy(there)
+            copy = LocalCopy(there)
             path = copy.fetch()
             assert path.is_relative_to(tmp_path / node)
             if old:
@@ -101,14 +101,14 @@ class TestCopy:
         assert there.read("log.txt") == b"log of c"
 
     def test_nothing_is_copied_of_a_folder(self, tmp_path):
-        copy = Copy(Folder.of(str(tmp_path / "there")))
+        copy = LocalCopy(Folder.open(str(tmp_path / "there")))
         assert copy.fetch() == tmp_path / "there"
         copy.push()
 
     def test_a_push_beside_the_work_outlives_a_store_that_is_away(self, uri, tmp_path, monkeypatch):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
         monkeypatch.setattr(module, "PUSH_EVERY", 0.0)
-        copy, there = Copy(Folder.of(uri)), threading.Event()
+        copy, there = LocalCopy(Folder.open(uri)), threading.Event()
         (copy.fetch() / "a.pt").write_text("a")
 
         def away(*_):
@@ -117,12 +117,12 @@ class TestCopy:
 
         with monkeypatch.context() as patch:
             patch.setattr(Folder, "write", away)
-            copy.push_soon()
+            copy.push_in_background()
             assert there.wait(10)
         while copy._lock.locked():
             pass
         copy.push()
-        assert Folder.of(uri).read("a.pt") == b"a"
+        assert Folder.open(uri).read("a.pt") == b"a"
 
 
 def test_what_is_away_for_a_while_is_waited_for(monkeypatch):
@@ -134,27 +134,27 @@ def test_what_is_away_for_a_while_is_waited_for(monkeypatch):
         if len(tries) < 4:
             raise OSError("away")
 
-    patiently(action)
+    retry_outages(action)
     assert naps == [1, 2, 4]
     tries.clear()
     with pytest.raises(OSError, match="away"):
-        patiently(action, patience=0.5)
+        retry_outages(action, patience=0.5)
 
 
 def test_data_behind_a_uri_are_fetched_once(uri, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     with pytest.raises(UserError, match="holds no files, as seen from"):
-        fetched(uri)
+        fetch_root(uri)
     folder_data(tmp_path / "data")
     files = {
         str(file.relative_to(tmp_path / "data")): file for file in (tmp_path / "data").rglob("*") if file.is_file()
     }
     for name, file in files.items():
-        Folder.of(uri).write(name, file.read_bytes())
-    path = fetched(uri)
+        Folder.open(uri).write(name, file.read_bytes())
+    path = fetch_root(uri)
     stamps = {file: file.stat().st_mtime_ns for file in path.rglob("*") if file.is_file()}
     assert {str(file.relative_to(path)) for file in stamps} == set(files)
-    assert fetched(uri) == path
+    assert fetch_root(uri) == path
     assert stamps == {file: file.stat().st_mtime_ns for file in stamps}  # so that the decoded data set stays
 
 
@@ -178,12 +178,12 @@ def test_a_trial_that_was_stopped_goes_on_on_another_node(tiny, uri, tmp_path, m
     shutil.rmtree(tmp_path / "one")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "two"))
     assert work(order) == "complete"
-    (row,) = ledger.last()
+    (row,) = ledger.last_rows()
     assert b"stopped at step" in order.folder.read("log.txt")
     whole = Ledger(str(tmp_path / "whole"), "study")
     whole.define({})
     assert work(order_of(str(tmp_path / "whole"), config)) == "complete"
-    (other,) = whole.last()
+    (other,) = whole.last_rows()
     assert {name: row[name] for name in RESULTS} == {name: other[name] for name in RESULTS}
 
 
@@ -199,11 +199,11 @@ def test_a_ledger_behind_a_uri_is_compacted_and_its_damaged_files_are_set_aside(
     for number in range(3):
         work(replace(order_of(uri, config), trial=f"e1-{number}"))
     assert compact(ledger) == 3
-    assert len(ledger.files("trials")) == 1
+    assert len(ledger.counted_files("trials")) == 1
     work(replace(order_of(uri, config), trial="e1-3"))
     ledger.folder.write("images/e1-3-1.parquet", b"PAR1 damaged")
     assert len(ledger.set_aside_damaged()) == 1
-    assert sorted(row["trial"] for row in ledger.last()) == [f"e1-{number}" for number in range(3)]
+    assert sorted(row["trial"] for row in ledger.last_rows()) == [f"e1-{number}" for number in range(3)]
     assert ledger.folder.exists("damaged/images/e1-3-1.parquet")
 
 
@@ -213,7 +213,7 @@ def test_a_study_runs_through_ray_behind_a_uri(tiny, uri, tmp_path, monkeypatch)
     study = study_of([tiny(experiment="e1"), tiny(experiment="e3")])
     ledger = Ledger(uri, "study")
     assert run(study, ledger, quiet=True)
-    assert [state.status for state in states(study, ledger)] == ["complete"] * 2
+    assert [state.status for state in trial_states(study, ledger)] == ["complete"] * 2
     assert not any(name.startswith("scratch/") for name in ledger.folder.files())
-    assert not Lock(ledger.folder).held()
-    assert Path(next(iter(ledger.last()))["log"]).name == "log.txt"
+    assert not Lock(ledger.folder).is_held()
+    assert Path(next(iter(ledger.last_rows()))["log"]).name == "log.txt"

@@ -12,12 +12,12 @@ from test_session import kill_tree
 
 from analysis import tables
 from analysis.report import figures, write
-from studies.definition.study import stored, trial_name
+from studies.definition.study import stored_study, trial_name
 from studies.store.best import best_tables, best_trials
 from studies.store.compaction import compact
 from studies.store.ledger import METRICS, Ledger
 from studies.store.soundness import is_merged
-from studies.store.state import LINES, states, status_table
+from studies.store.state import LINES, status_table, trial_states
 
 
 @pytest.fixture(scope="module")
@@ -27,13 +27,13 @@ def ledger(tmp_path_factory):
 
 @pytest.mark.slow
 def test_merged_and_unmerged_studies_answer_alike(ledger):
-    study = stored("generated", ledger.definition())
+    study = stored_study("generated", ledger.definition())
 
     def answers():
         found = tables.load([ledger])
         charts = {figure.name: figure.chart.to_dict() for figure in figures(found.shown()) if figure.chart}
         return {
-            "states": sorted(state.trial for state in states(study, ledger) if state.status == "complete"),
+            "states": sorted(state.trial for state in trial_states(study, ledger) if state.status == "complete"),
             "best": [best_trials(study, ledger, metric, pareto=False) for metric in ("iou", "ece")],
             "front": best_trials(study, ledger, "iou", pareto=True),
             "charts": charts,
@@ -43,13 +43,13 @@ def test_merged_and_unmerged_studies_answer_alike(ledger):
     assert len(before["states"]) == len(study.trials) > 200
     assert len(before["charts"]) > 8
     compact(ledger)
-    assert all(map(is_merged, ledger.files("images")))
+    assert all(map(is_merged, ledger.counted_files("images")))
     assert answers() == before
 
 
 def test_long_tables_are_cut_and_say_so(ledger):
-    study = stored("generated", ledger.definition())
-    found = states(study, ledger)
+    study = stored_study("generated", ledger.definition())
+    found = trial_states(study, ledger)
     table = status_table(study, found)
     assert table.row_count == LINES
     assert f"{len(found) - LINES} more lines, which --json shows" in table.caption
@@ -61,7 +61,7 @@ def test_long_tables_are_cut_and_say_so(ledger):
 
 
 def test_a_front_is_what_none_beats(ledger):
-    study = stored("generated", ledger.definition())
+    study = stored_study("generated", ledger.definition())
     rows = best_trials(study, ledger, "iou", pareto=False)
     front = {row["trial"] for row in best_trials(study, ledger, "iou", pareto=True)}
 

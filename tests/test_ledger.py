@@ -3,7 +3,7 @@ import pytest
 from diffseg.errors import UserError
 from studies.definition.study import Study
 from studies.store.compaction import compact
-from studies.store.ledger import SCHEMAS, Latest, Ledger
+from studies.store.ledger import SCHEMAS, LatestRows, Ledger
 
 
 @pytest.fixture(params=["path", "uri"])
@@ -20,13 +20,13 @@ def attempt(status="complete", **more):
 
 
 def test_what_is_written_is_read(ledger):
-    assert ledger.attempts() == {}
+    assert ledger.last_attempts() == {}
     assert ledger.read("images").num_rows == 0
     ledger.write("e1-x-s0-abc", 1, attempt())
     ledger.write("e2-x-s0-def", 1, attempt("failed", error="no", config_other="new leaf"))
     ledger.write("e2-x-s0-def", 2, attempt(iou=0.9))
-    assert ledger.attempts() == {"e1-x-s0-abc": 1, "e2-x-s0-def": 2}
-    assert {(row["trial"], row["status"], row["iou"]) for row in ledger.last()} == {
+    assert ledger.last_attempts() == {"e1-x-s0-abc": 1, "e2-x-s0-def": 2}
+    assert {(row["trial"], row["status"], row["iou"]) for row in ledger.last_rows()} == {
         ("e1-x-s0-abc", "complete", 0.6),
         ("e2-x-s0-def", "complete", 0.9),
     }
@@ -63,7 +63,7 @@ def test_schemas_hold(table, tmp_path):
 def test_an_attempt_without_its_row_did_not_happen(tmp_path):
     ledger = Ledger(str(tmp_path), "study")
     ledger.write("t", 1, {"images": attempt()["images"]})  # killed before the row was written
-    assert ledger.attempts() == {}
+    assert ledger.last_attempts() == {}
     assert ledger.read("images").num_rows == 0
 
 
@@ -77,7 +77,7 @@ def test_a_truncated_file_is_set_aside_with_its_whole_attempt(table, keep, tmp_p
     path.write_bytes(path.read_bytes()[:keep])
     assert {row["trial"] for row in ledger.read(table).to_pylist()} == {"b"}
     assert ledger.set_aside_damaged() == [str(path)]
-    assert ledger.attempts() == {"b": 1}
+    assert ledger.last_attempts() == {"b": 1}
     assert sorted(p.name for p in (tmp_path / "study" / "damaged").rglob("*.parquet")) == ["a-1.parquet", "a-1.parquet"]
     assert ledger.set_aside_damaged() == []
 
@@ -104,11 +104,11 @@ def test_a_study_stays_in_its_store(name, tmp_path):
 
 def test_what_is_asked_again_and_again_is_read_once(tmp_path, monkeypatch):
     ledger, read = Ledger(str(tmp_path), "study"), []
-    scan = Ledger.scan
+    scan = Ledger.scan_files
     monkeypatch.setattr(
-        Ledger, "scan", lambda self, table, files, *rest: read.extend(files) or scan(self, table, files, *rest)
+        Ledger, "scan_files", lambda self, table, files, *rest: read.extend(files) or scan(self, table, files, *rest)
     )
-    latest = Latest(ledger, ["status"])
+    latest = LatestRows(ledger, ["status"])
     assert latest.rows() == {}
     for trial, attempt, status in (("a", 1, "failed"), ("b", 1, "complete"), ("a", 2, "complete")):
         ledger.write(trial, attempt, {"trials": [{"status": status}]})
@@ -117,7 +117,7 @@ def test_what_is_asked_again_and_again_is_read_once(tmp_path, monkeypatch):
     assert read == ["a-1.parquet", "b-1.parquet", "a-2.parquet"]
     compact(ledger)
     ledger.write("c", 1, {"trials": [{"status": "pruned"}]})
-    assert latest.rows() == {row["trial"]: row for row in ledger.last(["status"])}
+    assert latest.rows() == {row["trial"]: row for row in ledger.last_rows(["status"])}
     ledger.folder.write("trials/d-1.parquet", b"PAR1 not whole")
     assert set(latest.rows()) == {"a", "b", "c"}
     ledger.write("d", 1, {"trials": [{"status": "complete"}]})

@@ -35,27 +35,27 @@ def folder(request, tmp_path, monkeypatch) -> Folder:
     if request.param == "lease":
         without_flock(monkeypatch)
     place = request.getfixturevalue("uri") if request.param == "uri" else str(tmp_path)
-    return Folder.of(place).at("study")
+    return Folder.open(place).at("study")
 
 
 @pytest.fixture
 def local(tmp_path, monkeypatch) -> Folder:
     monkeypatch.setattr(module, "PATIENCE", 0.2)
-    return Folder.of(str(tmp_path)).at("study")
+    return Folder.open(str(tmp_path)).at("study")
 
 
 def test_one_session_at_a_time(folder):
     one, other = Lock(folder), Lock(folder)
-    assert not other.held()
+    assert not other.is_held()
     one.acquire()
-    assert one.held()
-    assert other.held()
+    assert one.is_held()
+    assert other.is_held()
     with pytest.raises(UserError, match=f"study study is being run by process {os.getpid()} on .*diffseg status"):
         other.acquire()
-    assert one.held()
+    assert one.is_held()
     one.release()
     one.release()
-    assert not other.held()
+    assert not other.is_held()
     other.acquire()
     other.release()
     assert not folder.exists(NAME)
@@ -97,7 +97,7 @@ GARBLED = {
 def test_a_garbled_record_is_no_traceback(folder, record):
     folder.write(NAME, record)
     lock = Lock(folder)
-    assert lock.held()  # fresh, and of nobody that this host knows
+    assert lock.is_held()  # fresh, and of nobody that this host knows
     if folder.local:
         lock.acquire()
         lock.release()
@@ -114,7 +114,7 @@ if sys.argv[2] == "lease":
     fcntl.flock = refuse
 from studies.store.folder import Folder
 from studies.store.lock import Lock
-Lock(Folder.of(sys.argv[1]).at("study")).acquire()
+Lock(Folder.open(sys.argv[1]).at("study")).acquire()
 print("held", flush=True)
 time.sleep(60)
 """
@@ -129,13 +129,13 @@ def test_that_of_a_killed_session_ends_with_it(kind, local, tmp_path, monkeypatc
     try:
         assert holder.stdout.readline() == "held\n"
         lock = Lock(local)
-        assert lock.held()
+        assert lock.is_held()
         with pytest.raises(UserError, match=f"process {holder.pid}"):
             lock.acquire()
     finally:
         holder.send_signal(signal.SIGKILL)
         holder.wait()
-    assert not lock.held()
+    assert not lock.is_held()
     lock.acquire()
     lock.release()
 
@@ -143,12 +143,12 @@ def test_that_of_a_killed_session_ends_with_it(kind, local, tmp_path, monkeypatc
 def test_that_of_a_dead_session_on_another_host_ends(folder, monkeypatch):
     folder.write(NAME, json.dumps({"pid": 1, "host": "gone", "started": "then"}).encode())
     lock = Lock(folder)
-    assert lock.held()
+    assert lock.is_held()
     monkeypatch.setattr(module, "FRESH", -1.0 if not folder.local else 0.3)
     monkeypatch.setattr(module, "BEAT", 0.1)
     age = Folder.age
     monkeypatch.setattr(Folder, "age", lambda self, name: (found := age(self, name)) and found + 100)
-    assert not lock.held()
+    assert not lock.is_held()
     monkeypatch.setattr(Folder, "age", age)
     lock.acquire()
     lock.release()
@@ -173,7 +173,7 @@ def test_a_lease_of_another_host_is_taken_over_once_it_stands_still(local, tmp_p
 
 
 def test_readers_write_nothing(local, tmp_path):
-    assert not Lock(local).held()
+    assert not Lock(local).is_held()
     assert not any(tmp_path.iterdir())
 
 

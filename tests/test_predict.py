@@ -15,7 +15,7 @@ from diffseg.data.splits import Scaling
 from diffseg.errors import UserError
 from diffseg.prediction.new_images import run
 from studies.commands.program import main
-from studies.definition.study import read
+from studies.definition.study import read_study
 from studies.engine.worker import Order, work
 from studies.store.ledger import Ledger
 
@@ -168,7 +168,7 @@ def test_a_trial_that_segments_nothing_or_is_not_trained_says_so(trained, tiny, 
 def test_the_command_finds_the_trial_in_the_store(tmp_path):
     """As a worker leaves it, without Ray."""
     ledger = Ledger(str(tmp_path / "store"), "mine")
-    study = read("quickstart", {}, TINY, "mine", experiments=("e2",))
+    study = read_study("quickstart", {}, TINY, "mine", experiments=("e2",))
     ledger.define(study.definition())
     first = study.trials[0]
     Image.fromarray(RNG.integers(0, 255, (30, 20, 3), dtype=np.uint8)).save(tmp_path / "a.png")

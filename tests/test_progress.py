@@ -4,12 +4,12 @@ import pytest
 
 from studies.store import progress
 from studies.store.folder import Folder
-from studies.store.progress import Reporter, read
+from studies.store.progress import ProgressWriter, read_progress
 
 
 @pytest.fixture
 def folder(tmp_path):
-    return Folder.of(str(tmp_path))
+    return Folder.open(str(tmp_path))
 
 
 @pytest.fixture
@@ -21,41 +21,45 @@ def clock(monkeypatch):
 
 
 def test_the_rate_is_of_late_and_writes_are_rare(clock, folder):
-    reporter = Reporter(folder, steps=100)
-    assert read(folder).phase == "starting"
+    reporter = ProgressWriter(folder, steps=100)
+    assert read_progress(folder).phase == "starting"
     clock[0] += 2
     reporter(10)
-    assert (read(folder).rate, read(folder).share, read(folder).phase) == (5.0, 0.1, "training")
+    assert (read_progress(folder).rate, read_progress(folder).share, read_progress(folder).phase) == (
+        5.0,
+        0.1,
+        "training",
+    )
     clock[0] += 0.5
     reporter(11)
-    assert read(folder).step == 10
+    assert read_progress(folder).step == 10
     reporter(100)
-    assert read(folder).phase == "evaluating"
+    assert read_progress(folder).phase == "evaluating"
     folder.remove(progress.NAME)
-    assert read(folder) is None
+    assert read_progress(folder) is None
 
 
 def test_a_resumed_training_may_be_behind_what_was_told_before(clock, folder):
-    first = Reporter(folder, steps=100)
+    first = ProgressWriter(folder, steps=100)
     clock[0] += 2
     first(50)
-    resumed = Reporter(folder, steps=100)
-    assert read(folder).step == 50
+    resumed = ProgressWriter(folder, steps=100)
+    assert read_progress(folder).step == 50
     clock[0] += 2
     resumed(40)  # from the checkpoint
-    assert (read(folder).step, read(folder).rate) == (40, 0.0)
+    assert (read_progress(folder).step, read_progress(folder).rate) == (40, 0.0)
     clock[0] += 2
     resumed(46)
-    assert read(folder).rate == 3.0
+    assert read_progress(folder).rate == 3.0
 
 
 def test_reading_is_told_in_images(clock, folder):
-    reporter = Reporter(folder, steps=10)
+    reporter = ProgressWriter(folder, steps=10)
     clock[0] += 1
     reporter.reading(1234, 5000)
-    assert read(folder).phase == "reading 1,234 of 5,000 images"
+    assert read_progress(folder).phase == "reading 1,234 of 5,000 images"
 
 
 def test_what_cannot_be_read_is_nothing(tmp_path, folder):
     (tmp_path / "progress.json").write_text('{"step": 1')
-    assert read(folder) is None
+    assert read_progress(folder) is None

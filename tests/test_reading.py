@@ -14,7 +14,7 @@ from studies.commands.program import main
 from studies.definition.study import Study, Trial, trial_name
 from studies.store.best import best_trials
 from studies.store.ledger import METRICS, Ledger
-from studies.store.state import states
+from studies.store.state import trial_states
 
 NUMBERS = {"iou": 0.8, "dice": 0.9, "ece": 0.01, "brier": 0.05, "nll": 0.2}
 
@@ -106,7 +106,7 @@ def test_the_status_says_what_was_trained(tmp_path, status, numbers, done, text)
     (row,) = shown("status", "study", store=tmp_path)
     assert row["done"] == done
     assert text in call("status", "study", store=tmp_path)
-    (state,) = states(study, ledger)
+    (state,) = trial_states(study, ledger)
     assert state.settled == (1.0 if status else 0.0)
 
 
@@ -161,7 +161,7 @@ def search(tmp_path_factory):
         study, ledger = study_of(budget=6, confirm=confirm), Ledger(str(store), name)
         ledger.define(study.definition())
         carry_out(study, ledger)
-        for trial in study.known(ledger):
+        for trial in study.known_trials(ledger):
             numbers = planted(trial.config) | {"dataset": trial.config.data.name, "seed": trial.config.seed}
             numbers["iou"] -= 0.05 * (trial.scored_on == "test")
             end_trial(ledger, trial, **numbers)
@@ -185,7 +185,7 @@ def test_after_confirmation_the_best_are_the_confirmed_on_test_images(search):
     assert {row["seed"] for row in rows} == {1, 2}
     assert any(row["configuration"] == "0: paper: ε, linear" for row in rows)
     ledger = Ledger(str(search), "confirmed")
-    tested = {row["trial"]: row["iou"] for row in ledger.last(["iou"])}
+    tested = {row["trial"]: row["iou"] for row in ledger.last_rows(["iou"])}
     assert all(row["iou"] == tested[row["trial"]] for row in rows)
     text = call("best", "confirmed", store=search)
     assert "held-out" not in text

@@ -455,7 +455,7 @@ class TestLoad:
     def test_studies_of_other_versions_read_alike(self, tmp_path, monkeypatch):
         """One that knew neither a setting nor a column that there is now."""
         old = ledger_of(tmp_path, configs(("e1",)))
-        name = next(iter(old.attempts()))
+        name = next(iter(old.last_attempts()))
         rows = old.read("trials", trials=[name]).to_pylist()[0]
         rows = {
             k: v for k, v in rows.items() if k not in ("trial", "attempt", "config_diffusion_input_scale", "samples")

@@ -40,7 +40,7 @@ def planted(config):
 
 
 def end(ledger, trial, status="complete", **row):
-    attempt = ledger.attempts().get(trial.name, 0) + 1
+    attempt = ledger.last_attempts().get(trial.name, 0) + 1
     metrics = planted(trial.config) if status == "complete" else {}
     ledger.write(trial.name, attempt, {"trials": [{"status": status, **metrics, **row}]})
 
@@ -127,7 +127,7 @@ def test_the_best_and_the_baseline_are_confirmed_on_the_test_images(tmp_path):
         assert proposal.config.diffusion == own[proposal.number].config.diffusion
         assert study.trial_of(proposal).rungs is None
     assert study.trial_of(own[0]).rungs.reduction == 0
-    assert study.asked == len(study.known(ledger)) == 9 + 3 * 3
+    assert study.requested_trials == len(study.known_trials(ledger)) == 9 + 3 * 3
 
 
 def test_a_fingerprint_is_measured_before_the_trials_that_use_it(tmp_path):
@@ -146,7 +146,7 @@ def test_a_fingerprint_is_measured_before_the_trials_that_use_it(tmp_path):
     users = [trial for trial in order if trial.config.fingerprint_trials()]
     assert users
     assert order.index(users[0]) > [trial.config.experiment for trial in order].index("e3")
-    assert set(study.known(ledger)) == set(order)
+    assert set(study.known_trials(ledger)) == set(order)
 
 
 def impossible(trial):

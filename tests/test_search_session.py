@@ -9,7 +9,7 @@ from test_session import SMALL, kill_tree, start
 from studies.search.search import proposals
 from studies.store.folder import Folder
 from studies.store.ledger import Ledger
-from studies.store.progress import read
+from studies.store.progress import read_progress
 
 BUDGET, EVERY = 24, 5  # proposals; steps between checkpoints
 STUDY = f"""
@@ -46,7 +46,7 @@ def wait_until_amid(ledger, number, step, timeout=900):
 
 
 def whole(ledger):
-    rows = {row["trial"]: tuple(row[key] for key in RESULTS) for row in ledger.last([*RESULTS])}
+    rows = {row["trial"]: tuple(row[key] for key in RESULTS) for row in ledger.last_rows([*RESULTS])}
     return [(p.number, p.seed, p.source, p.settings, p.reason, rows.get(p.trial)) for p in proposals(ledger)]
 
 
@@ -59,7 +59,7 @@ def test_a_search_killed_twice_ends_as_one_that_was_not(tmp_path):
         process = start(tmp_path / "killed", study=STUDY)
         folder, saved = wait_until_amid(ledger, number, 30)
         kill_tree(process)
-        lost += max(0, read(Folder.of(str(folder))).step - saved) + EVERY
+        lost += max(0, read_progress(Folder.open(str(folder))).step - saved) + EVERY
     last = start(tmp_path / "killed", study=STUDY)
     assert last.wait(900) == 0, last.stdout.read()
     found = whole(ledger)

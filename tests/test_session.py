@@ -21,7 +21,7 @@ from studies.planning.estimate import costs
 from studies.store.folder import Folder
 from studies.store.ledger import Ledger
 from studies.store.lock import Lock
-from studies.store.state import states
+from studies.store.state import trial_states
 
 RESULTS = ("status", "iou", "dice", "ece", "brier", "nll")
 
@@ -80,10 +80,10 @@ def test_trials_that_need_but_one_training_run_one_after_the_other(tiny, tmp_pat
 
 
 def test_only_one_session_runs_a_study(tmp_path):
-    one, other = (Lock(Folder.of(str(tmp_path))) for _ in range(2))
-    assert not one.held()
+    one, other = (Lock(Folder.open(str(tmp_path))) for _ in range(2))
+    assert not one.is_held()
     one.acquire()
-    assert other.held()
+    assert other.is_held()
     with pytest.raises(UserError, match=f"process {os.getpid()}"):
         other.acquire()
     one.release()
@@ -112,13 +112,13 @@ def test_a_study_runs_through_ray_and_what_fails_stays_apart(ray, tiny, tmp_path
     study, ledger = study_of([good, bad], roots={"mine": str(root)}), Ledger(str(tmp_path / "store"), "study")
 
     assert run(study, ledger, quiet=True)
-    first = {state.trial: state for state in states(study, ledger)}
+    first = {state.trial: state for state in trial_states(study, ledger)}
     assert [first[trial.name].status for trial in study.trials] == ["complete", "failed"]
     row = first[study.trials[1].name].row
     assert str(broken) in row["error"]
     assert "truncated" in row["error"]
     assert Path(row["log"]).read_text().count("truncated") >= 1
-    complete = next(row for row in ledger.last() if row["status"] == "complete")
+    complete = next(row for row in ledger.last_rows() if row["status"] == "complete")
     assert complete["digest"] == good.digest
     assert complete["iou"] > 0
     assert complete["seconds"] >= complete["train_seconds"] > 0
@@ -130,7 +130,10 @@ def test_a_study_runs_through_ray_and_what_fails_stays_apart(ray, tiny, tmp_path
     assert Agenda(study, ledger, retry=True).next() == study.trials[1]
     broken.write_bytes(content)
     assert run(study, ledger, retry=True, quiet=True)
-    assert [(state.status, state.attempt) for state in states(study, ledger)] == [("complete", 1), ("complete", 2)]
+    assert [(state.status, state.attempt) for state in trial_states(study, ledger)] == [
+        ("complete", 1),
+        ("complete", 2),
+    ]
     files = sorted(path.name for path in (tmp_path / "store/study/trials").iterdir())
     assert run(study, ledger, quiet=True)
     assert sorted(path.name for path in (tmp_path / "store/study/trials").iterdir()) == files
@@ -143,7 +146,7 @@ def test_a_diverging_trial_fails_alone(ray, tiny, tmp_path):
     )
     ledger = Ledger(str(tmp_path), "study")
     assert run(study, ledger, quiet=True)
-    failed, complete = states(study, ledger)
+    failed, complete = trial_states(study, ledger)
     assert (failed.status, complete.status) == ("failed", "complete")
     assert "at step" in failed.row["error"]
 
@@ -155,8 +158,8 @@ def test_two_workers_train_a_trial_together(ray, tiny, tmp_path):
     for workers in (1, 2):
         ledger = Ledger(str(tmp_path / str(workers)), "study")
         assert run(study, ledger, Resources(workers=workers), quiet=True)
-        assert {state.status for state in states(study, ledger)} == {"complete"}
-        rows.append(sorted(ledger.last(), key=lambda row: row["trial"]))
+        assert {state.status for state in trial_states(study, ledger)} == {"complete"}
+        rows.append(sorted(ledger.last_rows(), key=lambda row: row["trial"]))
     for one, two in zip(*rows, strict=True):
         assert (one["workers"], one["micro_batch"], two["workers"], two["micro_batch"]) == (1, 4, 2, 2)
         assert two["brier"] == pytest.approx(one["brier"], rel=1e-3)
@@ -211,7 +214,7 @@ def wait_for_steps(tmp_path, count, timeout=120):
 
 
 def results(store):
-    return {row["trial"]: tuple(row[key] for key in RESULTS) for row in Ledger(str(store), "small").last()}
+    return {row["trial"]: tuple(row[key] for key in RESULTS) for row in Ledger(str(store), "small").last_rows()}
 
 
 def kill_tree(process):
@@ -238,7 +241,7 @@ def test_a_deep_ensemble_runs_after_its_members_and_uses_their_networks(ray, tin
     study = study_of([config, *config.members()])  # the ensemble is asked for first
     ledger = Ledger(str(tmp_path), study.name)
     assert run(study, ledger, address=ray, quiet=True)
-    rows = {row["trial"]: row for row in ledger.last(["status", "train_seconds", "finished", "parameters"])}
+    rows = {row["trial"]: row for row in ledger.last_rows(["status", "train_seconds", "finished", "parameters"])}
     together = rows.pop(study.trials[0].name)
     assert {row["status"] for row in rows.values()} == {together["status"]} == {"complete"}
     assert together["train_seconds"] == 0
@@ -261,7 +264,7 @@ def test_a_study_killed_twice_ends_as_one_that_was_not(tmp_path):
     found = results(tmp_path / "killed/store")
     assert str(found) == str(results(tmp_path / "whole/store"))  # as text, since some are NaN
     assert [values[0] for values in found.values()] == ["complete"] * 4
-    assert Ledger(str(tmp_path / "killed/store"), "small").attempts() == dict.fromkeys(found, 1)
+    assert Ledger(str(tmp_path / "killed/store"), "small").last_attempts() == dict.fromkeys(found, 1)
     logs = [path.read_text().count(" INFO root: attempt 1 ") for path in (tmp_path / "killed/store").rglob("log.txt")]
     assert max(logs) >= 2  # some trial did go on
 
@@ -367,7 +370,7 @@ def test_one_of_two_workers_that_dies_is_replaced(which, tmp_path):
     assert process.wait(300) == 0, process.stdout.read()
     ((trial, values),) = results(tmp_path / "store").items()
     assert values[0] == "complete"
-    assert Ledger(str(tmp_path / "store"), "small").attempts() == {trial: 1}
+    assert Ledger(str(tmp_path / "store"), "small").last_attempts() == {trial: 1}
     assert (tmp_path / f"store/small/work/{trial}/log.txt").read_text().count(" INFO root: attempt 1 ") == 2
 
 
@@ -403,5 +406,5 @@ def test_a_sweep_of_200_trials_costs_as_much_a_trial_at_its_end_as_at_its_start(
 def test_a_configuration_of_another_study_is_not_mixed_in(tmp_path):
     ledger = Ledger(str(tmp_path), "one")
     ledger.write("x", 1, {"trials": [{"status": "complete"}]})
-    assert Ledger(str(tmp_path), "two").attempts() == {}
+    assert Ledger(str(tmp_path), "two").last_attempts() == {}
     assert Config().resolved() == Config().resolved()

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from diffseg.errors import UserError
 from studies.commands import program as cli
-from studies.definition.study import read, stored
+from studies.definition.study import read_study, stored_study
 from studies.store.best import best_tables, best_trials
 from studies.store.compaction import compact
-from studies.store.ledger import RECORDS, SCHEMAS, Ledger
-from studies.store.state import named, states, status_table, trial_details, trial_text
+from studies.store.ledger import SCHEMAS, SEARCH_SCHEMAS, Ledger
+from studies.store.state import find_trial, status_table, trial_details, trial_states, trial_text
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +37,12 @@ def show_all(ledger: Ledger) -> None:
 
     console = Console(quiet=True)
     try:
-        study = stored(STUDY, ledger.definition())
-        found = states(study, ledger)
+        study = stored_study(STUDY, ledger.definition())
+        found = trial_states(study, ledger)
         console.print(status_table(study, found))
         json.dumps([state.to_dict() for state in found], default=str)
-        for trial in study.known(ledger)[:2]:
-            console.print(trial_text(trial_details(study, ledger, named(study, ledger, trial.name).name)))
+        for trial in study.known_trials(ledger)[:2]:
+            console.print(trial_text(trial_details(study, ledger, find_trial(study, ledger, trial.name).name)))
         console.print(best_tables(best_trials(study, ledger, "iou", pareto=True), "iou"))
     except UserError as error:
         said = str(error)
@@ -54,7 +54,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )
-WHOLE = read(STUDY, {}, {}).definition()
+WHOLE = read_study(STUDY, {}, {}).definition()
 
 
 def put(tree, path, value):
@@ -122,7 +122,7 @@ def columns(draw, names):
 def changes(draw):
     """A table, changes of its columns, and what happens to the file: (table, columns, place of a byte that is flipped)."""
     table = draw(st.sampled_from(TABLES))
-    schema = SCHEMAS.get(table) or RECORDS[table]
+    schema = SCHEMAS.get(table) or SEARCH_SCHEMAS[table]
     names = schema.names + (EXTRA if table == "trials" else ["later"])
     return table, draw(columns(names)), draw(st.none() | st.integers(0, 10**6))
 
@@ -156,7 +156,7 @@ def never_more_than_a_user_error(store: Ledger, change) -> None:
         ledger.set_aside_damaged()
         assert ledger.set_aside_damaged() == []
         compact(ledger)
-        ledger.last()
+        ledger.last_rows()
     finally:
         for one in Path(store.root).glob("*/*.parquet"):
             one.unlink()

@@ -28,7 +28,7 @@ from pyarrow.fs import LocalFileSystem, PyFileSystem
 
 from diffseg.errors import DefinitionError, StoreError, UserError
 from studies.commands import program as cli
-from studies.definition.study import read, stored
+from studies.definition.study import read_study, stored_study
 from studies.store.compaction import compact
 from studies.store.folder import Folder
 from studies.store.ledger import SCHEMAS, Ledger
@@ -50,7 +50,7 @@ def some(ledger: Ledger, table: str) -> Path:
     return sorted((Path(ledger.root) / table).glob("*.parquet"))[0]
 
 
-TREE = json.dumps(read(STUDY, {}, {}).definition())
+TREE = json.dumps(read_study(STUDY, {}, {}).definition())
 DEFINITIONS = {
     "empty": b"",
     "blank": b" \n",
@@ -94,7 +94,7 @@ def test_a_definition_that_is_none_is_one_sentence_and_written_anew(fault, ledge
     assert path.read_bytes() == DEFINITIONS[fault]
     study, found = cli._wanted(STUDY, (), ledger.store, {}, None, (), False, {})
     found.define(study.definition())
-    assert stored(STUDY, ledger.definition()).asked == read(STUDY, {}, {}).asked
+    assert stored_study(STUDY, ledger.definition()).requested_trials == read_study(STUDY, {}, {}).requested_trials
     assert (Path(ledger.root) / "damaged/study.json").read_bytes() == DEFINITIONS[fault]
     assert call("status", STUDY, "--store", ledger.store).exit_code == 0
 
@@ -122,7 +122,7 @@ def test_a_definition_of_another_version_is_one_sentence_and_written_anew(fault,
         one_sentence(call(*arguments, "--store", ledger.store))
     assert "cannot be used" in call("show", STUDY, trial, "--store", ledger.store).output
     study, _ = cli._wanted(STUDY, (), ledger.store, {}, None, (), False, {})
-    assert study.asked == read(STUDY, {}, {}).asked
+    assert study.requested_trials == read_study(STUDY, {}, {}).requested_trials
     assert "cannot be used" in caplog.text
 
 
@@ -137,7 +137,7 @@ def test_starts_without_a_search_are_no_definition(ledger):
 def test_a_search_of_another_version_gives_way(ledger):
     definition = ledger.definition() | {"search": {"space": "later"}}
     with pytest.raises(DefinitionError, match=r"search\.space"):
-        stored(STUDY, definition)
+        stored_study(STUDY, definition)
     ledger.folder.write("study.json", json.dumps(definition).encode())
     assert cli._wanted(STUDY, (), ledger.store, {}, None, (), False, {})[0].search
 
@@ -193,7 +193,7 @@ def test_a_table_of_another_schema_is_passed_over_named_once_and_set_aside(fault
         read_all(ledger)
     assert caplog.text.count(f"{path} is passed over, since") <= 4  # once a command, and once here
     if table == "trials":
-        assert path.name.rpartition("-")[0] not in {row["trial"] for row in ledger.last(["status"])}
+        assert path.name.rpartition("-")[0] not in {row["trial"] for row in ledger.last_rows(["status"])}
     caplog.clear()
     assert str(path) in ledger.set_aside_damaged()
     assert f"{path} is set aside in {ledger.root}/damaged, since it" in caplog.text
@@ -226,7 +226,7 @@ def test_columns_that_a_file_lacks_are_null(name, ledger):
     for some_paths in (paths[:1], paths):
         for path in some_paths:
             rewritten(path, without(name))
-        assert ledger.last([name])[0][name] is None
+        assert ledger.last_rows([name])[0][name] is None
     assert ledger.set_aside_damaged() == []
 
 
@@ -294,12 +294,12 @@ def test_what_others_left_among_the_tables_is_passed_over_and_set_aside(table, l
 @pytest.mark.parametrize("table", TABLES)
 def test_a_file_in_place_of_a_tables_folder_is_set_aside(table, tmp_path):
     ledger = Ledger(str(tmp_path), STUDY)
-    ledger.define(read(STUDY, {}, {}).definition())
+    ledger.define(read_study(STUDY, {}, {}).definition())
     (tmp_path / STUDY / table).write_bytes(b"mine")
     quick_commands(ledger)
     assert ledger.set_aside_damaged() == [f"{ledger.root}/{table}"]
     ledger.write("a", 1, {"trials": [{"status": "complete"}]})
-    assert ledger.attempts() == {"a": 1}
+    assert ledger.last_attempts() == {"a": 1}
 
 
 METADATA = {
@@ -322,7 +322,7 @@ def test_a_merged_file_without_its_metadata_is_set_aside_with_its_attempts(fault
     read_all(ledger)
     quick_commands(ledger)
     assert str(path) in ledger.set_aside_damaged()
-    assert ledger.attempts() == {"e1-later": 1}
+    assert ledger.last_attempts() == {"e1-later": 1}
     assert not [one for one in Path(ledger.root).glob("*/merged-*") if "damaged" not in str(one)]
     assert compact(ledger) == 1
 
@@ -342,11 +342,11 @@ def test_a_copy_of_a_merged_file_counts_once(ledger):
 
 def test_an_attempt_that_comes_twice_counts_once(ledger):
     path = some(ledger, "trials")
-    before = len(ledger.last(["status"]))
+    before = len(ledger.last_rows(["status"]))
     copy = path.with_name(path.name.replace("-1.parquet", "-2.parquet"))
     copy.write_bytes(path.read_bytes())
     read_all(ledger)
-    assert len(ledger.last(["status"])) == before
+    assert len(ledger.last_rows(["status"])) == before
     assert ledger.set_aside_damaged() == [str(copy)]
     rewritten(path, lambda table: pa.concat_tables([table, table]))
     assert ledger.set_aside_damaged() == [str(path)]
@@ -402,7 +402,7 @@ FAILURES = {
     "forbidden": (errno.EACCES, "cannot be written"),
 }
 WRITES = {
-    "a definition": lambda ledger: ledger.define(read(STUDY, {}, {}).definition()),
+    "a definition": lambda ledger: ledger.define(read_study(STUDY, {}, {}).definition()),
     "an attempt": lambda ledger: ledger.write(
         "e1-later", 1, {"trials": [{"status": "complete"}], "images": [{"image": "a"}]}
     ),
@@ -500,8 +500,8 @@ def test_a_disk_that_is_full_is_one_sentence_and_loses_nothing(tiny_disk):
         for number in range(1000):
             ledger.write(f"e1-{number}", 1, {"trials": [{"status": "complete", "log": os.urandom(2000).hex()}]})
             written.append(f"e1-{number}")
-    assert sorted(ledger.attempts()) == sorted(written)
-    assert {row["trial"] for row in ledger.last(["status"])} == set(written)
+    assert sorted(ledger.last_attempts()) == sorted(written)
+    assert {row["trial"] for row in ledger.last_rows(["status"])} == set(written)
     assert ledger.definition()["trials"] == {}
     with pytest.raises(StoreError, match="disk or quota is full"):
         compact(ledger)
@@ -511,7 +511,7 @@ def test_a_disk_that_is_full_is_one_sentence_and_loses_nothing(tiny_disk):
     assert call("status", "study", "--store", str(tiny_disk)).exit_code == 0
     (tiny_disk / "study" / "trials" / "e1-0-1.parquet").unlink()
     ledger.write("e1-later", 1, {"trials": [{"status": "complete"}]})
-    assert "e1-later" in ledger.attempts()
+    assert "e1-later" in ledger.last_attempts()
 
 
 def test_a_store_on_a_disk_that_may_not_be_written_is_read(sound, tmp_path):
@@ -571,8 +571,8 @@ def test_names_that_some_file_system_does_not_take_are_refused_in_a_sentence(nam
 def test_the_longest_name_works(tmp_path):
     ledger = Ledger(str(tmp_path), "ü" * 118 + "x")
     ledger.define({})
-    assert ledger.defined()
-    Folder.of(str(tmp_path)).write(f"{ledger.study}-dashboard.journal", b"")
+    assert ledger.is_defined()
+    Folder.open(str(tmp_path)).write(f"{ledger.study}-dashboard.journal", b"")
 
 
 def test_a_store_with_too_long_a_path_is_refused(tmp_path):

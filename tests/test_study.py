@@ -1,7 +1,15 @@
 import pytest
 
 from diffseg.errors import ConfigError, UserError
-from studies.definition.study import against_stored, data_settings, differences, read, shipped, stored, trial_name
+from studies.definition.study import (
+    check_against_stored,
+    data_settings,
+    describe_differences,
+    read_study,
+    shipped_studies,
+    stored_study,
+    trial_name,
+)
 
 
 @pytest.fixture
@@ -14,7 +22,7 @@ def file(tmp_path):
 
 
 def test_quickstart_is_three_kinds_and_four_experiments():
-    study = read("quickstart", {}, {})
+    study = read_study("quickstart", {}, {})
     assert len(study.trials) == 12
     assert {(t.config.data.kind, t.config.experiment) for t in study.trials} == {
         (kind, experiment) for kind in ("large", "many", "clusters") for experiment in ("e1", "e2", "e3", "e4")
@@ -23,7 +31,7 @@ def test_quickstart_is_three_kinds_and_four_experiments():
 
 def test_paper_is_the_grid_of_the_data_sets_that_have_a_root():
     roots = {"isic16": "/a", "monuseg": "/b", "her2": "/c"}
-    study = read("paper", roots, {})
+    study = read_study("paper", roots, {})
     assert len(study.trials) == 3 * (5 + 3 + 3 + 3)
     assert {t.config.network.name for t in study.trials if t.config.experiment == "e1"} == {
         *("ensemdiff", "segdiff", "medsegdiff", "segformer", "nnunet")
@@ -36,18 +44,18 @@ def test_paper_is_the_grid_of_the_data_sets_that_have_a_root():
     trained = [t.config for t in study.trials if t.config.experiment == "e1" and t.config.network.name != "nnunet"]
     assert {(c.training.learning_rate, c.training.validation) for c in trained} == {(1e-5, 0.2)}
     assert {c.diffusion.steps for t in study.trials for c in [t.config]} == {1000}
-    one = read("paper", {"isic16": "/a"}, {}, experiments=("e1", "e2"))
+    one = read_study("paper", {"isic16": "/a"}, {}, experiments=("e1", "e2"))
     assert [t.config.experiment for t in one.trials] == ["e1", "e2"] * 3 + ["e1"] * 2
     assert one.left_out == ("monuseg", "her2", "lidc", "brats2020")
-    own = read("paper", {"mine": "/d"}, {})
+    own = read_study("paper", {"mine": "/d"}, {})
     assert {(t.config.data.name, t.config.data.layout) for t in own.trials} == {("mine", "folder")}
     with pytest.raises(UserError, match=r"--data isic16=ROOT --data monuseg=ROOT"):
-        read("paper", {}, {})
+        read_study("paper", {}, {})
 
 
-@pytest.mark.parametrize("name", shipped())
+@pytest.mark.parametrize("name", shipped_studies())
 def test_shipped_studies_resolve_to_distinct_trials(name):
-    study = read(name, {"isic16": "/a", "monuseg": "/b", "her2": "/c", "tumour_clusters": "/d"}, {})
+    study = read_study(name, {"isic16": "/a", "monuseg": "/b", "her2": "/c", "tumour_clusters": "/d"}, {})
     every = (*study.trials, *study.starts)
     assert len({t.name for t in every}) == len({t.config.digest for t in every}) == len(every) > 0
     assert all(t.config == t.config.resolved() for t in every)
@@ -72,7 +80,7 @@ def test_tables_win_in_their_order_and_the_command_line_over_all(file):
         [variant.e]
         diffusion.target = "epsilon"
     """)
-    study = read(path, {}, {"training.learning_rate": 0.5})
+    study = read_study(path, {}, {"training.learning_rate": 0.5})
     e2 = [t.config for t in study.trials if t.config.experiment == "e2"]
     e3 = [t.config for t in study.trials if t.config.experiment == "e3"]
     assert [(c.training.steps, c.training.batch, c.training.learning_rate, c.inference.ensemble) for c in e2] == [
@@ -94,56 +102,58 @@ def test_tables_win_in_their_order_and_the_command_line_over_all(file):
 )
 def test_bad_study_files_are_one_sentence(file, text, words):
     with pytest.raises(UserError, match=words) as error:
-        read(file(text), {}, {})
+        read_study(file(text), {}, {})
     assert "\n" not in str(error.value) or "TOML" in str(error.value)
 
 
 def test_an_unknown_study_names_the_known_ones():
     with pytest.raises(UserError, match=r"no study 'quikstart'.*quickstart"):
-        read("quikstart", {}, {})
+        read_study("quikstart", {}, {})
 
 
 def test_another_definition_is_refused_with_its_difference_or_extends():
-    old = read("quickstart", {}, {})
-    new = read("quickstart", {}, {"training.steps": 7}, experiments=("e1",))
-    assert against_stored(new, None, extend=False) is new
-    assert against_stored(old, old.definition(), extend=False).trials == old.trials
+    old = read_study("quickstart", {}, {})
+    new = read_study("quickstart", {}, {"training.steps": 7}, experiments=("e1",))
+    assert check_against_stored(new, None, extend=False) is new
+    assert check_against_stored(old, old.definition(), extend=False).trials == old.trials
     with pytest.raises(UserError, match=r"training.steps: 100, 180 → 7.*--extend.*--name"):
-        against_stored(new, old.definition(), extend=False)
-    both = against_stored(new, old.definition(), extend=True)
+        check_against_stored(new, old.definition(), extend=False)
+    both = check_against_stored(new, old.definition(), extend=True)
     assert len(both.trials) == 12 + 3
     assert {t.name for t in both.trials} == {t.name for t in (*old.trials, *new.trials)}
 
 
 def test_a_searchs_budget_is_not_a_part_of_what_it_is_but_its_space_is(file):
-    old = read("search", {"mine": "/a"}, {}, search={"budget": 8, "confirm": "1x2"})
-    assert (old.search.budget, old.search.confirmed, old.asked) == (8, (1, 2), 8 + 2 * 2)
-    assert stored("search", old.definition()).search == old.search
-    larger = read("search", {"mine": "/a"}, {}, search={"budget": 80, "concurrency": 1})
-    assert against_stored(larger, old.definition(), extend=False).search.budget == 80
+    old = read_study("search", {"mine": "/a"}, {}, search={"budget": 8, "confirm": "1x2"})
+    assert (old.search.budget, old.search.confirmed, old.requested_trials) == (8, (1, 2), 8 + 2 * 2)
+    assert stored_study("search", old.definition()).search == old.search
+    larger = read_study("search", {"mine": "/a"}, {}, search={"budget": 80, "concurrency": 1})
+    assert check_against_stored(larger, old.definition(), extend=False).search.budget == 80
     for extend in (False, True):
         with pytest.raises(UserError, match=r"another search \(search.space: weighting → target\).*--name NAME"):
-            against_stored(read("search", {"mine": "/a"}, {}, search={"space": "target"}), old.definition(), extend)
-    two = against_stored(read("search", {"b": "/b"}, {}), old.definition(), extend=True)
+            check_against_stored(
+                read_study("search", {"mine": "/a"}, {}, search={"space": "target"}), old.definition(), extend
+            )
+    two = check_against_stored(read_study("search", {"b": "/b"}, {}), old.definition(), extend=True)
     assert [trial.config.data.name for trial in two.starts] == ["mine", "b"]
     with pytest.raises(UserError, match=r"search.space: weighting → schedule"):
-        against_stored(read("quickstart", {}, {}, name="search"), old.definition(), extend=True)
+        check_against_stored(read_study("quickstart", {}, {}, name="search"), old.definition(), extend=True)
 
 
 def test_a_search_stands_beside_the_trials_of_a_study():
-    study = read("quickstart", {}, {})
+    study = read_study("quickstart", {}, {})
     (start,) = study.starts
     assert (start.config.experiment, start.config.data.name) == ("e2", "synthetic-clusters")
     assert start.config.data.held_out == 0.2
     assert not any(trial.config.data.held_out for trial in study.trials)
-    assert study.asked == 12 + 6
-    assert [trial.name for trial in stored("quickstart", study.definition()).starts] == [start.name]
-    e3 = read("quickstart", {}, {}, experiments=("e3",))
+    assert study.requested_trials == 12 + 6
+    assert [trial.name for trial in stored_study("quickstart", study.definition()).starts] == [start.name]
+    e3 = read_study("quickstart", {}, {}, experiments=("e3",))
     assert (len(e3.trials), e3.starts, e3.search) == (3, (), None)
-    assert against_stored(study, e3.definition(), extend=True).starts == (start,)
-    assert against_stored(e3, study.definition(), extend=True).search == study.search
+    assert check_against_stored(study, e3.definition(), extend=True).starts == (start,)
+    assert check_against_stored(e3, study.definition(), extend=True).search == study.search
     with pytest.raises(UserError, match="nothing is left of study search"):
-        read("search", {"mine": "/a"}, {}, experiments=("e1",))
+        read_study("search", {"mine": "/a"}, {}, experiments=("e1",))
 
 
 def test_a_search_of_an_unknown_data_set_is_refused(file):
@@ -155,7 +165,7 @@ def test_a_search_of_an_unknown_data_set_is_refused(file):
         data = ["synthetic-b"]
     """
     with pytest.raises(UserError, match=r"search.data of mine.toml names synthetic-b: allowed are synthetic-a"):
-        read(file(text), {}, {})
+        read_study(file(text), {}, {})
 
 
 def test_the_baseline_is_a_variant(file):
@@ -169,12 +179,12 @@ def test_the_baseline_is_a_variant(file):
         diffusion.target = "x0"
         [variant.e]
     """
-    study = read(file(text.replace("BASE", "x")), {}, {})
+    study = read_study(file(text.replace("BASE", "x")), {}, {})
     base = [trial.config.diffusion.target for trial in study.trials if study.variants[trial.name] == study.baseline]
     assert base == ["x0", "x0"]
-    assert stored("mine", study.definition()).variants == study.variants
+    assert stored_study("mine", study.definition()).variants == study.variants
     with pytest.raises(UserError, match=r"no variant 'y' for its baseline: allowed are x, e"):
-        read(file(text.replace("BASE", "y")), {}, {})
+        read_study(file(text.replace("BASE", "y")), {}, {})
 
 
 def test_a_trials_name_follows_from_its_configuration(tiny):
@@ -189,11 +199,11 @@ def test_data_sets_of_the_paper_have_their_settings():
 
 def test_debug_runs_the_twins_of_a_studys_presets():
     settings = {"preset": "debug", "data.size": 32, "inference.steps": 2, "network.weights": "none", "network.heads": 2}
-    small = read("paper", {"isic16": "/a"}, settings)
+    small = read_study("paper", {"isic16": "/a"}, settings)
     assert {t.config.network.weights for t in small.trials if t.config.network.name == "segformer"} == {"none"}
     assert {t.config.network.heads for t in small.trials if hasattr(t.config.network, "heads")} == {2}
     with pytest.raises(ConfigError, match=r"unknown configuration key 'network.middle'"):
-        read("paper", {"isic16": "/a"}, {"network.middle": 3})  # of no network in this study
+        read_study("paper", {"isic16": "/a"}, {"network.middle": 3})  # of no network in this study
     widths = {t.config.network.name: getattr(t.config.network, "width", None) for t in small.trials}
     assert widths == {"ensemdiff": 32, "segdiff": 32, "medsegdiff": 32, "segformer": None, "nnunet": None}
     assert {t.config.data.size for t in small.trials} == {32}
@@ -211,21 +221,21 @@ def test_a_deep_ensemble_brings_its_members(file):
         [variant.together]
         inference.seeds = [1, 2, 3]
     """)
-    study = read(path, {}, {})
+    study = read_study(path, {}, {})
     assert [t.name.split("-s")[-1].split("-")[0] for t in study.trials] == ["1", "2", "3", "1+2+3"]
 
 
 def test_another_network_than_the_studys_starts_from_its_own_settings():
-    study = read("quickstart", {}, {"network": "segdiff", "preset": "debug/monuseg"})
+    study = read_study("quickstart", {}, {"network": "segdiff", "preset": "debug/monuseg"})
     assert {(t.config.network.name, t.config.network.rrdb_width) for t in study.trials} == {("segdiff", 16)}
-    assert {t.config.network.name for t in read("quickstart", {}, {"network": "nnunet"}).trials} == {"nnunet"}
+    assert {t.config.network.name for t in read_study("quickstart", {}, {"network": "nnunet"}).trials} == {"nnunet"}
 
 
 def test_differences_between_studies_of_several_networks_are_told():
-    old = read("paper", {"isic16": "/a"}, {})
-    new = read("paper", {"isic16": "/a"}, {"network": "segdiff", "preset": "debug/monuseg"})
-    assert {"network.encoder: 'mit_b3' → none", "network.width: 128 → 32"} <= set(differences(old, new))
+    old = read_study("paper", {"isic16": "/a"}, {})
+    new = read_study("paper", {"isic16": "/a"}, {"network": "segdiff", "preset": "debug/monuseg"})
+    assert {"network.encoder: 'mit_b3' → none", "network.width: 128 → 32"} <= set(describe_differences(old, new))
     with pytest.raises(
         UserError, match=r"data.size: 256 → 64.*; \d+ settings more; 14 trials no longer asked for, 4 new"
     ):
-        against_stored(new, old.definition(), extend=False)
+        check_against_stored(new, old.definition(), extend=False)

@@ -10,7 +10,7 @@ from diffseg.config import Config, parse_leaf
 from diffseg.errors import ConfigError, UserError
 from studies.definition import study as module
 from studies.definition import textfile
-from studies.definition.study import read
+from studies.definition.study import read_study
 
 DATA = '[data.synthetic-a]\ndata.layout = "synthetic"\n'
 CASES = {
@@ -69,7 +69,7 @@ def test_what_does_not_belong_is_one_sentence(case, tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(text + "\n" + ("" if text.startswith(("[data.x", "data")) else DATA), encoding="utf-8")
     with pytest.raises(UserError, match=words) as error:
-        read(str(path), {}, {})
+        read_study(str(path), {}, {})
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 1500
 
@@ -87,7 +87,7 @@ def test_what_does_not_belong_is_one_sentence(case, tmp_path):
 def test_bytes_that_are_no_study_file_are_one_sentence(content, words, tmp_path):
     (tmp_path / "mine.toml").write_bytes(content)
     with pytest.raises(UserError, match=words) as error:
-        read(str(tmp_path / "mine.toml"), {}, {})
+        read_study(str(tmp_path / "mine.toml"), {}, {})
     assert "\n" not in str(error.value)
 
 
@@ -105,21 +105,21 @@ def test_what_is_no_regular_file_is_one_sentence(kind, tmp_path):
         path.symlink_to("/proc/self/mem")
     name = {"long": "x" * 5000 + ".toml", "null": "a\0.toml"}.get(kind, str(path))
     with pytest.raises(UserError, match=r"is a folder|is a pipe|larger than|cannot be read"):
-        read(name, {}, {})
+        read_study(name, {}, {})
 
 
 def test_a_byte_order_mark_is_no_fault(tmp_path):
     (tmp_path / "mine.toml").write_text(DATA, encoding="utf-8-sig")
-    assert len(read(str(tmp_path / "mine.toml"), {}, {}).trials) == 4
+    assert len(read_study(str(tmp_path / "mine.toml"), {}, {}).trials) == 4
 
 
 def test_the_limit_is_of_trials_together(tmp_path, monkeypatch):
     (tmp_path / "mine.toml").write_text(f"seeds = [0, 1]\n{DATA}")
     monkeypatch.setattr(module, "MOST_TRIALS", 8)
-    assert len(read(str(tmp_path / "mine.toml"), {}, {}).trials) == 8
+    assert len(read_study(str(tmp_path / "mine.toml"), {}, {}).trials) == 8
     monkeypatch.setattr(module, "MOST_TRIALS", 7)
     with pytest.raises(UserError, match="describes 8 trials, but a study has at most 7: give fewer seeds or variants"):
-        read(str(tmp_path / "mine.toml"), {}, {})
+        read_study(str(tmp_path / "mine.toml"), {}, {})
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_settings_of_the_command_line_are_one_sentence(text, tmp_path):
     assert "\n" not in str(error.value)
     (tmp_path / "mine.toml").write_text(DATA)
     with pytest.raises(UserError):
-        read(str(tmp_path / "mine.toml"), {}, dict([parse_leaf(text)]))
+        read_study(str(tmp_path / "mine.toml"), {}, dict([parse_leaf(text)]))
 
 
 SCALARS = (
@@ -171,7 +171,7 @@ def never_more_than_a_user_error(content, folder):
     path.write_bytes(content)
     said = ""
     try:
-        read(str(path), {"own": "/data"}, {})
+        read_study(str(path), {"own": "/data"}, {})
     except UserError as error:
         said = str(error)
     assert "\n" not in said

@@ -20,7 +20,7 @@ from test_session import STUDY
 
 from studies.engine.cluster import check
 from studies.store.ledger import Ledger
-from studies.store.progress import read
+from studies.store.progress import read_progress
 
 ROOT = Path(__file__).parent.parent
 STORE = f"{SHARED}/studies"
@@ -69,11 +69,11 @@ def test_a_study_is_finished_though_one_of_the_machines_dies_or_is_cut_off(fault
             do(sys.executable, "-m", "studies", "cluster", "submit", str(file), str(study), "--no-report")
             host = wait_for(lambda: trained_beyond(ledger, 100), 300)
             getattr(hosts, fault)(hosts.ips.index(host))
-            rows = wait_for(lambda: (rows := ledger.last()) and len(rows) == 4 and rows, 600)
+            rows = wait_for(lambda: (rows := ledger.last_rows()) and len(rows) == 4 and rows, 600)
         finally:
             print(hosts.ssh(0, "cat /tmp/ray/session_latest/logs/job-driver-diffseg-*.log | tail -50"))
         assert {row["status"] for row in rows} == {"complete"}
-        assert set(ledger.attempts().values()) == {1}
+        assert set(ledger.last_attempts().values()) == {1}
         assert len({row["host"] for row in rows}) >= 1
         if fault == "kill":
             do("ray", "down", "-y", str(file))
@@ -110,14 +110,14 @@ def test_slurms_way_on_two_machines_stops_in_time_and_goes_on():
             output = nodes[0].communicate(timeout=600)[0]
             assert (nodes[0].returncode == 0) != told, output
             assert nodes[1].wait(60) is not None
-            assert (len(ledger.attempts()) == 4) != told, output
-        assert {row["status"] for row in ledger.last()} == {"complete"}
+            assert (len(ledger.last_attempts()) == 4) != told, output
+        assert {row["status"] for row in ledger.last_rows()} == {"complete"}
 
 
 def trained_beyond(ledger, step):
     """The address of a host that trains, once it is beyond a step."""
     for trial in (ledger.definition() or {}).get("trials", {}):
-        progress = read(ledger.folder.at(f"work/{trial}"))
+        progress = read_progress(ledger.folder.at(f"work/{trial}"))
         if progress and progress.step > step and progress.phase == "training":
             log = (ledger.folder.read(f"work/{trial}/log.txt") or b"").decode()
             number = log.rpartition(" on dsh")[2].partition(":")[0]

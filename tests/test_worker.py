@@ -14,7 +14,7 @@ from diffseg.training.loop import Hooks
 from studies.engine import driver, worker
 from studies.engine.worker import STARTS, WORKER_DEATHS, work
 from studies.store.ledger import Ledger
-from studies.store.progress import read
+from studies.store.progress import read_progress
 
 
 class Killed(BaseException):
@@ -34,11 +34,11 @@ def test_a_trial_whose_worker_dies_again_and_again_fails(tiny, tmp_path, monkeyp
         try:
             work(order)
         except Killed:
-            assert ledger.attempts() == {}
+            assert ledger.last_attempts() == {}
     assert work(order) == "failed"
-    (row,) = ledger.last()
+    (row,) = ledger.last_rows()
     assert row["error"] == "its worker died 4 times without coming further"
-    assert read(order.folder) is None
+    assert read_progress(order.folder) is None
     assert not order.folder.exists(STARTS)
 
 
@@ -58,11 +58,11 @@ def test_a_fault_of_the_machinery_is_not_the_trials(tiny, tmp_path, monkeypatch)
     monkeypatch.setattr(driver.LeanTrainer, "fit", failing(ControllerError(OSError(28, "No space left on device"))))
     with pytest.raises(ControllerError, match="No space left"):
         driver.drive(order)
-    assert ledger.attempts() == {}
+    assert ledger.last_attempts() == {}
     monkeypatch.setattr(driver.LeanTrainer, "fit", failing(WorkerGroupError("gone", {0: RuntimeError("gone")})))
     driver.drive(order)
     assert told == [{"status": "failed", "finished": True}]
-    assert "its worker died 101 times" in ledger.last()[0]["error"]
+    assert "its worker died 101 times" in ledger.last_rows()[0]["error"]
 
 
 def test_deaths_are_counted_anew_by_another_driver_and_from_another_checkpoint(tiny, tmp_path):
@@ -92,14 +92,14 @@ def test_trials_that_differ_in_how_they_predict_are_trained_once(tiny, tmp_path,
     assert work(orders[0]) == "complete"
     monkeypatch.setattr(training, "_gradients", None)  # nobody trains any more
     assert work(orders[1]) == "complete"
-    first, second = ledger.last()
+    first, second = ledger.last_rows()
     assert (first["network_of"], second["network_of"]) == (None, "t0")
     assert first["train_seconds"] == second["train_seconds"]
     monkeypatch.undo()
     alone = Ledger(str(tmp_path / "alone"), "study")
     alone.define({})
     work(order_of(str(tmp_path / "alone"), configs[1]))
-    (expected,) = alone.last()
+    (expected,) = alone.last_rows()
     for name in ("iou", "ece", "brier", "steps", "trained"):
         assert second[name] == expected[name]
 

@@ -75,7 +75,7 @@ class RRDBNet(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         x = self.first(image)
-        x = x + self.last(self.trunk(x))
+        x = x + self.last_rows(self.trunk(x))
         return self.out(F.leaky_relu(self.conv(x), 0.2))
 
 

@@ -90,12 +90,12 @@ def _terminated_as_interrupted():
 def _roots(_ctx, _param, values: tuple[str, ...]) -> dict[str, str]:
     roots = {}
     for value in values:
-        from studies.store.folder import fixed  # pyarrow takes long to import
+        from studies.store.folder import absolute_place  # pyarrow takes long to import
 
         name, equals, root = value.partition("=")
         if not equals or not name or not root:
             raise click.BadParameter(f"got '{value}', but data are named NAME=ROOT, such as --data isic16=/data/isic16")
-        roots[name] = fixed(root)
+        roots[name] = absolute_place(root)
     return roots
 
 
@@ -267,7 +267,7 @@ def stop(study, store):
     from studies.store.lock import Lock
 
     ledger = _ledger(study, store)
-    if not Lock(ledger.folder).held():
+    if not Lock(ledger.folder).is_held():
         raise UserError(f"no session runs {study} in the store {store}")
     ledger.folder.write(STOP, b"")
     click.echo(f"{study} stops: its trials leave checkpoints, which takes seconds, or as long as their evaluations")
@@ -370,7 +370,7 @@ def fingerprint(dataset, settings, store, roots, placement, as_json, quick, addr
     KEY=VALUE sets any leaf of a trial that is weighted by it, such as data.size=128, diffusion.fingerprint=dice or
     diffusion.fingerprint_seeds=[0,1]. Synthetic data sets need no --data.
     """
-    from studies.definition.study import extended, stored
+    from studies.definition.study import extend_study, stored_study
     from studies.engine.session import Resources
     from studies.engine.session import run as run_session
     from studies.search.recommendation import measured, study_of, table, to_dict
@@ -382,7 +382,7 @@ def fingerprint(dataset, settings, store, roots, placement, as_json, quick, addr
         _show(to_dict(found), as_json, lambda _: table(found))
         return
     wanted, definition = study_of(config, roots, shlex.join(["diffseg", *sys.argv[1:]])), ledger.usable_definition()
-    whole = extended(stored(wanted.name, definition), wanted) if definition else wanted
+    whole = extend_study(stored_study(wanted.name, definition), wanted) if definition else wanted
     finished = run_session(whole, ledger, Resources(**placement), address=address, quiet=as_json)
     found = measured(config, ledger)
     if found:
@@ -430,10 +430,10 @@ def status(study, store, as_json):
     from studies.store.light import import_pyarrow
 
     import_pyarrow()
-    from studies.store.state import states, status_table
+    from studies.store.state import status_table, trial_states
 
     wanted, ledger = _stored(study, store)
-    found = states(wanted, ledger)
+    found = trial_states(wanted, ledger)
     _show([state.to_dict() for state in found], as_json, lambda _: status_table(wanted, found))
 
 
@@ -469,18 +469,18 @@ def best(study, store, metric, pareto, held_out, as_json):
 
     Proposals of a search are scored on held-out training images. They are shown, and marked so, until some are confirmed.
     """
-    from studies.store.best import best_tables, best_trials, nothing_measured, unconfirmed
+    from studies.store.best import best_tables, best_trials, nothing_measured_error, unconfirmed_searches
 
     wanted, ledger = _stored(study, store)
     rows = [] if held_out else best_trials(wanted, ledger, metric or "iou", pareto)
-    if open_searches := unconfirmed(wanted, ledger, rows):
+    if open_searches := unconfirmed_searches(wanted, ledger, rows):
         from analysis.searches import best_proposals
 
         rows += best_proposals(ledger, open_searches, metric, pareto)
     if metric and not any(row[metric] is not None for row in rows):
-        raise nothing_measured(study, metric if rows or best_trials(wanted, ledger, "iou", pareto) else None)
+        raise nothing_measured_error(study, metric if rows or best_trials(wanted, ledger, "iou", pareto) else None)
     if not rows:
-        raise nothing_measured(study)
+        raise nothing_measured_error(study)
     _show(rows, as_json, lambda rows: best_tables(rows, metric or "iou"))
 
 
@@ -581,13 +581,13 @@ def predict(study, trial, inputs, store, output, device):
     from diffseg.data.splits import Scaling
     from diffseg.prediction.new_images import run as run_prediction
     from studies.definition.study import trial_name
-    from studies.store.folder import Copy
-    from studies.store.state import named, trained_row
+    from studies.store.folder import LocalCopy
+    from studies.store.state import find_trial, finished_row
 
     wanted, ledger = _stored(study, store)
-    chosen = named(wanted, ledger, trial)
+    chosen = find_trial(wanted, ledger, trial)
     try:
-        scaling = Scaling(**json.loads(trained_row(ledger, chosen.name)["scaling"]))
+        scaling = Scaling(**json.loads(finished_row(ledger, chosen.name)["scaling"]))
     except (TypeError, ValueError):
         raise UserError(
             f"the ledger does not say how the images of {chosen.name} were scaled: run it again in a study of another name"
@@ -595,7 +595,7 @@ def predict(study, trial, inputs, store, output, device):
 
     def folder_of(name: str) -> Path:
         folder = ledger.folder.at(f"work/{name}")
-        return folder.local or Copy(folder).fetch()
+        return folder.local or LocalCopy(folder).fetch()
 
     with _progress("predicting") as on_progress:
         written = run_prediction(
@@ -606,7 +606,7 @@ def predict(study, trial, inputs, store, output, device):
             output,
             device,
             folder_of=lambda member: folder_of(trial_name(member)),
-            checkpoint_of=lambda member: trained_row(ledger, trial_name(member))["checkpoint"],
+            checkpoint_of=lambda member: finished_row(ledger, trial_name(member))["checkpoint"],
             on_progress=on_progress,
         )
     click.echo(f"{len(written)} files in {output}")
@@ -706,7 +706,7 @@ def _wanted(
     source: str, settings, store: str, roots: dict, name: str | None, experiments: tuple[str, ...], extend: bool, search
 ):
     """The study asked for, checked against the one of that name in the store, and its ledger."""
-    from studies.definition.study import against_stored, is_source, read
+    from studies.definition.study import check_against_stored, is_study_source, read_study
     from studies.store.ledger import Ledger
 
     leaves = dict(parse_leaf(text) for text in settings)
@@ -714,18 +714,20 @@ def _wanted(
     search = {key: value for key, value in search.items() if value is not None}
     if "objective" in search:
         search["objective"] = search["objective"].split(",")
-    if not is_source(source):
-        stored, ledger = _stored(source, store)
+    if not is_study_source(source):
+        found, ledger = _stored(source, store)
         if leaves or roots or name or experiments or search:
             raise UserError(
                 f"{source} is a study in the store and goes on as it is: "
                 "leave out --data, --name, --experiment, options of searches and settings, or give its TOML file"
             )
-        return stored, ledger
+        return found, ledger
     ledger = Ledger(store, name or Path(source).stem)
     definition = ledger.usable_definition()
     roots = _merge_roots(ledger, definition, roots)
-    return against_stored(read(source, roots, leaves, name, command, experiments, search), definition, extend), ledger
+    return check_against_stored(
+        read_study(source, roots, leaves, name, command, experiments, search), definition, extend
+    ), ledger
 
 
 def _merge_roots(ledger, definition: dict | None, roots: dict[str, str]) -> dict[str, str]:
@@ -736,7 +738,7 @@ def _merge_roots(ledger, definition: dict | None, roots: dict[str, str]) -> dict
     """
     before = (definition or {}).get("roots", {})
     for name in sorted(name for name, root in roots.items() if before.get(name, root) != root):
-        if any(row["dataset"] == name for row in ledger.last(["dataset"])):
+        if any(row["dataset"] == name for row in ledger.last_rows(["dataset"])):
             click.echo(
                 f"warning: data set {name} of study {ledger.study} was at {before[name]} and is now at {roots[name]}; results "
                 "that are there are kept: if these are other images, give the study another --name or --store",
@@ -764,16 +766,16 @@ def _fingerprint_of(dataset: str, settings, store: str, roots: dict):
 
 
 def _stored(study: str, store: str):
-    from studies.definition.study import stored
+    from studies.definition.study import stored_study
 
     ledger = _ledger(study, store)
-    return stored(study, ledger.definition()), ledger
+    return stored_study(study, ledger.definition()), ledger
 
 
 def _ledger(study: str, store: str):
-    from studies.store.ledger import existing
+    from studies.store.ledger import open_ledger
 
-    return existing(store, study)
+    return open_ledger(store, study)
 
 
 def _beside(ledger, name: str) -> Path:
@@ -782,7 +784,7 @@ def _beside(ledger, name: str) -> Path:
 
 
 def _finish(study, ledger, finished: bool, with_report: bool) -> None:
-    from studies.store.state import counts, states
+    from studies.store.state import count_statuses, trial_states
 
     if not finished:
         click.echo(f"stopped; the same command goes on from the last checkpoints ({ledger.root})", err=True)
@@ -791,10 +793,10 @@ def _finish(study, ledger, finished: bool, with_report: bool) -> None:
         from analysis.report import write
 
         click.echo(write([ledger], _beside(ledger, "report.html")))
-    failed = counts(states(study, ledger))["failed"]
+    failed = count_statuses(trial_states(study, ledger))["failed"]
     if failed:
         click.echo(
-            f"{failed} of {study.asked} trials failed: `diffseg status {study.name}` names them, "
+            f"{failed} of {study.requested_trials} trials failed: `diffseg status {study.name}` names them, "
             f"`diffseg retry {study.name}` runs them again",
             err=True,
         )

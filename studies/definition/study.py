@@ -54,7 +54,7 @@ MOST_TRIALS = 50_000  # of which a definition has 100 MB
 TABLES = ("network", "data", "experiment", "variant")  # of a study file; later ones win
 
 
-def scored_on(held_out: object) -> str:
+def scored_images(held_out: object) -> str:
     """The images that a trial's metrics and errors are of, by its data.held_out."""
     return "held-out" if held_out else "test"
 
@@ -73,7 +73,7 @@ class Trial:
     @property
     def scored_on(self) -> str:
         """The images that its metrics and errors are of: test, or held-out, training images that it is not trained on."""
-        return scored_on(self.setting("data", "held_out"))
+        return scored_images(self.setting("data", "held_out"))
 
     @property
     def steps(self) -> int | None:
@@ -129,19 +129,19 @@ class Study:
         }
 
     @property
-    def asked(self) -> int:
+    def requested_trials(self) -> int:
         """How many trials there are to be, at most."""
-        return len(self.trials) + len(self.starts) * self.asked_of_each
+        return len(self.trials) + len(self.starts) * self.requested_per_search
 
     @property
-    def asked_of_each(self) -> int:
+    def requested_per_search(self) -> int:
         """How many trials each search makes at most."""
         if self.search is None:
             return 0
         best, seeds = self.search.confirmed
         return self.search.budget + ((best + 1) * seeds if best else 0)
 
-    def known(self, ledger: Ledger) -> tuple[Trial, ...]:
+    def known_trials(self, ledger: Ledger) -> tuple[Trial, ...]:
         """The trials that are known by now: of searches, those that they have proposed."""
         found = {trial.name: trial for trial in self.trials}
         for proposal in proposals(ledger) if self.search else ():
@@ -158,13 +158,13 @@ class Study:
         return Trial(proposal.trial, proposal.config, Rungs(proposal.search, self.search.objective, reduction))
 
 
-def shipped() -> list[str]:
+def shipped_studies() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob("*.toml"))
 
 
-def is_source(source: str) -> bool:
+def is_study_source(source: str) -> bool:
     """Whether a study can be read from it: a shipped one's name or a TOML file's path."""
-    return source.endswith(".toml") or source in shipped()
+    return source.endswith(".toml") or source in shipped_studies()
 
 
 def data_settings(name: str) -> dict[str, Any]:
@@ -175,7 +175,7 @@ def data_settings(name: str) -> dict[str, Any]:
     return flat({"data": tables.get(name, {}).get("data", {"layout": "folder"})})
 
 
-def read(
+def read_study(
     source: str,
     roots: dict[str, str],
     settings: dict[str, Any],
@@ -190,10 +190,10 @@ def read(
     """
     path = Path(source) if source.endswith(".toml") else SHIPPED / f"{source}.toml"
     try:
-        tree = studyfile.read(path)
+        tree = studyfile.read_tables(path)
     except FileNotFoundError:
         raise UserError(
-            f"there is no study '{source[:200]}': give one of {', '.join(shipped())}, or a TOML file of your own"
+            f"there is no study '{source[:200]}': give one of {', '.join(shipped_studies())}, or a TOML file of your own"
         ) from None
     if not isinstance(settings.get("network", ""), str):
         raise ConfigError(f"network: got {settings['network']!r}; allowed are {', '.join(NETWORKS)}")
@@ -226,7 +226,7 @@ def read(
     )
 
 
-def stored(name: str, definition: dict) -> Study:
+def stored_study(name: str, definition: dict) -> Study:
     """The study that a store holds. Raises DefinitionError if its search cannot be used."""
     trials, starts = (
         tuple(_Stored(trial, config) for trial, config in definition.get(key, {}).items())
@@ -286,7 +286,7 @@ def trial_name(config: Config) -> str:
     return f"{config.experiment}-{config.data.name}-{config.network.name}-s{seeds}-{config.digest[:8]}"
 
 
-def differences(old: Study, new: Study) -> list[str]:
+def describe_differences(old: Study, new: Study) -> list[str]:
     """What separates two definitions, one line a difference: settings whose values differ, then trials only one has."""
     before, after = ({t.name: t.config for t in (*each.trials, *each.starts)} for each in (old, new))
     gone, added = before.keys() - after.keys(), after.keys() - before.keys()
@@ -301,7 +301,7 @@ def differences(old: Study, new: Study) -> list[str]:
     return [*lines, f"{len(gone)} trials no longer asked for, {len(added)} new ones"]
 
 
-def against_stored(new: Study, definition: dict | None, extend: bool) -> Study:
+def check_against_stored(new: Study, definition: dict | None, extend: bool) -> Study:
     """The study to run, where the store holds `definition` under its name.
 
     Raises UserError with the differences if it is another study and it is not to be extended. A definition that cannot be
@@ -310,8 +310,8 @@ def against_stored(new: Study, definition: dict | None, extend: bool) -> Study:
     if definition is None:
         return new
     try:
-        old = stored(new.name, definition)
-        found = differences(old, new)
+        old = stored_study(new.name, definition)
+        found = describe_differences(old, new)
     except DefinitionError as error:
         log.warning("%s", error)
         return new
@@ -320,7 +320,7 @@ def against_stored(new: Study, definition: dict | None, extend: bool) -> Study:
             f"study {new.name} exists with another search ({changed}): give this one a name with --name NAME"
         )
     if extend:
-        return extended(old, new)
+        return extend_study(old, new)
     if found:
         shown = [*found[:8], f"{len(found) - 9} settings more", found[-1]] if len(found) > 10 else found
         raise UserError(
@@ -334,7 +334,7 @@ def _changed_search(old: Study, new: Study) -> str:
     return "; ".join(old.search.differences(new.search)) if old.search and new.search else ""
 
 
-def extended(old: Study, new: Study) -> Study:
+def extend_study(old: Study, new: Study) -> Study:
     """The new definition and the trials that only the old one has."""
     trials, starts = (
         tuple({trial.name: trial for trial in (*before, *after)}.values())

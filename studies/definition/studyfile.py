@@ -67,9 +67,9 @@ class StudyFile(_Form):
     search: SearchTable | None = None
 
 
-def read(path: Path) -> dict[str, Any]:
+def read_tables(path: Path) -> dict[str, Any]:
     """The tables that a study file has. Raises UserError, in one sentence that names the file and the key."""
-    text = textfile.read(path, "a study file")
+    text = textfile.read_text(path, "a study file")
     if found := LONG_KEY.search(text):
         line = text[: found.start()].count("\n") + 1
         raise UserError(

@@ -9,7 +9,7 @@ from diffseg.errors import UserError
 LARGEST = 1 << 20  # bytes
 
 
-def read(path: Path, kind: str) -> str:
+def read_text(path: Path, kind: str) -> str:
     """A file's text, without a byte order mark. kind: what it should be, such as "a study file".
 
     Raises UserError, in one sentence that names the file, and FileNotFoundError if there is none.

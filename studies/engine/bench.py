@@ -9,11 +9,11 @@ from analysis import tables
 from diffseg.bench.harness import Contest, told
 from diffseg.bench.harness import measure as in_turns
 from diffseg.config import Config
-from studies.definition.study import Study, Trial, stored, trial_name
+from studies.definition.study import Study, Trial, stored_study, trial_name
 from studies.engine.session import Resources, run
 from studies.store.compaction import compact
 from studies.store.ledger import SCHEMAS, Ledger
-from studies.store.state import states
+from studies.store.state import trial_states
 
 TRIALS = 8  # that are run, one after the other
 READ = 300  # trials of a ledger that is read
@@ -76,7 +76,7 @@ def _copied(ledger: Ledger, place: str, name: str) -> Ledger:
 
 def _read(ledger: Ledger) -> None:
     """What `status` and the report ask for."""
-    states(stored(ledger.study, ledger.definition()), ledger)
+    trial_states(stored_study(ledger.study, ledger.definition()), ledger)
     found = tables.load([ledger])
     assert len(found.trials) == READ
     assert len(found.images)

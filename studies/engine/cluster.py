@@ -46,7 +46,7 @@ def check(path: Path) -> list[str]:
 
 def _read(path: Path) -> str:
     try:
-        return textfile.read(path, "a cluster's file")
+        return textfile.read_text(path, "a cluster's file")
     except FileNotFoundError:
         raise UserError(f"{path} cannot be read (there is no such file): give a cluster's file") from None
 

@@ -8,8 +8,8 @@ from rich.console import Console
 
 from studies.definition.study import Study, Trial
 from studies.planning.estimate import cost, costs
-from studies.store.ledger import Latest, Ledger
-from studies.store.state import COLUMNS, TrialState, counts, states
+from studies.store.ledger import LatestRows, Ledger
+from studies.store.state import COLUMNS, TrialState, count_statuses, trial_states
 
 
 class Display:
@@ -20,13 +20,15 @@ class Display:
 
     def __init__(self, study: Study, ledger: Ledger, planned: list[Trial], quiet: bool = False):
         """planned: what this session is to do, as far as it is known."""
-        self.study, self.ledger, self.latest = study, ledger, Latest(ledger, COLUMNS)
+        self.study, self.ledger, self.latest = study, ledger, LatestRows(ledger, COLUMNS)
         names, found = [trial.name for trial in planned], costs(trial.config for trial in planned)
         self.weights = {name: one.flops for name, one in zip(names, found, strict=True)}
         self.console = Console(file=sys.stderr, quiet=quiet, highlight=False)
         self.started, self.before, self.pause = time.monotonic(), None, 0.5
         self.told = {
-            (state.trial, state.attempt) for state in states(study, ledger, self.latest) if state.status == "failed"
+            (state.trial, state.attempt)
+            for state in trial_states(study, ledger, self.latest)
+            if state.status == "failed"
         }
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._loop, daemon=True)
@@ -54,9 +56,9 @@ class Display:
     def _line(self) -> str:
         clock = time.monotonic()
         if self.study.starts:  # a search goes on proposing
-            fresh = [trial for trial in self.study.known(self.ledger) if trial.name not in self.latest.rows()]
+            fresh = [trial for trial in self.study.known_trials(self.ledger) if trial.name not in self.latest.rows()]
             self.weights |= {one.name: cost(one.config).flops for one in fresh if one.name not in self.weights}
-        found = states(self.study, self.ledger, self.latest)
+        found = trial_states(self.study, self.ledger, self.latest)
         self.pause = max(0.5, 10 * (time.monotonic() - clock))  # a large store is not read all the time
         for state in found:
             if state.status == "failed" and (state.trial, state.attempt) not in self.told:
@@ -64,7 +66,7 @@ class Display:
                 self.console.print(
                     f"failed: {state.trial}: {state.row['error']} (log: {state.row['log']})", markup=False
                 )
-        number = counts(found)
+        number = count_statuses(found)
         parts = [f"{self.study.name}: {number['complete']} of {self._asked(found)} trials done"]
         parts += [f"{number[status]} {status}" for status in ("running", "pruned", "failed") if number[status]]
         rate = sum(
@@ -93,7 +95,7 @@ class Display:
         return f"about {_clock(elapsed / (done - self.before) * (total - done))} left"
 
     def _asked(self, found: list[TrialState]) -> int:
-        return max(len(found), self.study.asked)
+        return max(len(found), self.study.requested_trials)
 
 
 def _clock(seconds: float) -> str:

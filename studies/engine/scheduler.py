@@ -4,7 +4,7 @@ from diffseg.config import Config
 from diffseg.errors import UserError
 from studies.definition.study import Study, Trial, trial_name
 from studies.search.search import Proposal, Tried, fronts, history, proposals
-from studies.store.ledger import METRICS, Latest, Ledger
+from studies.store.ledger import METRICS, LatestRows, Ledger
 
 HOPELESS = 5  # trials without a value, and none with one, after which a search is not gone on with
 
@@ -14,7 +14,7 @@ class Agenda:
 
     def __init__(self, study: Study, ledger: Ledger, retry: bool = False):
         self.study, self.ledger = study, ledger
-        self._latest = Latest(ledger, ["status", "error", *METRICS])
+        self._latest = LatestRows(ledger, ["status", "error", *METRICS])
         rows = self._latest.rows() if retry else {}
         self._again = {trial: row["attempt"] for trial, row in rows.items() if row["status"] == "failed"}
 
@@ -39,7 +39,10 @@ class Agenda:
     def planned(self) -> list[Trial]:
         """What is known to be done yet, and the trials that searches start from, which what they will propose is like."""
         rows = self._ended()
-        return [*self.study.starts, *(trial for trial in self.study.known(self.ledger) if trial.name not in rows)]
+        return [
+            *self.study.starts,
+            *(trial for trial in self.study.known_trials(self.ledger) if trial.name not in rows),
+        ]
 
     def done(self) -> bool:
         """Whether there is nothing left to do."""

@@ -9,7 +9,7 @@ from studies.definition.study import Trial
 from studies.engine.driver import clear
 from studies.engine.scheduler import Agenda
 from studies.engine.worker import STOP, Order
-from studies.store.folder import patiently
+from studies.store.folder import retry_outages
 
 DRIVER_DEATHS = 3  # after so many an order is given up for this session
 
@@ -29,9 +29,9 @@ class Missing(Searcher):
         self._idle = False  # nothing is to be done until something ends
 
     def suggest(self, trial_id: str) -> dict | str | None:
-        if patiently(lambda: self._agenda.ledger.folder.exists(STOP)):
+        if retry_outages(lambda: self._agenda.ledger.folder.exists(STOP)):
             return Searcher.FINISHED
-        trial = None if self._idle else patiently(lambda: self._agenda.next(self._busy()))
+        trial = None if self._idle else retry_outages(lambda: self._agenda.next(self._busy()))
         if trial is None:
             self._idle = bool(self._proposed)  # a driver that dies now would bring its order back
             return None if self._idle else Searcher.FINISHED
@@ -40,7 +40,7 @@ class Missing(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
         order, self._idle = self._proposed.pop(trial_id), False
-        patiently(lambda: clear(order, died=error))
+        retry_outages(lambda: clear(order, died=error))
         if error:
             self._deaths[order.trial] = self._deaths.get(order.trial, 0) + 1
 

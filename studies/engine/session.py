@@ -22,8 +22,8 @@ from studies.engine.signals import Signals
 from studies.engine.worker import SCRATCH, STOP, Order
 from studies.planning.datasets import examine
 from studies.planning.estimate import cost
-from studies.store.compaction import MANY, merge, sweep
-from studies.store.folder import fixed, patiently
+from studies.store.compaction import COMPACT_FROM, compact_locked, remove_replaced
+from studies.store.folder import absolute_place, retry_outages
 from studies.store.ledger import Ledger
 from studies.store.lock import Lock
 
@@ -72,7 +72,7 @@ def run(
         folder.remove(STOP)
         for leftover in (SCRATCH, "tmp"):  # of a session that was killed
             folder.at(leftover).clear()
-        sweep(ledger)
+        remove_replaced(ledger)
         ledger.set_aside_damaged()
         agenda = Agenda(study, ledger, retry)
         if not agenda.done():
@@ -83,7 +83,7 @@ def run(
         if problem := agenda.problem():
             raise UserError(problem)
         with contextlib.suppress(UserError):  # a file was damaged meanwhile, which the next session sets aside
-            merge(ledger, at_least=MANY)
+            compact_locked(ledger, at_least=COMPACT_FROM)
         return Agenda(study, ledger).done()
     finally:
         folder.at(SCRATCH).clear()
@@ -101,7 +101,7 @@ def _run_missing(agenda: Agenda, resources: Resources, address: str | None, disp
     from studies.engine.searcher import Missing
 
     with Signals() as signals, connected(address) as logs:
-        signals.gently(lambda: patiently(lambda: folder.write(STOP, b"")))
+        signals.gently(lambda: retry_outages(lambda: folder.write(STOP, b"")))
         if DRIVER not in ray.cluster_resources():
             raise UserError(
                 f"the Ray cluster has no resource '{DRIVER}': start its head with --resources='{{\"{DRIVER}\": 1000}}'"
@@ -208,10 +208,10 @@ def _has(labels: dict[str, str] | None, wanted: dict[str, str]) -> bool:
 
 def _order(study, ledger, share, commit: tuple[str | None, bool], trial: Trial) -> Order:
     return Order(
-        store=fixed(ledger.store),
+        store=absolute_place(ledger.store),
         study=study.name,
         trial=trial.name,
-        attempt=ledger.attempts().get(trial.name, 0) + 1,
+        attempt=ledger.last_attempts().get(trial.name, 0) + 1,
         config=trial.config.canonical(),
         root=study.roots.get(trial.config.data.name),
         cpus=share.cpus,

@@ -23,14 +23,14 @@ from pathlib import Path
 from diffseg import config as configuration
 from diffseg.config import Config
 from diffseg.errors import Stopped, UserError, WorkerLost
-from studies.definition.study import scored_on, trial_name
+from studies.definition.study import scored_images, trial_name
 from studies.engine.pruning import reached
 from studies.engine.watch import Watch
 from studies.search.search import Rungs
-from studies.store.folder import Copy, Folder, cache_of, fetched, patiently
+from studies.store.folder import Folder, LocalCopy, cache_folder, fetch_root, retry_outages
 from studies.store.ledger import Ledger
 from studies.store.progress import NAME as PROGRESS
-from studies.store.progress import Reporter
+from studies.store.progress import ProgressWriter
 
 SCRATCH = "scratch"  # the folder of a study for Ray's own files, which nobody needs after the session
 HEIR = "heir"  # the file of a trial that holds the name of the one whose training it has
@@ -84,15 +84,15 @@ def work(order: Order) -> str:
     """
     from diffseg.training.parallel import Workers  # torch, which `status` does without
 
-    patiently(lambda: _check_store(order))
+    retry_outages(lambda: _check_store(order))
     workers = Workers.joined()
     if not workers.first:
         return _help(order, workers)
-    copy = Copy(order.folder)
-    patiently(copy.fetch)
-    patiently(lambda: _inherit(order, copy.path))
-    progress = Reporter(order.folder, configuration.load(order.config).steps)
-    if (starts := patiently(lambda: _starts(order, copy.path))) > WORKER_DEATHS + 1:
+    copy = LocalCopy(order.folder)
+    retry_outages(copy.fetch)
+    retry_outages(lambda: _inherit(order, copy.path))
+    progress = ProgressWriter(order.folder, configuration.load(order.config).steps)
+    if (starts := retry_outages(lambda: _starts(order, copy.path))) > WORKER_DEATHS + 1:
         return record_failure(order, f"its worker died {starts - 1} times without coming further")
     started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
     with _logging_to(copy.path / "log.txt"):
@@ -103,7 +103,7 @@ def work(order: Order) -> str:
             status = "pruned" if error else "complete"
         except Stopped as stop:
             logging.info("%s", stop)
-            patiently(copy.push)
+            retry_outages(copy.push)
             order.folder.remove(STARTS)
             progress.write("stopped")
             return "stopped"
@@ -126,9 +126,9 @@ def work(order: Order) -> str:
             "gpu_seconds": order.gpus * order.workers * seconds,
         } | found
         logging.info("%s after %.1f s %s", status, seconds, error or "")
-        patiently(copy.push)
-        patiently(lambda: order.ledger.write(order.trial, order.attempt, {**tables, "trials": [row]}))
-    patiently(lambda: _forget(order))
+        retry_outages(copy.push)
+        retry_outages(lambda: order.ledger.write(order.trial, order.attempt, {**tables, "trials": [row]}))
+    retry_outages(lambda: _forget(order))
     workers.leave()
     return status
 
@@ -143,7 +143,9 @@ def _help(order: Order, workers) -> str:
         except (UserError, Stopped):  # which the first one has met, too
             pass
         except WorkerLost:
-            if order.ledger.attempts().get(order.trial, 0) < order.attempt:  # else the first one has failed and said so
+            if (
+                order.ledger.last_attempts().get(order.trial, 0) < order.attempt
+            ):  # else the first one has failed and said so
                 raise
     return "helped"
 
@@ -167,9 +169,9 @@ def _inherit(order: Order, folder: Path) -> None:
     if any(folder.rglob("step-*.pt")):
         return
     trained = configuration.load(order.config).trained
-    for row in order.ledger.last(["status", "trained"]):
+    for row in order.ledger.last_rows(["status", "trained"]):
         if row["trained"] == trained and row["status"] == "complete":
-            source = Copy(order.ledger.folder.at(f"work/{row['trial']}")).fetch()
+            source = LocalCopy(order.ledger.folder.at(f"work/{row['trial']}")).fetch()
             order.folder.write(HEIR, row["trial"].encode())
             for checkpoint in source.rglob("step-*.pt"):
                 target = folder / checkpoint.relative_to(source)
@@ -194,14 +196,14 @@ def _starts(order: Order, folder: Path) -> int:
 
 
 def _check_store(order: Order) -> None:
-    if not order.ledger.defined():
+    if not order.ledger.is_defined():
         raise NotShared(
             f"{order.store} on {socket.gethostname()} does not hold the study {order.study}: all nodes have to share the "
             "store, so give a --store DIR on a file system that they all mount, or a URI"
         )
 
 
-def _run(order: Order, progress: Reporter, copy: Copy, workers) -> tuple[dict[str, list[dict]], str | None]:
+def _run(order: Order, progress: ProgressWriter, copy: LocalCopy, workers) -> tuple[dict[str, list[dict]], str | None]:
     """(rows by table, why the trial was pruned if it was)."""
     from diffseg.training.loop import Hooks
 
@@ -212,11 +214,11 @@ def _run(order: Order, progress: Reporter, copy: Copy, workers) -> tuple[dict[st
 
     def logged(step: int, metrics: dict[str, float]) -> None:
         progress(step)
-        copy.push_soon()
+        copy.push_in_background()
 
     def folder_of(other: Config) -> Path:
         """Networks and fingerprints of other trials."""
-        return Copy(order.ledger.folder.at(f"work/{trial_name(other)}")).fetch()
+        return LocalCopy(order.ledger.folder.at(f"work/{trial_name(other)}")).fetch()
 
     watch = Watch(copy.path / "log.txt")
     hooks = Hooks(
@@ -250,9 +252,9 @@ def _train(order: Order, folder: Path, hooks, folder_of: Callable[[Config], Path
         torch.cuda.set_per_process_memory_fraction(order.gpus)
     return trial.run(
         configuration.load(order.config),
-        root=workers.united(lambda: fetched(order.root)) if order.root else None,
+        root=workers.united(lambda: fetch_root(order.root)) if order.root else None,
         folder=folder,
-        cache=cache_of(order.store),
+        cache=cache_folder(order.store),
         device="cuda" if order.gpus else "cpu",
         hooks=hooks,
         folder_of=folder_of,
@@ -306,7 +308,7 @@ def _row(order: Order, status: str, error: str | None, started: datetime.datetim
         "dataset": config.data.name,
         "network": config.network.name,
         "seed": config.seed,
-        "scored_on": scored_on(config.data.held_out),
+        "scored_on": scored_images(config.data.held_out),
         "config": order.config,
         "trained": config.trained,
         "host": socket.gethostname(),

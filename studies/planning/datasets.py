@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from studies.definition.study import Trial
-from studies.store.folder import cache_of
+from studies.store.folder import cache_folder
 
 DECODING = {"size", "fit", "scale", "normalise", "test_crops", "augment"}  # settings that no file is refused for
 
@@ -27,4 +27,4 @@ def examine(trials: Iterable[Trial], roots: dict[str, str], store: str, elsewher
             continue
         seen.add(key)
         if not (elsewhere and root and not Path(root).exists()):
-            data.examine(trial.config.data, root and Path(root), cache_of(store))
+            data.examine(trial.config.data, root and Path(root), cache_folder(store))

@@ -23,8 +23,8 @@ def plan(study: Study, ledger: Ledger, resources: Resources) -> dict:
     """
     share, concurrent = place(resources, [_this_machine()])
     speed = GPU_FLOPS * share.gpus if share.gpus else flops_per_second(max(1, int(share.cpus)))
-    ended = ledger.attempts()
-    known = study.known(ledger)
+    ended = ledger.last_attempts()
+    known = study.known_trials(ledger)
     to_come = list(_to_come(study, ledger, {trial.name for trial in known}))
     missing = [trial for trial in known if trial.name not in ended]
     examine([*missing, *(study.starts if to_come else ())], study.roots, ledger.store)
@@ -83,7 +83,7 @@ def _to_come(study: Study, ledger: Ledger, known: set[str]) -> Iterator[tuple[st
         past = proposals(ledger, start.name)
         proposed = sum(one.seed == start.config.seed for one in past)
         tested = start.config.with_leaves({"data.held_out": 0.0}).resolved()
-        confirmations = study.asked_of_each - study.search.budget - (len(past) - proposed)
+        confirmations = study.requested_per_search - study.search.budget - (len(past) - proposed)
         for name, config, count in (
             (start.name, start.config, study.search.budget - proposed),
             (f"confirmations of {start.name}", tested, confirmations),

@@ -9,9 +9,9 @@ from typing import Any
 from diffseg.config import Config
 from diffseg.errors import UserError
 from diffseg.fingerprint.curve import Fingerprint, fingerprint
-from studies.definition.study import Study, Trial, data_settings, read, trial_name
+from studies.definition.study import Study, Trial, data_settings, read_study, trial_name
 from studies.planning.datasets import examine
-from studies.store.folder import cache_of, fetched
+from studies.store.folder import cache_folder, fetch_root
 from studies.store.ledger import Ledger
 
 SOURCE = "paper-small"  # the shipped study whose sizes and training are used
@@ -39,7 +39,7 @@ def weighted(dataset: str, roots: dict[str, str], settings: dict[str, Any]) -> C
         "inference.timestep_images": TIMESTEP_IMAGES,
         "training.snapshots": [1.0],  # what the network knew before its end has no part in a fingerprint
     }
-    study = read(SOURCE, {dataset: roots.get(dataset, "")}, own | settings, experiments=("e2",))
+    study = read_study(SOURCE, {dataset: roots.get(dataset, "")}, own | settings, experiments=("e2",))
     found = [trial.config for trial in study.trials if trial.config.fingerprint_trials()]
     if not found:
         raise UserError(
@@ -58,7 +58,7 @@ def study_of(config: Config, roots: dict[str, str], command: str) -> Study:
 def measured(config: Config, ledger: Ledger) -> Fingerprint | None:
     """The fingerprint of the E3 trials in a ledger; None unless all of them are complete."""
     names = [trial_name(e3) for e3 in config.fingerprint_trials()]
-    complete = {row["trial"]: row["attempt"] for row in ledger.last(["status"]) if row["status"] == "complete"}
+    complete = {row["trial"]: row["attempt"] for row in ledger.last_rows(["status"]) if row["status"] == "complete"}
     if not set(names) <= complete.keys():
         return None
     rows = ledger.read("timesteps").to_pylist()
@@ -81,7 +81,7 @@ def quick(config: Config, root: str | None, store: str) -> Fingerprint:
         )
     e3 = config.fingerprint_trials()[0]
     examine([Trial(trial_name(e3), e3)], {e3.data.name: root} if root else {}, store)
-    dataset = data.load(e3.data, root and fetched(root), cache_of(store))
+    dataset = data.load(e3.data, root and fetch_root(root), cache_folder(store))
     return fingerprint([errors_without_training(dataset, e3)], config.diffusion.fingerprint)
 
 

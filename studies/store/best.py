@@ -22,22 +22,22 @@ def best_trials(study: Study, ledger: Ledger, metric: str, pareto: bool) -> list
     proposal and what that sets), scored_on, test_images, METRICS, and left_out: of metrics that are NaN for some test images
     and are means over the others, how many these are.
     """
-    known = {trial.name: trial for trial in study.known(ledger)}
+    known = {trial.name: trial for trial in study.known_trials(ledger)}
     rows = [
         row | {"left_out": json.loads(row["left_out"] or "{}"), "scored_on": "test"}
-        for row in ledger.last(COLUMNS)
+        for row in ledger.last_rows(COLUMNS)
         if row["status"] == "complete" and _measured(row["iou"])
         if _scored_on(row, known.get(row["trial"])) == "test"
     ]
     if pareto:
-        rows = _front(rows, objectives(study))
+        rows = _front(rows, pareto_metrics(study))
     names = study.variants | {one.trial: f"{one.number}: {one.words}" for one in proposals(ledger) if one.trial}
     rows = [row | {"configuration": names.get(row["trial"], "")} for row in rows if _measured(row[metric])]
     sign = -1 if METRICS[metric] else 1
     return sorted(rows, key=lambda row: (row["dataset"] or "", sign * row[metric]))
 
 
-def unconfirmed(study: Study, ledger: Ledger, tested: list[dict]) -> list[str]:
+def unconfirmed_searches(study: Study, ledger: Ledger, tested: list[dict]) -> list[str]:
     """The searches of a study, by the trials that they start from, that have no confirmed trial among the tested."""
     confirmed = {row["trial"] for row in tested}
     return [
@@ -47,13 +47,13 @@ def unconfirmed(study: Study, ledger: Ledger, tested: list[dict]) -> list[str]:
     ]
 
 
-def objectives(study: Study) -> tuple[str, ...]:
+def pareto_metrics(study: Study) -> tuple[str, ...]:
     """The metrics that a Pareto front of the study is of."""
     several = study.starts and len(study.search.objective) > 1
     return study.search.objective if several else ("iou", "ece")
 
 
-def nothing_measured(study: str, metric: str | None = None) -> UserError:
+def nothing_measured_error(study: str, metric: str | None = None) -> UserError:
     """metric: the one that other trials of the study lack, if they have measured something."""
     if metric:
         return UserError(

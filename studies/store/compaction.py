@@ -20,7 +20,7 @@ from studies.store.lock import Lock
 from studies.store.soundness import MERGED, STANDS_FOR, is_merged
 
 BATCH = 16 << 20  # bytes of small files that are read at once
-MANY = 500  # attempts from which on a session merges them: reading so many files takes a second or two
+COMPACT_FROM = 500  # attempts from which on a session merges them: reading so many files takes a second or two
 ROW_GROUP = 20_000  # rows: what a reader who wants one trial has to read
 
 
@@ -30,31 +30,31 @@ def compact(ledger: Ledger) -> int:
     lock = Lock(ledger.folder)
     lock.acquire()
     try:
-        return merge(ledger)
+        return compact_locked(ledger)
     finally:
         lock.release()
 
 
-def merge(ledger: Ledger, at_least: int = 1) -> int:
+def compact_locked(ledger: Ledger, at_least: int = 1) -> int:
     """The same by who holds the lock, if there are so many attempts to merge."""
-    sweep(ledger)
-    files = {table: ledger.files(table) for table in SCHEMAS}
+    remove_replaced(ledger)
+    files = {table: ledger.counted_files(table) for table in SCHEMAS}
     loose = sum(not is_merged(file) for file in files["trials"])
     if loose < at_least:
         return 0
     name = f"{MERGED}{uuid4().hex}.parquet"
     for table in sorted(SCHEMAS, key=lambda table: table == "trials"):
         _merge(ledger, table, files[table], name)
-    sweep(ledger)
+    remove_replaced(ledger)
     return loose
 
 
-def sweep(ledger: Ledger) -> None:
+def remove_replaced(ledger: Ledger) -> None:
     """Remove files for which merged ones stand, and merged ones that never came to count. Only while the lock is held."""
-    ended = set(ledger.names("trials"))
-    replaced = {name for file in ended if is_merged(file) for name in ledger.stands_for(file)}
+    ended = set(ledger.file_names("trials"))
+    replaced = {name for file in ended if is_merged(file) for name in ledger.replaced_by(file)}
     for table in sorted(SCHEMAS, key=lambda table: table == "trials"):
-        for file in ledger.names(table):
+        for file in ledger.file_names(table):
             if file in replaced or (is_merged(file) and file not in ended):
                 ledger.folder.remove(f"{table}/{file}")
 
@@ -65,7 +65,7 @@ def _merge(ledger: Ledger, table: str, files: list[str], name: str) -> None:
         return
     schema = ledger.dataset(table).schema
     if table == "trials":
-        names = files + [old for file in files if is_merged(file) for old in ledger.stands_for(file)]
+        names = files + [old for file in files if is_merged(file) for old in ledger.replaced_by(file)]
         schema = schema.with_metadata({STANDS_FOR: json.dumps(sorted(names))})
     rows = 0
     with (

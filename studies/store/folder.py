@@ -41,7 +41,7 @@ class Folder:
     unfinished: str = ""  # the folder of files that are being written, which is swept up: `tmp` in the outermost one
 
     @classmethod
-    def of(cls, place: str) -> "Folder":
+    def open(cls, place: str) -> "Folder":
         """Of a path, or of a URI of pyarrow's file systems such as s3://bucket/prefix.
 
         Raises OSError or ValueError, and UserError if the URI holds a password, which would be written into studies.
@@ -53,7 +53,7 @@ class Folder:
                     "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, say) or by the machine's role"
                 )
             return cls(*pafs.FileSystem.from_uri(place))
-        return cls(pafs.LocalFileSystem(), fixed(place))
+        return cls(pafs.LocalFileSystem(), absolute_place(place))
 
     @property
     def local(self) -> Path | None:
@@ -66,19 +66,19 @@ class Folder:
 
     def exists(self, name: str) -> bool:
         """Whether there is a file of this name."""
-        with reading(self.path):
+        with read_errors(self.path):
             return self.filesystem.get_file_info(f"{self.path}/{name}").type == pafs.FileType.File
 
     def age(self, name: str) -> float | None:
         """Seconds since a file was written, by the clocks of store and machine; None if there is none."""
-        with reading(self.path):
+        with read_errors(self.path):
             info = self.filesystem.get_file_info(f"{self.path}/{name}")
         return time.time() - info.mtime_ns / 1e9 if info.type == pafs.FileType.File else None
 
     def read(self, name: str) -> bytes | None:
         """A file's content; None if there is none."""
         try:
-            with reading(self.path), self.filesystem.open_input_stream(f"{self.path}/{name}") as file:
+            with read_errors(self.path), self.filesystem.open_input_stream(f"{self.path}/{name}") as file:
                 return file.read()
         except (FileNotFoundError, NotADirectoryError):
             return None
@@ -97,7 +97,7 @@ class Folder:
 
         durable: the file and the entries of its folders are on the disk (fsync) before this returns.
         """
-        with changing(self.path):
+        with write_errors(self.path):
             target = f"{self.path}/{name}"
             if self.local is None:  # closing a stream, even after an error, would leave what it holds by then
                 with tempfile.TemporaryFile() as file:
@@ -127,12 +127,12 @@ class Folder:
 
     def remove(self, name: str) -> None:
         """Remove a file, if there is one."""
-        with changing(self.path), contextlib.suppress(FileNotFoundError):
+        with write_errors(self.path), contextlib.suppress(FileNotFoundError):
             self.filesystem.delete_file(f"{self.path}/{name}")
 
     def move(self, name: str, to: str) -> None:
         """Rename a file, or of a local store also a folder, if there is one; what had the name before is replaced."""
-        with changing(self.path):
+        with write_errors(self.path):
             if self.local is None:
                 if self.exists(name):
                     self.filesystem.move(f"{self.path}/{name}", f"{self.path}/{to}")
@@ -150,20 +150,20 @@ class Folder:
         if self.local:
             shutil.rmtree(self.local, ignore_errors=True)
             return
-        with changing(self.path):
+        with write_errors(self.path):
             self.filesystem.delete_dir_contents(self.path, missing_dir_ok=True)
 
     def files(self) -> dict[str, int]:
         """The names of all files below, with their sizes in bytes."""
         selector = pafs.FileSelector(self.path, allow_not_found=True, recursive=True)
-        with reading(self.path):
+        with read_errors(self.path):
             every = self.filesystem.get_file_info(selector)
         found = (info for info in every if info.type == pafs.FileType.File)
         return {info.path[len(self.path) + 1 :]: info.size for info in found}
 
 
 @contextlib.contextmanager
-def reading(place: str) -> Iterator[None]:
+def read_errors(place: str) -> Iterator[None]:
     """Raise StoreError where a store cannot be read. What is not there at all remains a FileNotFoundError."""
     try:
         yield
@@ -177,7 +177,7 @@ def reading(place: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def changing(place: str) -> Iterator[None]:
+def write_errors(place: str) -> Iterator[None]:
     """Raise StoreError where a store cannot be written."""
     try:
         yield
@@ -209,29 +209,29 @@ def sync_entries(folder: Path) -> None:
         os.close(descriptor)
 
 
-def fixed(place: str) -> str:
+def absolute_place(place: str) -> str:
     """A URI as it is, and a path such that it means the same in every folder."""
     return place if "://" in place else str(Path(place).expanduser().absolute())
 
 
-def home() -> Path:
+def node_folder() -> Path:
     """Where a node keeps its copies of what lies behind URIs."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "diffseg"
 
 
-def cache_of(store: str) -> Path:
+def cache_folder(store: str) -> Path:
     """Where decoded data sets are kept: in the store if that is a folder, else on the node."""
-    local = Folder.of(store).local
-    return local / "cache" if local else home() / "cache"
+    local = Folder.open(store).local
+    return local / "cache" if local else node_folder() / "cache"
 
 
-def fetched(root: str) -> Path:
+def fetch_root(root: str) -> Path:
     """A data set's folder; of a URI a copy on this node. Raises UserError if there is nothing."""
     if "://" not in root:
         return Path(root)
     try:
-        copy = Copy(Folder.of(root))
+        copy = LocalCopy(Folder.open(root))
         copy.path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{copy.path}.lock"):  # others on this node may want it, too
             path = copy.fetch()
@@ -242,20 +242,20 @@ def fetched(root: str) -> Path:
     return path
 
 
-class Copy:
+class LocalCopy:
     """A folder of a store as a path to work in: itself where it is one already, else a copy that is carried back."""
 
     def __init__(self, folder: Folder):
         self.folder = folder
         name = hashlib.sha256(f"{folder.filesystem.type_name} {folder.path}".encode()).hexdigest()[:16]
-        self.path = folder.local or home() / "copies" / f"{Path(folder.path).name}-{name}"
+        self.path = folder.local or node_folder() / "copies" / f"{Path(folder.path).name}-{name}"
         self._pushed: dict[str, tuple[int, int]] = {}
         self._lock, self._due = threading.Lock(), 0.0
 
     def fetch(self) -> Path:
         """Make the copy what the store has: files that are missing or of another size are brought, others removed, such as
         checkpoints that another node has replaced since."""
-        with changing(str(self.path)):
+        with write_errors(str(self.path)):
             return self._fetch()
 
     def _fetch(self) -> Path:
@@ -296,7 +296,7 @@ class Copy:
                 self.folder.remove(name)
                 del self._pushed[name]
 
-    def push_soon(self) -> None:
+    def push_in_background(self) -> None:
         """Like `push`, beside the work and every PUSH_EVERY seconds; a store that is away is tried again the next time."""
         if self.folder.local or time.monotonic() < self._due:
             return
@@ -311,7 +311,7 @@ class Copy:
             log.warning("the store cannot be reached (%s): trying again", error)
 
 
-def patiently(action: Callable[[], T], patience: float = PATIENCE) -> T:
+def retry_outages(action: Callable[[], T], patience: float = PATIENCE) -> T:
     """Do something with a store that may be out of reach for a while. Raises its OSError if it stays so."""
     end, pause = time.monotonic() + patience, 1.0
     while True:

@@ -25,8 +25,8 @@ import pyarrow.parquet as pq
 from diffseg.errors import DefinitionError, UserError
 from studies.store import names, soundness
 from studies.store import study_json as definitions
-from studies.store.folder import Folder, reading
-from studies.store.soundness import UNREADABLE, Unfit, attempt_of, is_merged
+from studies.store.folder import Folder, read_errors
+from studies.store.soundness import READ_ERRORS, InvalidFile, is_merged, parse_attempt
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ SCHEMAS = {
     # Small pictures of a few test images: kind is image, truth, mean or sd (of the ensemble; sd 0.5 is white).
     "examples": pa.schema([*_KEY, ("image", pa.string()), ("kind", pa.string()), ("png", pa.binary())]),
 }
-RECORDS = {
+SEARCH_SCHEMAS = {
     # What a search tries. A number's first row, of the search's own seed, is its proposal; others train it again.
     "proposals": pa.schema([
         ("search", pa.string()), ("number", pa.int32()), ("seed", pa.int64()), ("trial", pa.string()),
@@ -126,7 +126,7 @@ class Ledger:
     def __post_init__(self):
         """Raises UserError if the store cannot be used, or if the study's name would lead out of it or is too long."""
         try:
-            outer = Folder.of(self.store)
+            outer = Folder.open(self.store)
             names.check_study(self.study, outer.local and outer.local / self.study)
             folder = outer.at(self.study)
         except (OSError, ValueError) as error:
@@ -154,12 +154,14 @@ class Ledger:
         meanwhile changes nothing in the answer.
         """
         while True:
-            files = self.files(table, trials)
-            found, sound = self.scan(table, files, columns, trials, where)
-            if sound == files or self.files(table, trials) == files:  # else some were merged, and they are not damaged
+            files = self.counted_files(table, trials)
+            found, sound = self.scan_files(table, files, columns, trials, where)
+            if (
+                sound == files or self.counted_files(table, trials) == files
+            ):  # else some were merged, and they are not damaged
                 return found
 
-    def scan(
+    def scan_files(
         self,
         table: str,
         files: list[str],
@@ -170,39 +172,39 @@ class Ledger:
         """The rows of some files, and the names of the files that could be read."""
         try:
             return self._rows(table, files, columns, trials, where), files
-        except UNREADABLE:
+        except READ_ERRORS:
             faults = self._faults(table, files)
             sound = [file for file in files if file not in faults]
-            there = set(self.names(table)) if faults else set()  # the others were merged meanwhile
+            there = set(self.file_names(table)) if faults else set()  # the others were merged meanwhile
             for file in there.intersection(faults):
                 self._pass_over(f"{table}/{file}", faults[file])
             return self._rows(table, sound, columns, trials, where), sound
 
     def dataset(self, table: str, trials: list[str] | None = None) -> ds.Dataset:
         """The rows that `read` returns, to be scanned by columns and filters. Not to be kept while the study is compacted."""
-        return self._open(table, self.files(table, trials), trials)
+        return self._open(table, self.counted_files(table, trials), trials)
 
-    def files(self, table: str, trials: list[str] | None = None) -> list[str]:
+    def counted_files(self, table: str, trials: list[str] | None = None) -> list[str]:
         """Names of the files whose rows count, or only those that may hold some trials."""
         wanted = None if trials is None else set(trials)
         while True:
             try:
-                ended = self.names("trials")
-                found = set(self.names(table)).intersection(ended)
+                ended = self.file_names("trials")
+                found = set(self.file_names(table)).intersection(ended)
                 replaced = self._replaced(ended)
-                now = self.names("trials")
+                now = self.file_names("trials")
             except FileNotFoundError:  # merged once more
                 continue
             if list(filter(is_merged, ended)) == list(filter(is_merged, now)):  # so that the lists go together
                 return sorted(
                     file
                     for file in found - replaced
-                    if wanted is None or is_merged(file) or attempt_of(file)[0] in wanted
+                    if wanted is None or is_merged(file) or parse_attempt(file)[0] in wanted
                 )
 
     def _replaced(self, ended: list[str]) -> set[str]:
         """The files for which merged ones stand, and merged ones that stand for the same attempts as another."""
-        merged = {file: set(self.stands_for(file)) for file in sorted(filter(is_merged, ended))}
+        merged = {file: set(self.replaced_by(file)) for file in sorted(filter(is_merged, ended))}
         replaced = {name for names in merged.values() for name in names}
         kept: set[str] = set()
         for file, stands_for in merged.items():
@@ -213,21 +215,21 @@ class Ledger:
                 kept |= stands_for
         return replaced
 
-    def stands_for(self, file: str) -> list[str]:
+    def replaced_by(self, file: str) -> list[str]:
         """The names of the files that a merged one stands for; none if it is damaged."""
         try:
-            with reading(self.root):
+            with read_errors(self.root):
                 metadata = pq.read_schema(f"{self.root}/trials/{file}", filesystem=self.filesystem).metadata
-            return soundness.stands_for(metadata)
+            return soundness.replaced_names(metadata)
         except FileNotFoundError:
             raise
-        except UNREADABLE:
+        except READ_ERRORS:
             self._readable(f"trials/{file}")
             return []
 
     def record(self, table: str, name: str, rows: list[dict]) -> None:
         """Write rows of one of RECORDS under a name of their own."""
-        self._write(f"{table}/{name}.parquet", pa.Table.from_pylist(rows, RECORDS[table]))
+        self._write(f"{table}/{name}.parquet", pa.Table.from_pylist(rows, SEARCH_SCHEMAS[table]))
 
     def records(self, table: str, start: str = "") -> list[dict]:
         """The rows of one of RECORDS whose names start so, by name."""
@@ -238,19 +240,19 @@ class Ledger:
                     rows += self._record(table, file).to_pylist()
                 except FileNotFoundError:
                     continue
-                except UNREADABLE as error:
+                except READ_ERRORS as error:
                     self._pass_over(f"{table}/{file}", self._reason(f"{table}/{file}", error))
         return rows
 
-    def attempts(self) -> dict[str, int]:
+    def last_attempts(self) -> dict[str, int]:
         """Trials of which an attempt has ended (complete, failed or pruned), with the number of the last one."""
-        files, found = self.files("trials"), {}
-        files += [name for file in files if is_merged(file) for name in self.stands_for(file)]
-        for trial, attempt in filter(None, map(attempt_of, files)):
+        files, found = self.counted_files("trials"), {}
+        files += [name for file in files if is_merged(file) for name in self.replaced_by(file)]
+        for trial, attempt in filter(None, map(parse_attempt, files)):
             found[trial] = max(found.get(trial, 0), attempt)
         return found
 
-    def last(self, columns: list[str] | None = None) -> list[dict]:
+    def last_rows(self, columns: list[str] | None = None) -> list[dict]:
         """The row of each trial's last attempt."""
         columns = columns and sorted({*columns, "trial", "attempt"})
         rows = sorted(self.read("trials", columns).to_pylist(), key=lambda row: row["attempt"])
@@ -263,27 +265,27 @@ class Ledger:
         again. Hidden files stay, since file systems and their viewers keep some of their own.
         """
         found: dict[str, str] = {}
-        for table in (*SCHEMAS, *RECORDS):
+        for table in (*SCHEMAS, *SEARCH_SCHEMAS):
             if self.folder.exists(table):
                 found[table] = "it is a file where the ledger has a folder"
             found |= {f"{table}/{name}": "it is not a file of the ledger" for name in self._foreign(table)}
         for table in SCHEMAS:
-            files = self.files(table)
+            files = self.counted_files(table)
             found |= {f"{table}/{file}": reason for file, reason in self._faults(table, files).items()}
-        merged = set(filter(is_merged, self.names("trials"))).difference(self.files("trials"))
+        merged = set(filter(is_merged, self.file_names("trials"))).difference(self.counted_files("trials"))
         for file in sorted(merged - self._named_by_merged()):
             found[f"trials/{file}"] = "it stands for the same attempts as another file"
-        for table in RECORDS:
+        for table in SEARCH_SCHEMAS:
             for file in self._parquet(table):
                 try:
                     self._record(table, file)
-                except UNREADABLE as error:
+                except READ_ERRORS as error:
                     found[f"{table}/{file}"] = self._reason(f"{table}/{file}", error)
         for path, reason in found.items():
             table, _, file = path.partition("/")
-            again = "; its trials run again" if table in SCHEMAS and soundness.belongs(file) else ""
+            again = "; its trials run again" if table in SCHEMAS and soundness.is_ledger_name(file) else ""
             log.warning("%s/%s is set aside in %s/damaged, since %s%s", self.root, path, self.root, reason, again)
-            whole = SCHEMAS if table in SCHEMAS and soundness.belongs(file) else [table]
+            whole = SCHEMAS if table in SCHEMAS and soundness.is_ledger_name(file) else [table]
             for other in whole:  # `trials` first: without its row the rest no longer counts
                 place = f"{other}/{file}" if file else other
                 self.folder.move(place, f"damaged/{place}")
@@ -305,7 +307,7 @@ class Ledger:
             log.warning("%s", error)
             return None
 
-    def defined(self) -> bool:
+    def is_defined(self) -> bool:
         """Whether the study exists."""
         return self.folder.exists(definitions.NAME)
 
@@ -322,9 +324,9 @@ class Ledger:
         pq.write_table(table, sink, compression="zstd")
         self.folder.write(path, sink.getvalue(), durable=True)
 
-    def names(self, table: str) -> list[str]:
+    def file_names(self, table: str) -> list[str]:
         """The files of a table that have the name of an attempt or of a merged file."""
-        return [name for name in self._parquet(table) if soundness.belongs(name)]
+        return [name for name in self._parquet(table) if soundness.is_ledger_name(name)]
 
     def _parquet(self, table: str) -> list[str]:
         return sorted(
@@ -335,19 +337,19 @@ class Ledger:
 
     def _foreign(self, table: str) -> list[str]:
         """What lies among a table's files and is none of them."""
-        known = set(self.names(table) if table in SCHEMAS else self._parquet(table))
+        known = set(self.file_names(table) if table in SCHEMAS else self._parquet(table))
         every = {info.base_name for info in self._entries(table) if info.base_name[:1] not in (".", "")}
         return sorted(every - known)
 
     def _entries(self, table: str) -> list[pafs.FileInfo]:
         try:
-            with reading(self.root):
+            with read_errors(self.root):
                 return self.filesystem.get_file_info(pafs.FileSelector(f"{self.root}/{table}", allow_not_found=True))
         except (FileNotFoundError, NotADirectoryError):
             return []
 
     def _named_by_merged(self) -> set[str]:
-        return {name for file in self.names("trials") if is_merged(file) for name in self.stands_for(file)}
+        return {name for file in self.file_names("trials") if is_merged(file) for name in self.replaced_by(file)}
 
     def _rows(
         self,
@@ -381,28 +383,28 @@ class Ledger:
             names = None
             if table == "trials" and is_merged(file):
                 metadata = pq.read_schema(f"{self.root}/{table}/{file}", filesystem=self.filesystem).metadata
-                names = soundness.stands_for(metadata)
+                names = soundness.replaced_names(metadata)
             rows = self._open(table, [file]).to_table()
             soundness.check_attempts(table, rows, file, names)
             soundness.check_values(table, rows)
-        except UNREADABLE as error:
+        except READ_ERRORS as error:
             return self._reason(f"{table}/{file}", error)
         return None
 
     def _record(self, table: str, file: str) -> pa.Table:
         """The rows of one of RECORDS' files. Raises one of UNREADABLE if it is damaged."""
-        path, schema = f"{self.root}/{table}/{file}", RECORDS[table]
+        path, schema = f"{self.root}/{table}/{file}", SEARCH_SCHEMAS[table]
         rows = ds.dataset([path], filesystem=self.filesystem, format="parquet", schema=schema).to_table()
         soundness.check_values(table, rows)
         for row in rows.to_pylist():
             name = "{search}-{number:04}-{seed}" if table == "proposals" else "{search}-{step}-{trial}"
             if f"{name.format(**row)}.parquet" != file:
-                raise Unfit(f"its name is not that of its rows, {name.format(**row)[:80]}")
+                raise InvalidFile(f"its name is not that of its rows, {name.format(**row)[:80]}")
         return rows
 
     def _reason(self, path: str, error: Exception) -> str:
         """What is wrong with a file, as a clause. Raises StoreError if it is the store that is out of reach."""
-        if isinstance(error, Unfit):
+        if isinstance(error, InvalidFile):
             return str(error)
         if isinstance(error, FileNotFoundError):
             return "it is gone"
@@ -412,7 +414,7 @@ class Ledger:
     def _readable(self, path: str) -> None:
         """Raises StoreError unless the bytes of a file can be read, whatever they mean."""
         try:
-            with reading(self.root), self.filesystem.open_input_stream(f"{self.root}/{path}") as file:
+            with read_errors(self.root), self.filesystem.open_input_stream(f"{self.root}/{path}") as file:
                 while file.read(1 << 24):
                     pass
         except (FileNotFoundError, NotADirectoryError):
@@ -460,12 +462,12 @@ def _check_once(rows: pa.Table, files: list[str] | None) -> None:
     """Raises Unfit if an attempt comes twice, or unless every one of the files has its own row."""
     keys = list(zip(rows["trial"].to_pylist(), rows["attempt"].to_pylist(), strict=True))
     if len(keys) != len(set(keys)):
-        raise Unfit("an attempt comes twice")
-    if files is not None and not set(filter(None, map(attempt_of, files))).issubset(keys):
-        raise Unfit("a file lacks its row")
+        raise InvalidFile("an attempt comes twice")
+    if files is not None and not set(filter(None, map(parse_attempt, files))).issubset(keys):
+        raise InvalidFile("a file lacks its row")
 
 
-class Latest:
+class LatestRows:
     """The row of each trial's last attempt, again and again: files never change, so that only new ones are read."""
 
     def __init__(self, ledger: Ledger, columns: list[str]):
@@ -475,9 +477,9 @@ class Latest:
 
     def rows(self) -> dict[str, dict]:
         """By trial."""
-        fresh = [file for file in self.ledger.files("trials") if file not in self._read]
+        fresh = [file for file in self.ledger.counted_files("trials") if file not in self._read]
         if fresh:
-            found, sound = self.ledger.scan("trials", fresh, self.columns)
+            found, sound = self.ledger.scan_files("trials", fresh, self.columns)
             self._read.update(sound)
             for row in found.to_pylist():
                 if row["attempt"] >= self._rows.get(row["trial"], row)["attempt"]:
@@ -494,14 +496,14 @@ def _schema(table: str, row: dict) -> pa.Schema:
     return schema
 
 
-def existing(store: str, study: str) -> Ledger:
+def open_ledger(store: str, study: str) -> Ledger:
     """The ledger of a study. Raises UserError if the store does not hold it."""
     ledger = Ledger(store, study)
-    if not ledger.defined():
-        from studies.definition.study import shipped
+    if not ledger.is_defined():
+        from studies.definition.study import shipped_studies
 
         start = f"`diffseg run {study}` starts one"
-        if study not in shipped():
-            start = f"`diffseg run` starts one from {', '.join(shipped())}, or from a TOML file of your own"
+        if study not in shipped_studies():
+            start = f"`diffseg run` starts one from {', '.join(shipped_studies())}, or from a TOML file of your own"
         raise UserError(f"there is no study '{study}' in the store {store}: {start}; --store DIR names another store")
     return ledger

@@ -26,7 +26,7 @@ from uuid import uuid4
 from filelock import BaseFileLock, FileLock, SoftFileLease, Timeout
 
 from diffseg.errors import StoreError, UserError
-from studies.store.folder import Folder, changing
+from studies.store.folder import Folder, write_errors
 
 NAME = "session.json"  # who runs the study
 GUARD = "session.lock"
@@ -51,7 +51,7 @@ class Lock:
         """Raises UserError if another session runs this study, naming it, or if the folder cannot be written."""
         if self.folder.local:
             self._guard = _guarded(self.folder.local / GUARD, lambda: _taken(self.folder))
-        elif self.held():
+        elif self.is_held():
             raise _taken(self.folder, f"; if it was killed, its lock ends {FRESH:.0f} s after it")
         try:
             self.folder.write(NAME, self._mine)
@@ -66,7 +66,7 @@ class Lock:
         self._thread = threading.Thread(target=self._beat, daemon=True)
         self._thread.start()
 
-    def held(self) -> bool:
+    def is_held(self) -> bool:
         """Whether some session, this one included, runs the study now. Takes and writes nothing."""
         age = self.folder.age(NAME)
         if age is None:
@@ -104,7 +104,7 @@ class Lock:
 def _guarded(path: Path, taken: Callable[[], UserError]) -> BaseFileLock:
     """The operating system's lock of a file, held, or where there is none, a lease. Raises what `taken` makes of a refusal."""
     options = {"thread_local": False, "poll_interval": 0.05}
-    with changing(str(path.parent)):
+    with write_errors(str(path.parent)):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock: BaseFileLock = FileLock(path, fallback_to_soft=False, **options)
         try:

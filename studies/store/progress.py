@@ -23,12 +23,12 @@ class Progress:
         return self.step / self.steps
 
 
-class Reporter:
+class ProgressWriter:
     """Writes a trial's progress as it trains, not more often than every few seconds. A store that is away misses some."""
 
     def __init__(self, folder: Folder, steps: int):
         self.folder, self.steps, self.every = folder, steps, EVERY if folder.local else EVERY_REMOTE
-        before = read(folder)
+        before = read_progress(folder)
         self.step, self.clock, self.rate = before.step if before else 0, time.monotonic(), 0.0
         self.write("starting")
 
@@ -51,7 +51,7 @@ class Reporter:
             self.folder.write(NAME, json.dumps(asdict(Progress(self.step, self.steps, self.rate, phase))).encode())
 
 
-def read(folder: Folder) -> Progress | None:
+def read_progress(folder: Folder) -> Progress | None:
     try:
         return Progress(**json.loads(folder.read(NAME) or ""))
     except (OSError, ValueError, TypeError):

@@ -9,7 +9,12 @@ import pyarrow.compute as pc
 MERGED = "merged-"  # how the names of merged files begin; those of trials begin with their experiment
 STANDS_FOR = b"stands_for"  # JSON, in the metadata of merged files of `trials`
 STATUSES = ("complete", "failed", "pruned")
-UNREADABLE = (pa.ArrowException, OSError, ValueError, OverflowError)  # what reading a damaged or foreign file may raise
+READ_ERRORS = (
+    pa.ArrowException,
+    OSError,
+    ValueError,
+    OverflowError,
+)  # what reading a damaged or foreign file may raise
 
 _ATTEMPT = re.compile(r"(?P<trial>.+)-(?P<attempt>\d{1,9})\.parquet", re.DOTALL)
 _MERGED = re.compile(MERGED + r"[0-9a-f]{32}\.parquet")
@@ -29,7 +34,7 @@ _REQUIRED = {  # columns without which a row says nothing
 _YEARS = (pa.scalar(0, pa.timestamp("ms", "UTC")), pa.scalar(4102444800000, pa.timestamp("ms", "UTC")))  # 1970 to 2100
 
 
-class Unfit(ValueError):
+class InvalidFile(ValueError):
     """Rows that are not a table's. The text says what is wrong with the file that holds them, as a clause."""
 
 
@@ -37,25 +42,25 @@ def is_merged(file: str) -> bool:
     return _MERGED.fullmatch(file) is not None
 
 
-def attempt_of(file: str) -> tuple[str, int] | None:
+def parse_attempt(file: str) -> tuple[str, int] | None:
     """The trial and the attempt that a file's name says; None if it is the name of no single attempt."""
     found = None if file.startswith(MERGED) else _ATTEMPT.fullmatch(file)
     return (found["trial"], int(found["attempt"])) if found else None
 
 
-def belongs(file: str) -> bool:
+def is_ledger_name(file: str) -> bool:
     """Whether a file has the name of an attempt or of a merged file."""
-    return is_merged(file) or attempt_of(file) is not None
+    return is_merged(file) or parse_attempt(file) is not None
 
 
-def stands_for(metadata: dict[bytes, bytes] | None) -> list[str]:
+def replaced_names(metadata: dict[bytes, bytes] | None) -> list[str]:
     """The names of the files that a merged file of `trials` stands for, from its metadata. Raises Unfit."""
     try:
         names = json.loads((metadata or {})[STANDS_FOR])
     except (KeyError, ValueError, RecursionError):
-        raise Unfit("its metadata do not say which files it stands for") from None
-    if not isinstance(names, list) or not all(isinstance(name, str) and belongs(name) for name in names):
-        raise Unfit("its metadata do not say which files it stands for")
+        raise InvalidFile("its metadata do not say which files it stands for") from None
+    if not isinstance(names, list) or not all(isinstance(name, str) and is_ledger_name(name) for name in names):
+        raise InvalidFile("its metadata do not say which files it stands for")
     return names
 
 
@@ -64,16 +69,16 @@ def check_values(table: str, rows: pa.Table) -> None:
     rows.validate(full=True)
     for name in _REQUIRED.get(table, ()):
         if name in rows.column_names and rows[name].null_count:
-            raise Unfit(f"its column {name} lacks values")
+            raise InvalidFile(f"its column {name} lacks values")
     if table == "proposals":
         nothing = [None] * rows.num_rows
         trials, configs = (
             rows[name].to_pylist() if name in rows.column_names else nothing for name in ("trial", "config")
         )
         if any(config is not None and not trial for trial, config in zip(trials, configs, strict=True)):
-            raise Unfit("it has a configuration without the name of its trial")
+            raise InvalidFile("it has a configuration without the name of its trial")
     if "status" in rows.column_names and (other := set(pc.unique(rows["status"]).to_pylist()) - set(STATUSES)):
-        raise Unfit(f"its status is {str(min(other, key=str))[:40]!r}, which is none of {', '.join(STATUSES)}")
+        raise InvalidFile(f"its status is {str(min(other, key=str))[:40]!r}, which is none of {', '.join(STATUSES)}")
     for name, kind in _JSON.items():
         if name in rows.column_names and table in ("trials", "proposals"):
             for text in pc.unique(rows[name]).to_pylist():
@@ -84,7 +89,7 @@ def check_values(table: str, rows: pa.Table) -> None:
             if ends["min"].is_valid and not (
                 pc.greater_equal(ends["min"], _YEARS[0]).as_py() and pc.less(ends["max"], _YEARS[1]).as_py()
             ):
-                raise Unfit(f"its column {field.name} holds a date outside of 1970 to 2100")
+                raise InvalidFile(f"its column {field.name} holds a date outside of 1970 to 2100")
 
 
 def check_attempts(table: str, rows: pa.Table, file: str, names: list[str] | None = None) -> None:
@@ -93,19 +98,19 @@ def check_attempts(table: str, rows: pa.Table, file: str, names: list[str] | Non
     names: the latter, of a merged file of `trials`; None where they are not known.
     """
     keys = list(zip(rows["trial"].to_pylist(), rows["attempt"].to_pylist(), strict=True))
-    found, own = set(keys), attempt_of(file)
+    found, own = set(keys), parse_attempt(file)
     if any(None in key for key in found):
-        raise Unfit("its rows do not say which attempt they are of")
+        raise InvalidFile("its rows do not say which attempt they are of")
     if own and found - {own}:
-        raise Unfit(f"its name is of attempt {own[1]} of {own[0]}, but it holds rows of others")
+        raise InvalidFile(f"its name is of attempt {own[1]} of {own[0]}, but it holds rows of others")
     if not found:
-        raise Unfit("it holds no row")
+        raise InvalidFile("it holds no row")
     if table != "trials":
         return
     if len(keys) != len(found):
-        raise Unfit("it holds an attempt twice")
-    if names is not None and found != {attempt_of(name) for name in names if not is_merged(name)}:
-        raise Unfit("its rows are not of the attempts that its metadata name")
+        raise InvalidFile("it holds an attempt twice")
+    if names is not None and found != {parse_attempt(name) for name in names if not is_merged(name)}:
+        raise InvalidFile("its rows are not of the attempts that its metadata name")
 
 
 def leaf_type(field: pa.Field) -> pa.DataType:
@@ -117,7 +122,7 @@ def leaf_type(field: pa.Field) -> pa.DataType:
         return pa.float64()
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return pa.string()
-    raise Unfit(
+    raise InvalidFile(
         f"its column {field.name[:60]} is of the type {str(kind)[:60]}, but settings are numbers, text, true or false"
     )
 
@@ -139,4 +144,4 @@ def _check_json(name: str, text: str | None, kind: type) -> None:
     except (TypeError, ValueError, RecursionError):  # TypeError: it is no text
         found = None
     if not isinstance(found, kind):
-        raise Unfit(f"its column {name} is not the JSON that belongs there")
+        raise InvalidFile(f"its column {name} is not the JSON that belongs there")

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from diffseg.errors import UserError
 from studies.definition.study import Study, Trial
-from studies.store.ledger import METRICS, Latest, Ledger
+from studies.store.ledger import METRICS, LatestRows, Ledger
 from studies.store.lock import Lock
-from studies.store.progress import Progress, read
+from studies.store.progress import Progress, read_progress
 
 LINES = 200  # of a table in the terminal, at most: more nobody reads, and they take seconds to lay out
 NAMED = 10  # trials in a sentence, at most
@@ -46,20 +46,20 @@ class TrialState:
         return {**named, "done": self.share, **shown}
 
 
-def states(study: Study, ledger: Ledger, latest: Latest | None = None) -> list[TrialState]:
+def trial_states(study: Study, ledger: Ledger, latest: LatestRows | None = None) -> list[TrialState]:
     """Every trial's state, in the study's order. latest: what a caller that asks repeatedly keeps, with COLUMNS."""
-    rows = (latest or Latest(ledger, COLUMNS)).rows()
-    held = Lock(ledger.folder).held()
-    return [_state(trial, ledger, rows.get(trial.name, {}), held) for trial in study.known(ledger)]
+    rows = (latest or LatestRows(ledger, COLUMNS)).rows()
+    held = Lock(ledger.folder).is_held()
+    return [_state(trial, ledger, rows.get(trial.name, {}), held) for trial in study.known_trials(ledger)]
 
 
-def counts(found: list[TrialState]) -> dict[str, int]:
+def count_statuses(found: list[TrialState]) -> dict[str, int]:
     counted = Counter(state.status for state in found)
     return {status: counted[status] for status in STATUSES}
 
 
 def _state(trial: Trial, ledger: Ledger, row: dict, held: bool) -> TrialState:
-    progress, attempt = read(ledger.folder.at(f"work/{trial.name}")), row.get("attempt", 0)
+    progress, attempt = read_progress(ledger.folder.at(f"work/{trial.name}")), row.get("attempt", 0)
     status = row.get("status", "waiting")
     if progress is not None:  # its attempt has not ended
         status, attempt = "running" if held and progress.phase != "stopped" else "interrupted", attempt + 1
@@ -81,7 +81,7 @@ def status_table(study: Study, found: list[TrialState]):
         scored = [state.scored_on] if mixed else []
         error = escape(state.row.get("error") or "")
         table.add_row(escape(state.trial), state.status, number(state.share, ".0%"), *scored, *numbers, error)
-    table.caption = ", ".join(f"{number} {status}" for status, number in counts(found).items() if number)
+    table.caption = ", ".join(f"{number} {status}" for status, number in count_statuses(found).items() if number)
     table.caption += rest(found)
     return table
 
@@ -91,9 +91,9 @@ def rest(rows: list) -> str:
     return f"; {len(rows) - LINES} more lines, which --json shows" if len(rows) > LINES else ""
 
 
-def named(study: Study, ledger: Ledger, name: str) -> Trial:
+def find_trial(study: Study, ledger: Ledger, name: str) -> Trial:
     """The trial of that name, or of which it is the beginning or end. Raises UserError unless the name fits just one."""
-    known = study.known(ledger)
+    known = study.known_trials(ledger)
     fitting = [trial for trial in known if trial.name == name] or [
         trial for trial in known if trial.name.startswith(name) or trial.name.endswith(name)
     ]
@@ -108,18 +108,18 @@ def named(study: Study, ledger: Ledger, name: str) -> Trial:
 
 def trial_details(study: Study, ledger: Ledger, name: str) -> dict:
     """One trial's configuration, last attempt and the end of its log. Raises UserError unless the name fits just one."""
-    trial = named(study, ledger, name)
-    (state,) = (state for state in states(study, ledger) if state.trial == trial.name)
+    trial = find_trial(study, ledger, name)
+    (state,) = (state for state in trial_states(study, ledger) if state.trial == trial.name)
     log = ledger.folder.read(f"work/{trial.name}/log.txt") or b""
     tail = log.decode(errors="replace").splitlines()[-40:]
-    row = next((row for row in ledger.last() if row["trial"] == trial.name), {})
+    row = next((row for row in ledger.last_rows() if row["trial"] == trial.name), {})
     shown = {key: value for key, value in row.items() if not key.startswith("config")}
     return {**state.to_dict(), **shown, "config": trial.config.model_dump(mode="json"), "log_tail": tail}
 
 
-def trained_row(ledger: Ledger, trial: str) -> dict:
+def finished_row(ledger: Ledger, trial: str) -> dict:
     """What a finished training has left: `scaling` and `checkpoint`. Raises UserError if the trial has not finished."""
-    rows = {row["trial"]: row for row in ledger.last(["status", "scaling", "checkpoint"])}
+    rows = {row["trial"]: row for row in ledger.last_rows(["status", "scaling", "checkpoint"])}
     row = rows.get(trial, {"status": "waiting"})
     if row["status"] != "complete":
         command = f"`diffseg retry {ledger.study}`" if row["status"] == "failed" else f"`diffseg run {ledger.study}`"
