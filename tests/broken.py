@@ -16,7 +16,8 @@ from analysis import tables
 from analysis.searches import costs, ranked
 from diffseg.errors import UserError
 from studies.commands.program import main
-from studies.definition.study import read_study, trial_name
+from studies.definition.reading import read_study
+from studies.definition.trial import trial_name
 from studies.search.search import Proposal
 from studies.store.ledger import SCHEMAS, SEARCH_SCHEMAS, Ledger
 

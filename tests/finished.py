@@ -4,7 +4,8 @@ import hashlib
 import shutil
 from pathlib import Path
 
-from studies.definition.study import Study, read_study
+from studies.definition.reading import read_study
+from studies.definition.study import Study
 from studies.engine.session import Resources, _order
 from studies.engine.worker import work
 from studies.store.ledger import Ledger

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 from test_report import attempt
 
 from diffseg.config import Config
-from studies.definition.study import Study, Trial, trial_name
+from studies.definition.study import Study
+from studies.definition.trial import Trial, trial_name
 from studies.engine.worker import _versions
 from studies.store.ledger import SCHEMAS, Ledger, _schema
 

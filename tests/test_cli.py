@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from studies.commands.program import main
-from studies.definition.study import read_study
+from studies.definition.reading import read_study
 from studies.store.ledger import Ledger
 
 

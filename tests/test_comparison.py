@@ -15,7 +15,9 @@ from analysis.report import write
 from analysis.statistics import estimate
 from diffseg.config import Config
 from studies.commands.program import main
-from studies.definition.study import Study, Trial, read_study, trial_name
+from studies.definition.reading import read_study
+from studies.definition.study import Study
+from studies.definition.trial import Trial, trial_name
 from studies.engine.scheduler import Agenda
 from studies.store.ledger import Ledger
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from studies.definition.study import read_study
+from studies.definition.reading import read_study
 from studies.store.ledger import Ledger
 
 ROOT = Path(__file__).parent.parent

@@ -13,7 +13,7 @@ from diffseg import data
 from diffseg.data import cache
 from diffseg.errors import DataError
 from studies.commands.program import main
-from studies.definition.study import read_study
+from studies.definition.reading import read_study
 
 SMALL = ["data.size=16", "data.channels=3"]
 

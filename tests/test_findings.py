@@ -10,7 +10,8 @@ from analysis.findings import findings
 from analysis.statistics import Estimate
 from analysis.verdicts import Comparison, decide, in_words, over_seeds
 from diffseg.config import Config
-from studies.definition.study import Study, Trial, trial_name
+from studies.definition.study import Study
+from studies.definition.trial import Trial, trial_name
 from studies.store.ledger import Ledger
 
 IMAGES = 40

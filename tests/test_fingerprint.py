@@ -18,7 +18,8 @@ from diffseg.diffusion.schedules import log_snr
 from diffseg.errors import ConfigError, UserError
 from diffseg.experiments import task
 from diffseg.fingerprint.curve import ERRORS, fingerprint
-from studies.definition.study import read_study, trial_name
+from studies.definition.reading import read_study
+from studies.definition.trial import trial_name
 from studies.engine.worker import Order, work
 from studies.store.ledger import Ledger
 

@@ -12,7 +12,8 @@ from test_session import kill_tree
 
 from analysis import tables
 from analysis.report import figures, write
-from studies.definition.study import stored_study, trial_name
+from studies.definition.study import stored_study
+from studies.definition.trial import trial_name
 from studies.store.best import best_tables, best_trials
 from studies.store.compaction import compact
 from studies.store.ledger import METRICS, Ledger

@@ -10,7 +10,8 @@ from analysis.comparison import against_e1, compared, names
 from analysis.measurements import compare, estimates, measure
 from analysis.statistics import estimate
 from diffseg.config import Config
-from studies.definition.study import Study, Trial, trial_name
+from studies.definition.study import Study
+from studies.definition.trial import Trial, trial_name
 from studies.store.ledger import Ledger
 
 PATIENTS, SLICES, SEEDS = 8, 6, 3

@@ -15,7 +15,7 @@ from diffseg.data.splits import Scaling
 from diffseg.errors import UserError
 from diffseg.prediction.new_images import run
 from studies.commands.program import main
-from studies.definition.study import read_study
+from studies.definition.reading import read_study
 from studies.engine.worker import Order, work
 from studies.store.ledger import Ledger
 

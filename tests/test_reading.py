@@ -11,7 +11,8 @@ from test_search import end as end_trial
 
 from diffseg.config import Config
 from studies.commands.program import main
-from studies.definition.study import Study, Trial, trial_name
+from studies.definition.study import Study
+from studies.definition.trial import Trial, trial_name
 from studies.store.best import best_trials
 from studies.store.ledger import METRICS, Ledger
 from studies.store.state import trial_states

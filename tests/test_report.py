@@ -19,7 +19,8 @@ from analysis import charts, findings, paper, pictures, tables, uncertainty
 from analysis.report import CHARTS, figures, write
 from diffseg.config import Config
 from diffseg.errors import UserError
-from studies.definition.study import Study, Trial, trial_name
+from studies.definition.study import Study
+from studies.definition.trial import Trial, trial_name
 from studies.engine.worker import Order, _row
 from studies.store.ledger import SCHEMAS, Ledger
 

@@ -7,7 +7,8 @@ from analysis import tables
 from analysis.report import write
 from analysis.sampling import by_evaluations, sampling
 from diffseg.config import Config
-from studies.definition.study import Study, Trial, trial_name
+from studies.definition.study import Study
+from studies.definition.trial import Trial, trial_name
 from studies.store.ledger import Ledger
 
 WAYS = {  # sampler, steps, ensemble, settled: evaluations of a sample, IoU, ECE

@@ -13,7 +13,8 @@ import search_spaces
 from diffseg.config import Config
 from diffseg.errors import ConfigError, UserError
 from search_spaces import TRIED_FIRST
-from studies.definition.study import Study, Trial, trial_name
+from studies.definition.study import Study
+from studies.definition.trial import Trial, trial_name
 from studies.engine.pruning import ahead_of, goes_on, reached
 from studies.engine.scheduler import Agenda
 from studies.search import sampling

@@ -14,7 +14,8 @@ import pytest
 
 from diffseg.config import Config
 from diffseg.errors import UserError
-from studies.definition.study import Study, Trial, trial_name
+from studies.definition.study import Study
+from studies.definition.trial import Trial, trial_name
 from studies.engine.scheduler import Agenda
 from studies.engine.session import Resources, place, run
 from studies.planning.estimate import costs

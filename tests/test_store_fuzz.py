@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from diffseg.errors import UserError
 from studies.commands import program as cli
-from studies.definition.study import read_study, stored_study
+from studies.definition.reading import read_study
+from studies.definition.study import stored_study
 from studies.store.best import best_tables, best_trials
 from studies.store.compaction import compact
 from studies.store.ledger import SCHEMAS, SEARCH_SCHEMAS, Ledger

@@ -28,7 +28,8 @@ from pyarrow.fs import LocalFileSystem, PyFileSystem
 
 from diffseg.errors import DefinitionError, StoreError, UserError
 from studies.commands import program as cli
-from studies.definition.study import read_study, stored_study
+from studies.definition.reading import read_study
+from studies.definition.study import stored_study
 from studies.store.compaction import compact
 from studies.store.folder import Folder
 from studies.store.ledger import SCHEMAS, Ledger

@@ -1,15 +1,11 @@
 import pytest
 
 from diffseg.errors import ConfigError, UserError
-from studies.definition.study import (
-    check_against_stored,
-    data_settings,
-    describe_differences,
-    read_study,
-    shipped_studies,
-    stored_study,
-    trial_name,
-)
+from studies.definition.changes import check_against_stored, describe_differences
+from studies.definition.reading import read_study
+from studies.definition.shipped import data_settings, shipped_studies
+from studies.definition.study import stored_study
+from studies.definition.trial import trial_name
 
 
 @pytest.fixture

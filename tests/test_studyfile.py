@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from diffseg.config import Config, parse_leaf
 from diffseg.errors import ConfigError, UserError
-from studies.definition import study as module
+from studies.definition import expansion as module
 from studies.definition import textfile
-from studies.definition.study import read_study
+from studies.definition.reading import read_study
 
 DATA = '[data.synthetic-a]\ndata.layout = "synthetic"\n'
 CASES = {

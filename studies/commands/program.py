@@ -370,7 +370,8 @@ def fingerprint(dataset, settings, store, roots, placement, as_json, quick, addr
     KEY=VALUE sets any leaf of a trial that is weighted by it, such as data.size=128, diffusion.fingerprint=dice or
     diffusion.fingerprint_seeds=[0,1]. Synthetic data sets need no --data.
     """
-    from studies.definition.study import extend_study, stored_study
+    from studies.definition.changes import extend_study
+    from studies.definition.study import stored_study
     from studies.engine.session import Resources
     from studies.engine.session import run as run_session
     from studies.search.recommendation import measured, study_of, table, to_dict
@@ -401,7 +402,7 @@ def recommend(dataset, settings, store, roots, output):
 
     The fingerprint is the one in the store, or else the quick estimate. Synthetic data sets need no --data.
     """
-    from studies.definition.study import Trial
+    from studies.definition.trial import Trial
     from studies.planning.datasets import examine
     from studies.search.recommendation import measured, quick, recommendation, study_file
 
@@ -580,7 +581,7 @@ def predict(study, trial, inputs, store, output, device):
     """
     from diffseg.data.splits import Scaling
     from diffseg.prediction.new_images import run as run_prediction
-    from studies.definition.study import trial_name
+    from studies.definition.trial import trial_name
     from studies.store.folder import LocalCopy
     from studies.store.state import find_trial, finished_row
 
@@ -671,7 +672,7 @@ def check(name, root, settings, sheet, as_json):
     """
     from diffseg.config import Config
     from diffseg.data.check import check as check_data
-    from studies.definition.study import data_settings
+    from studies.definition.shipped import data_settings
 
     leaves = data_settings(name) | {"data.name": name} | dict(parse_leaf(text) for text in settings)
     with _progress(f"reading {name}") as on_progress:
@@ -706,7 +707,9 @@ def _wanted(
     source: str, settings, store: str, roots: dict, name: str | None, experiments: tuple[str, ...], extend: bool, search
 ):
     """The study asked for, checked against the one of that name in the store, and its ledger."""
-    from studies.definition.study import check_against_stored, is_study_source, read_study
+    from studies.definition.changes import check_against_stored
+    from studies.definition.reading import read_study
+    from studies.definition.shipped import is_study_source
     from studies.store.ledger import Ledger
 
     leaves = dict(parse_leaf(text) for text in settings)

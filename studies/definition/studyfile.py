@@ -1,4 +1,34 @@
-"""The form of a study file: which tables it has and what may stand in them. What they mean: studies/study.py."""
+"""The form of a study file: the tables that it has, and the values that they may hold.
+
+    seeds = [0, 1]
+    experiments = ["e1", "e2"]
+    [all]                    # settings of every trial, by their dotted path
+    training.steps = 400
+    [network.ensemdiff]      # one table for each network, data set or experiment: settings of those trials only
+    network.width = 32
+    [data.synthetic-large]
+    data.kind = "large"
+    [experiment.e1]
+    training.optimiser = "adam"
+    [variant.x0]             # optional: a trial is made for each variant
+    diffusion.target = "x0"
+    [search]                 # optional: a search (studies/search/search.py)
+    space = "weighting"
+    data = ["synthetic-large"]  # all data sets by default
+    [search.start]           # settings of the trial that the search starts from
+    data.held_out = 0.2
+
+A trial is made for every network, data set, experiment, variant and seed (expansion.py). Later tables override earlier
+ones in the order all, network, data, experiment, variant, and the command line's settings override all of them.
+
+- `preset = "NAME"` in a table stands for the network's published settings of that name (diffseg/config/presets.toml).
+- A setting of the command line that only some of the networks have applies to those alone.
+- Feed-forward networks have trials of E1 only. Trials that differ only in settings that their experiment does not use are
+  one trial.
+- The trials that others need, the members of a deep ensemble and the E3 trials of a fingerprint, are added.
+- `baseline = "x0"` names the variant that the others are compared with.
+- A search starts from what would be an E2 trial, whether or not `experiments` lists any.
+"""
 
 import datetime
 import re

@@ -9,7 +9,8 @@ from analysis import tables
 from diffseg.bench.harness import Contest, told
 from diffseg.bench.harness import measure as in_turns
 from diffseg.config import Config
-from studies.definition.study import Study, Trial, stored_study, trial_name
+from studies.definition.study import Study, stored_study
+from studies.definition.trial import Trial, trial_name
 from studies.engine.session import Resources, run
 from studies.store.compaction import compact
 from studies.store.ledger import SCHEMAS, Ledger

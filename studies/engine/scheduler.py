@@ -2,7 +2,8 @@
 
 from diffseg.config import Config
 from diffseg.errors import UserError
-from studies.definition.study import Study, Trial, trial_name
+from studies.definition.study import Study
+from studies.definition.trial import Trial, trial_name
 from studies.search.search import Proposal, Tried, fronts, history, proposals
 from studies.store.ledger import METRICS, LatestRows, Ledger
 

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 from ray.tune.search import Searcher
 
-from studies.definition.study import Trial
+from studies.definition.trial import Trial
 from studies.engine.driver import clear
 from studies.engine.scheduler import Agenda
 from studies.engine.worker import STOP, Order

@@ -14,7 +14,8 @@ from pathlib import Path
 import yaml
 
 from diffseg.errors import MachineryError, UserError
-from studies.definition.study import Study, Trial
+from studies.definition.study import Study
+from studies.definition.trial import Trial
 from studies.engine.connection import DRIVER, check_workers, cluster_address, connected, first_line, prepare
 from studies.engine.display import Display
 from studies.engine.scheduler import Agenda

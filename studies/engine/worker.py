@@ -23,7 +23,7 @@ from pathlib import Path
 from diffseg import config as configuration
 from diffseg.config import Config
 from diffseg.errors import Stopped, UserError, WorkerLost
-from studies.definition.study import scored_images, trial_name
+from studies.definition.trial import scored_images, trial_name
 from studies.engine.pruning import reached
 from studies.engine.watch import Watch
 from studies.search.search import Rungs

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from studies.definition.study import Trial
+from studies.definition.trial import Trial
 from studies.store.folder import cache_folder
 
 DECODING = {"size", "fit", "scale", "normalise", "test_crops", "augment"}  # settings that no file is refused for

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 from diffseg.config import Config
 from diffseg.diffusion.combinations import warnings
-from studies.definition.study import Study, trial_name
+from studies.definition.study import Study
+from studies.definition.trial import trial_name
 from studies.engine.session import Resources, place
 from studies.planning.datasets import examine
 from studies.planning.estimate import Cost, cost, costs, flops_per_second

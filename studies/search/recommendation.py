@@ -9,7 +9,10 @@ from typing import Any
 from diffseg.config import Config
 from diffseg.errors import UserError
 from diffseg.fingerprint.curve import Fingerprint, fingerprint
-from studies.definition.study import Study, Trial, data_settings, read_study, trial_name
+from studies.definition.reading import read_study
+from studies.definition.shipped import data_settings
+from studies.definition.study import Study
+from studies.definition.trial import Trial, trial_name
 from studies.planning.datasets import examine
 from studies.store.folder import cache_folder, fetch_root
 from studies.store.ledger import Ledger

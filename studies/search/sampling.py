@@ -16,7 +16,7 @@ from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 from diffseg.config import Config
 from diffseg.errors import ConfigError
 from search_spaces import SPACES, TRIED_FIRST
-from studies.definition.study import trial_name
+from studies.definition.trial import trial_name
 from studies.search.search import Proposal, Search, Tried
 
 DRAWS = 40  # how often a proposal that was made before is drawn anew

@@ -4,7 +4,8 @@ import json
 import math
 
 from diffseg.errors import UserError
-from studies.definition.study import Study, Trial
+from studies.definition.study import Study
+from studies.definition.trial import Trial
 from studies.search.search import dominates, losses, proposals
 from studies.store.ledger import METRICS, Ledger
 from studies.store.state import LINES, number, rest

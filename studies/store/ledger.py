@@ -500,7 +500,7 @@ def open_ledger(store: str, study: str) -> Ledger:
     """The ledger of a study. Raises UserError if the store does not hold it."""
     ledger = Ledger(store, study)
     if not ledger.is_defined():
-        from studies.definition.study import shipped_studies
+        from studies.definition.shipped import shipped_studies
 
         start = f"`diffseg run {study}` starts one"
         if study not in shipped_studies():

@@ -5,7 +5,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from diffseg.errors import UserError
-from studies.definition.study import Study, Trial
+from studies.definition.study import Study
+from studies.definition.trial import Trial
 from studies.store.ledger import METRICS, LatestRows, Ledger
 from studies.store.lock import Lock
 from studies.store.progress import Progress, read_progress

@@ -1,0 +1,113 @@
+"""The expansion of a study file's tables into trials: one for each network, data set, experiment, variant and seed."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from diffseg.config import FEED_FORWARD, NETWORKS, Config
+from diffseg.config.leaves import flat
+from diffseg.config.presets import expanded
+from diffseg.errors import ConfigError, UserError
+from search_spaces import grid
+from studies.definition.trial import Trial, trial_name
+
+EXPERIMENTS = ["e1", "e2", "e3", "e4"]
+MOST_TRIALS = 50_000  # the definition of so many trials has 100 MB
+TABLES = ("network", "data", "experiment", "variant")  # of a study file; later ones override earlier ones
+
+Settings = dict[str, Any]  # by their dotted paths
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a study is expanded from: a study file, the data sets that can be read, and the command line's settings."""
+
+    path: Path
+    tables: dict[str, Any]
+    data_sets: dict[str, dict[str, Any]]  # name to the settings of its table
+    settings: Settings
+
+    def with_tables(self, **tables: Any) -> "Description":
+        """Return the description with other tables in place of its own."""
+        return replace(self, tables=self.tables | tables)
+
+    def axes(self) -> dict[str, list[Any]]:
+        """Return the values that vary from trial to trial. Raises UserError if they make more than MOST_TRIALS trials."""
+        tables, settings = self.tables, self.settings
+        axes = {
+            "network": [settings["network"]]
+            if "network" in settings
+            else list(tables.get("network", {"ensemdiff": {}})),
+            "data": list(self.data_sets),
+            "experiment": tables.get("experiments", EXPERIMENTS),
+            "variant": list(tables.get("variant", {"": {}})),
+            "seed": tables.get("seeds", [0]),
+        }
+        if (count := math.prod(map(len, axes.values()))) > MOST_TRIALS:
+            raise UserError(
+                f"{self.path} describes {count:,} trials, but a study has at most {MOST_TRIALS:,}: "
+                "give fewer seeds or variants"
+            )
+        return axes
+
+    def trials(self) -> Iterator[Trial]:
+        """Yield every distinct trial, each after the trials that it needs. Raises ConfigError for a bad setting."""
+        axes, seen = self.axes(), set()
+        for choice in grid(axes):
+            if choice["network"] in FEED_FORWARD and choice["experiment"] != "e1":
+                continue
+            config = self._config(choice, axes["network"])
+            for part in (*config.needs(), config):
+                if (name := trial_name(part)) not in seen:
+                    seen.add(name)
+                    yield Trial(name, part)
+
+    def _config(self, choice: dict[str, Any], networks: list[str]) -> Config:
+        """Return the configuration of one point of the axes."""
+        network, data, experiment = choice["network"], choice["data"], choice["experiment"]
+        leaves = {"network.name": network, "data.name": data, "experiment": experiment, "seed": choice["seed"]}
+        tables = [
+            self.data_sets[data] if axis == "data" else self.tables.get(axis, {}).get(choice[axis], {})
+            for axis in TABLES
+        ]
+        tables = [flat(table) for table in (self.tables.get("all", {}), *tables)]
+        try:
+            for table in _use_debug_presets(tables, _settings_of_network(self.settings, network, networks)):
+                leaves |= expanded(table, network)
+            return Config().with_leaves(leaves).resolved()
+        except ConfigError as error:
+            raise ConfigError(f"{error} ({self.path.name}, {experiment} of {data})") from None
+
+
+def available_data_sets(tables: dict[str, Any], roots: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """Return the tables of the data sets that can be read: synthetic ones, those with a root, and the user's own folders."""
+    listed = tables.get("data", {})
+    synthetic = {name for name, leaves in listed.items() if flat(leaves).get("data.layout") == "synthetic"}
+    own = {name: {"data": {"layout": "folder"}} for name in roots if name not in listed}
+    return {name: leaves for name, leaves in {**listed, **own}.items() if name in roots or name in synthetic}
+
+
+def _settings_of_network(settings: Settings, network: str, networks: list[str]) -> Settings:
+    """Drop the settings that only other networks of the study have, such as network.epochs of nnU-Net."""
+
+    def has(name: str, key: str) -> bool:
+        return name in NETWORKS and key.removeprefix("network.") in NETWORKS[name].model_fields
+
+    return {
+        key: value
+        for key, value in settings.items()
+        if not key.startswith("network.") or has(network, key) or not any(has(other, key) for other in networks)
+    }
+
+
+def _use_debug_presets(tables: list[Settings], settings: Settings) -> list[Settings]:
+    """Return the tables and then the settings. With preset=debug, each table's preset becomes its debug twin."""
+    if settings.get("preset") != "debug":
+        return [*tables, settings]
+    twins = [
+        table | {"preset": str(table["preset"]).replace("published/", "debug/")} if "preset" in table else table
+        for table in tables
+    ]
+    return [*twins, {key: value for key, value in settings.items() if key != "preset"}]

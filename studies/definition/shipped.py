@@ -1,0 +1,32 @@
+"""The study files that are shipped with the program."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from diffseg.config.leaves import flat
+
+FOLDER = Path(__file__).parent.parent
+
+
+def shipped_studies() -> list[str]:
+    """Return the names of the shipped studies."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def is_study_source(source: str) -> bool:
+    """Return whether `source` names a shipped study or is the path of a TOML file."""
+    return source.endswith(".toml") or source in shipped_studies()
+
+
+def study_path(source: str) -> Path:
+    """Return the file of a shipped study's name or of a TOML file's path. It need not exist."""
+    return Path(source) if source.endswith(".toml") else FOLDER / f"{source}.toml"
+
+
+def data_settings(name: str) -> dict[str, Any]:
+    """Return the shipped studies' settings of a data set of this name; those of a plain folder if they have none."""
+    tables: dict[str, Any] = {}
+    for study in ("quickstart", "paper"):
+        tables |= tomllib.loads(study_path(study).read_text(encoding="utf-8"))["data"]
+    return flat({"data": tables.get(name, {}).get("data", {"layout": "folder"})})
