@@ -13,7 +13,8 @@ from analysis.statistics import LEVEL, area_under_curve, holm, steps_to, verdict
 from analysis.tables import GROUP, Tables
 from diffseg.errors import UserError
 from studies.search.search import proposals
-from studies.store.ledger import METRICS, Ledger
+from studies.store.ledger import Ledger
+from studies.store.tables import METRICS
 
 SHARE = 0.95  # of the baseline's final IoU, whose reaching is timed
 TITLES = {

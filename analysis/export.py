@@ -17,7 +17,7 @@ from analysis.tables import Tables, varying
 from diffseg.errors import StoreError, UserError
 from studies.search.sampling import parameters
 from studies.search.search import Tried
-from studies.store.ledger import METRICS
+from studies.store.tables import METRICS
 
 SEGMENTED = ("iou", "ece")  # what trials outside of searches are shown by
 STATES = {

@@ -9,7 +9,7 @@ import pyarrow.dataset as ds
 
 from analysis.statistics import UNKNOWN, Estimate, codes, estimate, linearised_ece
 from analysis.tables import Tables
-from studies.store.ledger import METRICS
+from studies.store.tables import METRICS
 
 Key = tuple[str, str]  # study and name of a trial
 BINS = 10  # of the table `calibration`

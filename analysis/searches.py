@@ -11,7 +11,8 @@ from diffseg import config as configuration
 from diffseg.config import Config
 from search_spaces import TRIED_FIRST
 from studies.search.search import Search, Tried, fronts, history, in_words, parse, proposals
-from studies.store.ledger import METRICS, Ledger
+from studies.store.ledger import Ledger
+from studies.store.tables import METRICS
 
 
 @dataclass(frozen=True)

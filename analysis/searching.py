@@ -12,7 +12,7 @@ from analysis import tables as t
 from analysis.charts import COLOURS, DASHES, SHAPES, WIDTHS
 from analysis.searches import Searched, searched
 from analysis.tables import Tables
-from studies.store.ledger import METRICS
+from studies.store.tables import METRICS
 
 UNSET = -0.12  # where parallel coordinates show a setting that a proposal does not have
 BEST = 5  # configurations whose effective weight is drawn

@@ -12,7 +12,8 @@ import pyarrow.dataset as ds
 
 from diffseg.errors import UserError
 from diffseg.fingerprint.curve import ERRORS, Fingerprint, fingerprint
-from studies.store.ledger import METRICS, Ledger
+from studies.store.ledger import Ledger
+from studies.store.tables import METRICS
 
 NAMES = {"e1": "E1 feed-forward", "e2": "E2 diffusion", "e3": "E3 mask prediction", "e4": "E4 image generation"}
 NOT_A_CHOICE = ("config_seed", "config_experiment", "config_data_", "config_network_name", "config_inference_")

@@ -19,7 +19,8 @@ from studies.commands.program import main
 from studies.definition.reading import read_study
 from studies.definition.trial import trial_name
 from studies.search.search import Proposal
-from studies.store.ledger import SCHEMAS, SEARCH_SCHEMAS, Ledger
+from studies.store.ledger import Ledger
+from studies.store.tables import SCHEMAS, SEARCH_SCHEMAS
 
 STUDY = "quickstart"
 TABLES = [*SCHEMAS, *SEARCH_SCHEMAS]

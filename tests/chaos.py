@@ -27,7 +27,8 @@ import psutil
 import test_session
 
 from studies.engine.connection import ALONE, ENVIRONMENT
-from studies.store.ledger import SCHEMAS, Ledger
+from studies.store.ledger import Ledger
+from studies.store.tables import SCHEMAS
 
 ROOT = Path(__file__).parent.parent
 SHORT = test_session.STUDY.replace("steps = 300", "steps = 120").replace("every = 20", "every = 10")

@@ -13,7 +13,8 @@ from diffseg.config import Config
 from studies.definition.study import Study
 from studies.definition.trial import Trial, trial_name
 from studies.engine.worker import _versions
-from studies.store.ledger import SCHEMAS, Ledger, _schema
+from studies.store.ledger import Ledger
+from studies.store.tables import SCHEMAS, attempt_table
 
 NETWORKS = ("ensemdiff", "segdiff", "medsegdiff")
 METRICS = ("iou", "dice", "brier", "nll", "ece_image", "ece_boundary", "ece_foreground", "variance")
@@ -57,12 +58,10 @@ def _tables(number: int, name: str, config: Config, timesteps: int, images: int)
     (row,) = rows.pop("trials")
     segments = config.experiment in ("e1", "e2")
     row |= {"iou": draw.uniform(0.5, 0.9), "ece": draw.uniform(0.01, 0.2)} if segments else {}
-    found = {"trials": pa.Table.from_pylist([{"trial": name, "attempt": 1, **row}], _schema("trials", row))}
+    found = {"trials": attempt_table("trials", name, 1, [row])}
     for table in ("curves", "calibration"):
         if rows.get(table):
-            found[table] = pa.Table.from_pylist(
-                [{"trial": name, "attempt": 1, **r} for r in rows[table]], SCHEMAS[table]
-            )
+            found[table] = attempt_table(table, name, 1, rows[table])
     if config.experiment != "e1":
         t = np.tile(np.arange(1, timesteps // 2 + 1) / (timesteps // 2), 2)
         columns = {

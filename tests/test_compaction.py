@@ -11,9 +11,10 @@ from test_ledger import attempt
 from diffseg.errors import UserError
 from studies.store.compaction import compact
 from studies.store.folder import Folder
-from studies.store.ledger import SCHEMAS, Ledger
+from studies.store.ledger import Ledger
 from studies.store.lock import Lock
 from studies.store.soundness import is_merged
+from studies.store.tables import SCHEMAS
 
 TRIALS = [f"e1-x-s0-{k:03d}" for k in range(12)]
 

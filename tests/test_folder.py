@@ -13,11 +13,14 @@ from test_session import RESULTS, study_of
 from diffseg.errors import UserError
 from studies.engine.session import run
 from studies.engine.worker import STOP, NotShared, Order, work
-from studies.store import folder as module
+from studies.store import copies, outages
 from studies.store.compaction import compact
-from studies.store.folder import Folder, LocalCopy, fetch_root, retry_outages
+from studies.store.copies import LocalCopy
+from studies.store.folder import Folder
 from studies.store.ledger import Ledger
 from studies.store.lock import Lock
+from studies.store.outages import retry_outages
+from studies.store.places import fetch_root
 from studies.store.state import trial_states
 
 
@@ -107,7 +110,7 @@ class TestCopy:
 
     def test_a_push_beside_the_work_outlives_a_store_that_is_away(self, uri, tmp_path, monkeypatch):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-        monkeypatch.setattr(module, "PUSH_EVERY", 0.0)
+        monkeypatch.setattr(copies, "PUSH_EVERY", 0.0)
         copy, there = LocalCopy(Folder.open(uri)), threading.Event()
         (copy.fetch() / "a.pt").write_text("a")
 
@@ -127,7 +130,7 @@ class TestCopy:
 
 def test_what_is_away_for_a_while_is_waited_for(monkeypatch):
     naps, tries = [], []
-    monkeypatch.setattr(module.time, "sleep", naps.append)
+    monkeypatch.setattr(outages.time, "sleep", naps.append)
 
     def action():
         tries.append(1)

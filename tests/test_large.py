@@ -16,9 +16,10 @@ from studies.definition.study import stored_study
 from studies.definition.trial import trial_name
 from studies.store.best import best_tables, best_trials
 from studies.store.compaction import compact
-from studies.store.ledger import METRICS, Ledger
+from studies.store.ledger import Ledger
 from studies.store.soundness import is_merged
 from studies.store.state import LINES, status_table, trial_states
+from studies.store.tables import METRICS
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,9 @@ import pytest
 from diffseg.errors import UserError
 from studies.definition.study import Study
 from studies.store.compaction import compact
-from studies.store.ledger import SCHEMAS, LatestRows, Ledger
+from studies.store.latest import LatestRows
+from studies.store.ledger import Ledger
+from studies.store.tables import SCHEMAS
 
 
 @pytest.fixture(params=["path", "uri"])

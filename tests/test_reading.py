@@ -14,8 +14,9 @@ from studies.commands.program import main
 from studies.definition.study import Study
 from studies.definition.trial import Trial, trial_name
 from studies.store.best import best_trials
-from studies.store.ledger import METRICS, Ledger
+from studies.store.ledger import Ledger
 from studies.store.state import trial_states
+from studies.store.tables import METRICS
 
 NUMBERS = {"iou": 0.8, "dice": 0.9, "ece": 0.01, "brier": 0.05, "nll": 0.2}
 

@@ -22,7 +22,8 @@ from diffseg.errors import UserError
 from studies.definition.study import Study
 from studies.definition.trial import Trial, trial_name
 from studies.engine.worker import Order, _row
-from studies.store.ledger import SCHEMAS, Ledger
+from studies.store.ledger import Ledger
+from studies.store.tables import SCHEMAS
 
 DATASETS = ("big", "small")
 SEEDS = (0, 1, 2)

@@ -18,8 +18,9 @@ from studies.definition.reading import read_study
 from studies.definition.study import stored_study
 from studies.store.best import best_tables, best_trials
 from studies.store.compaction import compact
-from studies.store.ledger import SCHEMAS, SEARCH_SCHEMAS, Ledger
+from studies.store.ledger import Ledger
 from studies.store.state import find_trial, status_table, trial_details, trial_states, trial_text
+from studies.store.tables import SCHEMAS, SEARCH_SCHEMAS
 
 
 @pytest.fixture(scope="module")

@@ -32,8 +32,9 @@ from studies.definition.reading import read_study
 from studies.definition.study import stored_study
 from studies.store.compaction import compact
 from studies.store.folder import Folder
-from studies.store.ledger import SCHEMAS, Ledger
+from studies.store.ledger import Ledger
 from studies.store.soundness import STANDS_FOR
+from studies.store.tables import SCHEMAS
 
 
 @pytest.fixture(scope="module")

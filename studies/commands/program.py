@@ -582,7 +582,7 @@ def predict(study, trial, inputs, store, output, device):
     from diffseg.data.splits import Scaling
     from diffseg.prediction.new_images import run as run_prediction
     from studies.definition.trial import trial_name
-    from studies.store.folder import LocalCopy
+    from studies.store.copies import LocalCopy
     from studies.store.state import find_trial, finished_row
 
     wanted, ledger = _stored(study, store)

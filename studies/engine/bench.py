@@ -13,8 +13,9 @@ from studies.definition.study import Study, stored_study
 from studies.definition.trial import Trial, trial_name
 from studies.engine.session import Resources, run
 from studies.store.compaction import compact
-from studies.store.ledger import SCHEMAS, Ledger
+from studies.store.ledger import Ledger
 from studies.store.state import trial_states
+from studies.store.tables import SCHEMAS
 
 TRIALS = 8  # that are run, one after the other
 READ = 300  # trials of a ledger that is read

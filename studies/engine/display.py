@@ -9,7 +9,8 @@ from rich.console import Console
 from studies.definition.study import Study
 from studies.definition.trial import Trial
 from studies.planning.estimate import cost, costs
-from studies.store.ledger import LatestRows, Ledger
+from studies.store.latest import LatestRows
+from studies.store.ledger import Ledger
 from studies.store.state import COLUMNS, TrialState, count_statuses, trial_states
 
 

@@ -5,7 +5,9 @@ from diffseg.errors import UserError
 from studies.definition.study import Study
 from studies.definition.trial import Trial, trial_name
 from studies.search.search import Proposal, Tried, fronts, history, proposals
-from studies.store.ledger import METRICS, LatestRows, Ledger
+from studies.store.latest import LatestRows
+from studies.store.ledger import Ledger
+from studies.store.tables import METRICS
 
 HOPELESS = 5  # trials without a value, and none with one, after which a search is not gone on with
 

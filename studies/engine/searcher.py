@@ -9,7 +9,7 @@ from studies.definition.trial import Trial
 from studies.engine.driver import clear
 from studies.engine.scheduler import Agenda
 from studies.engine.worker import STOP, Order
-from studies.store.folder import retry_outages
+from studies.store.outages import retry_outages
 
 DRIVER_DEATHS = 3  # after so many an order is given up for this session
 

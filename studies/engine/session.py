@@ -24,9 +24,10 @@ from studies.engine.worker import SCRATCH, STOP, Order
 from studies.planning.datasets import examine
 from studies.planning.estimate import cost
 from studies.store.compaction import COMPACT_FROM, compact_locked, remove_replaced
-from studies.store.folder import absolute_place, retry_outages
+from studies.store.folder import absolute_place
 from studies.store.ledger import Ledger
 from studies.store.lock import Lock
+from studies.store.outages import retry_outages
 
 LAUNCHED = Path("~/ray_bootstrap_config.yaml")  # what a head knows of the nodes that it may start
 NODES_START = 600.0  # seconds that nodes which always run may take to start

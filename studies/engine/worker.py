@@ -27,8 +27,11 @@ from studies.definition.trial import scored_images, trial_name
 from studies.engine.pruning import reached
 from studies.engine.watch import Watch
 from studies.search.search import Rungs
-from studies.store.folder import Folder, LocalCopy, cache_folder, fetch_root, retry_outages
+from studies.store.copies import LocalCopy
+from studies.store.folder import Folder
 from studies.store.ledger import Ledger
+from studies.store.outages import retry_outages
+from studies.store.places import cache_folder, fetch_root
 from studies.store.progress import NAME as PROGRESS
 from studies.store.progress import ProgressWriter
 

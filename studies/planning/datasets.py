@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from studies.definition.trial import Trial
-from studies.store.folder import cache_folder
+from studies.store.places import cache_folder
 
 DECODING = {"size", "fit", "scale", "normalise", "test_crops", "augment"}  # settings that no file is refused for
 

@@ -14,8 +14,8 @@ from studies.definition.shipped import data_settings
 from studies.definition.study import Study
 from studies.definition.trial import Trial, trial_name
 from studies.planning.datasets import examine
-from studies.store.folder import cache_folder, fetch_root
 from studies.store.ledger import Ledger
+from studies.store.places import cache_folder, fetch_root
 
 SOURCE = "paper-small"  # the shipped study whose sizes and training are used
 E3_STEPS = 2400

@@ -16,7 +16,8 @@ from diffseg import config as configuration
 from diffseg.config import Config, PositiveInt, Section
 from diffseg.errors import ConfigError
 from search_spaces import SPACES, TRIED_FIRST
-from studies.store.ledger import METRICS, Ledger
+from studies.store.ledger import Ledger
+from studies.store.tables import METRICS
 
 
 # fmt: off

@@ -7,8 +7,9 @@ from diffseg.errors import UserError
 from studies.definition.study import Study
 from studies.definition.trial import Trial
 from studies.search.search import dominates, losses, proposals
-from studies.store.ledger import METRICS, Ledger
+from studies.store.ledger import Ledger
 from studies.store.state import LINES, number, rest
+from studies.store.tables import METRICS
 
 SHOWN = ("iou", "dice", "ece", "brier", "nll")  # metrics in the terminal, besides the one asked for
 COLUMNS = ["status", "dataset", "experiment", "network", "seed", "test_images", "left_out", "scored_on", *METRICS]

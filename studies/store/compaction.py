@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from diffseg.errors import UserError
-from studies.store.ledger import SCHEMAS, Ledger
+from studies.store.ledger import Ledger
 from studies.store.lock import Lock
 from studies.store.soundness import MERGED, STANDS_FOR, is_merged
+from studies.store.tables import SCHEMAS
 
 BATCH = 16 << 20  # bytes of small files that are read at once
 COMPACT_FROM = 500  # attempts from which on a session merges them: reading so many files takes a second or two
@@ -69,7 +70,7 @@ def _merge(ledger: Ledger, table: str, files: list[str], name: str) -> None:
         schema = schema.with_metadata({STANDS_FOR: json.dumps(sorted(names))})
     rows = 0
     with (
-        ledger.folder.writing(f"{table}/{name}", durable=True) as sink,  # the small files are about to go
+        ledger.folder.open_for_writing(f"{table}/{name}", durable=True) as sink,  # the small files are about to go
         pq.ParquetWriter(sink, schema, compression="zstd") as writer,
     ):
         for part in _parts(ledger, table, files, schema.remove_metadata()):

@@ -25,91 +25,19 @@ import pyarrow.parquet as pq
 from diffseg.errors import DefinitionError, UserError
 from studies.store import names, soundness
 from studies.store import study_json as definitions
-from studies.store.folder import Folder, read_errors
+from studies.store.folder import Folder
+from studies.store.outages import read_errors
 from studies.store.soundness import READ_ERRORS, InvalidFile, is_merged, parse_attempt
+from studies.store.tables import (
+    COMMON_LEAVES,
+    NUMERIC_LEAVES,
+    SCHEMAS,
+    SEARCH_SCHEMAS,
+    attempt_table,
+    search_table,
+)
 
 log = logging.getLogger(__name__)
-
-# Means over the test images, and whether more is better. From iou_raters on, of data with several raters only.
-METRICS = {
-    "iou": True, "dice": True, "ece": False, "brier": False, "nll": False, "iou_raters": True, "dice_raters": True,
-    "ged": False, "ged_unbiased": False, "hm_iou": True, "ncc": True,
-}  # fmt: skip
-
-_KEY = [("trial", pa.string()), ("attempt", pa.int32())]
-# fmt: off
-SCHEMAS = {
-    # An attempt. `config_*` columns, one for every leaf of the configuration, follow these.
-    "trials": pa.schema([
-        ("study", pa.string()), *_KEY, ("digest", pa.string()), ("status", pa.string()),  # complete, failed or pruned
-        ("experiment", pa.string()), ("dataset", pa.string()), ("network", pa.string()), ("seed", pa.int64()),
-        ("scored_on", pa.string()),                                     # the images of its metrics and errors: test or held-out
-        ("config", pa.string()),                                        # canonical JSON
-        *((metric, pa.float64()) for metric in METRICS),                # E1 and E2 only
-        ("left_out", pa.string()),                                      # JSON: metric to images that are NaN and not in its mean
-        ("samples", pa.float64()),                                      # of an image, that ged and the like depend on
-        ("evaluations", pa.float64()),                                  # of the network, a sample and tile, mean
-        ("steps", pa.int64()), ("micro_batch", pa.int64()),             # images that one worker trained on at once
-        ("workers", pa.int64()), ("parameters", pa.int64()), ("trained", pa.string()),  # see Config.trained
-        ("network_of", pa.string()),                                    # the trial whose training it has, if not its own
-        ("checkpoint", pa.string()),                                    # the file that its training ended with
-         ("train_images", pa.int64()), ("test_images", pa.int64()),
-        ("data_digest", pa.string()), ("scaling", pa.string()),         # JSON: how pixels became numbers, by channel
-        ("seconds", pa.float64()), ("train_seconds", pa.float64()), ("evaluate_seconds", pa.float64()),
-        ("gpu_seconds", pa.float64()), ("peak_memory_bytes", pa.int64()),
-        ("precision", pa.string()), ("compiled", pa.bool_()),           # what the network was trained in, by torch.compile?
-        ("device", pa.string()), ("host", pa.string()), ("git_commit", pa.string()), ("dirty", pa.bool_()),
-        ("versions", pa.string()),                                      # JSON: package to version
-        ("fingerprint", pa.string()),                                   # JSON: knots [log-SNR, weight] that weighed training
-        ("started", pa.timestamp("ms", "UTC")), ("finished", pa.timestamp("ms", "UTC")),
-        ("error", pa.string()), ("log", pa.string()),                   # the sentence; the file that tells more
-    ]),
-    # Learning curves: loss, gradient_norm, learning_rate, step_seconds, idle_share … at training steps.
-    "curves": pa.schema([*_KEY, ("step", pa.int64()), ("metric", pa.string()), ("value", pa.float64())]),
-    # Errors of the trained model over the noise levels. mask_error: mean squared error of the predicted clean mask in
-    # units of masks in ±1 (0 to 4). dice_error: 1 − Dice of that mask. cross_entropy: of it, mean over the pixels, nats. The
-    # three are NaN for E4. loss: mean squared error of the trained target. weight: effective weight
-    # W(λ) of the noise level in training, on the squared error of ε per unit of log-SNR.
-    "timesteps": pa.schema([*_KEY, ("step", pa.int64()), ("t", pa.float64()), ("log_snr", pa.float64()),
-                            ("mask_error", pa.float64()), ("dice_error", pa.float64()), ("cross_entropy", pa.float64()),
-                            ("loss", pa.float64()), ("weight", pa.float64())]),
-    # Fingerprints of an E3 trial's data set, of every kind (see diffseg/fingerprint.py), at the levels of `timesteps`. digest:
-    # of the data's content. size: px. coding: of the mask. error and error_smooth: mask_error, dice_error or cross_entropy,
-    # measured, and monotone and smooth. derivative: of the latter by −log-SNR; derivative_t: by t. weight: the kind's
-    # profile as a share of its greatest value.
-    "fingerprints": pa.schema([*_KEY, ("dataset", pa.string()), ("digest", pa.string()), ("size", pa.int64()),
-                               ("coding", pa.string()), ("kind", pa.string()), ("t", pa.float64()), ("log_snr", pa.float64()),
-                               ("error", pa.float64()), ("error_smooth", pa.float64()), ("derivative", pa.float64()),
-                               ("derivative_t", pa.float64()), ("weight", pa.float64())]),
-    # A metric of a test image: those of METRICS but ece, and what diffseg/metrics.py and diffseg/ambiguity.py say of more.
-    # group: the patient or volume of the image, null where it is not known.
-    "images": pa.schema([*_KEY, ("image", pa.string()), ("group", pa.string()), ("metric", pa.string()),
-                         ("value", pa.float64())]),
-    # Reliability of the merged foreground probability of a test image, in those of ten equal bins that have pixels; the
-    # sums over all images, weighted by count, give the ece of `trials`.
-    "calibration": pa.schema([*_KEY, ("image", pa.string()), ("group", pa.string()), ("bin", pa.int32()),
-                              ("count", pa.int64()), ("confidence", pa.float64()), ("accuracy", pa.float64())]),
-    # Small pictures of a few test images: kind is image, truth, mean or sd (of the ensemble; sd 0.5 is white).
-    "examples": pa.schema([*_KEY, ("image", pa.string()), ("kind", pa.string()), ("png", pa.binary())]),
-}
-SEARCH_SCHEMAS = {
-    # What a search tries. A number's first row, of the search's own seed, is its proposal; others train it again.
-    "proposals": pa.schema([
-        ("search", pa.string()), ("number", pa.int32()), ("seed", pa.int64()), ("trial", pa.string()),
-        ("source", pa.string()),                                        # sampler, or name of a point tried first
-        ("settings", pa.string()),                                      # JSON: leaves of the configuration by their path
-        ("config", pa.string()), ("reason", pa.string()),               # canonical JSON; or why there is no such trial
-    ]),
-    "rungs": pa.schema([("search", pa.string()), ("step", pa.int64()), ("trial", pa.string()), ("metric", pa.string()),
-                        ("value", pa.float64())]),
-}
-# Columns of `trials` that analyses compute with: of these types in every file, and null where a file lacks them.
-LEAVES = {
-    "config_training_steps": pa.float64(), "config_diffusion_target": pa.string(), "config_diffusion_schedule": pa.string(),
-    "config_inference_sampler": pa.string(), "config_inference_steps": pa.float64(), "config_inference_ensemble": pa.float64(),
-}  # fmt: skip
-NUMBERS = {"config_data_held_out": pa.float64(), "config_inference_settled": pa.float64()}  # where a file has them
-# fmt: on
 
 
 @dataclass(frozen=True)
@@ -138,10 +66,10 @@ class Ledger:
 
     def write(self, trial: str, attempt: int, tables: dict[str, list[dict]]) -> None:
         """Record one attempt: rows by table, `trials` holding one row, written last."""
-        for table in sorted(tables, key=lambda name: name == "trials"):
-            rows = [{"trial": trial, "attempt": attempt, **row} for row in tables[table]]
-            if rows:
-                self._write(f"{table}/{trial}-{attempt}.parquet", pa.Table.from_pylist(rows, _schema(table, rows[0])))
+        found = {table: attempt_table(table, trial, attempt, rows) for table, rows in tables.items()}
+        for table in sorted(found, key=lambda name: name == "trials"):
+            if found[table].num_rows:
+                self._write(f"{table}/{trial}-{attempt}.parquet", found[table])
 
     def read(
         self,
@@ -229,7 +157,7 @@ class Ledger:
 
     def record(self, table: str, name: str, rows: list[dict]) -> None:
         """Write rows of one of RECORDS under a name of their own."""
-        self._write(f"{table}/{name}.parquet", pa.Table.from_pylist(rows, SEARCH_SCHEMAS[table]))
+        self._write(f"{table}/{name}.parquet", search_table(table, rows))
 
     def records(self, table: str, start: str = "") -> list[dict]:
         """The rows of one of RECORDS whose names start so, by name."""
@@ -441,12 +369,12 @@ class Ledger:
 
     def _with_leaves(self, schema: pa.Schema, paths: list[str]) -> pa.Schema:
         """With the leaves of the configuration, which differ between versions and between trials. Raises Unfit."""
-        kinds = dict(LEAVES) if paths else {}
+        kinds = dict(COMMON_LEAVES) if paths else {}
         for found in self._schemas(paths):
             for field in found:
-                if field.name.startswith("config_") and field.name not in LEAVES:
+                if field.name.startswith("config_") and field.name not in COMMON_LEAVES:
                     kind = soundness.leaf_type(field)
-                    kinds[field.name] = NUMBERS.get(field.name) or soundness.common_type(
+                    kinds[field.name] = NUMERIC_LEAVES.get(field.name) or soundness.common_type(
                         kinds.get(field.name, pa.null()), kind
                     )
         return pa.schema([*schema, *kinds.items()])
@@ -465,35 +393,6 @@ def _check_once(rows: pa.Table, files: list[str] | None) -> None:
         raise InvalidFile("an attempt comes twice")
     if files is not None and not set(filter(None, map(parse_attempt, files))).issubset(keys):
         raise InvalidFile("a file lacks its row")
-
-
-class LatestRows:
-    """The row of each trial's last attempt, again and again: files never change, so that only new ones are read."""
-
-    def __init__(self, ledger: Ledger, columns: list[str]):
-        self.ledger, self.columns = ledger, sorted({*columns, "trial", "attempt"})
-        self._read: set[str] = set()
-        self._rows: dict[str, dict] = {}
-
-    def rows(self) -> dict[str, dict]:
-        """By trial."""
-        fresh = [file for file in self.ledger.counted_files("trials") if file not in self._read]
-        if fresh:
-            found, sound = self.ledger.scan_files("trials", fresh, self.columns)
-            self._read.update(sound)
-            for row in found.to_pylist():
-                if row["attempt"] >= self._rows.get(row["trial"], row)["attempt"]:
-                    self._rows[row["trial"]] = row
-        return dict(self._rows)
-
-
-def _schema(table: str, row: dict) -> pa.Schema:
-    schema = SCHEMAS[table]
-    kinds = {bool: pa.bool_(), int: pa.float64(), float: pa.float64()}  # a number may be whole in one trial only
-    for key, value in row.items():
-        if key.startswith("config_"):
-            schema = schema.append(pa.field(key, kinds.get(type(value), pa.string())))
-    return schema
 
 
 def open_ledger(store: str, study: str) -> Ledger:

@@ -26,7 +26,8 @@ from uuid import uuid4
 from filelock import BaseFileLock, FileLock, SoftFileLease, Timeout
 
 from diffseg.errors import StoreError, UserError
-from studies.store.folder import Folder, write_errors
+from studies.store.folder import Folder
+from studies.store.outages import write_errors
 
 NAME = "session.json"  # who runs the study
 GUARD = "session.lock"

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from diffseg.errors import UserError
 from studies.definition.study import Study
 from studies.definition.trial import Trial
-from studies.store.ledger import METRICS, LatestRows, Ledger
+from studies.store.latest import LatestRows
+from studies.store.ledger import Ledger
 from studies.store.lock import Lock
 from studies.store.progress import Progress, read_progress
+from studies.store.tables import METRICS
 
 LINES = 200  # of a table in the terminal, at most: more nobody reads, and they take seconds to lay out
 NAMED = 10  # trials in a sentence, at most

@@ -1,0 +1,26 @@
+"""The last attempt of each trial, for callers that ask repeatedly."""
+
+from collections.abc import Iterable
+
+from studies.store.ledger import Ledger
+from studies.store.tables import Row
+
+
+class LatestRows:
+    """The row of each trial's last attempt, read incrementally: files are immutable, so each is read once."""
+
+    def __init__(self, ledger: Ledger, columns: Iterable[str]) -> None:
+        self.ledger, self.columns = ledger, sorted({*columns, "trial", "attempt"})
+        self._read: set[str] = set()
+        self._rows: dict[str, Row] = {}
+
+    def rows(self) -> dict[str, Row]:
+        """Return the rows by trial."""
+        fresh = [file for file in self.ledger.counted_files("trials") if file not in self._read]
+        if fresh:
+            found, sound = self.ledger.scan_files("trials", fresh, self.columns)
+            self._read.update(sound)
+            for row in found.to_pylist():
+                if row["attempt"] >= self._rows.get(row["trial"], row)["attempt"]:
+                    self._rows[row["trial"]] = row
+        return dict(self._rows)
