@@ -13,8 +13,8 @@ from studies.store.compaction import compact
 from studies.store.folder import Folder
 from studies.store.ledger import Ledger
 from studies.store.lock import Lock
-from studies.store.soundness import is_merged
 from studies.store.tables import SCHEMAS
+from studies.store.validity import is_merged
 
 TRIALS = [f"e1-x-s0-{k:03d}" for k in range(12)]
 

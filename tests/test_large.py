@@ -17,9 +17,9 @@ from studies.definition.trial import trial_name
 from studies.store.best import best_tables, best_trials
 from studies.store.compaction import compact
 from studies.store.ledger import Ledger
-from studies.store.soundness import is_merged
 from studies.store.state import LINES, status_table, trial_states
 from studies.store.tables import METRICS
+from studies.store.validity import is_merged
 
 
 @pytest.fixture(scope="module")

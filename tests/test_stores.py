@@ -33,8 +33,8 @@ from studies.definition.study import stored_study
 from studies.store.compaction import compact
 from studies.store.folder import Folder
 from studies.store.ledger import Ledger
-from studies.store.soundness import STANDS_FOR
 from studies.store.tables import SCHEMAS
+from studies.store.validity import STANDS_FOR
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 from diffseg.errors import UserError
 from studies.store.ledger import Ledger
 from studies.store.lock import Lock
-from studies.store.soundness import MERGED, STANDS_FOR, is_merged
 from studies.store.tables import SCHEMAS
+from studies.store.validity import MERGED, STANDS_FOR, is_merged
 
 BATCH = 16 << 20  # bytes of small files that are read at once
 COMPACT_FROM = 500  # attempts from which on a session merges them: reading so many files takes a second or two

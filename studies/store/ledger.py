@@ -23,11 +23,10 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from diffseg.errors import DefinitionError, UserError
-from studies.store import names, soundness
+from studies.store import names, validity
 from studies.store import study_json as definitions
 from studies.store.folder import Folder
 from studies.store.outages import read_errors
-from studies.store.soundness import READ_ERRORS, InvalidFile, is_merged, parse_attempt
 from studies.store.tables import (
     COMMON_LEAVES,
     NUMERIC_LEAVES,
@@ -36,6 +35,7 @@ from studies.store.tables import (
     attempt_table,
     search_table,
 )
+from studies.store.validity import READ_ERRORS, InvalidFile, is_merged, parse_attempt
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +148,7 @@ class Ledger:
         try:
             with read_errors(self.root):
                 metadata = pq.read_schema(f"{self.root}/trials/{file}", filesystem=self.filesystem).metadata
-            return soundness.replaced_names(metadata)
+            return validity.replaced_names(metadata)
         except FileNotFoundError:
             raise
         except READ_ERRORS:
@@ -211,9 +211,9 @@ class Ledger:
                     found[f"{table}/{file}"] = self._reason(f"{table}/{file}", error)
         for path, reason in found.items():
             table, _, file = path.partition("/")
-            again = "; its trials run again" if table in SCHEMAS and soundness.is_ledger_name(file) else ""
+            again = "; its trials run again" if table in SCHEMAS and validity.is_ledger_name(file) else ""
             log.warning("%s/%s is set aside in %s/damaged, since %s%s", self.root, path, self.root, reason, again)
-            whole = SCHEMAS if table in SCHEMAS and soundness.is_ledger_name(file) else [table]
+            whole = SCHEMAS if table in SCHEMAS and validity.is_ledger_name(file) else [table]
             for other in whole:  # `trials` first: without its row the rest no longer counts
                 place = f"{other}/{file}" if file else other
                 self.folder.move(place, f"damaged/{place}")
@@ -254,7 +254,7 @@ class Ledger:
 
     def file_names(self, table: str) -> list[str]:
         """The files of a table that have the name of an attempt or of a merged file."""
-        return [name for name in self._parquet(table) if soundness.is_ledger_name(name)]
+        return [name for name in self._parquet(table) if validity.is_ledger_name(name)]
 
     def _parquet(self, table: str) -> list[str]:
         return sorted(
@@ -295,7 +295,7 @@ class Ledger:
         found = data.to_table(
             columns=[*dict.fromkeys([*wanted, *keys])], filter=known if where is None else known & where
         )
-        soundness.check_values(table, found)
+        validity.check_values(table, found)
         if table == "trials":
             _check_once(found, files if where is None and trials is None else None)
         return found.select(wanted)
@@ -311,10 +311,10 @@ class Ledger:
             names = None
             if table == "trials" and is_merged(file):
                 metadata = pq.read_schema(f"{self.root}/{table}/{file}", filesystem=self.filesystem).metadata
-                names = soundness.replaced_names(metadata)
+                names = validity.replaced_names(metadata)
             rows = self._open(table, [file]).to_table()
-            soundness.check_attempts(table, rows, file, names)
-            soundness.check_values(table, rows)
+            validity.check_attempts(table, rows, file, names)
+            validity.check_values(table, rows)
         except READ_ERRORS as error:
             return self._reason(f"{table}/{file}", error)
         return None
@@ -323,7 +323,7 @@ class Ledger:
         """The rows of one of RECORDS' files. Raises one of UNREADABLE if it is damaged."""
         path, schema = f"{self.root}/{table}/{file}", SEARCH_SCHEMAS[table]
         rows = ds.dataset([path], filesystem=self.filesystem, format="parquet", schema=schema).to_table()
-        soundness.check_values(table, rows)
+        validity.check_values(table, rows)
         for row in rows.to_pylist():
             name = "{search}-{number:04}-{seed}" if table == "proposals" else "{search}-{step}-{trial}"
             if f"{name.format(**row)}.parquet" != file:
@@ -373,8 +373,8 @@ class Ledger:
         for found in self._schemas(paths):
             for field in found:
                 if field.name.startswith("config_") and field.name not in COMMON_LEAVES:
-                    kind = soundness.leaf_type(field)
-                    kinds[field.name] = NUMERIC_LEAVES.get(field.name) or soundness.common_type(
+                    kind = validity.leaf_type(field)
+                    kinds[field.name] = NUMERIC_LEAVES.get(field.name) or validity.common_type(
                         kinds.get(field.name, pa.null()), kind
                     )
         return pa.schema([*schema, *kinds.items()])
