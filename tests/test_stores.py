@@ -449,8 +449,8 @@ def test_a_store_that_cannot_be_read_is_not_taken_for_a_damaged_one(number, ledg
     object.__setattr__(ledger, "filesystem", Away())
     object.__setattr__(ledger.folder, "filesystem", Away())
     for action in (
-        ledger.attempts,
-        ledger.last,
+        ledger.last_attempts,
+        ledger.last_rows,
         ledger.definition,
         ledger.set_aside_damaged,
         lambda: ledger.records("rungs"),
@@ -464,7 +464,7 @@ def test_a_file_that_cannot_be_read_is_not_taken_for_a_damaged_one(ledger, monke
     object.__setattr__(ledger, "filesystem", PyFileSystem(Failing(LocalFileSystem())))
     for action in (
         lambda: ledger.read("images"),
-        ledger.last,
+        ledger.last_rows,
         ledger.set_aside_damaged,
         lambda: ledger.records("proposals"),
     ):
