@@ -169,7 +169,7 @@ def pruning(tables: Tables) -> alt.FacetChart | None:
     frames = []
     for one in searched(tables.ledgers):
         status = {each.proposal.trial: (each.status, each.proposal.number) for each in one.tried}
-        rungs = pd.DataFrame(one.ledger.records("rungs", f"{one.name}-"))
+        rungs = pd.DataFrame(one.ledger.records("rungs", one.name))
         if len(rungs):
             rungs = rungs[(rungs["metric"] == one.search.objective[0]) & rungs["trial"].isin(status)]
             told = [status[trial] for trial in rungs["trial"]]

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -33,16 +33,21 @@ from diffseg.training.parallel import ALONE, Workers
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a finished trial found, as rows of the ledger's tables of the same names."""
+    """What a finished trial found: rows of the ledger's tables (studies/store/tables.py), one field for each table."""
 
-    trial: dict  # final metrics, counts and costs
-    curves: list[dict]
-    timesteps: list[dict]
-    images: list[dict]
-    calibration: list[dict]
-    examples: list[dict]
-    fingerprints: list[dict]  # of E3
+    trial: dict  # the row in `trials`: final metrics, counts and costs
+    curves: list[dict] = field(default_factory=list)
+    timesteps: list[dict] = field(default_factory=list)
+    images: list[dict] = field(default_factory=list)
+    calibration: list[dict] = field(default_factory=list)
+    examples: list[dict] = field(default_factory=list)
+    fingerprints: list[dict] = field(default_factory=list)  # of E3
     pruned: str | None = None  # why it ended early, if it did
+
+    def tables(self) -> dict[str, list[dict]]:
+        """Return the rows by the name of their table."""
+        names = [each.name for each in fields(self) if each.name not in ("trial", "pruned")]
+        return {"trials": [self.trial], **{name: getattr(self, name) for name in names}}
 
 
 def run(
@@ -255,9 +260,6 @@ def _outcome(
         trial=trial | rows.get("trial", {}),
         curves=fitted.curves,
         timesteps=fitted.timesteps,
-        images=rows.get("images", []),
-        calibration=rows.get("calibration", []),
-        examples=rows.get("examples", []),
-        fingerprints=rows.get("fingerprints", []),
         pruned=fitted.pruned,
+        **{table: found for table, found in rows.items() if table not in ("trial", "left_out")},
     )

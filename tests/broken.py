@@ -38,7 +38,7 @@ def whole(store: Path) -> Ledger:
         name = trial_name(config)
         Proposal(start.name, number, 0, name, source, settings, config).record(ledger)
         row = {"search": start.name, "step": 10, "trial": name, "metric": "iou", "value": 0.5}
-        ledger.record("rungs", f"{start.name}-10-{name}", [row])
+        ledger.record("rungs", [row])
         configs.append(config)
     for config in configs:
         rows = attempt(config, trial_name(config))

@@ -10,6 +10,7 @@ from test_ledger import attempt
 
 from diffseg.errors import UserError
 from studies.store.compaction import compact
+from studies.store.files import TableFiles
 from studies.store.folder import Folder
 from studies.store.ledger import Ledger
 from studies.store.lock import Lock
@@ -40,7 +41,7 @@ def filled(path, trials=TRIALS) -> Ledger:
 
 
 def counts(ledger):
-    return {table: len(ledger.counted_files(table)) for table in ("trials", "images")}
+    return {table: len(ledger.files.counted(table)) for table in ("trials", "images")}
 
 
 def test_one_file_a_table_and_the_same_rows(tmp_path):
@@ -158,20 +159,20 @@ def test_reading_between_any_two_steps_gives_the_same_answer(tmp_path, monkeypat
     """Also a reader who has listed the files just before they are merged, at each of its own steps."""
     for step in range(8):
         ledger = filled(tmp_path / str(step))
-        before, calls, names = everything(ledger), 0, Ledger.file_names
+        before, calls, names = everything(ledger), 0, TableFiles.attempt_names
 
-        def compacting(self, table, step=step, names=names):
+        def compacting(self, table, step=step, names=names, ledger=ledger):
             nonlocal calls
             found, calls = names(self, table), calls + 1
             if calls == step + 1:
-                monkeypatch.setattr(Ledger, "file_names", names)
-                compact(self)
+                monkeypatch.setattr(TableFiles, "attempt_names", names)
+                compact(ledger)
             return found
 
         for table in ("trials", "images"):
             calls = 0
             with monkeypatch.context() as patch:
-                patch.setattr(Ledger, "file_names", compacting)
+                patch.setattr(TableFiles, "attempt_names", compacting)
                 rows = ledger.read(table).to_pylist()
             assert sorted(map(repr, (dict(sorted(row.items())) for row in rows))) == before[table]
 
@@ -182,7 +183,7 @@ def test_a_damaged_file_is_named_and_nothing_is_merged(tmp_path):
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(UserError, match=r"e1-x-s0-001-1.parquet is damaged .* `diffseg run` sets it aside"):
         compact(ledger)
-    assert len(ledger.counted_files("trials")) == 15
+    assert len(ledger.files.counted("trials")) == 15
     assert ledger.set_aside_damaged() == [str(path)]
     compact(ledger)
     assert TRIALS[1] not in ledger.last_attempts()
@@ -193,7 +194,7 @@ def test_a_damaged_merged_file_is_set_aside_with_its_attempts(table, tmp_path):
     ledger = filled(tmp_path)
     compact(ledger)
     ledger.write("e2-later", 1, attempt())
-    (name,) = (name for name in ledger.counted_files(table) if is_merged(name))
+    (name,) = (name for name in ledger.files.counted(table) if is_merged(name))
     path = tmp_path / "study" / table / name
     path.write_bytes(path.read_bytes()[:-10])
     assert {row["trial"] for row in ledger.read(table).to_pylist()} == {"e2-later"}

@@ -1,6 +1,7 @@
 import pytest
 
 from diffseg.errors import UserError
+from diffseg.trial import Outcome
 from studies.definition.study import Study
 from studies.store.compaction import compact
 from studies.store.latest import LatestRows
@@ -124,3 +125,33 @@ def test_what_is_asked_again_and_again_is_read_once(tmp_path, monkeypatch):
     assert set(latest.rows()) == {"a", "b", "c"}
     ledger.write("d", 1, {"trials": [{"status": "complete"}]})
     assert set(latest.rows()) == {"a", "b", "c", "d"}
+
+
+@pytest.mark.parametrize(
+    ("tables", "words"),
+    [
+        ({"heatmaps": [{"image": "a"}]}, r"no table 'heatmaps': allowed are trials, curves"),
+        ({"heatmaps": []}, r"no table 'heatmaps'"),
+        ({"images": [{"image": "a"}, {"image": "b", "sharpness": 1.0}]}, r"'images' has no column 'sharpness'"),
+        ({"trials": [{"status": "complete", "sharpness": 1.0}]}, r"'trials' has no column 'sharpness'"),
+        ({"images": [{"config_new": 1}]}, r"'images' has no column 'config_new'"),
+    ],
+)
+def test_unknown_tables_and_columns_are_refused_before_anything_is_written(tables, words, tmp_path):
+    ledger = Ledger(str(tmp_path), "study")
+    with pytest.raises(ValueError, match=words):
+        ledger.write("t", 1, attempt() | tables)
+    assert ledger.folder.files() == {}
+
+
+def test_unknown_tables_and_columns_of_searches_are_refused(tmp_path):
+    ledger = Ledger(str(tmp_path), "study")
+    row = {"search": "a", "step": 1, "trial": "b", "metric": "iou", "value": 0.5}
+    with pytest.raises(ValueError, match=r"no table 'images' of searches: allowed are proposals, rungs"):
+        ledger.record("images", [row])
+    with pytest.raises(ValueError, match=r"'rungs' has no column 'when'"):
+        ledger.record("rungs", [row | {"when": 3}])
+
+
+def test_the_tables_of_an_outcome_are_those_of_the_ledger():
+    assert set(Outcome({}).tables()) == set(SCHEMAS)

@@ -36,7 +36,7 @@ def ledger(request, tmp_path_factory):
         write_trial(ledger, trial, planted(trial.config)["iou"] - planted(START)["iou"], proposal.seed)
         if trial.rungs:
             row = {"search": name, "step": 100, "trial": trial.name, "metric": "iou", "value": 0.1 * proposal.number}
-            ledger.record("rungs", f"{name}-100-{trial.name}", [row])
+            ledger.record("rungs", [row])
         if trial.rungs and proposal.number % 8 == 7:
             ledger.write(trial.name, 3, {"trials": [{"status": "pruned", "seconds": 5.0, "steps": 100}]})
     return ledger

@@ -408,7 +408,7 @@ WRITES = {
     "an attempt": lambda ledger: ledger.write(
         "e1-later", 1, {"trials": [{"status": "complete"}], "images": [{"image": "a"}]}
     ),
-    "a proposal": lambda ledger: ledger.record("rungs", "a-1-b", [{"search": "a", "step": 1, "trial": "b"}]),
+    "a proposal": lambda ledger: ledger.record("rungs", [{"search": "a", "step": 1, "trial": "b"}]),
     "a compaction": compact,
     "any file": lambda ledger: ledger.folder.write("stop", b""),
 }
@@ -446,7 +446,6 @@ def test_a_store_that_cannot_be_read_is_not_taken_for_a_damaged_one(number, ledg
 
             return fails
 
-    object.__setattr__(ledger, "filesystem", Away())
     object.__setattr__(ledger.folder, "filesystem", Away())
     for action in (
         ledger.last_attempts,
@@ -461,7 +460,7 @@ def test_a_store_that_cannot_be_read_is_not_taken_for_a_damaged_one(number, ledg
 
 def test_a_file_that_cannot_be_read_is_not_taken_for_a_damaged_one(ledger, monkeypatch):
     """Of a list of files that is there, none can be opened."""
-    object.__setattr__(ledger, "filesystem", PyFileSystem(Failing(LocalFileSystem())))
+    object.__setattr__(ledger.folder, "filesystem", PyFileSystem(Failing(LocalFileSystem())))
     for action in (
         lambda: ledger.read("images"),
         ledger.last_rows,

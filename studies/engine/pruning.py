@@ -10,14 +10,14 @@ from studies.store.ledger import Ledger
 
 def reached(rungs: Rungs, ledger: Ledger, trial: str, step: int, metrics: dict[str, float]) -> str | None:
     """Record what a trial has reached at a rung; say why it is to end there, or None if it goes on."""
-    start = f"{rungs.search}-{step}-"
     rows = [{"search": rungs.search, "step": step, "trial": trial, "metric": m, "value": v} for m, v in metrics.items()]
-    ledger.record("rungs", start + trial, rows)
+    ledger.record("rungs", rows)
     if not rungs.reduction:
         return None
     found: dict[str, dict[str, float]] = {}
-    for row in ledger.records("rungs", start):
-        found.setdefault(row["trial"], {})[row["metric"]] = row["value"]
+    for row in ledger.records("rungs", rungs.search):
+        if row["step"] == step:
+            found.setdefault(row["trial"], {})[row["metric"]] = row["value"]
     behind = ahead_of(trial, found, rungs.objective)
     if goes_on(behind, len(found), rungs.reduction):
         return None

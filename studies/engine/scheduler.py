@@ -5,6 +5,7 @@ from diffseg.errors import UserError
 from studies.definition.study import Study
 from studies.definition.trial import Trial, trial_name
 from studies.search.search import Proposal, Tried, fronts, history, proposals
+from studies.store.compaction import compact_search_records
 from studies.store.latest import LatestRows
 from studies.store.ledger import Ledger
 from studies.store.tables import METRICS
@@ -33,6 +34,7 @@ class Agenda:
         for start in self.study.starts:
             while proposal := self._upcoming(start, rows, busy):
                 proposal.record(self.ledger)
+                compact_search_records(self.ledger)
                 if proposal.config and not busy.intersection(_needs(proposal.config)):
                     trials = (*map(_alone, proposal.config.needs()), self.study.trial_of(proposal))
                     if left := [trial for trial in trials if trial.name not in rows]:

@@ -233,16 +233,7 @@ def _run(order: Order, progress: ProgressWriter, copy: LocalCopy, workers) -> tu
     )
     with watch:
         outcome = _train(order, copy.path, hooks, folder_of, workers)
-    tables = {
-        "trials": [outcome.trial],
-        "curves": outcome.curves,
-        "timesteps": outcome.timesteps,
-        "images": outcome.images,
-        "calibration": outcome.calibration,
-        "examples": outcome.examples,
-        "fingerprints": outcome.fingerprints,
-    }
-    return tables, outcome.pruned
+    return outcome.tables(), outcome.pruned
 
 
 def _train(order: Order, folder: Path, hooks, folder_of: Callable[[Config], Path], workers):

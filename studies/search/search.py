@@ -8,6 +8,7 @@ then confirmed: trained again on all training images with fresh seeds, and teste
 import json
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
@@ -98,7 +99,7 @@ class Proposal:
     def record(self, ledger: Ledger) -> None:
         config = self.config and self.config.canonical()
         row = {**vars(self), "settings": json.dumps(self.settings, sort_keys=True), "config": config}
-        ledger.record("proposals", self.name, [row])
+        ledger.record("proposals", [row])
 
 
 def in_words(settings: dict[str, Any]) -> str:
@@ -111,13 +112,19 @@ def in_words(settings: dict[str, Any]) -> str:
 
 def proposals(ledger: Ledger, search: str | None = None) -> list[Proposal]:
     """What was proposed so far, by all searches or one, in their order."""
-    rows = ledger.records("proposals", f"{search}-" if search else "")
+    rows = ledger.records("proposals", search)
     return [_proposal(ledger, row) for row in rows]
+
+
+@cache
+def _load_config(text: str) -> Config:
+    """Load a proposal's configuration once, since a search asks for all of its proposals again and again."""
+    return configuration.load(text)
 
 
 def _proposal(ledger: Ledger, row: dict[str, Any]) -> Proposal:
     try:
-        config = row["config"] and configuration.load(row["config"])
+        config = _load_config(row["config"]) if row["config"] else None
     except ConfigError as error:
         raise ConfigError(
             f"proposal {row['number']} of {row['search']} in study {ledger.study} is of a version of diffseg that this one cannot "
@@ -160,7 +167,7 @@ def history(
     own = [proposal for proposal in past if proposal.seed == seed]
     rungs: dict[str, list] = {}
     if own and len(objective) == 1:
-        for row in ledger.records("rungs", f"{own[0].search}-"):
+        for row in ledger.records("rungs", own[0].search):
             if loss := losses({row["metric"]: row["value"]}, objective):
                 rungs.setdefault(row["trial"], []).append((row["step"], *loss))
     found = []

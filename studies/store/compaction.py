@@ -1,14 +1,17 @@
-"""Compaction: a ledger's many small files become one a table, which is read much faster.
+"""Compaction: a ledger's many small files become one file for each table, which is read much faster.
 
-1. What counts is written to `<table>/merged-<id>.parquet`, each renamed into place; nobody reads them yet.
-2. `trials/merged-<id>.parquet`, which names the files that the id stands for, is renamed into place. Now it counts, and
-   they do not: one rename, so that it holds for all tables at once.
+Tables of attempts, which count together:
+1. The rows that count are written to `<table>/merged-<id>.parquet`, one id in all tables. Nobody reads these files yet.
+2. `trials/merged-<id>.parquet`, whose metadata name the files that the id replaces, is renamed into place. From now on it
+   counts, and those files do not: one rename holds for all tables at once.
 3. The files that no longer count are removed.
 
-Killed before 2, nothing has happened; killed after it, nothing is lost. The next compaction or session sweeps up.
+A compaction that is killed before step 2 has changed nothing. One that is killed after it has lost nothing: the next
+compaction or session removes what is left. Records of searches are merged one table at a time (search_records.py).
 """
 
 import json
+from collections.abc import Iterator
 from uuid import uuid4
 
 import pyarrow as pa
@@ -17,17 +20,22 @@ import pyarrow.parquet as pq
 from diffseg.errors import UserError
 from studies.store.ledger import Ledger
 from studies.store.lock import Lock
-from studies.store.tables import SCHEMAS
+from studies.store.search_records import compact_records
+from studies.store.tables import SCHEMAS, SEARCH_SCHEMAS
 from studies.store.validity import MERGED, STANDS_FOR, is_merged
 
 BATCH = 16 << 20  # bytes of small files that are read at once
-COMPACT_FROM = 500  # attempts from which on a session merges them: reading so many files takes a second or two
-ROW_GROUP = 20_000  # rows: what a reader who wants one trial has to read
+COMPACT_FROM = 500  # loose files of a table from which a session merges them: reading so many takes a second or two
+COMPACT_RECORDS_FROM = 100  # the same for records of searches, which each trial of a search reads at each of its rungs
+ROW_GROUP = 20_000  # rows that a reader of a single trial has to read
+TRIALS_LAST = sorted(SCHEMAS, key=lambda table: table == "trials")  # the tables, `trials` last
 
 
 def compact(ledger: Ledger) -> int:
-    """Merge what is not merged yet; return how many attempts that were. Raises UserError if a file is damaged, or if the
-    study is being run."""
+    """Merge all files that are not merged yet, and return how many attempts they held.
+
+    Raises UserError if a file is damaged, or if the study is being run.
+    """
     lock = Lock(ledger.folder)
     lock.acquire()
     try:
@@ -37,36 +45,43 @@ def compact(ledger: Ledger) -> int:
 
 
 def compact_locked(ledger: Ledger, at_least: int = 1) -> int:
-    """The same by who holds the lock, if there are so many attempts to merge."""
+    """Like `compact`, for a caller that holds the lock. Tables with fewer than `at_least` loose files are left alone."""
+    for table in SEARCH_SCHEMAS:
+        compact_records(ledger.files, table, at_least)
     remove_replaced(ledger)
-    files = {table: ledger.counted_files(table) for table in SCHEMAS}
+    files = {table: ledger.files.counted(table) for table in SCHEMAS}
     loose = sum(not is_merged(file) for file in files["trials"])
     if loose < at_least:
         return 0
     name = f"{MERGED}{uuid4().hex}.parquet"
-    for table in sorted(SCHEMAS, key=lambda table: table == "trials"):
+    for table in TRIALS_LAST:
         _merge(ledger, table, files[table], name)
     remove_replaced(ledger)
     return loose
 
 
+def compact_search_records(ledger: Ledger) -> None:
+    """Merge the records of searches where they have become many, for a session that holds the lock and goes on."""
+    for table in SEARCH_SCHEMAS:
+        compact_records(ledger.files, table, COMPACT_RECORDS_FROM)
+
+
 def remove_replaced(ledger: Ledger) -> None:
-    """Remove files for which merged ones stand, and merged ones that never came to count. Only while the lock is held."""
-    ended = set(ledger.file_names("trials"))
-    replaced = {name for file in ended if is_merged(file) for name in ledger.replaced_by(file)}
-    for table in sorted(SCHEMAS, key=lambda table: table == "trials"):
-        for file in ledger.file_names(table):
+    """Remove files that merged ones replace, and merged ones that never came to count. Only for the holder of the lock."""
+    ended, replaced = set(ledger.files.attempt_names("trials")), ledger.files.replaced_by_merged()
+    for table in TRIALS_LAST:
+        for file in ledger.files.attempt_names(table):
             if file in replaced or (is_merged(file) and file not in ended):
                 ledger.folder.remove(f"{table}/{file}")
 
 
 def _merge(ledger: Ledger, table: str, files: list[str], name: str) -> None:
-    """One table's files as one, on the disk before it has its name."""
+    """Write one table's files as one file, which is on the disk before it has its name."""
     if not files:
         return
     schema = ledger.dataset(table).schema
     if table == "trials":
-        names = files + [old for file in files if is_merged(file) for old in ledger.replaced_by(file)]
+        names = files + [old for file in files if is_merged(file) for old in ledger.files.replaced_by(file)]
         schema = schema.with_metadata({STANDS_FOR: json.dumps(sorted(names))})
     rows = 0
     with (
@@ -76,16 +91,16 @@ def _merge(ledger: Ledger, table: str, files: list[str], name: str) -> None:
         for part in _parts(ledger, table, files, schema.remove_metadata()):
             writer.write_table(part, row_group_size=ROW_GROUP)
             rows += part.num_rows
-    path = f"{ledger.root}/{table}/{name}"
-    assert pq.read_metadata(path, filesystem=ledger.filesystem).num_rows == rows
+    written = pq.read_metadata(ledger.files.path(table, name), filesystem=ledger.files.filesystem)
+    assert written.num_rows == rows
 
 
-def _parts(ledger: Ledger, table: str, files: list[str], schema: pa.Schema):
-    """The files' rows in tables of about BATCH bytes; the merged ones, which are large, piece by piece."""
-    pending, size = [], 0
+def _parts(ledger: Ledger, table: str, files: list[str], schema: pa.Schema) -> Iterator[pa.Table]:
+    """Yield the files' rows in tables of about BATCH bytes. Merged files, which are large, are read piece by piece."""
+    pending, size = list[pa.Table](), 0
     for file in files:
         try:
-            source = pq.ParquetFile(f"{ledger.root}/{table}/{file}", filesystem=ledger.filesystem)
+            source = pq.ParquetFile(ledger.files.path(table, file), filesystem=ledger.files.filesystem)
             pieces = source.iter_batches(ROW_GROUP) if is_merged(file) else [source.read()]
             for piece in pieces:
                 pending.append(_cast(piece, schema))
@@ -102,7 +117,7 @@ def _parts(ledger: Ledger, table: str, files: list[str], schema: pa.Schema):
 
 
 def _cast(piece: pa.Table | pa.RecordBatch, schema: pa.Schema) -> pa.Table:
-    """With the schema's columns, empty where the file has none."""
+    """Return the rows with the schema's columns, null where the file has none."""
     columns = [
         piece.column(field.name).cast(field.type)
         if field.name in piece.schema.names
