@@ -12,7 +12,7 @@ from analysis.measurements import WHOLE, Measurements, Sample, compare, estimate
 from analysis.statistics import LEVEL, area_under_curve, holm, steps_to, verdict
 from analysis.tables import GROUP, Tables
 from diffseg.errors import UserError
-from studies.search.search import proposals
+from studies.search.proposals import read_proposals
 from studies.store.ledger import Ledger
 from studies.store.tables import METRICS
 
@@ -50,8 +50,8 @@ def names(ledgers: list[Ledger]) -> Names:
     labels, against = {}, set()
     for ledger in ledgers:
         definition = ledger.definition() or {}
-        variants, found = definition.get("variants") or {}, proposals(ledger)
-        labels |= variants | {one.trial: f"{one.number}: {one.words}" for one in found}
+        variants, found = definition.get("variants") or {}, read_proposals(ledger)
+        labels |= variants | {one.trial: f"{one.number}: {one.label}" for one in found}
         against |= {trial for trial, variant in variants.items() if variant == definition.get("baseline")}
         against |= {one.trial for one in found if one.number == 0 and one.trial}
     return Names(labels, against)

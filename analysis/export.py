@@ -15,8 +15,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from analysis.searches import Searched, searched
 from analysis.tables import Tables, varying
 from diffseg.errors import StoreError, UserError
-from studies.search.sampling import parameters
-from studies.search.search import Tried
+from studies.search.proposals import EvaluatedProposal
+from studies.search.sampling import find_parameters
 from studies.store.tables import METRICS
 
 SEGMENTED = ("iou", "ece")  # what trials outside of searches are shown by
@@ -92,9 +92,9 @@ def _study(storage, name: str, objective: tuple[str, ...], trials: list[FrozenTr
     study.add_trials(trials)
 
 
-def _tried(one: Searched, tried: Tried) -> FrozenTrial:
+def _tried(one: Searched, tried: EvaluatedProposal) -> FrozenTrial:
     proposal, objective = tried.proposal, one.search.objective
-    found = parameters(one.search, one.start, proposal)  # none of what the space itself could not propose
+    found = find_parameters(one.search, one.start, proposal)  # none of what the space itself could not propose
     signs = [-1 if METRICS[metric] else 1 for metric in objective]
     told = {"trial": proposal.trial or "", "source": proposal.source, "status": tried.status}
     if proposal.reason:
@@ -102,7 +102,7 @@ def _tried(one: Searched, tried: Tried) -> FrozenTrial:
     if found is None:
         told["settings"] = json.dumps(proposal.settings)
     return create_trial(
-        state=STATES.get(tried.status, TrialState.FAIL) if not tried.bad else TrialState.FAIL,
+        state=STATES.get(tried.status, TrialState.FAIL) if not tried.infeasible else TrialState.FAIL,
         values=[sign * loss for sign, loss in zip(signs, tried.losses, strict=True)] if tried.losses else None,
         params=found.values if found else {},
         distributions=found.distributions if found else {},

@@ -14,7 +14,7 @@ from analysis import charts, comparison, paper, pictures, sampling, searches, se
 from analysis.findings import findings
 from analysis.tables import NAMES, Tables, records
 from diffseg.errors import UserError
-from studies.search.search import proposals
+from studies.search.proposals import read_proposals
 from studies.store.ledger import Ledger
 
 ROWS = 100  # of a table of trials, at most
@@ -242,7 +242,9 @@ def _styled(chart: alt.TopLevelMixin) -> alt.TopLevelMixin:
 def _summary(found: Tables, ledgers: list[Ledger]) -> dict:
     definitions = [ledger.definition() or {} for ledger in ledgers]
     asked = sum(len(each.get("trials", {})) for each in definitions)
-    asked += sum(bool(one.config and not one.config.data.held_out) for ledger in ledgers for one in proposals(ledger))
+    asked += sum(
+        bool(one.config and not one.config.data.held_out) for ledger in ledgers for one in read_proposals(ledger)
+    )
     return {
         "asked": asked,
         "complete": len(found.trials),

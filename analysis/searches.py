@@ -10,7 +10,8 @@ from analysis.tables import records
 from diffseg import config as configuration
 from diffseg.config import Config
 from search_spaces import TRIED_FIRST
-from studies.search.search import Search, Tried, fronts, history, in_words, parse, proposals
+from studies.search.proposals import EvaluatedProposal, describe_settings, read_history, read_proposals
+from studies.search.search import Search, fronts, parse
 from studies.store.ledger import Ledger
 from studies.store.tables import METRICS
 
@@ -23,7 +24,7 @@ class Searched:
     search: Search
     name: str  # of the trial that it starts from
     start: Config
-    tried: list[Tried]
+    tried: list[EvaluatedProposal]
     rows: dict[str, dict]  # of the ledger's `trials`, by name
 
     @cached_property
@@ -48,7 +49,7 @@ class Searched:
                     "status": one.status,
                     "hours": hours,
                     **{metric: row.get(metric) if one.losses else None for metric in METRICS},
-                    "words": in_words(one.proposal.settings),
+                    "words": describe_settings(one.proposal.settings),
                     "error": one.proposal.reason or row.get("error"),
                 }
                 | one.proposal.settings
@@ -79,7 +80,7 @@ def searched(ledgers: Iterable[Ledger]) -> list[Searched]:
         rows = {row["trial"]: row for row in ledger.last_rows(columns)}
         for name, leaves in definition.get("starts", {}).items():
             start = configuration.load(leaves)
-            if tried := history(ledger, proposals(ledger, name), start.seed, search.objective, rows):
+            if tried := read_history(ledger, read_proposals(ledger, name), start.seed, search.objective, rows):
                 found.append(Searched(ledger, search, name, start, tried, rows))
     return found
 

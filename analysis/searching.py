@@ -252,10 +252,10 @@ def _importances(one: Searched) -> dict[str, float]:
     """By setting; none of fewer than LARGE trials, of which they tell little."""
     import optuna
 
-    from studies.search.sampling import told
+    from studies.search.sampling import to_optuna
 
     study = optuna.create_study(directions=["minimize"] * len(one.search.objective))
-    study.add_trials(told(one.search, one.start, one.tried))
+    study.add_trials(to_optuna(one.search, one.start, one.tried))
     if sum(trial.state == optuna.trial.TrialState.COMPLETE for trial in study.trials) < LARGE:
         return {}
     with warnings.catch_warnings():

@@ -18,7 +18,7 @@ from diffseg.errors import UserError
 from studies.commands.program import main
 from studies.definition.reading import read_study
 from studies.definition.trial import trial_name
-from studies.search.search import Proposal
+from studies.search.proposals import Proposal
 from studies.store.ledger import Ledger
 from studies.store.tables import SCHEMAS, SEARCH_SCHEMAS
 

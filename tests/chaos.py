@@ -26,7 +26,7 @@ from pathlib import Path
 import psutil
 import test_session
 
-from studies.engine.connection import ALONE, ENVIRONMENT
+from studies.engine.environment import ENVIRONMENT, ON_THIS_MACHINE
 from studies.store.ledger import Ledger
 from studies.store.tables import SCHEMAS
 
@@ -59,7 +59,7 @@ class Machine:
     memory = {"object_store_memory": 100 * 2**20}
 
     def __init__(self):
-        os.environ |= ENVIRONMENT | ALONE
+        os.environ |= ENVIRONMENT | ON_THIS_MACHINE
         self.start()
 
     def start(self) -> None:

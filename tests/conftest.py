@@ -75,9 +75,10 @@ def finished(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def ray():
     """The address of a Ray of two CPUs that the tests of a file share."""
-    from studies.engine.connection import prepare
 
-    prepare(None)
+    from studies.engine.environment import set_environment
+
+    set_environment(None)
     import ray
 
     context = ray.init(

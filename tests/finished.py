@@ -6,8 +6,9 @@ from pathlib import Path
 
 from studies.definition.reading import read_study
 from studies.definition.study import Study
-from studies.engine.session import Resources, _order
-from studies.engine.worker import work
+from studies.engine.request import build_request
+from studies.engine.resources import Resources
+from studies.engine.worker import run_trial
 from studies.store.ledger import Ledger
 
 STUDY = """
@@ -48,7 +49,7 @@ def finish(place: Path) -> Path:
     ledger = Ledger(str(place / "store"), "small")
     ledger.define(study.definition())
     for trial in study.trials:
-        assert work(_order(study, ledger, Resources(gpus=0), (None, False), trial)) == "complete"
+        assert run_trial(build_request(study, ledger, Resources(gpus=0), (None, False), trial)) == "complete"
     return place / "store"
 
 

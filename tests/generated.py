@@ -12,7 +12,7 @@ from test_report import attempt
 from diffseg.config import Config
 from studies.definition.study import Study
 from studies.definition.trial import Trial, trial_name
-from studies.engine.worker import _versions
+from studies.engine.provenance import package_versions
 from studies.store.ledger import Ledger
 from studies.store.tables import SCHEMAS, attempt_table
 
@@ -47,7 +47,10 @@ def generate(store: Path, trials: int, timesteps: int, images: int) -> Ledger:
         for table, found in _tables(number, name, config, timesteps, images).items():
             pq.write_table(found, store / "generated" / table / f"{name}-1.parquet", compression="zstd")
 
-    with mock.patch("studies.engine.worker._versions", return_value=_versions()), ThreadPoolExecutor() as pool:
+    with (
+        mock.patch("studies.engine.records.package_versions", return_value=package_versions()),
+        ThreadPoolExecutor() as pool,
+    ):
         list(pool.map(write, enumerate(made.items())))  # the packages' versions take longest to find
     return ledger
 

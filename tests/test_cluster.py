@@ -12,10 +12,10 @@ from click.testing import CliRunner
 
 from diffseg.errors import UserError
 from studies.commands.program import main
-from studies.engine import cluster, session
-from studies.engine.cluster import check
-from studies.engine.session import Resources, place
-from studies.engine.worker import STOP
+from studies.engine import resources, submission
+from studies.engine.cluster_check import check
+from studies.engine.files import STOP
+from studies.engine.resources import Resources, allocate
 from studies.store.ledger import Ledger
 from studies.store.lock import Lock
 
@@ -53,7 +53,7 @@ def test_the_files_that_are_shipped_have_no_problems_but_their_placeholders(kind
         ("aws", "      InstanceType: m6i.large", "      InstanceMarketOptions: {MarketType: spot}", "the head is a spot node"),
         ("aws", "    max_workers: 0", "    max_workers: 2", "nodes that train need a type of their own"),
         ("aws", "    min_workers: 0\n    max_workers: 8", "    max_workers: 0", "nothing can train"),
-        ("aws", "  cache_stopped_nodes: false", "  cache_stopped_nodes: true", "go on costing their disks"),
+        ("aws", "  cache_stopped_nodes: false", "  cache_stopped_nodes: true", "still cost their disks"),
         ("aws", "tune,train]==2.60.0", "tune,train]==2.59.0", "it has Ray 2.59.0, but this machine has 2.60"),
         ("aws", "'ray[default,tune,train]==2.60.0'", "ray", "it does not say which Ray is installed"),
         ("aws", "'ray[default,tune,train]==2.60.0'", "https://s3/ray-wheels/latest/ray-3.0.0.dev0-cp310-x.whl", "changes from day"),
@@ -158,10 +158,10 @@ class TestSubmit:
         assert shown.exit_code == 0, shown.output
         job = re.search(r"diffseg-\w{8}", shown.output)[0]
         assert {
-            "studies/cli.py",
+            "studies/commands/program.py",
             "studies/paper.toml",
             "analysis/report.css",
-            "diffseg/presets.toml",
+            "diffseg/config/presets.toml",
             "my study.toml",
         } <= sent["files"]
         assert not any("__pycache__" in name for name in sent["files"])
@@ -223,7 +223,7 @@ class TestSubmit:
     def test_other_kinds_name_the_program_that_submits_them(self, kind, said, sent, tmp_path):
         (tmp_path / "file").write_text(filled(FILES[kind]))
         with pytest.raises(UserError, match=said):
-            cluster.submit(tmp_path / "file", ("paper",), print)
+            submission.submit(tmp_path / "file", ("paper",), print)
         assert not sent
 
     def test_a_head_that_is_not_there_is_told(self, sent, tmp_path, monkeypatch):
@@ -235,28 +235,28 @@ class TestSubmit:
         monkeypatch.setattr(sdk, "rsync", nobody)
         (tmp_path / "cluster.yaml").write_text(filled(AWS))
         with pytest.raises(UserError, match=r"cannot be reached.*not found.*`ray up .*` starts it"):
-            cluster.submit(tmp_path / "cluster.yaml", ("paper",), print)
+            submission.submit(tmp_path / "cluster.yaml", ("paper",), print)
 
 
 def test_nodes_that_may_still_come_count(tmp_path, monkeypatch):
     head, gpu = {"driver": 1000.0, "CPU": 0.0}, {"CPU": 4.0, "GPU": 1.0}
-    monkeypatch.setattr(session, "LAUNCHED", tmp_path / "config.yaml")
-    monkeypatch.setattr(session.time, "sleep", lambda _: there.append(gpu))
+    monkeypatch.setattr(resources, "LAUNCHED", tmp_path / "config.yaml")
+    monkeypatch.setattr(resources.time, "sleep", lambda _: there.append(gpu))
     ray = SimpleNamespace(nodes=lambda: [{"Resources": node, "Alive": True} for node in there])
     there = [head]
-    assert session._nodes(ray, session._launched(), {}) == [head]
+    assert resources.find_nodes(ray, resources.read_launcher_config(), {}) == [head]
     config = yaml.safe_load(filled(AWS))
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    found = session._nodes(ray, session._launched(), {})
+    found = resources.find_nodes(ray, resources.read_launcher_config(), {})
     assert found == [head] + 8 * [{"CPU": 4, "GPU": 1}]
     config["available_node_types"]["gpu"] |= {"min_workers": 2}  # as of machines that are always there
-    session._nodes(ray, config, {})
+    resources.find_nodes(ray, config, {})
     assert there == [head, gpu, gpu]
-    assert place(Resources(), found) == (Resources(1, 1), 8)
-    assert place(Resources(1, 1, 4), [head], on_demand=True) == (Resources(1, 1, 4), 4)
+    assert allocate(Resources(), found) == (Resources(1, 1), 8)
+    assert allocate(Resources(1, 1, 4), [head], on_demand=True) == (Resources(1, 1, 4), 4)
     for given, on_demand in ((Resources(1, 1, 4), False), (Resources(1, None, 4), True), (Resources(1, 1), True)):
         with pytest.raises(UserError, match="but no node has them"):
-            place(given, [{"driver": 1000.0}], on_demand)
+            allocate(given, [{"driver": 1000.0}], on_demand)
 
 
 def test_only_nodes_with_the_labels_that_are_asked_for_count(monkeypatch):
@@ -271,8 +271,8 @@ def test_only_nodes_with_the_labels_that_are_asked_for_count(monkeypatch):
     ]
     ray, label = SimpleNamespace(nodes=lambda: nodes), "ray.io/accelerator-type"
     for kind, count in (("A100", 1), ("H100", 2)):
-        assert place(Resources(labels={label: kind}), session._nodes(ray, {}, {label: kind}))[1] == count
-    assert place(Resources(), session._nodes(ray, {}, {}))[1] == 3
+        assert allocate(Resources(labels={label: kind}), resources.find_nodes(ray, {}, {label: kind}))[1] == count
+    assert allocate(Resources(), resources.find_nodes(ray, {}, {}))[1] == 3
     launched = {
         "head_node_type": "head",
         "available_node_types": {
@@ -280,7 +280,7 @@ def test_only_nodes_with_the_labels_that_are_asked_for_count(monkeypatch):
             "small": {"resources": {"CPU": 4, "GPU": 1}, "max_workers": 3, "labels": {label: "L4"}},
         },
     }
-    assert session._nodes(ray, launched, {label: "L4"}) == 3 * [{"CPU": 4, "GPU": 1}]
+    assert resources.find_nodes(ray, launched, {label: "L4"}) == 3 * [{"CPU": 4, "GPU": 1}]
 
 
 def test_a_study_is_told_to_stop_through_its_store(tmp_path):

@@ -5,13 +5,14 @@ import re
 
 import pytest
 import yaml
+from fuzzing import replace_at
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_cluster import AWS, FILES, filled
 
 from diffseg.errors import UserError
 from studies.engine import clusterfile
-from studies.engine.cluster import check
+from studies.engine.cluster_check import check
 
 JOB = "kind: RayJob\nspec:\n  entrypoint: diffseg run paper\n  rayClusterSpec:\n    headGroupSpec: {}\n"
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -150,18 +151,7 @@ TREES = st.recursive(
 BASES = [tree for kind in ("kubernetes", "gcp", "local", "aws") for tree in yaml.safe_load_all(filled(FILES[kind]))]
 
 
-def put(tree, path, value):
-    """A copy of a tree with another value at a path of places, as far as it goes."""
-    if not path or not isinstance(tree, dict | list) or not tree:
-        return value
-    if isinstance(tree, dict):
-        key = sorted(tree, key=str)[path[0] % len(tree)]
-        return tree | {key: put(tree[key], path[1:], value)}
-    place = path[0] % len(tree)
-    return [*tree[:place], put(tree[place], path[1:], value), *tree[place + 1 :]]
-
-
-CHANGED = st.builds(put, st.sampled_from(BASES), st.lists(st.integers(0, 20), max_size=6), TREES)
+CHANGED = st.builds(replace_at, st.sampled_from(BASES), st.lists(st.integers(0, 20), max_size=6), TREES)
 CONTENT = (
     (CHANGED | st.dictionaries(WORDS, TREES, max_size=4)).map(lambda tree: yaml.safe_dump(tree).encode())
     | st.lists(st.sampled_from(AWS.splitlines() + FILES["kubernetes"].splitlines()), max_size=30).map("\n".join).map(str.encode)

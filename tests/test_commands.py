@@ -269,7 +269,7 @@ class TestMachinery:
 
     @pytest.mark.slow
     def test_drivers_that_die(self, ray, places, monkeypatch):
-        monkeypatch.setattr("studies.engine.driver.drive", lambda config: os._exit(1))
+        monkeypatch.setattr("studies.engine.driver.run_driver", lambda config: os._exit(1))
         result = self.run(places)
         assert result.exit_code == 3, result.output
         assert "ended again and again" in result.output

@@ -18,7 +18,7 @@ from studies.commands.program import main
 from studies.definition.reading import read_study
 from studies.definition.study import Study
 from studies.definition.trial import Trial, trial_name
-from studies.engine.scheduler import Agenda
+from studies.engine.scheduler import Scheduler
 from studies.store.ledger import Ledger
 
 IMAGES, SEEDS = 40, 4
@@ -233,7 +233,7 @@ def test_a_search_without_confirmations_has_a_report(tmp_path):
 def test_a_search_that_has_only_begun_is_shown(tmp_path):
     study, ledger = study_of(budget=6), Ledger(str(tmp_path), "searched")
     ledger.define(study.definition())
-    Agenda(study, ledger).next()
+    Scheduler(study, ledger).next_trial()
     found = searches.ranked([ledger])
     assert found["status"].tolist() == ["running"]
     assert found["rank"].isna().all()

@@ -16,8 +16,9 @@ from filelock import FileLock
 from finished import STUDY
 
 from diffseg.errors import MachineryError, UserError
-from studies.engine import connection
-from studies.engine.connection import cluster_address, connected, first_line
+from studies.engine import connection, ray_folder
+from studies.engine.connection import connect, summarise
+from studies.engine.environment import resolve_address
 from studies.engine.signals import Signals
 
 
@@ -43,7 +44,7 @@ def test_the_address_is_the_options_or_else_the_environments(given, variable, ad
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     if variable is not None:
         monkeypatch.setenv("RAY_ADDRESS", variable)
-    assert cluster_address(given) == address
+    assert resolve_address(given) == address
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def test_an_address_without_a_cluster_is_one_sentence(address, deaf, no_ray_yet,
     monkeypatch.setattr(connection, "ANSWER", 0.5)
     with (
         pytest.raises(UserError, match="no Ray cluster at") as found,
-        connected(deaf if address == "deaf" else address),
+        connect(deaf if address == "deaf" else address),
     ):
         pass
     assert "--address HOST:PORT" in str(found.value)
@@ -95,7 +96,7 @@ def test_a_ray_that_does_not_start_is_one_sentence_that_names_its_logs(error, wo
 
     monkeypatch.setattr("ray.init", init)
     monkeypatch.setenv("RAY_TMPDIR", tempfile.mkdtemp(dir="/tmp"))
-    with pytest.raises(MachineryError, match=words) as found, connected(None):
+    with pytest.raises(MachineryError, match=words) as found, connect(None):
         pass
     assert "\n" not in str(found.value)
     (folder,) = Path(os.environ["RAY_TMPDIR"]).iterdir()  # it stays, for its logs
@@ -112,7 +113,7 @@ def test_a_terminated_start_is_an_interrupted_one(no_ray_yet, monkeypatch):
     import ray
 
     monkeypatch.setattr("ray.init", init)
-    with pytest.raises(KeyboardInterrupt), Signals(), connected(None):
+    with pytest.raises(KeyboardInterrupt), Signals(), connect(None):
         pass
 
 
@@ -120,8 +121,8 @@ def test_a_terminated_session_asks_its_trials_to_stop(no_ray_yet, monkeypatch):
     """Ray's C++ sets a handler of SIGTERM that Python does not know of."""
     asked, ignored = threading.Event(), ctypes.c_void_p(1)  # SIG_IGN
     monkeypatch.setattr("ray.init", lambda **settings: ctypes.CDLL(None).signal(signal.SIGTERM, ignored))
-    with Signals() as signals, connected(None):
-        signals.gently(asked.set)
+    with Signals() as signals, connect(None):
+        signals.stop_by(asked.set)
         os.kill(os.getpid(), signal.SIGTERM)
         assert asked.wait(10)
 
@@ -130,11 +131,11 @@ class TestPlaces:
     def test_the_folder_is_short_and_goes_with_its_ray(self, no_ray_yet, monkeypatch):
         found = []
         monkeypatch.setattr("ray.init", lambda **settings: found.append(Path(settings["_temp_dir"])))
-        with connected(None) as logs:
+        with connect(None) as logs:
             assert found[0].is_dir()
             assert logs.startswith(str(found[0]))
         assert not found[0].exists()
-        assert len(str(found[0]) + connection.SOCKET) <= connection.PATH_LIMIT
+        assert len(str(found[0]) + ray_folder.SOCKET) <= ray_folder.PATH_LIMIT
 
     @pytest.mark.parametrize("length", [60, 200])
     def test_a_long_temporary_folder_is_not_used(self, length, monkeypatch, tmp_path):
@@ -142,7 +143,7 @@ class TestPlaces:
         long.mkdir()
         monkeypatch.delenv("RAY_TMPDIR", raising=False)
         monkeypatch.setattr(tempfile, "tempdir", str(long))
-        folder = connection._temporary_folder()
+        folder = ray_folder.make_folder()
         assert folder.parent == Path("/tmp")
         folder.joinpath("lock").unlink()
         folder.rmdir()
@@ -151,7 +152,7 @@ class TestPlaces:
     def test_without_a_place_it_is_one_sentence(self, place, monkeypatch):
         monkeypatch.setenv("RAY_TMPDIR", place)
         with pytest.raises(UserError, match="RAY_TMPDIR has to name a folder that can be written"):
-            connection._temporary_folder()
+            ray_folder.make_folder()
 
     @pytest.mark.parametrize(
         ("age", "locked", "mine", "named", "stays"),
@@ -164,7 +165,7 @@ class TestPlaces:
         ],
     )
     def test_what_a_killed_session_left_is_removed(self, age, locked, mine, named, stays, monkeypatch, tmp_path):
-        folder = tmp_path / (f"{connection.PREFIX}abcdefgh" if named else "important")
+        folder = tmp_path / (f"{ray_folder.PREFIX}abcdefgh" if named else "important")
         (folder / "session_1").mkdir(parents=True)
         (folder / "lock").touch()
         (folder / "session_1/log").touch()
@@ -174,7 +175,7 @@ class TestPlaces:
         lock = FileLock(folder / "lock")
         if locked:
             lock.acquire()
-        connection._remove_abandoned(tmp_path)
+        ray_folder.remove_abandoned(tmp_path)
         assert folder.exists() == stays
         assert not stays or (folder / "session_1/log").exists()
         lock.release()
@@ -187,13 +188,13 @@ class TestPlaces:
         ("one sentence.\nand more", "one sentence"),
         ("Traceback (most recent call last):\n  File x\nKeyError: 3\n", "KeyError: 3"),
         (
-            "\x1b[36mray::drive()\x1b[39m (pid=1)\n  File x\nModuleNotFoundError: No module named 'studies'",
+            "\x1b[36mray::run_driver()\x1b[39m (pid=1)\n  File x\nModuleNotFoundError: No module named 'studies'",
             "ModuleNotFoundError: No module named 'studies'",
         ),
     ],
 )
 def test_of_an_error_one_line_is_shown(text, line):
-    assert first_line(ValueError(text)) == line
+    assert summarise(ValueError(text)) == line
 
 
 class TestSignals:
@@ -206,7 +207,7 @@ class TestSignals:
         asked, ended = threading.Event(), []
         monkeypatch.setattr(os, "_exit", ended.append)
         with Signals() as signals:
-            signals.gently(asked.set)
+            signals.stop_by(asked.set)
             signal.raise_signal(number)
             assert asked.wait(10)
             assert not ended
@@ -224,7 +225,7 @@ class TestSignals:
         with Signals() as signals:
             Freed()
             with pytest.raises(KeyboardInterrupt):
-                signals.gently(lambda: None)
+                signals.stop_by(lambda: None)
 
 
 FOREIGN = [

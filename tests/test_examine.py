@@ -281,7 +281,8 @@ class TestSyntheticDataNeedNoRoot:
 
     def test_a_measured_fingerprint_with_every_option(self, tmp_path, monkeypatch):
         """Its trials are run in this process instead of by Ray; then it is recommended from, and shown at once."""
-        from studies.engine.worker import Order, work
+        from studies.engine.request import TrialRequest
+        from studies.engine.worker import run_trial
 
         seen = []
 
@@ -290,10 +291,10 @@ class TestSyntheticDataNeedNoRoot:
             ledger.define(study.definition())
             for trial in study.trials:
                 if trial.name not in ledger.last_attempts():
-                    order = Order(
+                    order = TrialRequest(
                         str(tmp_path), study.name, trial.name, 1, trial.config.canonical(), None, 1, 0, None, False
                     )
-                    assert work(order) == "complete"
+                    assert run_trial(order) == "complete"
             return True
 
         monkeypatch.setattr("studies.engine.session.run", run)

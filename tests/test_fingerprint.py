@@ -20,7 +20,8 @@ from diffseg.experiments import task
 from diffseg.fingerprint.curve import ERRORS, fingerprint
 from studies.definition.reading import read_study
 from studies.definition.trial import trial_name
-from studies.engine.worker import Order, work
+from studies.engine.request import TrialRequest
+from studies.engine.worker import run_trial
 from studies.store.ledger import Ledger
 
 KINDS = tuple(ERRORS)
@@ -229,7 +230,7 @@ class TestTrial:
 
     def test_through_the_worker_it_goes_on_from_the_study_s_e3(self, tiny, tmp_path):
         config = weighted(tiny)
-        order = Order(
+        order = TrialRequest(
             store=str(tmp_path),
             study="study",
             trial="",
@@ -244,7 +245,7 @@ class TestTrial:
         ledger = Ledger(str(tmp_path), "study")
         ledger.define({})
         for one in (*config.needs(), config):
-            assert work(replace(order, trial=trial_name(one), config=one.canonical())) == "complete"
+            assert run_trial(replace(order, trial=trial_name(one), config=one.canonical())) == "complete"
         rows = {row["experiment"]: row for row in ledger.last_rows()}
         e2, e3 = rows["e2"], rows["e3"]
         assert e2["config_diffusion_weighting"] == "fingerprint"  # as it was declared

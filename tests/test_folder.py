@@ -11,8 +11,11 @@ from test_data import folder as folder_data
 from test_session import RESULTS, study_of
 
 from diffseg.errors import UserError
+from studies.engine.files import STOP
+from studies.engine.preparation import NotShared
+from studies.engine.request import TrialRequest
 from studies.engine.session import run
-from studies.engine.worker import STOP, NotShared, Order, work
+from studies.engine.worker import run_trial
 from studies.store import copies, outages
 from studies.store.compaction import compact
 from studies.store.copies import LocalCopy
@@ -161,8 +164,8 @@ def test_data_behind_a_uri_are_fetched_once(uri, tmp_path, monkeypatch):
     assert stamps == {file: file.stat().st_mtime_ns for file in stamps}  # so that the decoded data set stays
 
 
-def order_of(store, config, trial="t", attempt=1):
-    return Order(
+def request_of(store, config, trial="t", attempt=1):
+    return TrialRequest(
         store=store, study="study", trial=trial, attempt=attempt, config=config.canonical(), root=None, cpus=1, gpus=0,
         commit=None, dirty=False,
     )  # fmt: skip
@@ -172,27 +175,27 @@ def test_a_trial_that_was_stopped_goes_on_on_another_node(tiny, uri, tmp_path, m
     config = tiny(experiment="e2", training__checkpoint_every=2)
     ledger = Ledger(uri, "study")
     ledger.define({})
-    order = order_of(uri, config)
+    order = request_of(uri, config)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "one"))
     ledger.folder.write(STOP, b"")
-    assert work(order) == "stopped"
+    assert run_trial(order) == "stopped"
     assert [name for name in order.folder.files() if name.endswith(".pt")]
     ledger.folder.remove(STOP)
     shutil.rmtree(tmp_path / "one")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "two"))
-    assert work(order) == "complete"
+    assert run_trial(order) == "complete"
     (row,) = ledger.last_rows()
     assert b"stopped at step" in order.folder.read("log.txt")
     whole = Ledger(str(tmp_path / "whole"), "study")
     whole.define({})
-    assert work(order_of(str(tmp_path / "whole"), config)) == "complete"
+    assert run_trial(request_of(str(tmp_path / "whole"), config)) == "complete"
     (other,) = whole.last_rows()
     assert {name: row[name] for name in RESULTS} == {name: other[name] for name in RESULTS}
 
 
 def test_a_store_that_a_node_does_not_share_is_told(tiny, tmp_path):
     with pytest.raises(NotShared, match="all nodes have to share the store"):
-        work(order_of(str(tmp_path / "elsewhere"), tiny(experiment="e1")))
+        run_trial(request_of(str(tmp_path / "elsewhere"), tiny(experiment="e1")))
 
 
 def test_a_ledger_behind_a_uri_is_compacted_and_its_damaged_files_are_set_aside(tiny, uri):
@@ -200,10 +203,10 @@ def test_a_ledger_behind_a_uri_is_compacted_and_its_damaged_files_are_set_aside(
     ledger.define({})
     config = tiny(experiment="e1")
     for number in range(3):
-        work(replace(order_of(uri, config), trial=f"e1-{number}"))
+        run_trial(replace(request_of(uri, config), trial=f"e1-{number}"))
     assert compact(ledger) == 3
     assert len(ledger.files.counted("trials")) == 1
-    work(replace(order_of(uri, config), trial="e1-3"))
+    run_trial(replace(request_of(uri, config), trial="e1-3"))
     ledger.folder.write("images/e1-3-1.parquet", b"PAR1 damaged")
     assert len(ledger.set_aside_damaged()) == 1
     assert sorted(row["trial"] for row in ledger.last_rows()) == [f"e1-{number}" for number in range(3)]

@@ -16,7 +16,8 @@ from diffseg.errors import UserError
 from diffseg.prediction.new_images import run
 from studies.commands.program import main
 from studies.definition.reading import read_study
-from studies.engine.worker import Order, work
+from studies.engine.request import TrialRequest
+from studies.engine.worker import run_trial
 from studies.store.ledger import Ledger
 
 RNG = np.random.default_rng(0)
@@ -180,11 +181,11 @@ def test_the_command_finds_the_trial_in_the_store(tmp_path):
     ledger.write(first.name, 1, {"trials": [{"status": "failed"}]})
     result = CliRunner().invoke(main, arguments)
     assert f"trial {first.name} is failed: `diffseg retry mine` has to end it first" in result.output
-    order = Order(
+    order = TrialRequest(
         store=ledger.store, study="mine", trial=first.name, attempt=2, config=first.config.canonical(), root=None, cpus=1,
         gpus=0, rungs=None, commit=None, dirty=False,
     )  # fmt: skip
-    assert work(order) == "complete"
+    assert run_trial(order) == "complete"
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
     assert "5 files in" in result.output

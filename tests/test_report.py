@@ -21,7 +21,8 @@ from diffseg.config import Config
 from diffseg.errors import UserError
 from studies.definition.study import Study
 from studies.definition.trial import Trial, trial_name
-from studies.engine.worker import Order, _row
+from studies.engine.records import trial_row
+from studies.engine.request import TrialRequest
 from studies.store.ledger import Ledger
 from studies.store.tables import SCHEMAS
 
@@ -106,7 +107,7 @@ def image_rows(config):
 def attempt(config, trial, status="complete", error=None):
     import datetime
 
-    order = Order(
+    order = TrialRequest(
         store="s",
         study="study",
         trial=trial,
@@ -118,7 +119,7 @@ def attempt(config, trial, status="complete", error=None):
         commit="0123456789abcdef",
         dirty=False,
     )
-    row = _row(order, status, error, datetime.datetime.now(datetime.UTC)) | {"study": "study", "seconds": 60.0}
+    row = trial_row(order, status, error, datetime.datetime.now(datetime.UTC)) | {"study": "study", "seconds": 60.0}
     if status == "failed":
         return {"trials": [row]}
     row |= {"device": "cpu", "parameters": 1000, "train_images": 10, "test_images": 4, "data_digest": "abc"}

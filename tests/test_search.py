@@ -15,10 +15,11 @@ from diffseg.errors import ConfigError, UserError
 from search_spaces import TRIED_FIRST
 from studies.definition.study import Study
 from studies.definition.trial import Trial, trial_name
-from studies.engine.pruning import ahead_of, goes_on, reached
-from studies.engine.scheduler import Agenda
+from studies.engine.pruning import count_better, reason_to_prune, record_rung, survives
+from studies.engine.scheduler import Scheduler
 from studies.search import sampling
-from studies.search.search import Rungs, Search, Tried, fronts, losses, parse, proposals
+from studies.search.proposals import EvaluatedProposal, losses, read_proposals
+from studies.search.search import Rungs, Search, fronts, parse
 from studies.store.ledger import Ledger
 
 RUNGS = (0.12, 0.34)
@@ -47,15 +48,15 @@ def end(ledger, trial, status="complete", **row):
 
 
 def carry_out(study, ledger, killed_at=(), **options):
-    """Do what the agenda says, one trial after the other; at some of them the process dies before the trial ends."""
+    """Do what the scheduler says, one trial after the other; at some of them the process dies before the trial ends."""
     count = 0
-    while trial := Agenda(study, ledger).next():
+    while trial := Scheduler(study, ledger).next_trial():
         count += 1
         if count in killed_at:
-            again = Agenda(study, ledger).next()  # what the next session starts with
+            again = Scheduler(study, ledger).next_trial()  # what the next session starts with
             assert again == trial
         end(ledger, trial, **options)
-    return [(p.number, p.seed, p.trial, p.source, p.settings) for p in proposals(ledger)]
+    return [(p.number, p.seed, p.trial, p.source, p.settings) for p in read_proposals(ledger)]
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "random", "grid"])
@@ -93,33 +94,33 @@ def test_a_larger_budget_extends_and_a_smaller_one_than_was_done_is_refused(tmp_
     ledger = Ledger(str(tmp_path), "searched")
     first = carry_out(study_of(budget=5), ledger)
     assert len(first) == 5
-    assert Agenda(study_of(budget=5), ledger).done()
-    assert not Agenda(study_of(budget=6), ledger).done()
+    assert Scheduler(study_of(budget=5), ledger).done()
+    assert not Scheduler(study_of(budget=6), ledger).done()
     assert carry_out(study_of(budget=8), ledger)[:5] == first
     whole = carry_out(study_of(budget=8), Ledger(str(tmp_path / "other"), "searched"))
     assert whole == carry_out(study_of(budget=8), ledger)
     with pytest.raises(UserError, match=r"the budget is 7, but .* has 8 proposals already: .*--budget 8 or more"):
-        Agenda(study_of(budget=7), ledger).check()
+        Scheduler(study_of(budget=7), ledger).check_budget()
 
 
 def test_several_at_once_are_told_apart_and_told_as_running(tmp_path):
-    study, ledger, agenda = study_of(budget=14), Ledger(str(tmp_path), "searched"), None
-    agenda, busy = Agenda(study, ledger), {}
+    study, ledger, scheduler = study_of(budget=14), Ledger(str(tmp_path), "searched"), None
+    scheduler, busy = Scheduler(study, ledger), {}
     for _ in range(40):
-        while len(busy) < 3 and (trial := agenda.next(set(busy))):
+        while len(busy) < 3 and (trial := scheduler.next_trial(set(busy))):
             busy[trial.name] = trial
         if not busy:
             break
         end(ledger, busy.pop(sorted(busy)[0]))
-    assert agenda.done()
-    assert len(proposals(ledger)) == len({proposal.trial for proposal in proposals(ledger)}) == 14
+    assert scheduler.done()
+    assert len(read_proposals(ledger)) == len({proposal.trial for proposal in read_proposals(ledger)}) == 14
 
 
 def test_the_best_and_the_baseline_are_confirmed_on_the_test_images(tmp_path):
     study, ledger = study_of(budget=9, confirm="2×3"), Ledger(str(tmp_path), "searched")
     carry_out(study, ledger)
-    own = {p.number: p for p in proposals(ledger) if p.seed == 0}
-    again = [p for p in proposals(ledger) if p.seed]
+    own = {p.number: p for p in read_proposals(ledger) if p.seed == 0}
+    again = [p for p in read_proposals(ledger) if p.seed]
     assert {p.seed for p in again} == {1, 2, 3}
     best = sorted((n for n in own if n), key=lambda number: -planted(own[number].config)["iou"])[:2]
     assert {p.number for p in again} == {0, *best}
@@ -134,15 +135,15 @@ def test_the_best_and_the_baseline_are_confirmed_on_the_test_images(tmp_path):
 def test_a_fingerprint_is_measured_before_the_trials_that_use_it(tmp_path):
     """Once for all trials of a search, and not for its budget; meanwhile no more is proposed than is found to wait."""
     study, ledger = study_of(space="fingerprint", budget=9), Ledger(str(tmp_path), "searched")
-    agenda, busy, order = Agenda(study, ledger), {}, []
-    while (len(busy) < 2 and (trial := agenda.next(set(busy)))) or busy:
+    scheduler, busy, order = Scheduler(study, ledger), {}, []
+    while (len(busy) < 2 and (trial := scheduler.next_trial(set(busy)))) or busy:
         if trial:
             busy[trial.name] = trial
             order.append(trial)
-            assert len(proposals(ledger)) <= len([t for t in order if t.config.experiment == "e2"]) + 2
+            assert len(read_proposals(ledger)) <= len([t for t in order if t.config.experiment == "e2"]) + 2
         if len(busy) == 2 or trial is None:
             end(ledger, busy.pop(next(iter(busy))))
-    assert len(proposals(ledger)) == 9
+    assert len(read_proposals(ledger)) == 9
     assert [trial.config.experiment for trial in order].count("e3") == 1
     users = [trial for trial in order if trial.config.fingerprint_trials()]
     assert users
@@ -160,14 +161,14 @@ def test_an_invalid_configuration_is_refused_with_its_reason_and_the_search_goes
     monkeypatch.setitem(search_spaces.SPACES, "schedule", impossible)
     study, ledger = study_of(budget=16), Ledger(str(tmp_path), "searched")
     carry_out(study, ledger)
-    found = proposals(ledger)
+    found = read_proposals(ledger)
     refused = [p for p in found if p.reason]
     assert len(found) == 16
     assert refused
     assert all(p.trial is None and "set diffusion.target=x0" in p.reason for p in refused)
     assert all(p.settings["diffusion.loss"] == "cross-entropy" for p in refused)
-    (tried,) = Agenda(study, ledger)._tried(study.starts[0], {}, found)[refused[0].number :][:1]
-    told = sampling._told(study.search, START, tried)
+    (tried,) = Scheduler(study, ledger)._history(study.starts[0], {}, found)[refused[0].number :][:1]
+    told = sampling._to_frozen_trial(study.search, START, tried)
     assert told.constraints == {"valid": 1.0}
     assert "set diffusion.target=x0" in told.user_attrs["reason"]
     assert len([p for p in refused if p.number > 10]) < 5  # it learns to leave them
@@ -188,27 +189,27 @@ def test_a_search_without_prospect_ends_early_and_says_why(status, row, words, t
     study, ledger = study_of(), Ledger(str(tmp_path), "searched")
     assert len(carry_out(study, ledger, status=status, **row)) == 5
 
-    assert re.search(words, Agenda(study, ledger).problem())
+    assert re.search(words, Scheduler(study, ledger).problem())
     if status == "failed":  # retried with success, it goes on
-        agenda = Agenda(study, ledger, retry=True)
-        while trial := agenda.next():
+        scheduler = Scheduler(study, ledger, retry=True)
+        while trial := scheduler.next_trial():
             end(ledger, trial)
-        assert agenda.problem() is None
-        assert agenda.done()
-        assert len(proposals(ledger)) == 12
+        assert scheduler.problem() is None
+        assert scheduler.done()
+        assert len(read_proposals(ledger)) == 12
 
 
 def test_a_failed_trial_is_told_as_infeasible_and_a_pruned_one_with_its_way(tmp_path):
     study, ledger = study_of(budget=6), Ledger(str(tmp_path), "searched")
     for status in ("complete", "complete", "complete", "failed", "pruned"):
-        trial = Agenda(study, ledger).next()
+        trial = Scheduler(study, ledger).next_trial()
         if status == "pruned":
-            reached(trial.rungs, ledger, trial.name, 90, {"iou": 0.4, "ece": 0.1})
+            record_rung(trial.rungs, ledger, trial.name, 90, {"iou": 0.4, "ece": 0.1})
         end(ledger, trial, status)
-    agenda = Agenda(study, ledger)
+    scheduler = Scheduler(study, ledger)
     told = [
-        sampling._told(study.search, START, one)
-        for one in agenda._tried(study.starts[0], agenda._ended(), proposals(ledger))
+        sampling._to_frozen_trial(study.search, START, one)
+        for one in scheduler._history(study.starts[0], scheduler._ended(), read_proposals(ledger))
     ]
     assert told[0].value == -planted(START)["iou"]
     assert told[2] is None  # v: the space does not vary the target
@@ -227,7 +228,7 @@ def test_a_small_space_ends_when_all_of_it_was_tried(tmp_path, monkeypatch):
         ledger = Ledger(str(tmp_path / sampler), "searched")
         found = carry_out(study_of(space="target", sampler=sampler, budget=20), ledger)
         assert 5 <= len(found) <= 6  # the paper's ε is one of the three, unless its other settings make it another
-        assert Agenda(study_of(space="target", sampler=sampler, budget=20), ledger).done()
+        assert Scheduler(study_of(space="target", sampler=sampler, budget=20), ledger).done()
 
 
 @pytest.mark.parametrize(
@@ -253,9 +254,9 @@ def test_damaged_proposals_are_made_again(tmp_path):
     carry_out(study, ledger)
     lost = sorted((tmp_path / "searched/proposals").iterdir())[3]
     lost.write_bytes(b"damaged")
-    assert not Agenda(study, ledger).done()
+    assert not Scheduler(study, ledger).done()
     carry_out(study, ledger)
-    assert [p.number for p in proposals(ledger)] == list(range(6))
+    assert [p.number for p in read_proposals(ledger)] == list(range(6))
 
 
 # ---- the rule by which trials end early
@@ -269,21 +270,26 @@ def test_fronts_are_those_of_non_dominated_sorting():
 
 
 def test_the_best_share_of_a_rung_goes_on():
-    assert [goes_on(ahead, 9, 3) for ahead in range(9)] == [True] * 3 + [False] * 6
-    assert goes_on(0, 1, 3)
+    assert [survives(ahead, 9, 3) for ahead in range(9)] == [True] * 3 + [False] * 6
+    assert survives(0, 1, 3)
     found = {"a": {"iou": 0.5, "ece": 0.1}, "b": {"iou": 0.7, "ece": 0.2}, "c": {"iou": 0.6, "ece": 0.3}}
-    assert [ahead_of(name, found, ("iou",)) for name in "abc"] == [2, 0, 1]
-    assert [ahead_of(name, found, ("iou", "ece")) for name in "abc"] == [0, 0, 2]
-    assert ahead_of("a", {**found, "a": {"iou": float("nan"), "ece": 0.1}}, ("iou",)) == 2
+    assert [count_better(name, found, ("iou",)) for name in "abc"] == [2, 0, 1]
+    assert [count_better(name, found, ("iou", "ece")) for name in "abc"] == [0, 0, 2]
+    assert count_better("a", {**found, "a": {"iou": float("nan"), "ece": 0.1}}, ("iou",)) == 2
 
 
-def test_a_trial_is_told_why_it_ends(tmp_path):
+def reach(rungs, ledger, trial, step, metrics):
+    record_rung(rungs, ledger, trial, step, metrics)
+    return reason_to_prune(rungs, ledger, trial, step)
+
+
+def test_a_pruned_trial_says_why(tmp_path):
     ledger, rungs = Ledger(str(tmp_path), "searched"), Rungs("s", ("iou",), 2)
-    assert reached(rungs, ledger, "a", 10, {"iou": 0.5}) is None
-    assert reached(rungs, ledger, "b", 10, {"iou": 0.4}) == "pruned at step 10: 1 of 2 trials were better by iou"
-    assert reached(rungs, ledger, "b", 20, {"iou": 0.4}) is None  # nobody else got there
-    assert reached(Rungs("s", ("iou",), 0), ledger, "c", 10, {"iou": 0.1}) is None
-    assert reached(Rungs("s2", ("iou",), 2), ledger, "d", 10, {"iou": 0.1}) is None  # of another search
+    assert reach(rungs, ledger, "a", 10, {"iou": 0.5}) is None
+    assert reach(rungs, ledger, "b", 10, {"iou": 0.4}) == "pruned at step 10: 1 of 2 trials were better by iou"
+    assert reach(rungs, ledger, "b", 20, {"iou": 0.4}) is None  # nobody else got there
+    assert reach(Rungs("s", ("iou",), 0), ledger, "c", 10, {"iou": 0.1}) is None
+    assert reach(Rungs("s2", ("iou",), 2), ledger, "d", 10, {"iou": 0.1}) is None  # of another search
 
 
 # ---- how good it is
@@ -295,7 +301,7 @@ def best_of(sampler, seed, budget, objective=planted):
     search, tried = Search(space="schedule", budget=budget, sampler=sampler), []
     while len(tried) < budget:
         proposal = sampling.propose(search, "s", start, tried)
-        tried.append(Tried(proposal, "complete", losses(objective(proposal.config), ("iou",))))
+        tried.append(EvaluatedProposal(proposal, "complete", losses(objective(proposal.config), ("iou",))))
     return -min(one.losses[0] for one in tried if one.proposal.number >= len(TRIED_FIRST))
 
 
@@ -325,12 +331,12 @@ def searched(start, pruning, sampler, budget, pace):
         for share, found in seen.items() if pruning else ():
             found[proposal.trial] = {"iou": curve(proposal.config, share, pace, noise)}
             rungs.append((round(900 * share), -found[proposal.trial]["iou"]))
-            ahead = ahead_of(proposal.trial, found, ("iou",))
-            if proposal.number and not goes_on(ahead, len(found), pruning):
+            ahead = count_better(proposal.trial, found, ("iou",))
+            if proposal.number and not survives(ahead, len(found), pruning):
                 status, used = "pruned", share
                 break
         value = (-curve(proposal.config, 1, pace, noise),) if status == "complete" else None
-        tried.append(Tried(proposal, status, value, tuple(rungs)))
+        tried.append(EvaluatedProposal(proposal, status, value, tuple(rungs)))
         steps += used / budget
     return steps, -min(one.losses[0] for one in tried if one.losses)
 

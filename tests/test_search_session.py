@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from test_session import SMALL, kill_tree, start
 
-from studies.search.search import proposals
+from studies.search.proposals import read_proposals
 from studies.store.folder import Folder
 from studies.store.ledger import Ledger
 from studies.store.progress import read_progress
@@ -36,7 +36,7 @@ def wait_until_amid(ledger, number, step, timeout=900):
     """Until a search trains its proposal of that number beyond a step; return its folder and the step."""
     end = time.monotonic() + timeout
     while time.monotonic() < end:
-        for proposal in proposals(ledger):
+        for proposal in read_proposals(ledger):
             folder = Path(ledger.root) / "work" / str(proposal.trial)
             steps = [int(path.name[5:13]) for path in folder.glob("step-*.pt")]
             if proposal.number == number and proposal.seed == 0 and max(steps, default=0) >= step:
@@ -47,7 +47,7 @@ def wait_until_amid(ledger, number, step, timeout=900):
 
 def whole(ledger):
     rows = {row["trial"]: tuple(row[key] for key in RESULTS) for row in ledger.last_rows([*RESULTS])}
-    return [(p.number, p.seed, p.source, p.settings, p.reason, rows.get(p.trial)) for p in proposals(ledger)]
+    return [(p.number, p.seed, p.source, p.settings, p.reason, rows.get(p.trial)) for p in read_proposals(ledger)]
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from analysis.export import event_files, journal
 from analysis.report import figures, write
 from studies.commands.program import main
 from studies.definition.study import Study
-from studies.search.search import proposals
+from studies.search.proposals import read_proposals
 from studies.store.ledger import Ledger
 
 BUDGET = 40
@@ -31,7 +31,7 @@ def ledger(request, tmp_path_factory):
     ledger.define(study.definition())
     carry_out(study, ledger)
     name = study.starts[0].name
-    for proposal in proposals(ledger):
+    for proposal in read_proposals(ledger):
         trial = study.trial_of(proposal)
         write_trial(ledger, trial, planted(trial.config)["iou"] - planted(START)["iou"], proposal.seed)
         if trial.rungs:

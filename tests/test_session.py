@@ -16,8 +16,9 @@ from diffseg.config import Config
 from diffseg.errors import UserError
 from studies.definition.study import Study
 from studies.definition.trial import Trial, trial_name
-from studies.engine.scheduler import Agenda
-from studies.engine.session import Resources, place, run
+from studies.engine.resources import Resources, allocate
+from studies.engine.scheduler import Scheduler
+from studies.engine.session import run
 from studies.planning.estimate import costs
 from studies.store.folder import Folder
 from studies.store.ledger import Ledger
@@ -49,7 +50,7 @@ def study_of(configs, name="study", roots=None):
     ],
 )
 def test_trials_are_placed_by_what_they_ask(resources, nodes, share, concurrent):
-    assert place(resources, nodes) == (Resources(*share), concurrent)
+    assert allocate(resources, nodes) == (Resources(*share), concurrent)
 
 
 @pytest.mark.parametrize(
@@ -64,17 +65,20 @@ def test_trials_are_placed_by_what_they_ask(resources, nodes, share, concurrent)
 )
 def test_what_fits_on_no_node_is_refused(resources, nodes):
     with pytest.raises(UserError, match=r"no node has them.*--cpus, --gpus or --workers"):
-        place(resources, nodes)
+        allocate(resources, nodes)
 
 
 def test_trials_that_need_but_one_training_run_one_after_the_other(tiny, tmp_path):
     study = study_of([tiny(inference__steps=2), tiny(inference__steps=3), tiny(seed=1)])
-    agenda, (first, second, third) = Agenda(study, Ledger(str(tmp_path), "study")), [one.name for one in study.trials]
-    assert agenda.next().name == first
-    assert agenda.next({first}).name == third
-    assert agenda.next({first, third}) is None
-    assert agenda.next({third}).name == first
-    assert agenda.next({second}).name == third
+    scheduler, (first, second, third) = (
+        Scheduler(study, Ledger(str(tmp_path), "study")),
+        [one.name for one in study.trials],
+    )
+    assert scheduler.next_trial().name == first
+    assert scheduler.next_trial({first}).name == third
+    assert scheduler.next_trial({first, third}) is None
+    assert scheduler.next_trial({third}).name == first
+    assert scheduler.next_trial({second}).name == third
     one, other, another = (found.flops for found in costs(trial.config for trial in study.trials))
     assert other < 0.5 * one
     assert another == one
@@ -127,8 +131,8 @@ def test_a_study_runs_through_ray_and_what_fails_stays_apart(ray, tiny, tmp_path
     assert json.loads(complete["versions"])["torch"]
     assert ledger.read("images").num_rows == 4 * 9  # metrics
 
-    assert Agenda(study, ledger).done()
-    assert Agenda(study, ledger, retry=True).next() == study.trials[1]
+    assert Scheduler(study, ledger).done()
+    assert Scheduler(study, ledger, retry=True).next_trial() == study.trials[1]
     broken.write_bytes(content)
     assert run(study, ledger, retry=True, quiet=True)
     assert [(state.status, state.attempt) for state in trial_states(study, ledger)] == [

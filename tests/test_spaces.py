@@ -87,7 +87,7 @@ def test_the_points_tried_first_are_configurations_of_any_study(start):
 def test_optuna_is_told_of_the_points_that_a_space_can_propose_and_of_no_others(space):
     base = Config().with_leaves(STARTS["x0 with tanh"]).resolved()
     found = sampling._tried_first("search", base)
-    told = {point.source: sampling.parameters(Search(space=space), base, point) is not None for point in found}
+    told = {point.source: sampling.find_parameters(Search(space=space), base, point) is not None for point in found}
     assert told["paper: ε, linear"] == (space == "everything")
     assert told["v, cosine b = 0.1"] == (space in ("target", "everything"))
     assert told["x0 with tanh, cosine b = 0.1"] == (space == "everything")

@@ -16,7 +16,7 @@ from diffseg.config import Config
 from diffseg.experiments import build_network
 from diffseg.training.batches import Batches
 from diffseg.training.loop import Hooks, start, train
-from studies.engine.connection import MEMORY
+from studies.engine.environment import MALLOC
 
 SEGDIFF = {  # its published augmentation, on crops
     "data.augment.flips": "both",
@@ -142,5 +142,5 @@ thread.join()
 def test_workers_keep_the_memory_of_tensors_that_they_free():
     """Of a tensor of 64 MiB, which is 16,384 pages."""
     command = [sys.executable, "-c", MAKE_AND_FREE]
-    done = subprocess.run(command, env=os.environ | MEMORY, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, env=os.environ | MALLOC, capture_output=True, text=True, check=True)
     assert int(done.stdout) < 1000

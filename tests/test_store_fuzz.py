@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from broken import STUDY, TABLES, read_all, whole
+from fuzzing import replace_at
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -59,24 +60,14 @@ JSON = st.recursive(
 WHOLE = read_study(STUDY, {}, {}).definition()
 
 
-def put(tree, path, value):
-    """A copy of a tree with another value, or none, at a path of places, as far as it goes."""
-    if not path or not isinstance(tree, dict | list) or not tree:
-        return value
-    if isinstance(tree, dict):
-        key = sorted(tree, key=str)[path[0] % len(tree)]
-        return tree | {key: put(tree[key], path[1:], value)}
-    place = path[0] % len(tree)
-    return [*tree[:place], put(tree[place], path[1:], value), *tree[place + 1 :]]
-
-
 def cut(content: bytes, first: int, last: int) -> bytes:
     return content[: first % len(content)] + content[len(content) - last % len(content) :]
 
 
 ENCODED = json.dumps(WHOLE).encode()
+CHANGED = st.builds(replace_at, st.just(WHOLE), st.lists(st.integers(0, 50), max_size=5), JSON)
 DEFINITIONS = (
-    st.builds(put, st.just(WHOLE), st.lists(st.integers(0, 50), max_size=5), JSON).map(lambda tree: json.dumps(tree).encode())
+    CHANGED.map(lambda tree: json.dumps(tree).encode())
     | JSON.map(lambda tree: json.dumps(tree).encode())
     | st.builds(cut, st.just(ENCODED), st.integers(0, 10**6), st.integers(0, 10**6))
     | st.binary(max_size=30)

@@ -121,7 +121,7 @@ def test_another_definition_is_refused_with_its_difference_or_extends():
 
 def test_a_searchs_budget_is_not_a_part_of_what_it_is_but_its_space_is(file):
     old = read_study("search", {"mine": "/a"}, {}, search={"budget": 8, "confirm": "1x2"})
-    assert (old.search.budget, old.search.confirmed, old.requested_trials) == (8, (1, 2), 8 + 2 * 2)
+    assert (old.search.budget, old.search.confirmation, old.requested_trials) == (8, (1, 2), 8 + 2 * 2)
     assert stored_study("search", old.definition()).search == old.search
     larger = read_study("search", {"mine": "/a"}, {}, search={"budget": 80, "concurrency": 1})
     assert check_against_stored(larger, old.definition(), extend=False).search.budget == 80

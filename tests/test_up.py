@@ -18,7 +18,7 @@ from ray.autoscaler.sdk.sdk import bootstrap_config
 from test_cluster import AWS, LOCAL, SLURM, filled
 from test_session import STUDY
 
-from studies.engine.cluster import check
+from studies.engine.cluster_check import check
 from studies.store.ledger import Ledger
 from studies.store.progress import read_progress
 

@@ -6,13 +6,16 @@ from types import SimpleNamespace
 import pytest
 import ray.train
 from ray.train import ControllerError, WorkerGroupError
-from test_folder import order_of
+from test_folder import request_of
 
 from diffseg import trial
 from diffseg.training import loop as training
 from diffseg.training.loop import Hooks
-from studies.engine import driver, worker
-from studies.engine.worker import STARTS, WORKER_DEATHS, work
+from studies.engine import driver
+from studies.engine.files import STARTS
+from studies.engine.interruption import PreemptionNotice
+from studies.engine.preparation import count_starts
+from studies.engine.worker import WORKER_DEATHS, run_trial
 from studies.store.ledger import Ledger
 from studies.store.progress import read_progress
 
@@ -24,7 +27,7 @@ class Killed(BaseException):
 def test_a_trial_whose_worker_dies_again_and_again_fails(tiny, tmp_path, monkeypatch):
     ledger = Ledger(str(tmp_path), "study")
     ledger.define({})
-    order = order_of(str(tmp_path), tiny(experiment="e1"))
+    order = request_of(str(tmp_path), tiny(experiment="e1"))
 
     def die(*_, **__):
         raise Killed
@@ -32,12 +35,12 @@ def test_a_trial_whose_worker_dies_again_and_again_fails(tiny, tmp_path, monkeyp
     monkeypatch.setattr(trial, "run", die)
     for _ in range(WORKER_DEATHS + 1):
         try:
-            work(order)
+            run_trial(order)
         except Killed:
             assert ledger.last_attempts() == {}
-    assert work(order) == "failed"
+    assert run_trial(order) == "failed"
     (row,) = ledger.last_rows()
-    assert row["error"] == "its worker died 4 times without coming further"
+    assert row["error"] == "its worker died 4 times without a new checkpoint"
     assert read_progress(order.folder) is None
     assert not order.folder.exists(STARTS)
 
@@ -45,7 +48,7 @@ def test_a_trial_whose_worker_dies_again_and_again_fails(tiny, tmp_path, monkeyp
 def test_a_fault_of_the_machinery_is_not_the_trials(tiny, tmp_path, monkeypatch):
     ledger = Ledger(str(tmp_path), "study")
     ledger.define({})
-    order, told = asdict(order_of(str(tmp_path), tiny(experiment="e1"))), []
+    order, told = asdict(request_of(str(tmp_path), tiny(experiment="e1"))), []
 
     def failing(error):
         def fit(self):
@@ -57,48 +60,48 @@ def test_a_fault_of_the_machinery_is_not_the_trials(tiny, tmp_path, monkeypatch)
     monkeypatch.setattr(driver.tune, "report", told.append)
     monkeypatch.setattr(driver.LeanTrainer, "fit", failing(ControllerError(OSError(28, "No space left on device"))))
     with pytest.raises(ControllerError, match="No space left"):
-        driver.drive(order)
+        driver.run_driver(order)
     assert ledger.last_attempts() == {}
     monkeypatch.setattr(driver.LeanTrainer, "fit", failing(WorkerGroupError("gone", {0: RuntimeError("gone")})))
-    driver.drive(order)
+    driver.run_driver(order)
     assert told == [{"status": "failed", "finished": True}]
     assert "its worker died 101 times" in ledger.last_rows()[0]["error"]
 
 
 def test_deaths_are_counted_anew_by_another_driver_and_from_another_checkpoint(tiny, tmp_path):
-    order = order_of(str(tmp_path), tiny(experiment="e1"))
+    order = request_of(str(tmp_path), tiny(experiment="e1"))
     folder = order.folder.local
     folder.mkdir(parents=True)
-    assert [worker._starts(order, folder) for _ in range(3)] == [1, 2, 3]
+    assert [count_starts(order, folder) for _ in range(3)] == [1, 2, 3]
     (folder / "step-00000010-abc.pt").touch()
-    assert [worker._starts(order, folder) for _ in range(2)] == [1, 2]
-    assert worker._starts(replace(order, driver="another"), folder) == 1
+    assert [count_starts(order, folder) for _ in range(2)] == [1, 2]
+    assert count_starts(replace(order, driver="another"), folder) == 1
 
 
 def test_deaths_are_counted_node_by_node_since_nodes_die_too(tiny, tmp_path):
     """A trial that breaks its worker does so again on the same node; one that loses its nodes is not to blame."""
-    order = order_of(str(tmp_path), tiny(experiment="e1"))
+    order = request_of(str(tmp_path), tiny(experiment="e1"))
     folder = order.folder.local
     folder.mkdir(parents=True)
     there, elsewhere = replace(order, node="one"), replace(order, node="two")
-    assert [worker._starts(one, folder) for one in (there, elsewhere, there, elsewhere, there)] == [1, 1, 2, 2, 3]
+    assert [count_starts(one, folder) for one in (there, elsewhere, there, elsewhere, there)] == [1, 1, 2, 2, 3]
 
 
 def test_trials_that_differ_in_how_they_predict_are_trained_once(tiny, tmp_path, monkeypatch):
     ledger = Ledger(str(tmp_path / "store"), "study")
     ledger.define({})
     configs = [tiny(experiment="e2", inference__steps=steps) for steps in (2, 3)]
-    orders = [order_of(str(tmp_path / "store"), config, trial=f"t{number}") for number, config in enumerate(configs)]
-    assert work(orders[0]) == "complete"
+    orders = [request_of(str(tmp_path / "store"), config, trial=f"t{number}") for number, config in enumerate(configs)]
+    assert run_trial(orders[0]) == "complete"
     monkeypatch.setattr(training, "_gradients", None)  # nobody trains any more
-    assert work(orders[1]) == "complete"
+    assert run_trial(orders[1]) == "complete"
     first, second = ledger.last_rows()
     assert (first["network_of"], second["network_of"]) == (None, "t0")
     assert first["train_seconds"] == second["train_seconds"]
     monkeypatch.undo()
     alone = Ledger(str(tmp_path / "alone"), "study")
     alone.define({})
-    work(order_of(str(tmp_path / "alone"), configs[1]))
+    run_trial(request_of(str(tmp_path / "alone"), configs[1]))
     (expected,) = alone.last_rows()
     for name in ("iou", "ece", "brier", "steps", "trained"):
         assert second[name] == expected[name]
@@ -133,9 +136,9 @@ def test_a_checkpoint_is_left_before_the_machine_goes(tiny, tmp_path, monkeypatc
 def test_the_notice_that_a_node_goes_is_heard_once(monkeypatch):
     told = []
     monkeypatch.setattr(ray.train, "get_preemption_info", lambda: told or None)
-    assert not worker._Preemption()()  # nobody watches
+    assert not PreemptionNotice()()  # nobody watches
     monkeypatch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "1")
-    notice = worker._Preemption()
+    notice = PreemptionNotice()
     assert not notice()
     told.append("soon")
     assert not notice()  # it is looked up once a second

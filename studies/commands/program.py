@@ -263,7 +263,7 @@ def retry(study, store, placement, address):
 @store_option
 def stop(study, store):
     """Have the session that runs a study end, wherever it runs: its trials leave checkpoints, and `run` goes on from them."""
-    from studies.engine.worker import STOP
+    from studies.engine.files import STOP
     from studies.store.lock import Lock
 
     ledger = _ledger(study, store)
@@ -372,22 +372,21 @@ def fingerprint(dataset, settings, store, roots, placement, as_json, quick, addr
     """
     from studies.definition.changes import extend_study
     from studies.definition.study import stored_study
-    from studies.engine.session import Resources
+    from studies.engine.resources import Resources
     from studies.engine.session import run as run_session
-    from studies.search.recommendation import measured, study_of, table, to_dict
-    from studies.search.recommendation import quick as estimate
+    from studies.search.fingerprints import build_study, build_table, estimate_fingerprint, read_fingerprint, to_dict
 
     config, roots, ledger = _fingerprint_of(dataset, settings, store, roots)
     if quick:
-        found = estimate(config, roots.get(dataset), store)
-        _show(to_dict(found), as_json, lambda _: table(found))
+        found = estimate_fingerprint(config, roots.get(dataset), store)
+        _show(to_dict(found), as_json, lambda _: build_table(found))
         return
-    wanted, definition = study_of(config, roots, shlex.join(["diffseg", *sys.argv[1:]])), ledger.usable_definition()
+    wanted, definition = build_study(config, roots, shlex.join(["diffseg", *sys.argv[1:]])), ledger.usable_definition()
     whole = extend_study(stored_study(wanted.name, definition), wanted) if definition else wanted
     finished = run_session(whole, ledger, Resources(**placement), address=address, quiet=as_json)
-    found = measured(config, ledger)
+    found = read_fingerprint(config, ledger)
     if found:
-        _show(to_dict(found), as_json, lambda _: table(found))
+        _show(to_dict(found), as_json, lambda _: build_table(found))
     _finish(whole, ledger, finished, with_report=not as_json)
 
 
@@ -404,15 +403,16 @@ def recommend(dataset, settings, store, roots, output):
     """
     from studies.definition.trial import Trial
     from studies.planning.datasets import examine
-    from studies.search.recommendation import measured, quick, recommendation, study_file
+    from studies.search.fingerprints import estimate_fingerprint, read_fingerprint
+    from studies.search.recommendation import format_study, recommend
 
     config, roots, ledger = _fingerprint_of(dataset, settings, store, roots)
-    found = measured(config, ledger)
+    found = read_fingerprint(config, ledger)
     source = "measured by E3" if found else "estimated without training"
-    choices = recommendation(found or quick(config, roots.get(dataset), store))
+    choices = recommend(found or estimate_fingerprint(config, roots.get(dataset), store))
     examine([Trial(dataset, config.fingerprint_trials()[0])], roots, store)
     path = Path(output or f"{dataset}.toml")
-    path.write_text(study_file(config, choices, source), encoding="utf-8")
+    path.write_text(format_study(config, choices, source), encoding="utf-8")
     for choice in choices:
         shown = ", ".join(
             f"{key}={'…' if key == 'diffusion.profile' else value}" for key, value in choice.settings.items()
@@ -626,7 +626,7 @@ def check_cluster(files):
     Ray's own schema, and what that lets pass: versions that differ, drivers without a place, a store that nodes do not share,
     placeholders that were left.
     """
-    from studies.engine.cluster import check
+    from studies.engine.cluster_check import check
 
     problems = [problem for file in files for problem in check(file)]
     for problem in problems:
@@ -644,7 +644,7 @@ def submit(file, arguments):
 
     What follows FILE is what would follow `diffseg run`; data and store are named as the nodes see them.
     """
-    from studies.engine.cluster import submit as submit_job
+    from studies.engine.submission import submit as submit_job
 
     job = submit_job(file, arguments, click.echo)
     click.echo(
@@ -752,19 +752,19 @@ def _merge_roots(ledger, definition: dict | None, roots: dict[str, str]) -> dict
 
 def _resources(study, placement: dict, concurrency: int | None = None):
     """What a trial gets, and how many run side by side: the command line's word, or else the search's."""
-    from studies.engine.session import Resources
+    from studies.engine.resources import Resources
 
     return Resources(**placement, concurrency=concurrency or (study.search and study.search.concurrency))
 
 
 def _fingerprint_of(dataset: str, settings, store: str, roots: dict):
     """(the trial that the data set's fingerprint would weigh, the data set's root by name, the fingerprint's ledger)."""
-    from studies.search.recommendation import weighted
+    from studies.search.fingerprints import build_weighted
     from studies.store.ledger import Ledger
 
     ledger = Ledger(store, f"fingerprint-{dataset}")
     known = _merge_roots(ledger, ledger.usable_definition(), roots)
-    config = weighted(dataset, known, dict(parse_leaf(text) for text in settings))
+    config = build_weighted(dataset, known, dict(parse_leaf(text) for text in settings))
     return config, {name: root for name, root in known.items() if name == dataset}, ledger
 
 

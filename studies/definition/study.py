@@ -5,7 +5,8 @@ from typing import Any
 
 from diffseg.errors import ConfigError
 from studies.definition.trial import StoredTrial, Trial, trial_name
-from studies.search.search import Proposal, Rungs, Search, parse, proposals
+from studies.search.proposals import Proposal, read_proposals
+from studies.search.search import Rungs, Search, parse
 from studies.store.ledger import Ledger
 from studies.store.study_json import unusable
 
@@ -49,13 +50,13 @@ class Study:
         """The largest number of trials that each search may make: its budget and its confirmations."""
         if self.search is None:
             return 0
-        best, seeds = self.search.confirmed
+        best, seeds = self.search.confirmation
         return self.search.budget + ((best + 1) * seeds if best else 0)
 
     def known_trials(self, ledger: Ledger) -> tuple[Trial, ...]:
         """Return the trials that are known by now: those of the definition and those that searches have proposed."""
         found = {trial.name: trial for trial in self.trials}
-        for proposal in proposals(ledger) if self.search else ():
+        for proposal in read_proposals(ledger) if self.search else ():
             if proposal.config:
                 found |= {trial_name(other): Trial(trial_name(other), other) for other in proposal.config.needs()}
                 found[proposal.trial] = self.trial_of(proposal)

@@ -11,7 +11,8 @@ from diffseg.bench.harness import measure as in_turns
 from diffseg.config import Config
 from studies.definition.study import Study, stored_study
 from studies.definition.trial import Trial, trial_name
-from studies.engine.session import Resources, run
+from studies.engine.resources import Resources
+from studies.engine.session import run
 from studies.store.compaction import compact
 from studies.store.ledger import Ledger
 from studies.store.state import trial_states

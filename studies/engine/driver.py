@@ -1,9 +1,10 @@
-"""One Tune trial: a small process that has Ray Train run one order on a worker, and outlives the worker's deaths."""
+"""The driver of a trial: a Tune trial that makes Ray Train run one request on workers, and outlives the workers' deaths."""
 
 import asyncio
 import logging
 import traceback
 from dataclasses import replace
+from typing import Any
 from uuid import uuid4
 
 import ray
@@ -12,103 +13,111 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from diffseg.training.parallel import WAITING
-from studies.engine.worker import SCRATCH, NotShared, Order, record_failure, work
+from studies.engine.files import SCRATCH
+from studies.engine.preparation import NotShared
+from studies.engine.records import record_failure
+from studies.engine.request import TrialRequest
+from studies.engine.worker import run_trial
 from studies.store.ledger import Ledger
 
 WORKER_DEATHS = (
-    100  # of an attempt, after which it has failed; without coming further, fewer suffice (studies/worker.py)
+    100  # of an attempt, after which it has failed; worker.WORKER_DEATHS is for those without a new checkpoint
 )
 
 
-def drive(config: dict) -> None:
-    """Tune's function trainable; config holds the fields of an Order.
+def run_driver(config: dict[str, Any]) -> None:
+    """Run one trial: Tune's function trainable. config: the fields of a TrialRequest.
 
-    What goes wrong with the machinery, such as a store without room for Ray's own files, is raised: it is no trial's fault.
+    Errors of the machinery, such as a store without room for Ray's own files, are raised: they are no fault of the trial.
     """
-    order = Order(**config)
-    resources = {"CPU": order.cpus, "GPU": order.gpus, "memory": order.memory}
-    trainer = LeanTrainer(
-        loop,
-        train_loop_config=config | {"driver": uuid4().hex},
-        scaling_config=ScalingConfig(
-            num_workers=order.workers,
-            use_gpu=bool(order.gpus),
-            resources_per_worker={kind: amount for kind, amount in resources.items() if amount},
-            label_selector=order.labels or None,
-        ),
-        torch_config=TorchConfig(timeout_s=int(WAITING.total_seconds())),
-        run_config=RunConfig(
-            name=f"{order.attempt}-{tune.get_context().get_trial_id()}",  # nothing of it is ever restored
-            **scratch(order.ledger, order.trial),
-            failure_config=FailureConfig(max_failures=WORKER_DEATHS),
-        ),
-    )
+    request = TrialRequest(**config)
+    trainer = _build_trainer(request, config | {"driver": uuid4().hex})
     try:
-        found = trainer.fit().return_value
-        status = record_failure(order, found["unshared"]) if isinstance(found, dict) else found
-    except WorkerGroupError as fault:  # it died again and again
+        result = trainer.fit().return_value
+        status = record_failure(request, result["unshared"]) if isinstance(result, dict) else result
+    except WorkerGroupError as fault:  # the workers died again and again
         logging.error("%s", traceback.format_exc())
-        status = record_failure(order, f"its worker died {WORKER_DEATHS + 1} times ({type(fault).__name__}: {fault})")
+        status = record_failure(request, f"its worker died {WORKER_DEATHS + 1} times ({type(fault).__name__}: {fault})")
     tune.report({"status": status, "finished": True})
 
 
-def loop(config: dict) -> str | dict:
-    """Ray Train's training function, on the worker; its result comes back to the driver, who has the store in any case."""
+def _build_trainer(request: TrialRequest, config: dict[str, Any]) -> "LeanTrainer":
+    resources = {"CPU": request.cpus, "GPU": request.gpus, "memory": request.memory}
+    return LeanTrainer(
+        train_loop,
+        train_loop_config=config,
+        scaling_config=ScalingConfig(
+            num_workers=request.workers,
+            use_gpu=bool(request.gpus),
+            resources_per_worker={kind: amount for kind, amount in resources.items() if amount},
+            label_selector=request.labels or None,
+        ),
+        torch_config=TorchConfig(timeout_s=int(WAITING.total_seconds())),
+        run_config=RunConfig(
+            name=f"{request.attempt}-{tune.get_context().get_trial_id()}",  # unique, since Ray must restore nothing
+            **scratch_storage(request.ledger, request.trial),
+            failure_config=FailureConfig(max_failures=WORKER_DEATHS),
+        ),
+    )
+
+
+def train_loop(config: dict[str, Any]) -> str | dict[str, str]:
+    """Run the trial on a worker: Ray Train's training function. Its result goes back to the driver, which has the store."""
     try:
-        return work(replace(Order(**config), node=ray.get_runtime_context().get_node_id()))
+        return run_trial(replace(TrialRequest(**config), node=ray.get_runtime_context().get_node_id()))
     except NotShared as error:
         return {"unshared": str(error)}
 
 
-def scratch(ledger: Ledger, name: str) -> dict:
-    """Where Ray's own files go, which nobody needs after the session: settings of both kinds of RunConfig."""
+def scratch_storage(ledger: Ledger, name: str) -> dict[str, Any]:
+    """Return where Ray's own files go, as settings that the RunConfig of Tune and that of Train share."""
     folder = ledger.folder.at(f"{SCRATCH}/{name}")
     return {"storage_path": folder.path} | ({} if folder.local else {"storage_filesystem": folder.filesystem})
 
 
-class LeanTrainer(TorchTrainer):
-    """TorchTrainer with three processes fewer a trial, which cost more than half of a trial's start on a small machine.
+class LeanTrainer(TorchTrainer):  # type: ignore[misc]  # Ray is untyped
+    """TorchTrainer with three processes fewer a trial, which take more than half of a trial's start on a small machine.
 
-    The controller runs in the driver, which is one already and is kept between trials, instead of in an actor beside
-    it. The actor that serves Ray Data is not needed. The actor that frees the placement group of a killed driver, by
-    asking the dashboard every second, is replaced: the group's id is noted in the scratch folder, and the session, which
-    hears of the driver's death anyway, frees it (`clear`).
+    - The controller runs in the driver, which is a process already and is kept between trials, instead of in an actor.
+    - The actor that serves Ray Data is not needed.
+    - The actor that frees the placement group of a killed driver asks the dashboard every second. Instead, the group's id
+      is noted in the scratch folder, and the session, which hears of the driver's death anyway, frees it (`clean_up`).
     """
 
-    def _initialize_and_run_controller(self, **settings):
+    def _initialize_and_run_controller(self, **settings: Any) -> Any:
         from ray.train.v2._internal.execution.controller import TrainController
 
         controller = TrainController(**settings)
         asyncio.run(controller.run())
         return controller.get_result()
 
-    def _create_default_callbacks(self):
+    def _create_default_callbacks(self) -> list[Any]:
         spared = {"DatasetsCallback", "PlacementGroupCleanerCallback"}
         kept = [callback for callback in super()._create_default_callbacks() if type(callback).__name__ not in spared]
-        return [*kept, _note_placement_group(self.train_loop_config)]
+        return [*kept, _note_placement_group(TrialRequest(**self.train_loop_config))]
 
 
-def _note_placement_group(config: dict):
+def _note_placement_group(request: TrialRequest) -> Any:
+    """Build a callback that notes the id of the workers' placement group in the scratch folder."""
     from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 
-    class Note(WorkerGroupCallback):
-        def after_worker_group_start(self, worker_group) -> None:
+    class Note(WorkerGroupCallback):  # type: ignore[misc]  # Ray is untyped
+        def after_worker_group_start(self, worker_group: Any) -> None:
             group = worker_group.get_worker_group_state().placement_group_handle.placement_group
-            order = Order(**config)
-            order.ledger.folder.write(_note(order), group.id.hex().encode())
+            request.ledger.folder.write(_note(request), group.id.hex().encode())
 
     return Note()
 
 
-def clear(order: Order, died: bool) -> None:
-    """Remove Ray's files of a trial that has ended, and if its driver died, give back what its worker held."""
+def clean_up(request: TrialRequest, died: bool) -> None:
+    """Remove Ray's files of a trial that has ended. If its driver died, also free what its workers held."""
     from ray._raylet import PlacementGroupID
     from ray.util.placement_group import PlacementGroup, remove_placement_group
 
-    if died and (note := order.ledger.folder.read(_note(order))):
+    if died and (note := request.ledger.folder.read(_note(request))):
         remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(note.decode()))))
-    order.ledger.folder.at(f"{SCRATCH}/{order.trial}").clear()
+    request.ledger.folder.at(f"{SCRATCH}/{request.trial}").clear()
 
 
-def _note(order: Order) -> str:
-    return f"{SCRATCH}/{order.trial}/placement-group"
+def _note(request: TrialRequest) -> str:
+    return f"{SCRATCH}/{request.trial}/placement-group"

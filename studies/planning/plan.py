@@ -7,10 +7,10 @@ from diffseg.config import Config
 from diffseg.diffusion.combinations import warnings
 from studies.definition.study import Study
 from studies.definition.trial import trial_name
-from studies.engine.session import Resources, place
+from studies.engine.resources import Resources, allocate
 from studies.planning.datasets import examine
 from studies.planning.estimate import Cost, cost, costs, flops_per_second
-from studies.search.search import proposals
+from studies.search.proposals import read_proposals
 from studies.store.ledger import Ledger
 
 WITH_FINGERPRINT = ("fingerprint", "everything")  # spaces of which some proposals need E3 trials
@@ -22,7 +22,7 @@ def plan(study: Study, ledger: Ledger, resources: Resources) -> dict:
 
     Raises UserError if a data set of a missing trial cannot be used.
     """
-    share, concurrent = place(resources, [_this_machine()])
+    share, concurrent = allocate(resources, [_this_machine()])
     speed = GPU_FLOPS * share.gpus if share.gpus else flops_per_second(max(1, int(share.cpus)))
     ended = ledger.last_attempts()
     known = study.known_trials(ledger)
@@ -81,7 +81,7 @@ def _to_come(study: Study, ledger: Ledger, known: set[str]) -> Iterator[tuple[st
     the E3 trials that measure it come with them.
     """
     for start in study.starts:
-        past = proposals(ledger, start.name)
+        past = read_proposals(ledger, start.name)
         proposed = sum(one.seed == start.config.seed for one in past)
         tested = start.config.with_leaves({"data.held_out": 0.0}).resolved()
         confirmations = study.requested_per_search - study.search.budget - (len(past) - proposed)

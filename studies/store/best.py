@@ -6,7 +6,8 @@ import math
 from diffseg.errors import UserError
 from studies.definition.study import Study
 from studies.definition.trial import Trial
-from studies.search.search import dominates, losses, proposals
+from studies.search.proposals import losses, read_proposals
+from studies.search.search import dominates
 from studies.store.ledger import Ledger
 from studies.store.state import LINES, number, rest
 from studies.store.tables import METRICS
@@ -33,7 +34,7 @@ def best_trials(study: Study, ledger: Ledger, metric: str, pareto: bool) -> list
     ]
     if pareto:
         rows = _front(rows, pareto_metrics(study))
-    names = study.variants | {one.trial: f"{one.number}: {one.words}" for one in proposals(ledger) if one.trial}
+    names = study.variants | {one.trial: f"{one.number}: {one.label}" for one in read_proposals(ledger) if one.trial}
     rows = [row | {"configuration": names.get(row["trial"], "")} for row in rows if _measured(row[metric])]
     sign = -1 if METRICS[metric] else 1
     return sorted(rows, key=lambda row: (row["dataset"] or "", sign * row[metric]))
@@ -45,7 +46,9 @@ def unconfirmed_searches(study: Study, ledger: Ledger, tested: list[dict]) -> li
     return [
         start.name
         for start in study.starts
-        if not any(one.trial in confirmed and one.seed != start.config.seed for one in proposals(ledger, start.name))
+        if not any(
+            one.trial in confirmed and one.seed != start.config.seed for one in read_proposals(ledger, start.name)
+        )
     ]
 
 

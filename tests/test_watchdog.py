@@ -4,7 +4,7 @@ import threading
 import time
 from types import SimpleNamespace
 
-from studies.engine.watch import EXIT_STATUS, Watch
+from studies.engine.watchdog import EXIT_STATUS, Watchdog
 
 
 def hanging(ended):
@@ -18,8 +18,8 @@ def test_a_trial_that_hangs_ends_with_its_stack_in_the_log(tmp_path):
         statuses.append(status)
         ended.set()
 
-    with Watch(tmp_path / "log.txt", least=0.2, end=end) as watch:
-        look = watch.looking(lambda: False)
+    with Watchdog(tmp_path / "log.txt", least=0.2, end=end) as watchdog:
+        look = watchdog.with_heartbeat(lambda: False)
         assert not look()
         hanging(ended)
     assert statuses == [EXIT_STATUS]
@@ -29,15 +29,15 @@ def test_a_trial_that_hangs_ends_with_its_stack_in_the_log(tmp_path):
 def test_before_the_first_step_and_at_its_own_pace_it_may_take_its_time(tmp_path, monkeypatch):
     """By a clock of our own, which the watch reads every few milliseconds."""
     statuses, now = [], [100.0]
-    monkeypatch.setattr("studies.engine.watch.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("studies.engine.watchdog.time", SimpleNamespace(monotonic=lambda: now[0]))
 
     def wait(seconds):
         now[0] += seconds
         time.sleep(0.05)
 
-    with Watch(tmp_path / "log.txt", least=0.1, end=statuses.append) as watch:
+    with Watchdog(tmp_path / "log.txt", least=0.1, end=statuses.append) as watchdog:
         wait(30)  # reading data
-        look = watch.looking(lambda: True)
+        look = watchdog.with_heartbeat(lambda: True)
         assert look()
         wait(0.05)
         assert look()

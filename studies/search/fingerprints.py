@@ -1,0 +1,106 @@
+"""The fingerprint of a data set: measured by E3 trials in a study of their own, or estimated without training."""
+
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+
+from diffseg.config import Config
+from diffseg.errors import UserError
+from diffseg.fingerprint.curve import Fingerprint, fingerprint
+from studies.definition.reading import read_study
+from studies.definition.shipped import data_settings
+from studies.definition.study import Study
+from studies.definition.trial import Trial, trial_name
+from studies.planning.datasets import examine
+from studies.store.ledger import Ledger
+from studies.store.places import cache_folder, fetch_root
+
+SOURCE = "paper-small"  # the shipped study whose sizes and training are used
+E3_STEPS = 2400
+TIMESTEP_IMAGES = 256  # with 64 of ISIC16's 161 held-out masks, the error at much noise was 8 % too low
+
+
+def build_weighted(dataset: str, roots: dict[str, str], settings: dict[str, Any]) -> Config:
+    """Build an E2 trial of a data set that is weighted by its fingerprint. Its E3 trials are those to measure.
+
+    Args:
+        roots: Of data sets, by name. Synthetic ones need none.
+        settings: Of E3: those of any such trial, and diffusion.fingerprint, fingerprint_seeds, fingerprint_networks and
+            fingerprint_steps.
+
+    Raises:
+        UserError: The data set has no root, or the settings take the fingerprint away.
+    """
+    implied = {} if dataset in roots else data_settings(dataset) | settings
+    if implied and implied["data.layout"] != "synthetic":
+        raise UserError(f"data set {dataset} has no root: give --data {dataset}=ROOT")
+    own = implied | {
+        "diffusion.weighting": "fingerprint",
+        "diffusion.fingerprint_steps": E3_STEPS,
+        "inference.timestep_images": TIMESTEP_IMAGES,
+        "training.snapshots": [1.0],  # a fingerprint uses the network at its end alone
+    }
+    study = read_study(SOURCE, {dataset: roots.get(dataset, "")}, own | settings, experiments=("e2",))
+    found = [trial.config for trial in study.trials if trial.config.fingerprint_trials()]
+    if not found:
+        raise UserError(
+            "with these settings no trial is weighted by a fingerprint: leave out experiment and diffusion.weighting, which "
+            "are settings of E2"
+        )
+    return found[0]
+
+
+def build_study(config: Config, roots: dict[str, str], command: str) -> Study:
+    """Build the study of the E3 trials whose fingerprint weighs a trial."""
+    trials = tuple(Trial(trial_name(e3), e3) for e3 in config.fingerprint_trials())
+    return Study(f"fingerprint-{config.data.name}", trials, roots, command=command)
+
+
+def read_fingerprint(config: Config, ledger: Ledger) -> Fingerprint | None:
+    """Read from a ledger the fingerprint that weighs a trial; None unless all of its E3 trials are complete."""
+    names = [trial_name(e3) for e3 in config.fingerprint_trials()]
+    complete = {row["trial"]: row["attempt"] for row in ledger.last_rows(["status"]) if row["status"] == "complete"}
+    if not set(names) <= complete.keys():
+        return None
+    rows = ledger.read("timesteps").to_pylist()
+    by_trial = [[row for row in rows if (row["trial"], row["attempt"]) == (name, complete[name])] for name in names]
+    return fingerprint(by_trial, config.diffusion.fingerprint)
+
+
+def estimate_fingerprint(config: Config, root: str | None, store: str) -> Fingerprint:
+    """Estimate the fingerprint that weighs a trial, without training.
+
+    Args:
+        root: Of the data set; None: synthetic.
+
+    Raises:
+        UserError: The kind of fingerprint needs training, or the data cannot be used.
+    """
+    from diffseg import data
+    from diffseg.fingerprint.quick import errors_without_training
+
+    if config.diffusion.fingerprint not in ("mask-error", "entropy-rate"):
+        raise UserError(
+            f"diffusion.fingerprint is {config.diffusion.fingerprint}, but without training only the squared error is known: "
+            "take mask-error or entropy-rate, or leave out --quick"
+        )
+    e3 = config.fingerprint_trials()[0]
+    examine([Trial(trial_name(e3), e3)], {e3.data.name: root} if root else {}, store)
+    dataset = data.load(e3.data, fetch_root(root) if root else None, cache_folder(store))
+    return fingerprint([errors_without_training(dataset, e3)], config.diffusion.fingerprint)
+
+
+def build_table(found: Fingerprint) -> Group:
+    """Build what a terminal shows: the fingerprint in words, and the numbers of every other noise level."""
+    columns = {"t": 2, "log_snr": 1, "error": 3, "error_smooth": 3, "derivative": 3, "weight": 2}  # digits
+    rows = Table("t", "log-SNR", "error", "smooth", "derivative", "weight", box=None, pad_edge=False)
+    for values in list(zip(*(getattr(found, column) for column in columns), strict=True))[1::2]:
+        rows.add_row(*(f"{value:.{digits}f}" for value, digits in zip(values, columns.values(), strict=True)))
+    return Group(*found.words(), rows)
+
+
+def to_dict(found: Fingerprint) -> dict[str, Any]:
+    """Convert a fingerprint to plain values for JSON."""
+    columns = ("t", "log_snr", "error", "error_smooth", "derivative", "derivative_t", "weight")
+    return found.summary() | {"words": found.words()} | {column: getattr(found, column).tolist() for column in columns}
