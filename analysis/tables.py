@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from diffseg.errors import UserError
-from diffseg.fingerprint.curve import ERRORS, Fingerprint, fingerprint
+from diffseg.fingerprint.curve import ERRORS, Fingerprint, compute_fingerprint
 from studies.store.ledger import Ledger
 from studies.store.tables import METRICS
 
@@ -300,7 +300,7 @@ def measured_fingerprints(tables: Tables) -> list[tuple[dict, Fingerprint]]:
         trials = [trial.to_dict("records") for _, trial in group.groupby("trial", sort=False)]
         for kind, error in ERRORS.items():
             if group[error].notna().all():  # earlier versions measured the squared error alone
-                found.append((dict(zip(GROUP, key, strict=True)), fingerprint(trials, kind)))
+                found.append((dict(zip(GROUP, key, strict=True)), compute_fingerprint(trials, kind)))
     return found
 
 

@@ -12,12 +12,11 @@ import torch
 from diffseg import data
 from diffseg.config import Config
 from diffseg.data import Dataset, Split
-from diffseg.data.drawing import in_turns
+from diffseg.data.partition import interleave_groups
 from diffseg.errors import Pruned, Stopped, UserError
 from diffseg.evaluation.split import evaluate
 from diffseg.experiments import task
-from diffseg.fingerprint.curve import fingerprint
-from diffseg.fingerprint.curve import rows as fingerprint_rows
+from diffseg.fingerprint.curve import compute_fingerprint, fingerprint_rows
 from diffseg.networks.build import check_size
 from diffseg.prediction.ensembles import predictions
 from diffseg.prediction.merging import Prediction, pooled
@@ -104,7 +103,7 @@ def _tested(test: Split, config: Config) -> Split:
     if not config.data.test_crops:
         return test
     which, draw = torch.arange(len(test.names), device=test.device), generator(test.device, config.seed, "test crops")
-    return test.cropped(random_corners(test, which, config.data.size, draw), config.data.size)
+    return test.crop(random_corners(test, which, config.data.size, draw), config.data.size)
 
 
 @dataclass(frozen=True)
@@ -151,7 +150,7 @@ def _weighted(
     if not config.fingerprint_trials():
         return config, {}
     measured = [_fitted(other, folder_of(other), place_of(other)).timesteps for other in config.fingerprint_trials()]
-    knots = fingerprint(measured, config.diffusion.fingerprint).knots()
+    knots = compute_fingerprint(measured, config.diffusion.fingerprint).knots()
     curves = {name: "profile" for name in ("weighting", "density") if getattr(config.diffusion, name) == "fingerprint"}
     profile = config.diffusion.model_copy(update={**curves, "profile": knots}).resolved()
     return config.model_copy(update={"diffusion": profile}), {"fingerprint": json.dumps(knots)}
@@ -191,7 +190,7 @@ def _fitted(config: Config, folder: Path, place: _Place) -> _Fitted:
 def _segmented(state: State, config: Config, place: _Place) -> list[dict]:
     """Points of the learning curves: the metrics of a few test images, of different patients, segmented as at the end."""
     count = min(config.inference.evaluation_images, len(place.test.names))
-    few = place.test.subset(in_turns(place.test)[:count])
+    few = place.test.subset(interleave_groups(place.test)[:count])
     found = evaluate(predictions(state.average, few, config, place.on_batch), few, config)["trial"]
     return [{"metric": metric, "value": value} for metric, value in found.items()]
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from diffseg.config import Config
-from diffseg.data.splits import Pixels, Scaling, Split
+from diffseg.data.splits import PackedImages, Scaling, Split
 
 hypothesis.settings.register_profile("diffseg", deadline=None, derandomize=True)  # alike on slow machines and each time
 hypothesis.settings.load_profile("diffseg")
@@ -53,8 +53,8 @@ def split_of(images: list[torch.Tensor], masks: list[torch.Tensor]) -> Split:
     return Split(
         names=tuple(map(str, range(len(images)))),
         groups=(None,) * len(images),
-        images=Pixels.stacked(images),
-        masks=Pixels.stacked(masks),
+        images=PackedImages.pack(images),
+        masks=PackedImages.pack(masks),
         objects=(1,) * len(images),
         originals=tuple(tuple(image.shape[1:]) for image in images),
         scaling=Scaling((0.0,), (255.0,), (0.0,), (1.0,)),

@@ -14,7 +14,7 @@ def split(count=7, height=20, width=30):
 
 def test_windows_are_slices():
     data, corners, which = split(), torch.tensor([[0, 0], [3, 5], [4, 14]]), torch.tensor([2, 0, 0])
-    images, masks = data.windows(which, corners, 8)
+    images, masks = data.cut_windows(which, corners, 8)
     for k, (index, (top, left)) in enumerate(zip(which.tolist(), corners.tolist(), strict=True)):
         assert torch.equal(images[k], data.images[index][:, top : top + 8, left : left + 8])
         assert torch.equal(masks[k], data.masks[index][:, top : top + 8, left : left + 8])

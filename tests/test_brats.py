@@ -9,8 +9,8 @@ from volume_files import ORIENTATIONS, save, turned
 from diffseg import data
 from diffseg.config import Data
 from diffseg.data import brats
-from diffseg.data.drawing import hashed
 from diffseg.data.opening import forget
+from diffseg.data.partition import hash_key
 from diffseg.errors import DataError
 
 DEPTH = 80 + 3 + 26
@@ -50,7 +50,7 @@ def test_slices_are_cut_scaled_and_split_by_patient(tree):
     assert found.train.images[0].shape == (4, 224, 224)
     assert len(found.train.names) + len(found.test.names) == 3 * len(NAMES)
     patients = {name.split("/")[0] for name in found.test.names}
-    assert patients == set(sorted(NAMES, key=lambda name: hashed(f"0/{name}"))[:2])
+    assert patients == set(sorted(NAMES, key=lambda name: hash_key(f"0/{name}"))[:2])
     assert found.train.images[0].amax((1, 2)).tolist() == [255] * 4
     assert found.train.masks[0][0, :, 110].sum() == 60  # labels 1, 2 and 4 of 20 px each, merged
     small = data.load(config(), tree)
@@ -97,7 +97,7 @@ def test_a_patients_slices_are_normalised_by_all_of_its_volumes(tree):
         mean, sd = pixels.mean((0, 1, 2)), pixels.std((0, 1, 2))
         index = int(name.split("/")[1])
         expected = ((pixels[:, :, index] - mean) / sd).transpose(2, 0, 1)
-        found_inputs = found.inputs(found.images[k][None], torch.tensor([k]))[0]
+        found_inputs = found.prepare_inputs(found.images[k][None], torch.tensor([k]))[0]
         assert np.abs(found_inputs.numpy() - expected).max() < 1e-3
 
 

@@ -322,7 +322,7 @@ def test_nuclei_are_told_apart_and_degenerate_ones_left_out(tmp_path):
         ((-5, -5), (1, -5), (1, 1), (-5, 1)),
     ]
     write_xml(tmp_path / "a.xml", squares)
-    found = monuseg.instances(tmp_path / "a.xml", (16, 20))
+    found = monuseg.draw_instances(tmp_path / "a.xml", (16, 20))
     assert found.shape == (16, 20)
     assert found.dtype == np.int32
     assert {k: int((found == k).sum()) for k in (1, 2, 3)} == {1: 16, 2: 25, 3: 4}

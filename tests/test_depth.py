@@ -83,7 +83,7 @@ def test_eight_bits_are_stretched_for_a_trial_of_sixteen_and_named(tmp_path, cap
     assert scaling.bits == 16
     record = data.find(config("folder"), tmp_path / "root").records[0]
     Image.fromarray((RGB16 // 257).astype(np.uint8)).resize((24, 20)).save(record.image)
-    found = data.unlabelled(config("folder", fit="crop", size=8), [record], scaling)
+    found = data.load_unlabelled(config("folder", fit="crop", size=8), [record], scaling)
     assert found.images.values.dtype == torch.uint16
     assert (np.asarray(Image.open(record.image)).transpose(2, 0, 1) * np.uint16(257) == found.images[0].numpy()).all()
     assert f"{record.image} has 8 bits a channel and is stretched to the 16" in caplog.text
@@ -97,7 +97,7 @@ def test_what_lies_outside_of_the_training_range_is_named(tmp_path, caplog):
         caplog.clear()
         pixels = RNG.integers(0, 65536, (20, 24, 3)) // divisor
         path.write_bytes(imagecodecs.png_encode(pixels.astype(np.uint16)))
-        data.unlabelled(config("folder"), [data.Record("dark", "test", path, ())], scaling)
+        data.load_unlabelled(config("folder"), [data.Record("dark", "test", path, ())], scaling)
         assert (words in caplog.text) if words else not caplog.records
 
 
@@ -126,7 +126,7 @@ def test_volumes_of_several_types_become_the_same_numbers(tmp_path):
         found = data.load(settings, tmp_path / "root", cache)
         assert found.train.scaling.volumes[2] == 16
         scaled = [
-            split.scaled(image[None])[0, 0, :8, :8] for split in (found.train, found.test) for image in split.images
+            split.scale(image[None])[0, 0, :8, :8] for split in (found.train, found.test) for image in split.images
         ]
         assert len(scaled) == 18
         assert torch.cat(scaled).unique().numel() == 1
@@ -136,7 +136,7 @@ def test_a_new_volume_becomes_pixels_as_the_training_volumes_did(trained, tmp_pa
     """Of another type and orientation, alone or beside others: the same numbers give the same maps."""
     scans(tmp_path / "root", [("u1", 0, 255), ("f4", 0, 3000)])
     work, own, scaling = trained(tmp_path / "root", data__channels=1)
-    assert Scaling(**json.loads(json.dumps(scaling.__dict__))).trained.quantisation.bits == 16
+    assert Scaling(**json.loads(json.dumps(scaling.__dict__))).pixel_format.quantisation.bits == 16
     numbers = RNG.integers(0, 255, (20, 24, 3))
     paths = [save(tmp_path / f"{kind}/{kind}.nii.gz", numbers.astype(kind)) for kind in ("u1", "i2", "f4", "f8")]
     for path in paths:
@@ -174,30 +174,31 @@ def test_every_picture_gets_its_own_mean_and_deviation(depth, tmp_path, tiny):
     for cache in (None, tmp_path / "cache", tmp_path / "cache"):
         found = data.load(settings, tmp_path / "root", cache).train
         for k in range(3):
-            mean, sd = cases(found.inputs(found.images[k][None], torch.tensor([k])))
+            mean, sd = cases(found.prepare_inputs(found.images[k][None], torch.tensor([k])))
             assert torch.allclose(mean, torch.zeros(3), atol=1e-4)
             assert torch.allclose(sd, torch.ones(3), atol=1e-4)
         part = found.subset(torch.tensor([2]))
         corner = part.images[0][None, :, :8, :8]
         assert torch.equal(
-            part.inputs(corner, torch.tensor([0])), found.inputs(found.images[2][None], torch.tensor([2]))[..., :8, :8]
+            part.prepare_inputs(corner, torch.tensor([0])),
+            found.prepare_inputs(found.images[2][None], torch.tensor([2]))[..., :8, :8],
         )
-        crops = found.cropped(torch.zeros(3, 2, dtype=torch.long), 8)
+        crops = found.crop(torch.zeros(3, 2, dtype=torch.long), 8)
         assert torch.equal(
-            crops.inputs(crops.images[1][None], torch.tensor([1])),
-            found.inputs(found.images[1][None, :, :8, :8], torch.tensor([1])),
+            crops.prepare_inputs(crops.images[1][None], torch.tensor([1])),
+            found.prepare_inputs(found.images[1][None, :, :8, :8], torch.tensor([1])),
         )
     config_of = tiny(data__layout="folder", data__normalise="case", data__train_images=None, data__test_images=None)
     found = data.load(config_of.data, tmp_path / "root").train
     batches = Batches(found, config_of)
     first = batches._indices(0)[:1]
-    assert torch.equal(batches(0)[0][0], found.inputs(found.images[int(first)][None], first)[0])
+    assert torch.equal(batches(0)[0][0], found.prepare_inputs(found.images[int(first)][None], first)[0])
 
 
 def test_a_dark_scan_is_shown_by_its_own_range(tmp_path):
     scans(tmp_path, [("u2", 0, 300)])
     found = data.load(config("folder", channels=1, normalise="case"), tmp_path).test
-    shown = found.shown(0)
+    shown = found.display_image(0)
     assert shown.shape == (3, 16, 16) or shown.shape == (1, 16, 16)
     assert (float(shown.min()), float(shown.mean())) == pytest.approx((50, 127), abs=40)
     assert float(shown.max()) > 180
@@ -207,7 +208,7 @@ def test_a_constant_picture_becomes_zero(tmp_path):
     folder(tmp_path)
     Image.new("RGB", (24, 20), (9, 90, 200)).save(tmp_path / "train/images/train0.png")
     found = data.load(config("folder", normalise="case"), tmp_path).train
-    assert found.inputs(found.images[0][None], torch.tensor([0])).abs().max() < 1e-5
+    assert found.prepare_inputs(found.images[0][None], torch.tensor([0])).abs().max() < 1e-5
 
 
 def test_slices_are_normalised_by_their_volume(tmp_path):
@@ -221,7 +222,7 @@ def test_slices_are_normalised_by_their_volume(tmp_path):
                 volume, index = name.split("/")
                 numbers = np.asarray(nibabel.load(tmp_path / f"root/images/{volume}.nii.gz").dataobj, np.float64)
                 expected = (numbers[:, :, int(index)] - numbers.mean()) / numbers.std()
-                inputs = split.inputs(split.images[k][None], torch.tensor([k]))[0, 0].numpy()
+                inputs = split.prepare_inputs(split.images[k][None], torch.tensor([k]))[0, 0].numpy()
                 assert np.abs(inputs - expected).max() < 0.02
 
 

@@ -17,7 +17,7 @@ from diffseg.diffusion.effective import effective_weight
 from diffseg.diffusion.schedules import log_snr
 from diffseg.errors import ConfigError, UserError
 from diffseg.experiments import task
-from diffseg.fingerprint.curve import ERRORS, fingerprint
+from diffseg.fingerprint.curve import ERRORS, compute_fingerprint
 from studies.definition.reading import read_study
 from studies.definition.trial import trial_name
 from studies.engine.request import TrialRequest
@@ -48,7 +48,7 @@ def logistic(middle, height=0.7):
 @pytest.mark.parametrize("kind", ["mask-error", "dice", "cross-entropy"])
 @pytest.mark.parametrize("middle", [-6.0, -4.0, -2.0])
 def test_a_planted_curve_gives_its_derivative_and_its_half(kind, middle):
-    found = fingerprint([planted(logistic(middle), count=200)], kind)
+    found = compute_fingerprint([planted(logistic(middle), count=200)], kind)
     share = logistic(middle, 1.0)(found.log_snr)
     inner = (found.log_snr > -10) & (found.log_snr < 2)
     assert np.abs(found.error_smooth - found.error)[inner].max() < 0.01
@@ -68,7 +68,7 @@ def test_the_entropy_rate_of_one_pixel_is_as_known():
     z, w = np.polynomial.hermite_e.hermegauss(101)
     snr = lambda level: np.exp(np.minimum(level, 5.0))[:, None]  # noqa: E731  # beyond, nothing is left to recover
     mmse = lambda level: 1 - np.tanh(snr(level) + np.sqrt(snr(level)) * z) @ (w / w.sum())  # noqa: E731
-    found = fingerprint([planted(mmse, Diffusion(schedule="cosine"), count=400)], "entropy-rate")
+    found = compute_fingerprint([planted(mmse, Diffusion(schedule="cosine"), count=400)], "entropy-rate")
     order = np.argsort(found.log_snr)
     level, weight = found.log_snr[order], found.weight[order]
     exact = np.exp(level) * mmse(level)
@@ -79,7 +79,7 @@ def test_the_entropy_rate_of_one_pixel_is_as_known():
 
 
 def test_a_curve_that_has_not_converged_says_which_final_log_snr_would_do():
-    found = fingerprint(
+    found = compute_fingerprint(
         [planted(logistic(-7.0), Diffusion(log_snr_min=-8.0, schedule="linear"), count=100)], "mask-error"
     )
     summary = found.summary()
@@ -87,7 +87,7 @@ def test_a_curve_that_has_not_converged_says_which_final_log_snr_would_do():
     assert summary["lost"] == pytest.approx(-7 - math.log(19), abs=0.6)  # extrapolated
     assert math.isnan(summary["lost_t"])
     assert f"a final log-SNR of {summary['lost']:.1f} would do" in found.words()[-1]
-    further = fingerprint([planted(logistic(-7.0), count=100)], "mask-error")  # measured
+    further = compute_fingerprint([planted(logistic(-7.0), count=100)], "mask-error")  # measured
     assert further.summary()["lost"] == pytest.approx(-7 - math.log(19), abs=0.2)
     assert "has converged" in further.words()[-1]
 
@@ -99,7 +99,7 @@ def test_a_curve_that_has_not_converged_says_which_final_log_snr_would_do():
 )
 def test_whatever_was_measured_the_curve_is_monotone_and_the_weights_are_shares(values, kind, diffusion):
     values = np.array(values)
-    found = fingerprint([planted(lambda level: values, diffusion, count=len(values))], kind)
+    found = compute_fingerprint([planted(lambda level: values, diffusion, count=len(values))], kind)
     assert (np.diff(found.error_smooth) >= -1e-9).all()
     assert (found.derivative >= 0).all()
     assert (found.weight >= -1e-9).all()
@@ -111,7 +111,7 @@ def test_whatever_was_measured_the_curve_is_monotone_and_the_weights_are_shares(
 
 
 def test_noise_is_smoothed_away():
-    clean, noisy = (fingerprint([planted(logistic(-4.0), noise=noise)], "mask-error") for noise in (0.0, 0.01))
+    clean, noisy = (compute_fingerprint([planted(logistic(-4.0), noise=noise)], "mask-error") for noise in (0.0, 0.01))
     inner = clean.log_snr > -11
     assert np.corrcoef(clean.weight[inner], noisy.weight[inner])[0, 1] > 0.98
     assert noisy.summary()["half"] == pytest.approx(-4, abs=0.1)
@@ -120,12 +120,12 @@ def test_noise_is_smoothed_away():
 def test_several_trials_are_averaged_and_the_last_step_counts():
     early = planted(logistic(0.0), step=3)
     late = [planted(logistic(middle), step=6) for middle in (-5.0, -3.0)]
-    both = fingerprint([early + late[0], late[1]], "mask-error")
+    both = compute_fingerprint([early + late[0], late[1]], "mask-error")
     assert np.allclose(both.error, [(a["mask_error"] + b["mask_error"]) / 2 for a, b in zip(*late, strict=True)])
 
 
 def test_a_curve_without_a_rise_cannot_weigh():
-    found = fingerprint([planted(lambda level: np.full_like(level, 0.4))], "dice")
+    found = compute_fingerprint([planted(lambda level: np.full_like(level, 0.4))], "dice")
     with pytest.raises(UserError, match=r"0 at all 50 noise levels.*train it longer"):
         found.knots()
 
@@ -208,7 +208,7 @@ class TestTrial:
         (e3,) = config.needs()
         measured = trial.run(e3, None, tmp_path / "e3", device="cpu")
         found = trial.run(config, None, tmp_path / "e2", device="cpu", folder_of=lambda other: tmp_path / "e3")
-        knots = fingerprint([measured.timesteps], "mask-error").knots()
+        knots = compute_fingerprint([measured.timesteps], "mask-error").knots()
         assert json.loads(found.trial["fingerprint"]) == [list(knot) for knot in knots]
         same = {"weighting": "profile", "density": "profile", "profile": knots}
         equivalent = config.model_copy(update={"diffusion": config.diffusion.model_copy(update=same)})
@@ -272,7 +272,7 @@ def test_a_study_has_the_e3_trials_that_its_fingerprints_need():
 def test_by_t_the_error_rises_fastest_where_the_schedule_passes_by_it():
     """A rise from t = 0.6 to t = 0.9, even by t; by log-SNR, of which the cosine schedule has less in the middle, it is not."""
     t = lambda level: 2 / np.pi * np.arctan(0.1 * np.exp(-level / 2))  # noqa: E731
-    found = fingerprint(
+    found = compute_fingerprint(
         [planted(lambda level: np.clip((t(level) - 0.6) / 0.3, 0, 1), count=200)], "mask-error"
     ).summary()
     assert found["steepest_t"] == pytest.approx(0.75, abs=0.03)
@@ -282,6 +282,6 @@ def test_by_t_the_error_rises_fastest_where_the_schedule_passes_by_it():
 def test_the_peak_is_the_middle_of_a_flat_top():
     """Two rises of equal height lie side by side, one a little steeper: the peak is between them, not on the steeper one."""
     two = lambda level: logistic(-6.5, 0.36)(level) + logistic(-3.5, 0.34)(level)  # noqa: E731
-    found = fingerprint([planted(two, count=200)], "mask-error")
+    found = compute_fingerprint([planted(two, count=200)], "mask-error")
     assert found.log_snr[found.derivative.argmax()] < -5.5
     assert found.summary()["peak"] == pytest.approx(-5.1, abs=0.4)

@@ -168,7 +168,7 @@ def test_members_of_test_time_augmentation_see_the_eight_views_of_a_tile(tiny):
 
     (one, *_) = predictions(
         corner,
-        split(1).cropped(torch.zeros(1, 2, dtype=torch.long), 16),
+        split(1).crop(torch.zeros(1, 2, dtype=torch.long), 16),
         config,
     )
     assert torch.allclose(one.mean, torch.full((16, 16), 0.25))

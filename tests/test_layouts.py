@@ -153,9 +153,9 @@ def test_gray_images_are_kept_gray_and_repeated(tmp_path):
     for path in tmp_path.rglob("images/*.png"):
         Image.open(path).convert("L").save(path)
     found = data.load(config("folder"), tmp_path).train
-    images, _ = found.windows(torch.tensor([0, 1]), torch.zeros(2, 2, dtype=torch.long), 16)
+    images, _ = found.cut_windows(torch.tensor([0, 1]), torch.zeros(2, 2, dtype=torch.long), 16)
     assert images.shape == (2, 1, 16, 16)
-    inputs = found.inputs(images, torch.tensor([0, 1]))
+    inputs = found.prepare_inputs(images, torch.tensor([0, 1]))
     assert inputs.shape == (2, 3, 16, 16)
     assert torch.equal(inputs[:, 0], inputs[:, 2])
     write_image(tmp_path / "train/images/train0.png")  # one in colour: all have three channels then
@@ -176,7 +176,7 @@ def test_sixteen_bits_are_kept_and_scaled_without_outliers(tmp_path):
         assert int(found.images[0].int().max()) == 65535
         assert 1000 <= found.scaling.low[0] < 1100
         assert 4900 < found.scaling.high[0] <= 5000
-        scaled = found.scaled(found.images[0][None])
+        scaled = found.scale(found.images[0][None])
         assert (float(scaled.min()), float(scaled.max())) == (-1, 1)
         assert abs(float(scaled.mean())) < 0.1
 
@@ -185,18 +185,18 @@ def test_images_are_standardised_by_the_training_set(tmp_path, tiny):
     folder(tmp_path)
     settings = tiny(data__layout="folder", data__normalise="standard", data__train_images=None, data__test_images=None)
     found = data.load(settings.data, tmp_path).train
-    inputs = found.inputs(torch.stack(list(found.images)), torch.arange(3))
+    inputs = found.prepare_inputs(torch.stack(list(found.images)), torch.arange(3))
     assert torch.allclose(inputs.mean((0, 2, 3)), torch.zeros(3), atol=1e-5)
     assert torch.allclose(inputs.std((0, 2, 3), correction=0), torch.ones(3), atol=1e-5)
     batch, _ = Batches(found, settings)(0)
     first = Batches(found, settings)._indices(0)[:1]
-    assert torch.equal(batch[0], found.inputs(found.images[int(first)][None], first)[0])
+    assert torch.equal(batch[0], found.prepare_inputs(found.images[int(first)][None], first)[0])
 
 
 def test_the_scaling_of_eight_bits_is_fixed():
     histogram = np.zeros((1, 256), np.int64)
     histogram[0, [0, 255]] = 10
-    assert Scaling.of(histogram) == Scaling((0.0,), (255.0,), (0.0,), (1.0,))
+    assert Scaling.from_histogram(histogram) == Scaling((0.0,), (255.0,), (0.0,), (1.0,))
 
 
 def volumes(root, shape=(20, 24, 5), labels=None, kind=np.int16, mask_shape=None):

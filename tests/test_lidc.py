@@ -7,7 +7,7 @@ from PIL import Image
 
 from diffseg import data, trial
 from diffseg.config import Data
-from diffseg.data.drawing import hashed
+from diffseg.data.partition import hash_key
 from diffseg.errors import DataError
 from diffseg.randomness import generator
 from diffseg.training.batches import one_rater
@@ -59,7 +59,7 @@ def test_layouts_keep_raters_apart_and_patients_together(layout, tmp_path):
         assert (masks[:, 2].sum((1, 2)) > masks[:, 0].sum((1, 2))).all()
     patients = [{name.split("/")[0] for name in split.names} for split in (found.train, found.test)]
     assert not patients[0] & patients[1]
-    assert patients[1] == set(sorted(PATIENTS, key=lambda name: hashed(f"0/{name}"))[:2])
+    assert patients[1] == set(sorted(PATIENTS, key=lambda name: hash_key(f"0/{name}"))[:2])
 
 
 def test_splits_of_the_crops_are_kept(tmp_path):

@@ -107,13 +107,13 @@ def test_its_images_are_normalised_by_their_case(cases, tmp_path):
     images = [torch.randint(0, 255, (1, 16, 16), dtype=torch.uint8) for _ in range(2)]
     split = split_of(images, [torch.ones(1, 16, 16, dtype=torch.uint8)] * 2)
     if cases:
-        split = dataclasses.replace(split, cases=torch.tensor([[[0.5], [0.2]], [[-0.5], [2.0]]]))
+        split = dataclasses.replace(split, case_statistics=torch.tensor([[[0.5], [0.2]], [[-0.5], [2.0]]]))
     nnunet._write_raw(split, tmp_path)
     description = json.loads((tmp_path / "dataset.json").read_text())
     assert description["channel_names"] == {"0": "noNorm" if cases else "channel 0"}
     for k, case in enumerate(description["dataset"].values()):
         found, _ = NaturalImage2DIO().read_images([tmp_path / name for name in case["images"]])
-        expected = split.inputs(images[k][None], torch.tensor([k]))[0, :1] if cases else images[k].float()
+        expected = split.prepare_inputs(images[k][None], torch.tensor([k]))[0, :1] if cases else images[k].float()
         assert torch.allclose(torch.from_numpy(found[:, 0]), expected, atol=1e-6)
         assert NaturalImage2DIO().read_seg(tmp_path / case["label"])[0].min() == 1
 

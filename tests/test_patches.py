@@ -8,8 +8,8 @@ from conftest import split_of
 from diffseg.config import Config
 from diffseg.data import Dataset
 from diffseg.fingerprint import quick as patches
-from diffseg.fingerprint.curve import fingerprint
-from diffseg.fingerprint.quick import errors_without_training
+from diffseg.fingerprint.curve import compute_fingerprint
+from diffseg.fingerprint.quick import estimate_mask_error
 
 
 @pytest.fixture(autouse=True)
@@ -43,16 +43,16 @@ def mmse(snr):
 def test_masks_that_are_all_or_nothing_are_one_bit_seen_through_all_their_pixels():
     """Then the SNR of the whole is N times a pixel's, and the derivative lies lower by ln N."""
     masks = np.stack([np.zeros((16, 16)), np.ones((16, 16))])
-    rows = errors_without_training(dataset(masks, masks), config(16))
+    rows = estimate_mask_error(dataset(masks, masks), config(16))
     for row in rows:
         assert row["mask_error"] == pytest.approx(mmse(min(256 * np.exp(row["log_snr"]), 50.0)), abs=0.1)
-    assert fingerprint([rows], "mask-error").summary()["half"] == pytest.approx(-0.3 - np.log(256), abs=0.5)
+    assert compute_fingerprint([rows], "mask-error").summary()["half"] == pytest.approx(-0.3 - np.log(256), abs=0.5)
 
 
 def test_pixels_that_are_independent_are_decided_one_by_one():
     draw = np.random.default_rng(0)
     train, test = draw.integers(0, 2, (2, 64, 24, 24))
-    rows = errors_without_training(dataset(train, test), config(24))
+    rows = estimate_mask_error(dataset(train, test), config(24))
     for row in rows:
         if row["log_snr"] < 0:  # beyond, the nine pixels around are not always among the examples
             assert row["mask_error"] == pytest.approx(mmse(np.exp(row["log_snr"])), abs=0.1)
@@ -61,7 +61,7 @@ def test_pixels_that_are_independent_are_decided_one_by_one():
 def test_it_is_repeatable_and_has_the_levels_that_e3_measures():
     draw = np.random.default_rng(0)
     masks = dataset(*draw.integers(0, 2, (2, 8, 16, 16)))
-    one, other = (errors_without_training(masks, config(16)) for _ in range(2))
+    one, other = (estimate_mask_error(masks, config(16)) for _ in range(2))
     assert one == other
     assert [row["t"] for row in one] == pytest.approx(np.arange(1, 26) / 25)
     assert all(row["step"] == 0 for row in one)

@@ -101,7 +101,7 @@ def test_other_pictures_are_refused(name, tmp_path):
 def test_only_regular_files_are_opened(make, tmp_path):
     path = tmp_path / "a.png"
     make(path)
-    for look in (pictures.shape, pictures.read_labels):
+    for look in (pictures.read_shape, pictures.read_labels):
         with pytest.raises(DataError) as error:
             look(path)
         one_sentence(error, path, IRREGULAR[make])

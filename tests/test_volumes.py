@@ -32,7 +32,7 @@ TILTED = nibabel.affines.from_matvec(
 def test_a_mask_in_any_orientation_is_brought_to_its_volumes(orientation, affine, tmp_path):
     image = save(tmp_path / "image.nii", NUMBERS, affine)
     mask = save(tmp_path / "mask.nii.gz", *turned(LABELS, affine, orientation))
-    assert np.array_equal(volumes.labels(mask, image), LABELS)
+    assert np.array_equal(volumes.read_labels(mask, image), LABELS)
 
 
 SHIFTED, STRETCHED, MIRRORED = AFFINE.copy(), AFFINE.copy(), AFFINE.copy()
@@ -55,7 +55,7 @@ MIRRORED[0] *= -1
 def test_a_mask_on_another_grid_is_refused(numbers, affine, words, tmp_path):
     image, mask = save(tmp_path / "image.nii", NUMBERS), save(tmp_path / "mask.nii", numbers, affine)
     with pytest.raises(DataError, match=words) as error:
-        volumes.labels(mask, image)
+        volumes.read_labels(mask, image)
     assert "resample the first to the second" in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -63,17 +63,17 @@ def test_a_mask_on_another_grid_is_refused(numbers, affine, words, tmp_path):
 @pytest.mark.parametrize(("first", "second"), [(None, AFFINE), (AFFINE, None), (None, None)])
 def test_without_an_affine_shapes_are_compared(first, second, tmp_path):
     image, mask = save(tmp_path / "image.nii", NUMBERS, first), save(tmp_path / "mask.nii", LABELS, second)
-    assert np.array_equal(volumes.labels(mask, image), LABELS)
+    assert np.array_equal(volumes.read_labels(mask, image), LABELS)
     other = save(tmp_path / "other.nii", LABELS.transpose(1, 0, 2).copy(), second)
     with pytest.raises(DataError, match="is 6 × 5 × 4, but its volume"):
-        volumes.labels(other, image)
+        volumes.read_labels(other, image)
 
 
 def test_rounded_affines_are_one_grid(tmp_path):
     """As programs write them: in decimals, or as quaternions."""
     image = save(tmp_path / "image.nii", NUMBERS, TILTED, sform_code=0, qform_code=1)
     mask = save(tmp_path / "mask.nii", LABELS, TILTED.round(4))
-    assert np.array_equal(volumes.labels(mask, image), LABELS)
+    assert np.array_equal(volumes.read_labels(mask, image), LABELS)
 
 
 def spaced(*spacing) -> np.ndarray:
@@ -96,7 +96,7 @@ def spaced(*spacing) -> np.ndarray:
 )
 def test_slices_lie_across_the_largest_spacing(shape, spacing, wanted, axis, tmp_path):
     path = save(tmp_path / "a.nii", np.zeros(shape, np.uint8), spaced(*spacing))
-    assert volumes.header(path).slice_axis(wanted) == axis
+    assert volumes.read_header(path).slice_axis(wanted) == axis
 
 
 @pytest.mark.parametrize("axis", [None, 0, 1, 2])
@@ -138,23 +138,23 @@ def test_a_flat_third_axis_is_no_fault_of_a_two_dimensional_file(tmp_path):
     path = edited(
         save(tmp_path / "a.nii", LABELS[:, :, 0]), pixdim=[1, 0.7, 0.7, 0, 0, 0, 0, 0], sform_code=0, qform_code=1
     )
-    assert volumes.header(path).grid == (5, 6, 1)
-    assert np.array_equal(volumes.labels(path, path), LABELS[:, :, :1])
+    assert volumes.read_header(path).grid == (5, 6, 1)
+    assert np.array_equal(volumes.read_labels(path, path), LABELS[:, :, :1])
 
 
 def test_colours_are_channels(tmp_path):
     colours = RNG.integers(0, 255, (*SHAPE, 3), dtype=np.uint8)
     kind = np.dtype([(name, "u1") for name in "RGB"])
     path = save(tmp_path / "a.nii", colours.view(kind)[..., 0])
-    assert volumes.header(path).channels == 3
-    assert np.array_equal(volumes.numbers(path), colours)
-    assert quantisation.bits(path, None) == 8
+    assert volumes.read_header(path).channels == 3
+    assert np.array_equal(volumes.read_intensities(path), colours)
+    assert quantisation.pixel_bits(path, None) == 8
     kind = np.dtype([(name, "u1") for name in "RGBA"])
     alpha = np.concatenate([colours, np.full((*SHAPE, 1), 255, np.uint8)], -1)
-    assert np.array_equal(volumes.numbers(save(tmp_path / "b.nii", alpha.view(kind)[..., 0])), colours)
+    assert np.array_equal(volumes.read_intensities(save(tmp_path / "b.nii", alpha.view(kind)[..., 0])), colours)
     alpha[0, 0, 0, 3] = 9
     with pytest.raises(DataError, match="has an alpha channel"):
-        volumes.numbers(save(tmp_path / "c.nii", alpha.view(kind)[..., 0]))
+        volumes.read_intensities(save(tmp_path / "c.nii", alpha.view(kind)[..., 0]))
 
 
 @pytest.mark.parametrize("kind", ["u1", "i1", "u2", "i2", "u4", "i4", "i8", "f4", "f8", ">i2", ">f4"])
@@ -165,16 +165,16 @@ def test_numbers_of_every_type_are_read(kind, ending, tmp_path):
     image.header.set_data_dtype(numbers.dtype)
     path = tmp_path / f"a.{ending}"
     nibabel.save(image, path)
-    assert np.array_equal(volumes.numbers(path), numbers)
-    assert np.array_equal(volumes.numbers(path), np.asarray(nibabel.load(path).dataobj))
+    assert np.array_equal(volumes.read_intensities(path), numbers)
+    assert np.array_equal(volumes.read_intensities(path), np.asarray(nibabel.load(path).dataobj))
 
 
 def test_scaled_numbers_and_nifti_2_are_read(tmp_path):
     path = edited(save(tmp_path / "a.nii", NUMBERS), scl_slope=0.5, scl_inter=-3)
-    assert np.allclose(volumes.numbers(path), NUMBERS * 0.5 - 3)
-    assert volumes.header(path).scaled
+    assert np.allclose(volumes.read_intensities(path), NUMBERS * 0.5 - 3)
+    assert volumes.read_header(path).scaled
     nibabel.save(nibabel.Nifti2Image(NUMBERS, AFFINE), tmp_path / "b.nii.gz")
-    assert np.array_equal(volumes.numbers(tmp_path / "b.nii.gz"), NUMBERS)
+    assert np.array_equal(volumes.read_intensities(tmp_path / "b.nii.gz"), NUMBERS)
 
 
 def cut(path, share=0.7):
@@ -237,7 +237,7 @@ def test_faults_are_one_sentence_and_cost_no_memory(fault, ending, tmp_path, cap
     spoil(path)
     tracemalloc.start()
     with pytest.raises(DataError, match=words) as error:
-        volumes.numbers(path)
+        volumes.read_intensities(path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1e7
@@ -251,20 +251,20 @@ def test_packed_files_are_checked_to_their_end(spoil, words, tmp_path):
     path = save(tmp_path / "a.nii.gz", NUMBERS)
     spoil(path)
     with pytest.raises(DataError, match=words):
-        volumes.numbers(path)
+        volumes.read_intensities(path)
 
 
 @pytest.mark.parametrize("numbers", [LABELS * 0.5, np.where(LABELS, np.nan, 0), np.stack([LABELS] * 2, -1)])
 def test_what_is_no_segmentation_is_refused(numbers, tmp_path):
     image = save(tmp_path / "image.nii", NUMBERS)
     with pytest.raises(DataError, match="is no segmentation"):
-        volumes.labels(save(tmp_path / "mask.nii", np.float32(numbers)), image)
+        volumes.read_labels(save(tmp_path / "mask.nii", np.float32(numbers)), image)
 
 
 @pytest.mark.parametrize("numbers", [np.zeros(SHAPE, np.complex64)])
 def test_complex_numbers_are_refused(numbers, tmp_path):
     with pytest.raises(DataError, match="has numbers of the kind"):
-        volumes.header(save(tmp_path / "a.nii", numbers))
+        volumes.read_header(save(tmp_path / "a.nii", numbers))
 
 
 def scan(low, high, kind, whole=True):
@@ -288,11 +288,11 @@ def scan(low, high, kind, whole=True):
 )
 def test_whole_numbers_keep_their_steps_in_all_volumes(kinds, expected, tmp_path):
     paths = [save(tmp_path / f"{k}.nii", scan(low, high, kind)) for k, (kind, low, high) in enumerate(kinds)]
-    found = quantisation.of_volumes(paths)
+    found = quantisation.fit_quantisation(paths)
     assert (found.offset, found.gain, found.bits) == expected
     for path in paths:
-        pixels = quantisation.pixels(path, found)
-        assert np.array_equal(pixels.astype(float) + found.offset, volumes.numbers(path))
+        pixels = quantisation.read_pixels(path, found)
+        assert np.array_equal(pixels.astype(float) + found.offset, volumes.read_intensities(path))
         assert pixels.dtype == (np.uint8 if found.bits == 8 else np.uint16)
 
 
@@ -301,8 +301,8 @@ def test_fractions_are_mapped_alike_in_all_volumes(tmp_path):
     whole, fractions = scan(0, 255, "u1"), scan(0, 3000, "f4", whole=False)
     fractions[2] = whole[2]
     paths = [save(tmp_path / "a.nii", whole), save(tmp_path / "b.nii", fractions)]
-    found = quantisation.of_volumes(paths)
-    first, second = (quantisation.pixels(path, found) for path in paths)
+    found = quantisation.fit_quantisation(paths)
+    first, second = (quantisation.read_pixels(path, found) for path in paths)
     assert np.array_equal(first[2], second[2])
     assert np.abs(second / found.gain + found.offset - fractions)[fractions < 2900].max() < 3000 / 65535
     assert int(first.max()) < 65535 * 0.1
@@ -310,9 +310,9 @@ def test_fractions_are_mapped_alike_in_all_volumes(tmp_path):
 
 def test_volumes_without_a_common_unit_are_said_to_be_so(tmp_path, caplog):
     paths = [save(tmp_path / f"{k}.nii", scan(0, high, "f4", whole=False)) for k, high in enumerate((1, 3, 1000))]
-    quantisation.of_volumes(paths[:2])
+    quantisation.fit_quantisation(paths[:2])
     assert not caplog.records
-    quantisation.of_volumes(paths)
+    quantisation.fit_quantisation(paths)
     assert "data.normalise=case gives each its own" in caplog.text
 
 
@@ -329,9 +329,9 @@ def test_a_map_is_monotone_and_cut_at_the_ends(offset, gain, bits, seed):
 def test_values_that_are_not_finite_are_refused(tmp_path):
     path = save(tmp_path / "a.nii", np.where(LABELS, np.inf, 0.5).astype(np.float32))
     with pytest.raises(DataError, match="has values that are not finite"):
-        quantisation.of_volumes([path])
+        quantisation.fit_quantisation([path])
     with pytest.raises(DataError, match="has values that are not finite"):
-        quantisation.pixels(path, None)
+        quantisation.read_pixels(path, None)
 
 
 @settings(max_examples=100)
@@ -347,7 +347,7 @@ def test_damage_leads_to_nothing_but_one_sentence(ending, draws, tmp_path_factor
         if draws.draw(st.booleans()):
             content[draws.draw(st.integers(0, len(content) - 1))] ^= draws.draw(st.integers(1, 255))
     path.write_bytes(content[: draws.draw(st.integers(len(content) // 2, len(content)))])
-    said = sentence(lambda: (quantisation.pixels(path, None), volumes.labels(path, path)), path)
+    said = sentence(lambda: (quantisation.read_pixels(path, None), volumes.read_labels(path, path)), path)
     assert str(path) in said
     assert "\n" not in said
 

@@ -16,7 +16,7 @@ from diffseg.config import Config
 from diffseg.config.presets import names
 from diffseg.diffusion.samplers import SAMPLERS
 from diffseg.experiments import task
-from diffseg.fingerprint.quick import errors_without_training
+from diffseg.fingerprint.quick import estimate_mask_error
 from diffseg.prediction.ensembles import predictions
 from diffseg.randomness import generator
 from diffseg.training.batches import Batches
@@ -164,7 +164,7 @@ def estimate(size: int) -> Contest:
     config = Config().with_leaves({"experiment": "e3", "data.size": size}).resolved()
     dataset = data.load(config.data, None)
     detail = f"{size} px, {len(dataset.train.names)} images"
-    return Contest("fingerprint", "", detail, {"estimate": lambda: errors_without_training(dataset, config)}, once=True)
+    return Contest("fingerprint", "", detail, {"estimate": lambda: estimate_mask_error(dataset, config)}, once=True)
 
 
 def contests(

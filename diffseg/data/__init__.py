@@ -14,13 +14,13 @@ import torch
 
 from diffseg.config import Data
 from diffseg.data import arrays, brats, folder, isic16, lidc, monuseg, slices
-from diffseg.data.cache import is_current, through
-from diffseg.data.drawing import assign, hashed, hold_out, limited, number_held_out, unit_of
+from diffseg.data.cache import is_current, load_or_build
 from diffseg.data.files import check_name
 from diffseg.data.opening import Shape
+from diffseg.data.partition import assign_splits, count_held_out, hash_key, hold_out, limit_records, unit_name
 from diffseg.data.recognise import elsewhere
-from diffseg.data.records import Found, Record, conflicts, in_parallel
-from diffseg.data.splits import Pixels, Scaling, Split
+from diffseg.data.records import Listing, Record, find_conflicts, in_parallel
+from diffseg.data.splits import PackedImages, Scaling, Split
 from diffseg.data.survey import Decision, decide
 from diffseg.errors import DataError
 
@@ -56,7 +56,7 @@ def load(
     _check_root(config, root)
     root = root.absolute()  # for the paths that are remembered
     build = partial(arrays.decoded, config, on_progress=on_progress)
-    content, digest = through(cache, config, root, partial(_chosen, config, root), build)
+    content, digest = load_or_build(cache, config, root, partial(_chosen, config, root), build)
     _check_channels(config, root, content.channels)
     _check_masks(content, root)
     return _dataset(config, content, digest)
@@ -80,7 +80,7 @@ def _uniform(root: Path, which: str, full: bool, where: str = "") -> DataError:
     return DataError(f"{which} of {root} are {advice}")
 
 
-def examine(config: Data, root: Path | None, cache: Path | None = None) -> Found:
+def examine(config: Data, root: Path | None, cache: Path | None = None) -> Listing:
     """What lies at the root, after a look at names, splits, patients, headers, and the values of all masks.
 
     The records have their foreground. Headers and masks are not looked at where the cache holds what was decoded from
@@ -91,12 +91,12 @@ def examine(config: Data, root: Path | None, cache: Path | None = None) -> Found
     if cache and is_current(cache, config, root):
         _check_counts(config, root, found.records)
         return found
-    check_whole(config, root, found.records)
+    check_consistency(config, root, found.records)
     rule = _decided(config, root, found).rule
     return replace(found, records=tuple(replace(record, foreground=rule) for record in found.records))
 
 
-def check_whole(config: Data, root: Path, records: Sequence[Record]) -> None:
+def check_consistency(config: Data, root: Path, records: Sequence[Record]) -> None:
     """Raise DataError for too few images or patients, unequal sizes of image and mask, or channels that do not fit."""
     _check_counts(config, root, records)
     firsts = list({record.image: record for record in records}.values())  # one slice of each volume
@@ -136,7 +136,7 @@ def _check_channels(config: Data, root: Path, channels: int) -> None:
 
 def _check_counts(config: Data, root: Path, found: Sequence[Record]) -> None:
     """Raise DataError if a split would have no images, or the training one a single one, or none can be held out."""
-    records = assign(
+    records = assign_splits(
         found, config.split_seed, masks=False
     )  # which are tested on is drawn anew with masks, how many not
     counts = Counter(record.split for record in records)
@@ -154,22 +154,22 @@ def _check_counts(config: Data, root: Path, found: Sequence[Record]) -> None:
         name = f", {given[0]}" if len(given) == 1 else ""
         raise DataError(f"{root} has a single training image{name}: at least two are needed")
     if config.held_out:
-        training = limited([record for record in records if record.split == "train"], config.train_images)
-        units = [unit_of(record.group, record.name) for record in training]
-        number_held_out(units, config.held_out, "data.held_out", config.name)
+        training = limit_records([record for record in records if record.split == "train"], config.train_images)
+        units = [unit_name(record.group, record.name) for record in training]
+        count_held_out(units, config.held_out, "data.held_out", config.name)
 
 
 def _chosen(config: Data, root: Path) -> dict[str, list[Record]]:
     """The records of both splits. Raises DataError for the first thing that is wrong with them."""
-    records = assign(examine(config, root).records, config.split_seed)
+    records = assign_splits(examine(config, root).records, config.split_seed)
     limits = {"train": config.train_images, "test": config.test_images}
     return {
-        split: limited([record for record in records if record.split == split], limit)
+        split: limit_records([record for record in records if record.split == split], limit)
         for split, limit in limits.items()
     }
 
 
-def _decided(config: Data, root: Path, found: Found) -> Decision:
+def _decided(config: Data, root: Path, found: Listing) -> Decision:
     """What the foreground is. Raises DataError if all masks together do not tell, or if those of a split are all alike."""
     decision = decide(found.records, config)
     if decision.problems:
@@ -181,7 +181,7 @@ def _decided(config: Data, root: Path, found: Found) -> Decision:
     return decision
 
 
-def find(config: Data, root: Path | None) -> Found:
+def find(config: Data, root: Path | None) -> Listing:
     """What lies at the root, without decoding. Raises DataError if it is not there or not in the layout."""
     _check_root(config, root)
     try:
@@ -190,8 +190,8 @@ def find(config: Data, root: Path | None) -> Found:
         raise elsewhere(root, config.name, config.layout) or error from None
     except OSError as error:
         raise DataError(f"{error.filename or root} cannot be read ({error.strerror}): allow reading it") from None
-    remarks = found.remarks + slices.remark(found.records, config.axis)
-    return Found(found.records, found.problems + conflicts(found.records), remarks)
+    remarks = found.remarks + slices.describe_slicing(found.records, config.axis)
+    return Listing(found.records, found.problems + find_conflicts(found.records), remarks)
 
 
 def _check_root(config: Data, root: Path | None) -> None:
@@ -221,17 +221,17 @@ def _held_out(config: Data, train: Split, test: Split) -> dict[str, Split]:
     """
     if not config.held_out:
         return {"train": train, "test": test}
-    rank = [hashed(unit_of(group, name)) for group, name in zip(train.groups, train.names, strict=True)]
+    rank = [hash_key(unit_name(group, name)) for group, name in zip(train.groups, train.names, strict=True)]
     train, test = hold_out(train, config.held_out, rank, "data.held_out", config.name)
     return {"train": train, "test": test}
 
 
-def unlabelled(config: Data, records: list[Record], scaling: Scaling) -> Split:
+def load_unlabelled(config: Data, records: list[Record], scaling: Scaling) -> Split:
     """Images without masks, decoded as those that a network was trained on. Raises DataError.
 
     Logs a warning for an image or a volume most of whose pixels lie outside of the range of the training images.
     """
-    content = arrays.decoded(config, {"test": records}, trained=scaling.trained)
+    content = arrays.decoded(config, {"test": records}, trained=scaling.pixel_format)
     if content.channels not in (1, config.channels):
         raise DataError(
             f"{records[0].image} has {content.channels} channels, but the network was trained on {config.channels}"
@@ -260,9 +260,9 @@ def _warn_of_other_ranges(split: Split) -> None:
 
 def _dataset(config: Data, content: arrays.Content, digest: str) -> Dataset:
     if config.normalise == "case":
-        scaling = Scaling.of_cases(content.channels, 16 if content.histogram.shape[1] > 256 else 8)
+        scaling = Scaling.full_range(content.channels, 16 if content.histogram.shape[1] > 256 else 8)
     else:
-        scaling = Scaling.of(content.histogram, content.quantisation)
+        scaling = Scaling.from_histogram(content.histogram, content.quantisation)
     splits = {split: _split(config, content, split, scaling) for split in content.parts}
     return Dataset(config.name, digest, **_held_out(config, **splits))
 
@@ -271,18 +271,18 @@ def _split(config: Data, content: arrays.Content, split: str, scaling: Scaling) 
     part = content.parts[split]
     sizes = torch.from_numpy(part.sizes)
     if config.normalise == "case":
-        scaling = Scaling.of_cases(content.channels, 8 * part.images.itemsize)
+        scaling = Scaling.full_range(content.channels, 8 * part.images.itemsize)
     return Split(
         names=part.names,
         groups=part.groups,
-        images=Pixels.of(torch.from_numpy(part.images), content.channels, sizes),
-        masks=Pixels.of(torch.from_numpy(part.masks), content.raters, sizes),
+        images=PackedImages.from_flat(torch.from_numpy(part.images), content.channels, sizes),
+        masks=PackedImages.from_flat(torch.from_numpy(part.masks), content.raters, sizes),
         objects=tuple(part.objects.tolist()),
         scaling=scaling,
         standard=config.normalise == "standard",
         channels=config.channels,
         device=torch.device("cpu"),
-        cases=_cases(part, scaling) if config.normalise == "case" else None,
+        case_statistics=_cases(part, scaling) if config.normalise == "case" else None,
         originals=tuple(map(tuple, part.originals.tolist())),
         records=content.records and content.records[split],
         digests=content.digests,

@@ -15,7 +15,7 @@ from diffseg.data import quantisation
 from diffseg.data.opening import Shape, digest
 from diffseg.data.quantisation import Quantisation, mean_and_deviation
 from diffseg.data.records import Record, Sample, in_parallel
-from diffseg.data.synthetic import draw
+from diffseg.data.synthetic import draw_image
 from diffseg.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ Allocate = Callable[[str, tuple[int, ...], np.dtype], np.ndarray]  # name, shape
 
 
 @dataclass(frozen=True)
-class Trained:
+class PixelFormat:
     """How a network's training images became pixels, for new images to become pixels in the same way."""
 
     bits: int
@@ -85,7 +85,7 @@ def decoded(
     records: dict[str, list[Record]],
     allocate: Allocate = lambda name, shape, dtype: np.empty(shape, dtype),
     on_progress: Callable[[int, int], None] | None = None,
-    trained: Trained | None = None,
+    trained: PixelFormat | None = None,
 ) -> Content:
     """Read and prepare every record, on all processors, each straight into its place in the arrays.
 
@@ -95,7 +95,7 @@ def decoded(
     """
     records, common = share_quantisation(config, records, trained)
     everything = [record for chosen in records.values() for record in chosen]
-    shapes = in_parallel(lambda record: record.shape(), everything)
+    shapes = in_parallel(lambda record: record.read_shape(), everything)
     channels = max(1 if config.channels == 1 and shape.channels == 3 else shape.channels for shape in shapes)
     deep = any(shape.deep for shape in shapes)
     if trained and not (config.normalise == "case" and everything[0].volume):
@@ -137,7 +137,7 @@ def decoded(
         if stretch > 1:
             image = image * np.uint16(stretch)
         if config.normalise == "case":
-            part.statistics[k] = record.statistics(sample.image) * stretch
+            part.statistics[k] = record.read_statistics(sample.image) * stretch
         pixels, stop = height * width, start + height * width
         part.images[channels * start : channels * stop].reshape(channels, height, width)[:] = image.transpose(2, 0, 1)
         part.masks[raters * start : raters * stop].reshape(raters, height, width)[:] = masks
@@ -154,35 +154,37 @@ def decoded(
 
 
 def share_quantisation(
-    config: Data, records: dict[str, list[Record]], trained: Trained | None
+    config: Data, records: dict[str, list[Record]], trained: PixelFormat | None
 ) -> tuple[dict[str, list[Record]], Quantisation | None]:
     """The records with the map of their volumes' numbers to pixels, and that map.
 
     With data.normalise=case every volume keeps a map of its own, which the normalisation cancels.
     """
-    volumes = {record.numbers: None for chosen in records.values() for record in chosen if record.numbers}
+    volumes = {
+        record.quantised_volume: None for chosen in records.values() for record in chosen if record.quantised_volume
+    }
     if not volumes or config.normalise == "case":
         return records, None
     if trained and trained.quantisation is None:
         raise DataError(f"{next(iter(volumes))} is a volume, but the network was trained on pictures: give pictures")
-    found = trained.quantisation if trained else quantisation.of_volumes(list(volumes))
+    found = trained.quantisation if trained else quantisation.fit_quantisation(list(volumes))
     mapped = {
-        split: [replace(record, quantisation=found) if record.numbers else record for record in chosen]
+        split: [replace(record, quantisation=found) if record.quantised_volume else record for record in chosen]
         for split, chosen in records.items()
     }
     return mapped, found
 
 
-def _fitting(records: list[Record], shapes: list[Shape], trained: Trained) -> bool:
+def _fitting(records: list[Record], shapes: list[Shape], trained: PixelFormat) -> bool:
     """Whether pixels have 16 bits, as those that were trained on. Raises DataError for an image of more bits than these."""
     for record, shape in zip(records, shapes, strict=True):
-        if trained.quantisation and not record.numbers:
+        if trained.quantisation and not record.quantised_volume:
             raise DataError(f"{record.image} is a picture, but the network was trained on volumes: give NIfTI volumes")
         if shape.deep and trained.bits == 8:
             raise DataError(
                 f"{record.image} has 16 bits a channel, but the network was trained on images of 8: save it with 8 bits"
             )
-        if not shape.deep and trained.bits == 16 and not record.numbers:
+        if not shape.deep and trained.bits == 16 and not record.quantised_volume:
             log.warning(
                 "%s has 8 bits a channel and is stretched to the 16 that the network was trained on", record.image
             )
@@ -196,7 +198,9 @@ def synthetic(config: Data) -> Content:
     parts, histogram = {}, np.zeros((3, 256), np.int64)
     for split, limit in (("train", config.train_images), ("test", config.test_images)):
         count = limit or SYNTHETIC_IMAGES[split]
-        images, masks = zip(*(draw(config.kind, config.size, split, index) for index in range(count)), strict=True)
+        images, masks = zip(
+            *(draw_image(config.kind, config.size, split, index) for index in range(count)), strict=True
+        )
         images = np.stack(images).transpose(0, 3, 1, 2)
         if split == "train":
             histogram[:] = [np.bincount(images[:, channel].ravel(), minlength=256) for channel in range(3)]

@@ -15,7 +15,7 @@ from diffseg.data import volumes
 from diffseg.data.files import PASSED_OVER
 from diffseg.data.opening import Shape, remembered
 from diffseg.data.quantisation import mean_and_deviation
-from diffseg.data.records import Found, Record
+from diffseg.data.records import Listing, Record
 from diffseg.errors import DataError
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")
@@ -39,7 +39,7 @@ class Slice(Record):
         return _file(self.image, MODALITIES[0])
 
     @property
-    def numbers(self) -> None:
+    def quantised_volume(self) -> None:
         """No volume: every one is scaled by percentiles of its own, as published."""
         return None
 
@@ -47,21 +47,21 @@ class Slice(Record):
     def files(self) -> tuple[Path, ...]:
         return (*(_file(self.image, kind) for kind in MODALITIES), *self.annotations)
 
-    def shape(self) -> Shape:
-        height, width, _ = volumes.header(self.volume).grid
+    def read_shape(self) -> Shape:
+        height, width, _ = volumes.read_header(self.volume).grid
         return Shape(height - 2 * MARGIN, width - 2 * MARGIN, len(MODALITIES), deep=False)
 
     def read_image(self, channels: int = 4, at_least: int | None = None) -> np.ndarray:
         return _channels(self.image)[:, :, self.index]
 
-    def statistics(self, image: np.ndarray) -> np.ndarray:
+    def read_statistics(self, image: np.ndarray) -> np.ndarray:
         return _statistics(self.image)
 
     def read_mask(self, path: Path, size: tuple[int, int]) -> np.ndarray:
         return _tumour(path)[:, :, self.index]
 
 
-def find(root: Path, config: Data) -> Found:
+def find(root: Path, config: Data) -> Listing:
     """`PATIENT/PATIENT_{t1,t1ce,t2,flair,seg}.nii.gz` (or .nii), whose split is to be drawn by patients."""
     folders = sorted(path for path in root.iterdir() if path.is_dir() and _has_volumes(path))
     if not folders:
@@ -71,7 +71,7 @@ def find(root: Path, config: Data) -> Found:
     records, problems = [], []
     for folder in folders:
         try:
-            slices = of_patient(folder, None)
+            slices = list_slices_of_patient(folder, None)
         except DataError as error:
             problems.append(str(error))
             continue
@@ -80,14 +80,14 @@ def find(root: Path, config: Data) -> Found:
             problems.append(f"{folder} has no seg: add the file, or remove the folder")
             continue
         records += [replace(record, annotations=(seg,)) for record in slices]
-    return Found(tuple(records), tuple(problems))
+    return Listing(tuple(records), tuple(problems))
 
 
-def of_patient(folder: Path, split: str | None) -> list[Slice]:
+def list_slices_of_patient(folder: Path, split: str | None) -> list[Slice]:
     """The slices of a patient that are used, without masks. Raises DataError."""
     if missing := [kind for kind in MODALITIES if not _file(folder, kind).is_file()]:
         raise DataError(f"{folder} has no {', '.join(missing)}: add the files, or remove the folder")
-    height, width, depth = volumes.header(_file(folder, MODALITIES[0])).grid
+    height, width, depth = volumes.read_header(_file(folder, MODALITIES[0])).grid
     if min(height, width) <= 2 * MARGIN or depth <= sum(DROPPED):
         raise DataError(
             f"{folder} has volumes of {height} × {width} × {depth}: after cropping nothing of them would be left"
@@ -104,7 +104,7 @@ def _channels(folder: Path) -> np.ndarray:
     channels = []
     for kind in MODALITIES:
         path = _file(folder, kind)
-        numbers = volumes.numbers_like(path, _file(folder, MODALITIES[0]))
+        numbers = volumes.read_intensities_like(path, _file(folder, MODALITIES[0]))
         low, high = np.percentile(numbers, PERCENTILES)
         if not np.isfinite(high - low):
             raise DataError(f"{path} has values that are not finite: copy it anew, or remove the folder")
@@ -121,7 +121,7 @@ def _statistics(folder: Path) -> np.ndarray:
 @remembered
 def _tumour(path: Path) -> np.ndarray:
     """bool [H, W, D]: where a patient's segmentation has any label, cropped. Raises DataError."""
-    seg = volumes.numbers_like(path, _file(path.parent, MODALITIES[0]))
+    seg = volumes.read_intensities_like(path, _file(path.parent, MODALITIES[0]))
     labels = set(np.unique(seg).tolist())
     if not labels <= set(LABELS):
         unknown = ", ".join(f"{label:g}" for label in sorted(labels - set(LABELS)))

@@ -38,7 +38,7 @@ SETTINGS = {  # what the arrays depend on, besides the files
 Records = dict[str, list[Record]]  # by split
 
 
-def through(
+def load_or_build(
     cache: Path | None, config: Data, root: Path, choose: Callable[[], Records], build: Callable[..., Content]
 ) -> tuple[Content, str]:
     """The content and its digest, from the cache, or built and put there.

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from diffseg.config import Data
-from diffseg.data import arrays, check_whole, find
-from diffseg.data.drawing import assign
+from diffseg.data import arrays, check_consistency, find
 from diffseg.data.findings import SPLITS, Findings, Row, SplitFindings
-from diffseg.data.records import Found, Record, in_parallel
+from diffseg.data.partition import assign_splits
+from diffseg.data.records import Listing, Record, in_parallel
 from diffseg.data.sheet import sheet, spread, thumbnail
 from diffseg.data.survey import decide
 from diffseg.data.suspicions import details, suspicions
@@ -23,7 +23,7 @@ def check(config: Data, root: Path, on_progress: Callable[[int, int], None] | No
     found = find(config, root)
     decision = decide(found.records, config)
     rule = "nonzero" if decision.problems else decision.rule  # so that the rest can be looked at all the same
-    records = assign([replace(record, foreground=rule) for record in found.records], config.split_seed)
+    records = assign_splits([replace(record, foreground=rule) for record in found.records], config.split_seed)
     records = _quantised(config, records)
     shown = {id(record) for split in SPLITS for record in spread(records, split)}
     looked = in_parallel(lambda record: _look(record, config, id(record) in shown), records, on_progress)
@@ -59,10 +59,10 @@ def _unreadable(config: Data, splits: dict[str, SplitFindings]) -> list[str]:
     return [f"{config.name} has no {split} images that can be read" for split in SPLITS if not splits[split].images]
 
 
-def _as_a_whole(config: Data, root: Path, found: Found) -> list[str]:
+def _as_a_whole(config: Data, root: Path, found: Listing) -> list[str]:
     """What is wrong with a data set whose files can all be read: too few images or patients, or other channels."""
     try:
-        check_whole(config, root, found.records)
+        check_consistency(config, root, found.records)
     except DataError as error:
         return [str(error)]
     return []

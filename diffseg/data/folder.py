@@ -9,13 +9,13 @@ from diffseg.data.files import is_volume
 from diffseg.data.groups import patients
 from diffseg.data.pairing import pair
 from diffseg.data.places import Place, splits
-from diffseg.data.records import Found, Record, joined, shared_names
-from diffseg.data.slices import slices_of
+from diffseg.data.records import Listing, Record, find_duplicates
+from diffseg.data.slices import list_slices
 from diffseg.data.table import TABLE, read_table
 from diffseg.errors import DataError
 
 
-def find(root: Path, config: Data) -> Found:
+def find(root: Path, config: Data) -> Listing:
     """`train/` and `test/` (and `val/`, which is trained on), each with `images/` and `masks/`; or these two at the root.
 
     The splits may also be sub-folders of `images/`, and the masks of all splits may lie in one folder. Without splits,
@@ -26,11 +26,11 @@ def find(root: Path, config: Data) -> Found:
     group.
     """
     places = [Place.of(root, folder, split, config) for split, folder in splits(root)]
-    found = patients(joined(_pairs(place, config) for place in places))
+    found = patients(Listing.join(_pairs(place, config) for place in places))
     return _listed(root, found, places[0].split is not None) if (root / TABLE).is_file() else found
 
 
-def _listed(root: Path, found: Found, given: bool) -> Found:
+def _listed(root: Path, found: Listing, given: bool) -> Listing:
     """With the groups of split.csv, and its splits where these are not given by folders."""
     rows, problems, remarks = read_table(root / TABLE, {record.image: record.shared_name for record in found.records})
     records = []
@@ -42,13 +42,13 @@ def _listed(root: Path, found: Found, given: bool) -> Found:
             )
         split = record.split if given else row["split"] or None
         records.append(dataclasses.replace(record, split=split, group=row["group"] or record.group))
-    return Found(tuple(records), found.problems + problems, found.remarks + remarks)
+    return Listing(tuple(records), found.problems + problems, found.remarks + remarks)
 
 
-def _pairs(place: Place, config: Data) -> Found:
+def _pairs(place: Place, config: Data) -> Listing:
     """Records of the images with their masks; problems for images without, or with fewer than the others."""
     paired = [pair(place.images, masks) for masks in place.masks]
-    problems = list(shared_names(place.images, *place.masks))
+    problems = list(find_duplicates(place.images, *place.masks))
     problems += [
         f"{first} and {other.name} have one name and number: leave only one of them"
         for one in paired
@@ -73,9 +73,9 @@ def _pairs(place: Place, config: Data) -> Found:
             problems.append(_unlike(image, tuple(found[0]), usual))
         else:
             records.append(Record(name, place.split, image, masks))
-    parts = [_slices(record, config.axis) if is_volume(record.image) else Found((record,)) for record in records]
+    parts = [_slices(record, config.axis) if is_volume(record.image) else Listing((record,)) for record in records]
     remarks = [*place.remarks, *(f"{place.folder}: {one.remark}" for one in paired if one.remark)]
-    return joined([*parts, Found((), tuple(problems), tuple(remarks))])
+    return Listing.join([*parts, Listing((), tuple(problems), tuple(remarks))])
 
 
 def _unlike(image: Path, own: tuple, usual: tuple) -> str:
@@ -86,9 +86,9 @@ def _unlike(image: Path, own: tuple, usual: tuple) -> str:
     )
 
 
-def _slices(record: Record, axis: int | None) -> Found:
+def _slices(record: Record, axis: int | None) -> Listing:
     """The slices of a volume as images, or why it has none."""
     try:
-        return Found(slices_of(record, axis))
+        return Listing(list_slices(record, axis))
     except DataError as error:
-        return Found((), (str(error),))
+        return Listing((), (str(error),))

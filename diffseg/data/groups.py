@@ -5,12 +5,12 @@ import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from diffseg.data.records import Found, Record
+from diffseg.data.records import Listing, Record
 
 CLASSES = 10  # fewer sub-folders than these, none with a number in its name, are classes
 
 
-def patients(found: Found) -> Found:
+def patients(found: Listing) -> Listing:
     """Make the sub-folders of images groups, and slices of volumes those of their volume where there is no sub-folder.
 
     The outermost level that does not look like classes counts. What was taken for what is remarked on.

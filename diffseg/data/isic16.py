@@ -7,7 +7,7 @@ from pathlib import Path
 from diffseg.config import Data
 from diffseg.data.files import files_in
 from diffseg.data.opening import unreadable
-from diffseg.data.records import Found, joined, no_folder, pairs
+from diffseg.data.records import Listing, missing_folder, pair_by_name
 from diffseg.errors import DataError
 
 SPLITS = {"train": "Training", "test": "Test"}
@@ -16,27 +16,27 @@ SUFFIX = re.compile("_segmentation$", re.IGNORECASE)
 NAME = re.compile(r"(ISIC_\w+?)(?:_[Ss]egmentation)?(?:\.\w+)?")
 
 
-def find(root: Path, config: Data) -> Found:
+def find(root: Path, config: Data) -> Listing:
     """Pairs of ISIC_*.jpg and ISIC_*_Segmentation.png: in the four folders of Part 1, or as Part 3B has them.
 
     The latter lie side by side in one folder a split, or in one for both; the split is told by the challenge's CSV files.
     """
     if any((root / f"{PART3B.format(split, 'GroundTruth')}.csv").is_file() for split in SPLITS.values()):
-        return joined(_listed(root, name, split) for name, split in SPLITS.items())
+        return Listing.join(_listed(root, name, split) for name, split in SPLITS.items())
     parts = []
     for name, split in SPLITS.items():
         folders = [root / PART1.format(split, kind) for kind in ("Data", "GroundTruth")]
         for folder in folders:
             if not folder.is_dir():
-                raise no_folder(
+                raise missing_folder(
                     root, folder.name, "ISIC16 is expected as unpacked from the challenge's Part 1, or its Part 3B"
                 )
         masks = {SUFFIX.sub("", stem): paths for stem, paths in files_in(folders[1]).items()}
-        parts.append(pairs(name, files_in(folders[0]), masks))
-    return joined(parts)
+        parts.append(pair_by_name(name, files_in(folders[0]), masks))
+    return Listing.join(parts)
 
 
-def _listed(root: Path, name: str, split: str) -> Found:
+def _listed(root: Path, name: str, split: str) -> Listing:
     table, folder = root / f"{PART3B.format(split, 'GroundTruth')}.csv", root / PART3B.format(split, "Data")
     try:
         with table.open(newline="", encoding="utf-8-sig") as lines:
@@ -55,5 +55,5 @@ def _listed(root: Path, name: str, split: str) -> Found:
         f"{table} lists {stem}, but {folder if folder.is_dir() else root} has no such image: add it, or remove the line"
         for stem in sorted(listed - images.keys() - masks.keys())
     )
-    part = pairs(name, images, masks)
-    return Found(part.records, part.problems + absent)
+    part = pair_by_name(name, images, masks)
+    return Listing(part.records, part.problems + absent)

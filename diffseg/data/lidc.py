@@ -8,14 +8,14 @@ from pathlib import Path
 
 from diffseg.config import Data
 from diffseg.data.files import PASSED_OVER, composed, files_in
-from diffseg.data.records import Found, Record, joined, shared_names
+from diffseg.data.records import Listing, Record, find_duplicates
 from diffseg.errors import DataError
 
 RATERS = 4
 CROP = re.compile(r"(?P<slice>z-.+_c\d+)_l(?P<rater>\d)")
 
 
-def find(root: Path, config: Data) -> Found:
+def find(root: Path, config: Data) -> Listing:
     """`PATIENT/nodule-N/{images,mask-0 … mask-3}/slice-K.png`, or `{images,gt}/PATIENT/z-…_c0.png` and `…_c0_l0 … l3.png`.
 
     The latter is also found in train/, val/ and test/, whose split then counts (val is trained on). Otherwise the
@@ -28,14 +28,14 @@ def find(root: Path, config: Data) -> Found:
     if splits or (root / "images").is_dir():
         if not splits:
             return _crops(root, None)
-        return joined(_crops(path, "test" if path.name == "test" else "train") for path in splits)
+        return Listing.join(_crops(path, "test" if path.name == "test" else "train") for path in splits)
     raise DataError(
         f"{root} is no LIDC-IDRI in slices: expected are PATIENT/nodule-N/images with mask-0 to mask-3, "
         "or images/PATIENT and gt/PATIENT"
     )
 
 
-def _slices(root: Path) -> Found:
+def _slices(root: Path) -> Listing:
     records, problems = [], []
     for folder in sorted(path for path in root.glob("*/nodule-*") if not path.parent.name.startswith(PASSED_OVER)):
         patient = composed(folder.parent.name)
@@ -53,11 +53,11 @@ def _slices(root: Path) -> Found:
                 paths = tuple(found[name][0] for found in masks)
                 full = f"{patient}/{folder.name}/{name}"
                 records.append(Record(full, None, images[name][0], paths, patient))
-        problems += shared_names(images, *masks)
-    return Found(tuple(records), tuple(problems))
+        problems += find_duplicates(images, *masks)
+    return Listing(tuple(records), tuple(problems))
 
 
-def _crops(root: Path, split: str | None) -> Found:
+def _crops(root: Path, split: str | None) -> Listing:
     records, problems = [], []
     for folder in sorted(
         path for path in (root / "images").iterdir() if path.is_dir() and not path.name.startswith(PASSED_OVER)
@@ -75,4 +75,4 @@ def _crops(root: Path, split: str | None) -> Found:
                 )
                 continue
             records.append(Record(f"{patient}/{name}", split, paths[0], found, patient))
-    return Found(tuple(records), tuple(problems))
+    return Listing(tuple(records), tuple(problems))

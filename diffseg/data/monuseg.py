@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from diffseg.config import Data
 from diffseg.data.files import files_in
 from diffseg.data.opening import Shape, opened, remembered, unreadable
-from diffseg.data.records import Found, Record, joined, no_folder, pairs
+from diffseg.data.records import Listing, Record, missing_folder, pair_by_name
 from diffseg.errors import DataError
 
 FOLDERS = {  # of images and annotations
@@ -28,29 +28,29 @@ class Outlined(Record):
     stores_labels = False
 
     def check_headers(self) -> Shape:
-        return self.shape()
+        return self.read_shape()
 
     def read_mask(self, path: Path, size: tuple[int, int]) -> np.ndarray:
-        return instances(path, size) > 0
+        return draw_instances(path, size) > 0
 
-    def objects(self, masks: np.ndarray) -> int:
-        return len(polygons(self.annotations[0]))
+    def count_objects(self, masks: np.ndarray) -> int:
+        return len(read_polygons(self.annotations[0]))
 
 
-def find(root: Path, config: Data) -> Found:
+def find(root: Path, config: Data) -> Listing:
     """Pairs of TIFF and XML files with equal names."""
     parts = []
     for split, folders in FOLDERS.items():
         for folder in folders:
             if not (root / folder).is_dir():
-                raise no_folder(root, folder, "MoNuSeg is expected as unpacked from the challenge's two archives")
+                raise missing_folder(root, folder, "MoNuSeg is expected as unpacked from the challenge's two archives")
         images, annotations = (root / folder for folder in folders)
-        parts.append(pairs(split, files_in(images), files_in(annotations, (".xml",)), Outlined))
-    return joined(parts)
+        parts.append(pair_by_name(split, files_in(images), files_in(annotations, (".xml",)), Outlined))
+    return Listing.join(parts)
 
 
 @remembered  # counted and drawn one after the other
-def polygons(path: Path) -> list[np.ndarray]:
+def read_polygons(path: Path) -> list[np.ndarray]:
     """The nuclei of an XML as [n, 2] arrays of x, y in pixels; those of fewer than three vertices are left out.
 
     Raises DataError if the file is no XML or holds no region.
@@ -70,10 +70,10 @@ def polygons(path: Path) -> list[np.ndarray]:
     return [np.array(vertices) for vertices in found if len(vertices) >= 3]
 
 
-def instances(path: Path, size: tuple[int, int]) -> np.ndarray:
+def draw_instances(path: Path, size: tuple[int, int]) -> np.ndarray:
     """int32 [H, W] of the nuclei: 0 is background, k the k-th polygon; where they overlap the later one wins."""
     canvas = Image.new("I", size[::-1])
     draw = ImageDraw.Draw(canvas)
-    for k, vertices in enumerate(polygons(path), 1):
+    for k, vertices in enumerate(read_polygons(path), 1):
         draw.polygon([tuple(vertex) for vertex in vertices], fill=k)
     return np.asarray(canvas, dtype=np.int32)

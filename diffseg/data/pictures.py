@@ -59,7 +59,7 @@ class _Picture:
         return np.ascontiguousarray(TURNS[self.orientation](pixels))
 
 
-def shape(path: Path) -> Shape:
+def read_shape(path: Path) -> Shape:
     """The shape of a picture, without decoding. Raises DataError if the file cannot be read."""
     with _opened(path) as picture:
         return picture.shape

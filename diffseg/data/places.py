@@ -8,7 +8,7 @@ from diffseg.config import Data
 from diffseg.data.files import PASSED_OVER, PICTURES, VOLUMES, composed, files_in
 from diffseg.data.pairing import Files, pair, split_by_affix
 from diffseg.data.recognise import contents, elsewhere
-from diffseg.data.records import no_folder
+from diffseg.data.records import missing_folder
 from diffseg.data.table import SPLITS
 from diffseg.errors import DataError
 
@@ -58,7 +58,7 @@ class Place:
                 )
         if not all(found) or len(found) < 2:
             missing = "masks" if images not in (None, folder) else "images"
-            raise no_folder(folder, missing, f"{EXPECTED}; it holds {contents(folder)}")
+            raise missing_folder(folder, missing, f"{EXPECTED}; it holds {contents(folder)}")
         if not masks:
             remarks.append(f"images and masks are taken from one folder, {images or folder}")
         return cls(split, images or folder, found[0], tuple(found[1:]), tuple(remarks))
@@ -72,7 +72,7 @@ def splits(root: Path) -> list[tuple[str | None, Path]]:
         folders = [(SPLITS[name], path) for name, path in level.items() if name in SPLITS]
         if "train" in dict(folders):
             if "test" not in dict(folders):
-                raise no_folder(folders[0][1].parent, "test", EXPECTED)
+                raise missing_folder(folders[0][1].parent, "test", EXPECTED)
             return sorted(folders, key=lambda one: one[0] == "test")
     return [(None, root)]
 

@@ -54,35 +54,35 @@ class _Range:
     sample: np.ndarray  # float64 [≤ SAMPLED], evenly spread over the volume
 
 
-def of_volumes(paths: Sequence[Path]) -> Quantisation:
+def fit_quantisation(paths: Sequence[Path]) -> Quantisation:
     """The one map for all volumes of a data set. Raises DataError.
 
     Whole numbers keep their steps if they fit into 16 bits; others are mapped between the OUTLIERS of all volumes, each of
     which counts the same. Volumes are decoded for it unless the types of their files suffice.
     """
-    headers = [volumes.header(path) for path in paths]
+    headers = [volumes.read_header(path) for path in paths]
     if found := _of_type(headers):
         return found
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # as many volumes in memory
         return _of_ranges(list(pool.map(lambda path: _range(_finite_numbers(path), SAMPLED), paths)))
 
 
-def bits(path: Path, quantisation: Quantisation | None) -> int:
+def pixel_bits(path: Path, quantisation: Quantisation | None) -> int:
     """The bits of a volume's pixels, without decoding it."""
-    return (quantisation or _of_type([volumes.header(path)]) or WIDE).bits
+    return (quantisation or _of_type([volumes.read_header(path)]) or WIDE).bits
 
 
 @remembered
-def pixels(path: Path, quantisation: Quantisation | None) -> np.ndarray:
+def read_pixels(path: Path, quantisation: Quantisation | None) -> np.ndarray:
     """uint8 or uint16 [X, Y, Z] or [X, Y, Z, C] of a volume, by its own map if none is given. Raises DataError."""
     numbers = _finite_numbers(path)
-    return (quantisation or _of_type([volumes.header(path)]) or _of_ranges([_range(numbers)]))(numbers)
+    return (quantisation or _of_type([volumes.read_header(path)]) or _of_ranges([_range(numbers)]))(numbers)
 
 
 @remembered
-def statistics(path: Path, quantisation: Quantisation | None) -> np.ndarray:
+def pixel_statistics(path: Path, quantisation: Quantisation | None) -> np.ndarray:
     """float64 [2, C]: mean and standard deviation of the pixels of a whole volume."""
-    found = pixels(path, quantisation)
+    found = read_pixels(path, quantisation)
     return mean_and_deviation(found if found.ndim == 4 else found[..., None])
 
 
@@ -137,7 +137,7 @@ def _of_ranges(found: list[_Range]) -> Quantisation:
 
 
 def _finite_numbers(path: Path) -> np.ndarray:
-    numbers = volumes.numbers(path)
+    numbers = volumes.read_intensities(path)
     if numbers.dtype.kind == "f" and not np.isfinite(numbers).all():
         raise DataError(f"{path} has values that are not finite: replace them, for example by its least value")
     return numbers

@@ -59,7 +59,7 @@ class Record:
         return None if self.index is None else self.image
 
     @property
-    def numbers(self) -> Path | None:
+    def quantised_volume(self) -> Path | None:
         """The volume whose numbers are mapped to pixels as those of all others of its data set are."""
         return self.volume
 
@@ -71,37 +71,37 @@ class Record:
     def files(self) -> tuple[Path, ...]:
         return self.image, *self.annotations
 
-    def shape(self) -> Shape:
+    def read_shape(self) -> Shape:
         """Of the image, without decoding. Raises DataError."""
         if self.index is None:
-            return pictures.shape(self.image)
-        head, deep = volumes.header(self.image), quantisation.bits(self.image, self.quantisation) > 8
+            return pictures.read_shape(self.image)
+        head, deep = volumes.read_header(self.image), quantisation.pixel_bits(self.image, self.quantisation) > 8
         return Shape(*np.delete(head.grid, self.axis).tolist(), head.channels, deep)
 
     def check_headers(self) -> Shape:
         """The image's shape, without decoding. Raises DataError, also if a mask is seen to have another size."""
-        shape = self.shape()
+        shape = self.read_shape()
         for path in self.annotations if self.index is None else ():
-            pictures.check_size(path, pictures.shape(path).size, shape.size)
+            pictures.check_size(path, pictures.read_shape(path).size, shape.size)
         return shape
 
     def read(self, channels: int = 3, at_least: int | None = None) -> Sample:
         """Decode image and masks (see pictures.read_image). Raises DataError."""
         image, (masks, marked) = self.read_image(channels, at_least), self._read_annotations()
-        return Sample(image, masks, marked if self.united else self.objects(masks))
+        return Sample(image, masks, marked if self.united else self.count_objects(masks))
 
     def read_image(self, channels: int = 3, at_least: int | None = None) -> np.ndarray:
         """uint8 or uint16 [H, W, C]."""
         if self.index is None:
             return pictures.read_image(self.image, channels, at_least)
-        pixels = self._slice(quantisation.pixels(self.image, self.quantisation))
+        pixels = self._slice(quantisation.read_pixels(self.image, self.quantisation))
         return pixels if pixels.ndim == 3 else pixels[..., None]
 
-    def statistics(self, image: np.ndarray) -> np.ndarray:
+    def read_statistics(self, image: np.ndarray) -> np.ndarray:
         """float64 [2, C]: mean and standard deviation of the image's pixels, or of all those of its volume."""
         if self.index is None:
             return quantisation.mean_and_deviation(image)
-        return quantisation.statistics(self.image, self.quantisation)
+        return quantisation.pixel_statistics(self.image, self.quantisation)
 
     def read_masks(self) -> np.ndarray:
         """bool [R, H, W] at full size; where there are no annotations, one that is empty. Raises DataError."""
@@ -109,7 +109,7 @@ class Record:
 
     def _read_annotations(self) -> tuple[np.ndarray, int]:
         """bool [R, H, W] of the raters, and the number of annotations that are not empty."""
-        size = self.shape().size
+        size = self.read_shape().size
         found = (self.read_mask(path, size) for path in self.annotations)
         if not self.united and self.annotations:
             masks = np.stack(list(found))
@@ -122,13 +122,13 @@ class Record:
 
     def read_mask(self, path: Path, size: tuple[int, int]) -> np.ndarray:
         """bool [H, W] of one rater."""
-        return masks.foreground(path, self.labels(path, size), self.foreground)
+        return masks.foreground(path, self.read_labels(path, size), self.foreground)
 
-    def labels(self, path: Path, size: tuple[int, int] | None = None) -> Labels:
+    def read_labels(self, path: Path, size: tuple[int, int] | None = None) -> Labels:
         """A mask's pixels as they are stored. size: (height, width) that it must have. Raises DataError."""
         if self.index is None:
             return pictures.read_labels(path, size)
-        return Labels(self._slice(volumes.labels(path, self.image)))
+        return Labels(self._slice(volumes.read_labels(path, self.image)))
 
     def to_json(self) -> dict:
         paths = {"image": str(self.image), "annotations": list(map(str, self.annotations))}
@@ -148,7 +148,7 @@ class Record:
         """[H, W, …] of a volume [X, Y, Z, …]."""
         return np.moveaxis(volume, self.axis, 2)[:, :, self.index]
 
-    def objects(self, masks: np.ndarray) -> int:
+    def count_objects(self, masks: np.ndarray) -> int:
         from scipy.ndimage import label
 
         thinned = masks[:, :: 1 + masks.shape[1] // COUNTED, :: 1 + masks.shape[2] // COUNTED]
@@ -156,18 +156,22 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Found:
+class Listing:
     """The images of a data set, and one sentence for every file that cannot be used, and for every guess that was made."""
 
     records: tuple[Record, ...]
     problems: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()  # how files were understood, where that could be otherwise
 
-
-def joined(parts: Iterable[Found]) -> Found:
-    parts = list(parts)
-    kinds = ("records", "problems", "remarks")
-    return Found(*(tuple(one for part in parts for one in getattr(part, kind)) for kind in kinds))
+    @classmethod
+    def join(cls, parts: Iterable["Listing"]) -> "Listing":
+        """Concatenate the records, problems and remarks of all parts."""
+        parts = list(parts)
+        return cls(
+            tuple(record for part in parts for record in part.records),
+            tuple(problem for part in parts for problem in part.problems),
+            tuple(remark for part in parts for remark in part.remarks),
+        )
 
 
 def in_parallel(
@@ -196,12 +200,12 @@ def in_parallel(
     return results
 
 
-def pairs(
+def pair_by_name(
     split: str,
     images: dict[str, list[Path]],
     annotations: dict[str, list[Path]],
     make: Callable[..., Record] = Record,
-) -> Found:
+) -> Listing:
     """Records of the names in both, problems for images without a mask and for names that several files share."""
     names = sorted(images.keys() & annotations.keys())
     records = tuple(make(name, split, images[name][0], (annotations[name][0],)) for name in names)
@@ -209,10 +213,10 @@ def pairs(
         f"{images[name][0]} has no mask: add it, or remove the image"
         for name in sorted(images.keys() - annotations.keys())
     ]
-    return Found(records, (*problems, *shared_names(images, annotations)))
+    return Listing(records, (*problems, *find_duplicates(images, annotations)))
 
 
-def shared_names(*folders: dict[str, list[Path]]) -> tuple[str, ...]:
+def find_duplicates(*folders: dict[str, list[Path]]) -> tuple[str, ...]:
     """A problem for every name that several files of a folder share."""
     return tuple(
         f"{first} and {' and '.join(path.name for path in others)} have one name: leave only one of them"
@@ -222,7 +226,7 @@ def shared_names(*folders: dict[str, list[Path]]) -> tuple[str, ...]:
     )
 
 
-def conflicts(records: Sequence[Record]) -> tuple[str, ...]:
+def find_conflicts(records: Sequence[Record]) -> tuple[str, ...]:
     """Problems between records: names used twice, groups in both splits, raters that differ in number."""
     problems, names, splits = [], {}, {}
     counts = Counter(record.raters for record in records)
@@ -243,5 +247,5 @@ def conflicts(records: Sequence[Record]) -> tuple[str, ...]:
     return tuple(problems)
 
 
-def no_folder(root: Path, folder: str, expected: str) -> DataError:
+def missing_folder(root: Path, folder: str, expected: str) -> DataError:
     return DataError(f"{root} has no folder {folder}: {expected}")

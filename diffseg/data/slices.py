@@ -10,25 +10,25 @@ from diffseg.data.records import Record
 from diffseg.errors import DataError
 
 
-def slices_of(record: Record, axis: int | None) -> tuple[Record, ...]:
+def list_slices(record: Record, axis: int | None) -> tuple[Record, ...]:
     """The slices of a volume as images of one group. axis: data.axis. Raises DataError.
 
     So it does for masks that are pictures, or lie on another grid.
     """
-    header = volumes.header(record.image)
+    header = volumes.read_header(record.image)
     for path in record.annotations:
         if not is_volume(path):
             raise DataError(f"{path} is a picture, but {record.image} is a volume: give its mask as NIfTI, too")
-        volumes.orientation(volumes.header(path), header)
+        volumes.find_orientation(volumes.read_header(path), header)
     axis = header.slice_axis(axis)
     return tuple(
         replace(record, name=f"{record.name}/{index:03d}", index=index, axis=axis) for index in range(header.grid[axis])
     )
 
 
-def remark(records: Sequence[Record], axis: int | None) -> tuple[str, ...]:
+def describe_slicing(records: Sequence[Record], axis: int | None) -> tuple[str, ...]:
     """What is said about the slices of a data set: across which axis they lie, and why. Nothing without volumes."""
-    axes = Counter({record.image: record.axis for record in records if record.numbers}.values())
+    axes = Counter({record.image: record.axis for record in records if record.quantised_volume}.values())
     if not axes:
         return ()
     found = " and ".join(f"those of {count} volumes across axis {own}" for own, count in sorted(axes.items()))

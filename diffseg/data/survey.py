@@ -65,7 +65,7 @@ def _uniform(records: Sequence[Record], looked: Sequence[Looked], rule: Rule) ->
 
 def _look(record: Record) -> Looked | None:
     try:
-        labels = [record.labels(path) for path in record.annotations]
+        labels = [record.read_labels(path) for path in record.annotations]
     except DataError:
         return None  # reported where the image is decoded
     masks = tuple(map(Mask.of, record.annotations, labels))

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from diffseg.data.drawing import unit_of
 from diffseg.data.findings import SPLITS, Row
+from diffseg.data.partition import unit_name
 from diffseg.data.recognise import unused
 from diffseg.data.records import Record
 
@@ -121,7 +121,7 @@ def _few(rows: Sequence[Row]) -> list[str]:
     """Fewer test images, or patients, than a comparison needs."""
     from scipy.stats import t
 
-    units = {unit_of(row.record.group, row.record.name) for row in rows if row.record.split == "test"}
+    units = {unit_name(row.record.group, row.record.name) for row in rows if row.record.split == "test"}
     count, grouped = len(units), any(row.record.group for row in rows)
     wide = SPREAD * t.ppf(0.975, count - 1) / count**0.5 if count > 1 else np.inf
     if not count or wide <= WIDE:
@@ -158,7 +158,7 @@ def _by_unit(rows: Iterable[Row], value) -> list[float]:
     """The mean of each patient, volume or single image."""
     found: dict[str, list[float]] = {}
     for row in rows:
-        found.setdefault(unit_of(row.record.group, row.record.name), []).append(value(row))
+        found.setdefault(unit_name(row.record.group, row.record.name), []).append(value(row))
     return [float(np.mean(values)) for values in found.values()]
 
 
@@ -171,7 +171,9 @@ def _differ(a: Sequence[float], b: Sequence[float]) -> bool:
 def _mixed(rows: Sequence[Row]) -> list[str]:
     """Images of several depths or numbers of channels."""
     found = []
-    depths = [] if all(row.record.numbers for row in rows) else [row.bits for row in rows]  # volumes share a map
+    depths = (
+        [] if all(row.record.quantised_volume for row in rows) else [row.bits for row in rows]
+    )  # volumes share a map
     for what, values, does in (
         ("bits a channel", depths, "those of fewer are spread over the range of the others"),
         ("channels", [row.channels for row in rows], "gray ones are repeated"),

@@ -12,7 +12,7 @@ ABSENT = 0.1  # share of images without an object, for clusters
 OVERSAMPLING = 2
 
 
-def draw(kind: str, size: int, split: str, index: int) -> tuple[np.ndarray, np.ndarray]:
+def draw_image(kind: str, size: int, split: str, index: int) -> tuple[np.ndarray, np.ndarray]:
     """(image uint8 [S, S, 3], mask bool [S, S]); a function of its arguments alone."""
     key = [KINDS.index(kind), ("train", "test").index(split)]
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([*key, index])))

@@ -53,7 +53,7 @@ class Header:
         return max(axis for axis in range(3) if self.spacing[axis] >= max(self.spacing) * (1 - EQUAL))
 
 
-def header(path: Path) -> Header:
+def read_header(path: Path) -> Header:
     """The checked header of a volume, without decoding. Raises DataError."""
     import nibabel
     from nibabel.spatialimages import HeaderDataError
@@ -88,12 +88,12 @@ def header(path: Path) -> Header:
     return Header(path, grid, channels, dtype, slope not in ((None, None), (1, 0)), affine, spacing, found)
 
 
-def numbers(path: Path) -> np.ndarray:
+def read_intensities(path: Path) -> np.ndarray:
     """The volume's numbers in its own units, [X, Y, Z] or [X, Y, Z, C]. Raises DataError."""
     from nibabel.volumeutils import apply_read_scaling
     from numpy.lib.recfunctions import structured_to_unstructured
 
-    head = header(path)
+    head = read_header(path)
     shape = head.nifti.get_data_shape()
     start, count = int(head.nifti["vox_offset"]), int(np.prod(shape, dtype=object))
     end = start + count * head.dtype.itemsize
@@ -115,16 +115,16 @@ def numbers(path: Path) -> np.ndarray:
     return found.reshape(*head.grid, head.channels) if head.channels > 1 else found.reshape(head.grid)
 
 
-def numbers_like(path: Path, like: Path) -> np.ndarray:
+def read_intensities_like(path: Path, like: Path) -> np.ndarray:
     """The numbers of a volume on the grid of another, in that one's orientation. Raises DataError if their grids differ."""
     from nibabel.orientations import apply_orientation
 
-    turn = orientation(header(path), header(like))
-    found = numbers(path)
+    turn = find_orientation(read_header(path), read_header(like))
+    found = read_intensities(path)
     return found if turn is None else apply_orientation(found, turn)
 
 
-def orientation(mask: Header, image: Header) -> np.ndarray | None:
+def find_orientation(mask: Header, image: Header) -> np.ndarray | None:
     """How the mask's axes are turned to the image's, as nibabel's orientations are. Raises DataError if their grids differ.
 
     None where they agree already. Volumes without an affine, of which either may be, are compared by shape alone.
@@ -150,9 +150,9 @@ def orientation(mask: Header, image: Header) -> np.ndarray | None:
 
 
 @remembered
-def labels(path: Path, like: Path) -> np.ndarray:
+def read_labels(path: Path, like: Path) -> np.ndarray:
     """int32 [X, Y, Z] of a segmentation, in the orientation of the volume that it belongs to. Raises DataError."""
-    found = numbers_like(path, like)
+    found = read_intensities_like(path, like)
     if found.ndim != 3 or not (np.isfinite(found).all() and (found == np.rint(found)).all()):
         raise DataError(f"{path} is no segmentation: it has three dimensions and whole numbers for labels")
     return found.astype(np.int32)

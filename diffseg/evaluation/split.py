@@ -78,7 +78,7 @@ def _mean_over(raters: torch.Tensor, found: Callable[[torch.Tensor], dict]) -> d
 
 def _example(prediction: Prediction, raters: torch.Tensor, test: Split) -> list[dict]:
     """PNG pictures of one test image: the image, the true mask, mean and standard deviation of the ensemble."""
-    image = test.shown(prediction.index)
+    image = test.display_image(prediction.index)
     image = image.permute(1, 2, 0).round() if len(image) == 3 else image.mean(0)
     pictures = {
         "image": image,

@@ -142,7 +142,7 @@ class Fingerprint:
         return ((float(self.log_snr[-1]) - 1, 0.0), *inner, (float(self.log_snr[0]) + 1, 0.0))
 
 
-def fingerprint(trials: list[list[dict]], kind: str) -> Fingerprint:
+def compute_fingerprint(trials: list[list[dict]], kind: str) -> Fingerprint:
     """The fingerprint of E3 trials, of each its rows over the noise levels; of several, of the mean of their errors.
 
     Rows hold t, log_snr and the errors, as in the ledger's `timesteps`; of several training steps the last one's count.
@@ -162,7 +162,7 @@ def fingerprint(trials: list[list[dict]], kind: str) -> Fingerprint:
     return Fingerprint(kind, t, log_snr, error, smooth, derivative, weight)
 
 
-def rows(timesteps: list[dict], data_digest: str, config: Config) -> list[dict]:
+def fingerprint_rows(timesteps: list[dict], data_digest: str, config: Config) -> list[dict]:
     """An E3 trial's fingerprints of every kind, as rows of the ledger's table."""
     of = {
         "dataset": config.data.name,
@@ -173,7 +173,7 @@ def rows(timesteps: list[dict], data_digest: str, config: Config) -> list[dict]:
     columns = ("t", "log_snr", "error", "error_smooth", "derivative", "derivative_t", "weight")
     found = []
     for kind in ERRORS:
-        one = fingerprint([timesteps], kind)
+        one = compute_fingerprint([timesteps], kind)
         values = zip(*(getattr(one, column).tolist() for column in columns), strict=True)
         found += [of | {"kind": kind} | dict(zip(columns, row, strict=True)) for row in values]
     return found

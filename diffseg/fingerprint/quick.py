@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from diffseg.config import Config
 from diffseg.data import Dataset
-from diffseg.data.drawing import in_turns
+from diffseg.data.partition import interleave_groups
 from diffseg.diffusion.schedules import log_snr
 from diffseg.randomness import generator
 from diffseg.training.batches import Batches, one_rater, random_corners
@@ -30,9 +30,7 @@ CHUNK = 512  # queries at once
 
 
 @torch.inference_mode()
-def errors_without_training(
-    dataset: Dataset, config: Config, on_batch: Callable[[], None] = lambda: None
-) -> list[dict]:
+def estimate_mask_error(dataset: Dataset, config: Config, on_batch: Callable[[], None] = lambda: None) -> list[dict]:
     """Rows of step (0), t, log_snr and mask_error, as `errors_over_t` of an E3 trial with this configuration has them.
 
     Examples are the training masks as E3 sees them, augmented; errors are those of the held-out ones, the data set's test split.
@@ -40,9 +38,9 @@ def errors_without_training(
     draw = generator("cpu", config.seed, "patches")
     batches = Batches(dataset.train, config)
     examples = torch.cat([batches(step)[1] for step in range(-(-MASKS // config.training.batch))])[:MASKS] * 2 - 1
-    which = in_turns(dataset.test)[torch.arange(WINDOWS) % len(dataset.test.names)]
+    which = interleave_groups(dataset.test)[torch.arange(WINDOWS) % len(dataset.test.names)]
     places = random_corners(dataset.test, which, config.data.size, draw)
-    masks = one_rater(dataset.test.windows(which, places, config.data.size)[1], draw).float() * 2 - 1
+    masks = one_rater(dataset.test.cut_windows(which, places, config.data.size)[1], draw).float() * 2 - 1
     t = torch.arange(1, config.inference.timesteps + 1, dtype=torch.float64) / config.inference.timesteps
     levels = log_snr(t, config.diffusion)
     asked = _Places.drawn(QUERIES, masks, BLOCK, draw)

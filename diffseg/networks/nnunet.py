@@ -155,7 +155,7 @@ def _prepare(split: Split, work: Path) -> None:
 def _write_raw(split: Split, root: Path) -> None:
     for kind in ("imagesTr", "labelsTr"):
         (root / kind).mkdir(parents=True)
-    cases, ending = {}, ".png" if split.cases is None else ".tif"
+    cases, ending = {}, ".png" if split.case_statistics is None else ".tif"
     for index, (image, masks) in enumerate(zip(split.images, split.masks, strict=True)):
         case = f"case{index:06d}"
         names = [f"imagesTr/{case}_{channel:04d}{ending}" for channel in range(len(image))]
@@ -167,7 +167,7 @@ def _write_raw(split: Split, root: Path) -> None:
     description = {
         # nnunetv2 normalises each image by its own mean and deviation, unless a channel is called noNorm
         "channel_names": {
-            str(channel): f"channel {channel}" if split.cases is None else "noNorm"
+            str(channel): f"channel {channel}" if split.case_statistics is None else "noNorm"
             for channel in range(split.images.channels)
         },
         "labels": {"background": 0, "foreground": 1},
@@ -181,10 +181,10 @@ def _write_raw(split: Split, root: Path) -> None:
 
 def _numbers(split: Split, index: int, image: torch.Tensor) -> np.ndarray:
     """[C, H, W] of the index-th image: its pixels, or with data.normalise=case float32 that its whole case normalises."""
-    if split.cases is None:
+    if split.case_statistics is None:
         return image.cpu().numpy()
     which = torch.tensor([index], device=split.device)
-    return split.inputs(image[None].to(split.device), which)[0, : split.images.channels].cpu().numpy()
+    return split.prepare_inputs(image[None].to(split.device), which)[0, : split.images.channels].cpu().numpy()
 
 
 def _trainer(config: Config, device: torch.device):

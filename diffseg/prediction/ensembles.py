@@ -65,11 +65,11 @@ def _predicted(network, split: Split, config: Config, tiles: list[Tile]) -> tupl
     seen = [(tile.canvas.index, *tile.corner, tile.member % 8 if turned else 0) for tile in tiles]
     distinct = {view: number for number, view in enumerate(dict.fromkeys(seen))}  # members often see the same
     index, top, left, view = torch.tensor(list(distinct), device=device).unbind(1)
-    images = symmetry(split.windows(index, torch.stack([top, left], 1), size)[0], view)
+    images = symmetry(split.cut_windows(index, torch.stack([top, left], 1), size)[0], view)
     which = torch.tensor([distinct[one] for one in seen], device=device)
     noise = _Noise(split, config, tiles)
     with autocast(config, device):
-        probabilities, evaluations = task(config).predict(network, split.inputs(images, index), noise, which)
+        probabilities, evaluations = task(config).predict(network, split.prepare_inputs(images, index), noise, which)
     return symmetry(probabilities, view[which], inverse=True), evaluations
 
 

@@ -17,7 +17,7 @@ from diffseg.config import Config
 from diffseg.data import brats, volumes
 from diffseg.data.files import PICTURES, VOLUMES, files_in, is_volume, stem
 from diffseg.data.records import Record
-from diffseg.data.slices import slices_of
+from diffseg.data.slices import list_slices
 from diffseg.data.splits import Scaling, Split
 from diffseg.errors import DataError, UserError
 from diffseg.experiments import task
@@ -59,7 +59,7 @@ def run(
     try:
         output.mkdir(parents=True, exist_ok=True)
         for records in groups:
-            split = data.unlabelled(config.data, records, scaling).to(device)
+            split = data.load_unlabelled(config.data, records, scaling).to(device)
             volume = _Volume(records[0].volume) if records[0].volume else None
             for record, prediction in _each(predict, split, records):
                 maps = _maps(prediction, config.inference.threshold)
@@ -104,10 +104,10 @@ def _each(
 def _groups(config: Config, inputs: list[Path]) -> list[list[Record]]:
     """The records of the inputs: each volume's together, pictures AT_ONCE. Raises DataError."""
     if config.data.layout == "brats":
-        slices, pictures = [brats.of_patient(path, "test") for path in inputs], []
+        slices, pictures = [brats.list_slices_of_patient(path, "test") for path in inputs], []
     else:
         paths = [path for given in inputs for path in _files(given)]
-        slices = [slices_of(_record(path), config.data.axis) for path in paths if is_volume(path)]
+        slices = [list_slices(_record(path), config.data.axis) for path in paths if is_volume(path)]
         pictures = [_record(path) for path in paths if not is_volume(path)]
     names: dict[str, Record] = {}
     for record in [*(own[0] for own in slices), *pictures]:
@@ -180,7 +180,7 @@ class _Volume:
     """The maps of a volume's slices, put together; what no slice was made of stays 0."""
 
     def __init__(self, path: Path):
-        self.header, self.maps = volumes.header(path), {}
+        self.header, self.maps = volumes.read_header(path), {}
 
     def add(self, record: Record, maps: dict[str, np.ndarray]) -> None:
         inside = slice(record.margin, -record.margin or None)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from diffseg.config import Config
-from diffseg.data.drawing import in_turns
+from diffseg.data.partition import interleave_groups
 from diffseg.data.splits import Split
 from diffseg.diffusion.effective import effective_weight
 from diffseg.experiments import Denoising, task
@@ -30,11 +30,11 @@ def errors_over_t(
     experiment = task(config)
     assert isinstance(experiment, Denoising)
     count, device = config.inference.timestep_images, split.device
-    which = in_turns(split)[torch.arange(count, device=device) % len(split.names)]
+    which = interleave_groups(split)[torch.arange(count, device=device) % len(split.names)]
     places = random_corners(split, which, config.data.size, generator(device, config.seed, "windows"))
-    images, masks = split.windows(which, places, config.data.size)
+    images, masks = split.cut_windows(which, places, config.data.size)
     masks = one_rater(masks, generator(device, config.seed, "raters"))
-    images, masks = split.inputs(images, which), masks.float()
+    images, masks = split.prepare_inputs(images, which), masks.float()
     grid = (
         torch.arange(1, config.inference.timesteps + 1, dtype=torch.float64, device=device) / config.inference.timesteps
     )

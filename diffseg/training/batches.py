@@ -25,10 +25,10 @@ class Batches:
     def __call__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         draw = generator(self.device, self.config.seed, "batch", step)
         which, size = self._indices(step), self.config.data.size
-        images, masks = self.split.windows(which, random_corners(self.split, which, size, draw), size)
+        images, masks = self.split.cut_windows(which, random_corners(self.split, which, size, draw), size)
         masks = one_rater(masks, draw)
-        images, masks = augmented(self.split.scaled(images), masks.float(), self.config.data.augment, draw)
-        return self.split.normalised(images, which), masks
+        images, masks = augmented(self.split.scale(images), masks.float(), self.config.data.augment, draw)
+        return self.split.normalise(images, which), masks
 
     def _indices(self, step: int) -> torch.Tensor:
         """[B] images of this step; a batch may reach from one epoch into the next ones."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from diffseg.config import Config
-from diffseg.data.drawing import hold_out
+from diffseg.data.partition import hold_out
 from diffseg.data.splits import Split
 from diffseg.errors import DataError
 from diffseg.experiments import task
@@ -69,9 +69,11 @@ def _validated(state: State, split: Split, config: Config) -> dict[str, float]:
     corners = random_corners(split, everything, size, generator(device, config.seed, "validation windows"))
     for first in range(0, len(split.names), config.training.batch):
         which = everything[first : first + config.training.batch]
-        images, masks = split.windows(which, corners[which], size)
+        images, masks = split.cut_windows(which, corners[which], size)
         masks = one_rater(masks, generator(device, config.seed, "validation raters", first))
         draw = generator(device, config.seed, "validation noise", first)
         with autocast(config, device):
-            total += task(config).loss(state.average, split.inputs(images, which), masks.float(), draw) * len(which)
+            total += task(config).loss(state.average, split.prepare_inputs(images, which), masks.float(), draw) * len(
+                which
+            )
     return {"validation_loss": float(total) / len(split.names)}

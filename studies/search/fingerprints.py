@@ -7,7 +7,7 @@ from rich.table import Table
 
 from diffseg.config import Config
 from diffseg.errors import UserError
-from diffseg.fingerprint.curve import Fingerprint, fingerprint
+from diffseg.fingerprint.curve import Fingerprint, compute_fingerprint
 from studies.definition.reading import read_study
 from studies.definition.shipped import data_settings
 from studies.definition.study import Study
@@ -65,7 +65,7 @@ def read_fingerprint(config: Config, ledger: Ledger) -> Fingerprint | None:
         return None
     rows = ledger.read("timesteps").to_pylist()
     by_trial = [[row for row in rows if (row["trial"], row["attempt"]) == (name, complete[name])] for name in names]
-    return fingerprint(by_trial, config.diffusion.fingerprint)
+    return compute_fingerprint(by_trial, config.diffusion.fingerprint)
 
 
 def estimate_fingerprint(config: Config, root: str | None, store: str) -> Fingerprint:
@@ -78,7 +78,7 @@ def estimate_fingerprint(config: Config, root: str | None, store: str) -> Finger
         UserError: The kind of fingerprint needs training, or the data cannot be used.
     """
     from diffseg import data
-    from diffseg.fingerprint.quick import errors_without_training
+    from diffseg.fingerprint.quick import estimate_mask_error
 
     if config.diffusion.fingerprint not in ("mask-error", "entropy-rate"):
         raise UserError(
@@ -88,7 +88,7 @@ def estimate_fingerprint(config: Config, root: str | None, store: str) -> Finger
     e3 = config.fingerprint_trials()[0]
     examine([Trial(trial_name(e3), e3)], {e3.data.name: root} if root else {}, store)
     dataset = data.load(e3.data, fetch_root(root) if root else None, cache_folder(store))
-    return fingerprint([errors_without_training(dataset, e3)], config.diffusion.fingerprint)
+    return compute_fingerprint([estimate_mask_error(dataset, e3)], config.diffusion.fingerprint)
 
 
 def build_table(found: Fingerprint) -> Group:

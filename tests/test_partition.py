@@ -11,7 +11,15 @@ from test_data import config, write_image, write_mask
 
 from diffseg import data
 from diffseg.config import Data
-from diffseg.data.drawing import TEST_SHARE, assign, draw, hashed, hold_out, in_turns, limited
+from diffseg.data.partition import (
+    TEST_SHARE,
+    assign_splits,
+    choose_units,
+    hash_key,
+    hold_out,
+    interleave_groups,
+    limit_records,
+)
 from diffseg.data.records import Record
 from diffseg.errors import DataError
 
@@ -51,7 +59,7 @@ SHARES = st.floats(0.02, 0.98)
 
 def drawn(units, share=TEST_SHARE, seed=0):
     images = max(1, round(share * sum(map(sum, units.values()))))
-    return draw(units, images, lambda unit: hashed(f"{seed}/{unit}")), images
+    return choose_units(units, images, lambda unit: hash_key(f"{seed}/{unit}")), images
 
 
 def total(units, names):
@@ -93,7 +101,7 @@ def test_single_images_are_balanced_exactly(full, empty, seed):
 def test_single_images_with_foreground_are_those_of_the_lowest_hashes(count, seed):
     units = {f"image{k}": (1, 0) for k in range(count)}
     chosen, images = drawn(units, seed=seed)
-    assert chosen == set(sorted(units, key=lambda name: hashed(f"{seed}/{name}"))[:images])
+    assert chosen == set(sorted(units, key=lambda name: hash_key(f"{seed}/{name}"))[:images])
 
 
 @given(UNITS, st.randoms())
@@ -229,24 +237,24 @@ def test_limits_take_images_of_as_many_patients_as_possible(sizes, limit):
         for patient, count in enumerate(sizes)
         for k in range(count)
     ]
-    chosen = limited(records, limit)
+    chosen = limit_records(records, limit)
     counts = [sum(record.group == f"p{patient}" for record in chosen) for patient in range(len(sizes))]
     assert len(chosen) == min(limit, len(records))
     assert all(count == size or count >= max(counts) - 1 for count, size in zip(counts, sizes, strict=True))
-    assert chosen == limited(records[::-1], limit) == sorted(chosen, key=lambda record: record.name)
+    assert chosen == limit_records(records[::-1], limit) == sorted(chosen, key=lambda record: record.name)
 
 
 @given(st.lists(st.sampled_from("abcdefg"), min_size=1, max_size=60), st.integers(1, 60))
 def test_the_first_few_images_are_of_as_many_patients_as_possible(groups, few):
     split = split_with(sorted(groups))
-    order = in_turns(split)
+    order = interleave_groups(split)
     assert sorted(order.tolist()) == list(range(len(groups)))
     assert len(set(split.subset(order[:few]).groups)) == min(few, len(set(groups)))
-    assert in_turns(split_with([None] * len(groups))).tolist() == list(range(len(groups)))
+    assert interleave_groups(split_with([None] * len(groups))).tolist() == list(range(len(groups)))
 
 
 def test_a_listing_in_another_order_is_assigned_alike():
     records = [Record(f"{k}", None, None, (), f"p{k % 7}" if k % 3 else None) for k in range(50)]
-    found = {record.name: record.split for record in assign(records, 0, masks=False)}
-    assert found == {record.name: record.split for record in assign(records[::-1], 0, masks=False)}
+    found = {record.name: record.split for record in assign_splits(records, 0, masks=False)}
+    assert found == {record.name: record.split for record in assign_splits(records[::-1], 0, masks=False)}
     assert set(found.values()) == {"train", "test"}

@@ -51,7 +51,7 @@ class _Part:
         return nothing or everything, full, max(0, excess), empty and 0 < self.wanted[1] < self.whole[1]
 
 
-def draw(units: dict[str, Counts], images: int, order: Callable[[str], Any]) -> set[str]:
+def choose_units(units: dict[str, Counts], images: int, order: Callable[[str], Any]) -> set[str]:
     """Choose units that hold about `images` images and their share of the empty masks. Empty if there are fewer than two.
 
     Units are taken in their order as long as that brings the numbers of images with and without foreground nearer to the
@@ -79,16 +79,16 @@ def draw(units: dict[str, Counts], images: int, order: Callable[[str], Any]) -> 
     return chosen
 
 
-def unit_of(group: str | None, name: str) -> str:
+def unit_name(group: str | None, name: str) -> str:
     return name if group is None else group
 
 
-def hashed(text: str) -> bytes:
+def hash_key(text: str) -> bytes:
     """A place in an order that depends on nothing but the text."""
     return hashlib.sha256(text.encode()).digest()
 
 
-def assign(records: Sequence[Record], seed: int, masks: bool = True) -> tuple[Record, ...]:
+def assign_splits(records: Sequence[Record], seed: int, masks: bool = True) -> tuple[Record, ...]:
     """Give the records without a split one: a fifth of them for testing, at least one unit; the rest for training.
 
     Those of a group that has a split already follow it. The order is that of the hashes of seed and unit, so that adding
@@ -98,12 +98,12 @@ def assign(records: Sequence[Record], seed: int, masks: bool = True) -> tuple[Re
     followed = [record if record.split else replace(record, split=given.get(record.group)) for record in records]
     left = [record for record in followed if not record.split]
     empty = in_parallel(_is_empty, left) if masks else [False] * len(left)
-    units = _units([unit_of(record.group, record.name) for record in left], empty)
-    tested = draw(units, max(1, round(TEST_SHARE * len(left))), lambda unit: hashed(f"{seed}/{unit}"))
+    units = _units([unit_name(record.group, record.name) for record in left], empty)
+    tested = choose_units(units, max(1, round(TEST_SHARE * len(left))), lambda unit: hash_key(f"{seed}/{unit}"))
     return tuple(
         record
         if record.split
-        else replace(record, split="test" if unit_of(record.group, record.name) in tested else "train")
+        else replace(record, split="test" if unit_name(record.group, record.name) in tested else "train")
         for record in followed
     )
 
@@ -114,18 +114,18 @@ def hold_out(split: Split, share: float, rank: Sequence[Any], setting: str, name
     rank: of each image, in which order they are held out; a group has the rank of its first image. setting, name: of
     the share and of the data set, for messages. Raises DataError if either part would be empty.
     """
-    names = [unit_of(group, image) for group, image in zip(split.groups, split.names, strict=True)]
-    held = number_held_out(names, share, setting, name)
+    names = [unit_name(group, image) for group, image in zip(split.groups, split.names, strict=True)]
+    held = count_held_out(names, share, setting, name)
     first: dict[str, Any] = {}
     for unit, place in zip(names, rank, strict=True):
         first[unit] = min(first.get(unit, place), place)
     empty = [not bool(mask.any()) for mask in split.masks]
-    chosen = draw(_units(names, empty), held, first.__getitem__)
+    chosen = choose_units(_units(names, empty), held, first.__getitem__)
     within = torch.tensor([unit in chosen for unit in names], device=split.device)
     return split.subset((~within).nonzero()[:, 0]), split.subset(within.nonzero()[:, 0])
 
 
-def number_held_out(units: Sequence[str], share: float, setting: str, name: str) -> int:
+def count_held_out(units: Sequence[str], share: float, setting: str, name: str) -> int:
     """The number of images to hold out, where units are those of all images. Raises DataError if either part would be empty."""
     count = len(units)
     held = round(share * count)
@@ -142,28 +142,28 @@ def number_held_out(units: Sequence[str], share: float, setting: str, name: str)
     return held
 
 
-def limited(records: Sequence[Record], limit: int | None) -> list[Record]:
+def limit_records(records: Sequence[Record], limit: int | None) -> list[Record]:
     """At most `limit` records, by name: of as many groups as possible, then those whose names hash lowest.
 
     So all trials agree, whatever the order of the listing.
     """
-    ordered = sorted(records, key=lambda record: hashed(record.name))
-    places = _in_turns([unit_of(record.group, record.name) for record in ordered])
+    ordered = sorted(records, key=lambda record: hash_key(record.name))
+    places = _interleave([unit_name(record.group, record.name) for record in ordered])
     return sorted((ordered[place] for place in places[:limit]), key=lambda record: record.name)
 
 
-def in_turns(split: Split) -> torch.Tensor:
+def interleave_groups(split: Split) -> torch.Tensor:
     """int64 [N] on the split's device: its images in an order whose first few are of as many groups as possible.
 
     Without groups, the order that they have.
     """
-    units = [unit_of(group, name) for group, name in zip(split.groups, split.names, strict=True)]
-    hashes = [hashed(name) for name in split.names] if any(split.groups) else range(len(units))
+    units = [unit_name(group, name) for group, name in zip(split.groups, split.names, strict=True)]
+    hashes = [hash_key(name) for name in split.names] if any(split.groups) else range(len(units))
     order = sorted(range(len(units)), key=hashes.__getitem__)
-    return torch.tensor([order[place] for place in _in_turns([units[k] for k in order])], device=split.device)
+    return torch.tensor([order[place] for place in _interleave([units[k] for k in order])], device=split.device)
 
 
-def _in_turns(units: Sequence[str]) -> list[int]:
+def _interleave(units: Sequence[str]) -> list[int]:
     """Places in a sequence: first the first one of each unit, then the second ones, and so on."""
     count: Counter[str] = Counter()
     turns = []
