@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from test_data import config, folder, write_image, write_mask
-from test_drawing import patients
 from test_layouts import volumes
+from test_partition import patients
 
 from diffseg import data
 from diffseg.data import cache

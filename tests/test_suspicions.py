@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from test_data import config, folder, write_image, write_mask
-from test_drawing import patients
+from test_partition import patients
 
 from diffseg.data.check import check
 from diffseg.data.findings import by_kind

@@ -16,10 +16,11 @@ from diffseg.config import Data
 from diffseg.data import arrays, brats, folder, isic16, lidc, monuseg, slices
 from diffseg.data.cache import is_current, load_or_build
 from diffseg.data.files import check_name
+from diffseg.data.listing import Listing, find_conflicts
 from diffseg.data.opening import Shape
 from diffseg.data.partition import assign_splits, count_held_out, hash_key, hold_out, limit_records, unit_name
 from diffseg.data.recognise import elsewhere
-from diffseg.data.records import Listing, Record, find_conflicts, in_parallel
+from diffseg.data.records import Record, in_parallel
 from diffseg.data.splits import PackedImages, Scaling, Split
 from diffseg.data.survey import Decision, decide
 from diffseg.errors import DataError

@@ -13,9 +13,10 @@ import numpy as np
 from diffseg.config import Data
 from diffseg.data import volumes
 from diffseg.data.files import PASSED_OVER
+from diffseg.data.listing import Listing
 from diffseg.data.opening import Shape, remembered
 from diffseg.data.quantisation import mean_and_deviation
-from diffseg.data.records import Listing, Record
+from diffseg.data.records import Record
 from diffseg.errors import DataError
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")

@@ -10,8 +10,9 @@ import numpy as np
 from diffseg.config import Data
 from diffseg.data import arrays, check_consistency, find
 from diffseg.data.findings import SPLITS, Findings, Row, SplitFindings
+from diffseg.data.listing import Listing
 from diffseg.data.partition import assign_splits
-from diffseg.data.records import Listing, Record, in_parallel
+from diffseg.data.records import Record, in_parallel
 from diffseg.data.sheet import sheet, spread, thumbnail
 from diffseg.data.survey import decide
 from diffseg.data.suspicions import details, suspicions

@@ -7,9 +7,10 @@ from pathlib import Path
 from diffseg.config import Data
 from diffseg.data.files import is_volume
 from diffseg.data.groups import patients
+from diffseg.data.listing import Listing, find_duplicates
 from diffseg.data.pairing import pair
 from diffseg.data.places import Place, splits
-from diffseg.data.records import Listing, Record, find_duplicates
+from diffseg.data.records import Record
 from diffseg.data.slices import list_slices
 from diffseg.data.table import TABLE, read_table
 from diffseg.errors import DataError

@@ -5,7 +5,8 @@ import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from diffseg.data.records import Listing, Record
+from diffseg.data.listing import Listing
+from diffseg.data.records import Record
 
 CLASSES = 10  # fewer sub-folders than these, none with a number in its name, are classes
 

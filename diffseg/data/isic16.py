@@ -6,8 +6,8 @@ from pathlib import Path
 
 from diffseg.config import Data
 from diffseg.data.files import files_in
+from diffseg.data.listing import Listing, missing_folder, pair_by_name
 from diffseg.data.opening import unreadable
-from diffseg.data.records import Listing, missing_folder, pair_by_name
 from diffseg.errors import DataError
 
 SPLITS = {"train": "Training", "test": "Test"}

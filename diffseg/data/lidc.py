@@ -8,7 +8,8 @@ from pathlib import Path
 
 from diffseg.config import Data
 from diffseg.data.files import PASSED_OVER, composed, files_in
-from diffseg.data.records import Listing, Record, find_duplicates
+from diffseg.data.listing import Listing, find_duplicates
+from diffseg.data.records import Record
 from diffseg.errors import DataError
 
 RATERS = 4

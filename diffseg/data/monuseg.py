@@ -11,8 +11,9 @@ from PIL import Image, ImageDraw
 
 from diffseg.config import Data
 from diffseg.data.files import files_in
+from diffseg.data.listing import Listing, missing_folder, pair_by_name
 from diffseg.data.opening import Shape, opened, remembered, unreadable
-from diffseg.data.records import Listing, Record, missing_folder, pair_by_name
+from diffseg.data.records import Record
 from diffseg.errors import DataError
 
 FOLDERS = {  # of images and annotations

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from diffseg.config import Data
 from diffseg.data.files import PASSED_OVER, PICTURES, VOLUMES, composed, files_in
+from diffseg.data.listing import missing_folder
 from diffseg.data.pairing import Files, pair, split_by_affix
 from diffseg.data.recognise import contents, elsewhere
-from diffseg.data.records import missing_folder
 from diffseg.data.table import SPLITS
 from diffseg.errors import DataError
 
