@@ -13,6 +13,7 @@ from diffseg import data
 from diffseg.config import Data
 from diffseg.data import monuseg
 from diffseg.data.check import check
+from diffseg.data.dataset import choose_records
 from diffseg.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -364,7 +365,7 @@ def rewrite_splits(root):
 
 def spoil_unused(root):
     """Change a mask that is beyond the limits of the images, and tells what the foreground is nevertheless."""
-    records = data._chosen(Data(name="folder", layout="folder", size=16, train_images=3, test_images=2), root)
+    records = choose_records(Data(name="folder", layout="folder", size=16, train_images=3, test_images=2), root)
     used = {path for chosen in records.values() for record in chosen for path in record.files}
     write_mask(next(path for path in sorted((root / "masks").iterdir()) if path not in used), values=(0, 7))
 

@@ -268,7 +268,7 @@ def test_predictions_keep_the_geometry_in_all_orientations(settings, trained, tm
     work = work.with_leaves({"data.size": 8, "data.fit": "crop"})
     with (
         mock.patch("diffseg.prediction.new_images._predictor", return_value=thresholded),
-        mock.patch("diffseg.data.arrays._target", lambda shape, config: shape.size),
+        mock.patch("diffseg.data.decoding.padded_size", lambda size, config: size),
     ):
         run(work, own, scaling, paths, tmp_path / "out", "cpu")
     for path in paths:
@@ -354,6 +354,6 @@ def test_files_that_are_replaced_while_they_are_read_are_refused(kind, fit, tmp_
             write_mask(tmp_path / "train/masks/train1.png", (40, 48))
         return found
 
-    monkeypatch.setattr("diffseg.data.arrays.in_parallel", interrupted)
+    monkeypatch.setattr("diffseg.data.decoding.in_parallel", interrupted)
     with pytest.raises(DataError, match=r"train1.png has changed while it was read"):
         data.load(config("folder", fit=fit), tmp_path)

@@ -293,10 +293,11 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path):
     folder(tmp_path / "root")
     code = (
         "import resource, sys; from pathlib import Path; from diffseg import data; from diffseg.config import Data\n"
+        "from diffseg.errors import DataError\n"
         "config = Data(name='mine', layout='folder', size=256)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "try: data.load(config, Path(sys.argv[1]), Path(sys.argv[2]))\n"
-        "except data.DataError as error: print(error)\n"
+        "except DataError as error: print(error)\n"
     )
     arguments = [sys.executable, "-c", code, str(tmp_path / "root"), str(tmp_path / "cache")]
     ended = subprocess.run(arguments, capture_output=True, text=True)

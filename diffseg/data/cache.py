@@ -1,9 +1,10 @@
 """Decoded data sets on disk, so that the trials of a study decode once.
 
-`<cache>/<key>/` is built under another name and renamed: a kill leaves nothing that could be taken for whole. Of two
-processes that want one entry at once, the later waits for the earlier (the operating system frees the lock of a dead one).
-An entry remembers every file and folder that its images, masks, splits and groups may come from, and is built anew when one
-of them has changed. Below a root that holds the store, as the folder where a study is run may, the store does not count.
+An entry is the folder `<cache>/<key>/`. It is built under another name and renamed, so a killed process leaves nothing that
+passes for a whole entry. If two processes want one entry at once, the second waits for the first; the operating system
+frees the lock of a dead process. An entry records the state of every file and folder that its images, masks, splits and
+groups may come from, and is rebuilt when one of them has changed. Where the root holds the store, as the folder in which a
+study runs may, the store does not count.
 """
 
 import errno
@@ -15,11 +16,12 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import astuple
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from diffseg.config import Data
-from diffseg.data.arrays import ARRAYS, Allocate, Content, Part
+from diffseg.data.arrays import ARRAYS, Allocate, DecodedData, DecodedSplit
 from diffseg.data.files import PICTURES, VOLUMES
 from diffseg.data.quantisation import Quantisation
 from diffseg.data.records import Record
@@ -29,7 +31,7 @@ log = logging.getLogger(__name__)
 VERSION = 10  # of the arrays' meaning and the files' form; raise it when either changes
 IN_MEMORY = 2**26  # bytes of an array that is read at once; larger ones are memory-mapped
 INDEX = "index.json"
-READ = (*PICTURES, *VOLUMES, ".xml", ".csv")  # how the names of files end that a layout may look at
+READ = (*PICTURES, *VOLUMES, ".xml", ".csv")  # endings of the names of files that a layout may read
 SETTINGS = {  # what the arrays depend on, besides the files
     "layout", "size", "channels", "fit", "scale", "axis", "foreground", "objects", "split_seed", "train_images",
     "test_images"
@@ -39,13 +41,19 @@ Records = dict[str, list[Record]]  # by split
 
 
 def load_or_build(
-    cache: Path | None, config: Data, root: Path, choose: Callable[[], Records], build: Callable[..., Content]
-) -> tuple[Content, str]:
-    """The content and its digest, from the cache, or built and put there.
+    cache: Path | None, config: Data, root: Path, choose: Callable[[], Records], build: Callable[..., DecodedData]
+) -> tuple[DecodedData, str]:
+    """Return the decoded data and their digest from the cache; build the entry if it is missing.
 
-    choose() finds the records to be decoded, build(records, allocate) decodes them. A damaged entry, or one of another
-    version or of files that have changed, is built anew; without a folder, the content is just built. Raises DataError as
-    these two do, and if there is no room for the entry.
+    An entry that is damaged, of another version or of files that have changed is rebuilt.
+
+    Args:
+        cache: the folder of all entries; None to build without a cache.
+        choose: returns the records to decode.
+        build: decodes them; is called as build(records, allocate=…).
+
+    Raises:
+        DataError: as choose and build do, and if the disk has no room for the entry.
     """
     if cache is None:
         content = build(choose())
@@ -56,7 +64,7 @@ def load_or_build(
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{entry}.lock"):
-            return _sound(entry) or _built(entry, root, choose(), build)
+            return _load(entry) or _build(entry, root, choose(), build)
     except OSError as error:
         raise DataError(
             f"the decoded data cannot be kept in {cache} ({error.strerror or error}): make room there, or give another --store"
@@ -64,7 +72,7 @@ def load_or_build(
 
 
 def is_current(cache: Path, config: Data, root: Path) -> bool:
-    """Whether there is an entry of this version whose files are as they were; what it holds is not read."""
+    """Return whether there is an entry of this version whose files have not changed. The arrays are not read."""
     try:
         index = json.loads((cache / _key(config, root) / INDEX).read_text(encoding="utf-8"))
         return index["version"] == VERSION and all(_state(path) == state for path, state in index["sources"].items())
@@ -72,23 +80,26 @@ def is_current(cache: Path, config: Data, root: Path) -> bool:
         return False
 
 
-def _built(entry: Path, root: Path, records: Records, build: Callable[..., Content]) -> tuple[Content, str]:
+def _key(config: Data, root: Path) -> str:
+    """Return the name of an entry: a hash of the root and of the settings that the arrays depend on."""
+    wanted = [str(root.resolve()), config.model_dump(mode="json", include=SETTINGS), config.normalise == "case"]
+    return hashlib.sha256(json.dumps(wanted).encode()).hexdigest()[:20]
+
+
+def _build(entry: Path, root: Path, records: Records, build: Callable[..., DecodedData]) -> tuple[DecodedData, str]:
+    """Decode the records into a new entry, and load it."""
     temporary = entry.with_suffix(".tmp")
     shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
     shutil.rmtree(entry, ignore_errors=True)
     temporary.mkdir()
     try:
-        index = {"version": VERSION, "sources": _sources(root, records, entry.parent.parent)}
-        content = build(records, allocate=_files(temporary))
+        sources = _sources(root, records, entry.parent.parent)
+        content = build(records, allocate=_file_allocator(temporary))
         for name, array in content.arrays.items():
             path = temporary / f"{name}.npy"
             if not path.exists():
                 np.save(path, array)
-        index |= {"digest": content.digest, "channels": content.channels, "raters": content.raters}
-        index |= {"quantisation": content.quantisation and astuple(content.quantisation), "digests": content.digests}
-        index["records"] = {split: [one.to_json() for one in chosen] for split, chosen in content.records.items()}
-        for kind in ("names", "groups"):
-            index[kind] = {split: getattr(part, kind) for split, part in content.parts.items()}
+        index = {"version": VERSION, "sources": sources, **_describe(content)}
         del content  # the files themselves, mapped
         index["checksums"] = {path.name: _checksum(path) for path in sorted(temporary.glob("*.npy"))}
         (temporary / INDEX).write_text(json.dumps(index), encoding="utf-8")
@@ -99,8 +110,22 @@ def _built(entry: Path, root: Path, records: Records, build: Callable[..., Conte
     return _read(entry, index)
 
 
-def _files(folder: Path) -> Allocate:
-    """Arrays that are files. Their room is claimed first: a disk that filled up later would kill the process."""
+def _describe(content: DecodedData) -> dict[str, Any]:
+    """Return all that the index stores about decoded data besides the arrays; `_read` restores it."""
+    return {
+        "digest": content.digest,
+        "channels": content.channels,
+        "raters": content.raters,
+        "quantisation": content.quantisation and astuple(content.quantisation),
+        "digests": content.digests,
+        "records": {split: [one.to_json() for one in own] for split, own in (content.records or {}).items()},
+        "names": {split: part.names for split, part in content.parts.items()},
+        "groups": {split: part.groups for split, part in content.parts.items()},
+    }
+
+
+def _file_allocator(folder: Path) -> Allocate:
+    """Return a function that allocates arrays as files. It claims their room first: a full disk would kill the process."""
 
     def allocate(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         path = folder / f"{name}.npy"
@@ -115,20 +140,17 @@ def _files(folder: Path) -> Allocate:
     return allocate
 
 
-def _key(config: Data, root: Path) -> str:
-    wanted = [str(root.resolve()), config.model_dump(mode="json", include=SETTINGS), config.normalise == "case"]
-    return hashlib.sha256(json.dumps(wanted).encode()).hexdigest()[:20]
-
-
 def _sources(root: Path, records: Records, store: Path) -> dict[str, list[int] | None]:
-    """The states, by path, of every decoded file, and of all folders and files below the root: any of them may decide which
-    images there are, their foreground, their split or their patient."""
-    paths = {str(file) for chosen in records.values() for record in chosen for file in record.files}
-    return {path: _state(path) for path in (*sorted(paths), *_below(root, store))}
+    """Return the states, by path, of all decoded files, and of all folders and files below the root.
+
+    Any of them may decide which images there are, their foreground, their split or their patient.
+    """
+    paths = {str(file) for own in records.values() for record in own for file in record.files}
+    return {path: _state(path) for path in (*sorted(paths), *_walk(root, store))}
 
 
-def _below(root: Path, store: Path) -> Iterator[str]:
-    """Folders and files of READ below the root, also behind links; without hidden ones, and without the store."""
+def _walk(root: Path, store: Path) -> Iterator[str]:
+    """Yield the folders, and the files of READ, below the root and behind links; none that are hidden or in the store."""
     seen = {os.path.realpath(store)} - {os.path.realpath(root)}
     for place, folders, files in os.walk(root, followlinks=True):
         if (real := os.path.realpath(place)) in seen:  # also where links go round in circles
@@ -143,7 +165,7 @@ def _below(root: Path, store: Path) -> Iterator[str]:
 
 
 def _state(path: str) -> list[int] | None:
-    """Size and time of change; None of what is not there, which is an error only when it is decoded."""
+    """Return a file's size and time of change. A missing file, whose error is raised when it is decoded, has None."""
     try:
         state = os.stat(path)
     except OSError:
@@ -151,8 +173,8 @@ def _state(path: str) -> list[int] | None:
     return [state.st_size, state.st_mtime_ns]
 
 
-def _sound(entry: Path) -> tuple[Content, str] | None:
-    """The entry's content if it is what was written and what it was made from has not changed, None otherwise."""
+def _load(entry: Path) -> tuple[DecodedData, str] | None:
+    """Load an entry and its digest. None if it is missing, damaged, of another version, or older than its files."""
     if not entry.is_dir():
         return None
     try:
@@ -169,17 +191,17 @@ def _sound(entry: Path) -> tuple[Content, str] | None:
         return None
 
 
-def _read(entry: Path, index: dict) -> tuple[Content, str]:
-    """The entry's content and digest. Large arrays are mapped, with private copies of the pages that are written to."""
+def _read(entry: Path, index: dict[str, Any]) -> tuple[DecodedData, str]:
+    """Read an entry. Large arrays are memory-mapped, with private copies of the pages that are written to."""
     parts = {
-        split: Part(
+        split: DecodedSplit(
             tuple(names),
             tuple(index["groups"][split]),
             **{kind: _array(entry / f"{split}-{kind}.npy") for kind in ARRAYS},
         )
         for split, names in index["names"].items()
     }
-    content = Content(
+    content = DecodedData(
         parts,
         index["channels"],
         index["raters"],
@@ -192,10 +214,12 @@ def _read(entry: Path, index: dict) -> tuple[Content, str]:
 
 
 def _checksum(path: Path) -> str:
+    """Return the xxHash of a file, in hexadecimal digits."""
     import xxhash
 
     return xxhash.xxh3_128(np.memmap(path, np.uint8, "r")).hexdigest()
 
 
 def _array(path: Path) -> np.ndarray:
+    """Read an array; map it if it is large."""
     return np.load(path, mmap_mode="c" if path.stat().st_size > IN_MEMORY else None)

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from diffseg.config import Data
-from diffseg.data import arrays, check_consistency, find
+from diffseg.data import check_consistency, find
+from diffseg.data.decoding import share_quantisation
 from diffseg.data.findings import SPLITS, Findings, Row, SplitFindings
 from diffseg.data.listing import Listing
 from diffseg.data.partition import assign_splits
@@ -41,7 +42,7 @@ def check(config: Data, root: Path, on_progress: Callable[[int, int], None] | No
 def _quantised(config: Data, records: list[Record]) -> list[Record]:
     """The records with the map that all volumes share, as training has it; unchanged if a volume cannot be read."""
     try:
-        return arrays.share_quantisation(config, {"": records}, None)[0][""]
+        return share_quantisation(config, {"": records}, None)[0][""]
     except DataError:
         return records  # reported where the volume is decoded
 

@@ -1,30 +1,65 @@
 """Synthetic images and masks of three kinds, each a caricature of a data set of the study.
 
-large: one large object near the centre, like ISIC16's lesions. many: many small ones, like MoNuSeg's nuclei. clusters:
-patches of any size, absent in a tenth of the images, like HER2's tumours. Colour alone does not tell the objects: texture,
-distractors of like colour, uneven light, blur and noise make the task learnable, not trivial.
+- large: one large object near the centre, like ISIC16's lesions;
+- many: many small objects, like MoNuSeg's nuclei;
+- clusters: patches of any size, absent in a tenth of the images, like HER2's tumours.
+
+Colour alone does not separate the objects: texture, distractors of similar colour, uneven light, blur and noise make the
+task learnable, not trivial.
 """
 
 import numpy as np
 
+from diffseg.config import Data
+from diffseg.data.arrays import DecodedData, DecodedSplit
+from diffseg.data.quantisation import mean_and_deviation
+
 KINDS = ("large", "many", "clusters")
+IMAGES = {"train": 200, "test": 40}  # of a split whose number the configuration leaves open
 ABSENT = 0.1  # share of images without an object, for clusters
-OVERSAMPLING = 2
+OVERSAMPLING = 2  # images are drawn at this many times their side, then averaged
+
+Random = np.random.Generator
+
+
+def draw_images(config: Data) -> DecodedData:
+    """Draw the training and test images and masks of a configuration."""
+    from scipy.ndimage import label
+
+    parts, histogram = {}, np.zeros((3, 256), np.int64)
+    for split, limit in (("train", config.train_images), ("test", config.test_images)):
+        count = limit or IMAGES[split]
+        drawn = [draw_image(config.kind, config.size, split, index) for index in range(count)]
+        images = np.stack([image for image, _ in drawn]).transpose(0, 3, 1, 2)
+        masks = np.stack([mask for _, mask in drawn])
+        if split == "train":
+            histogram[:] = [np.bincount(images[:, channel].ravel(), minlength=256) for channel in range(3)]
+        parts[split] = DecodedSplit(
+            names=tuple(f"{split}-{index:04d}" for index in range(count)),
+            groups=(None,) * count,
+            images=images.reshape(-1),
+            masks=masks.astype(np.uint8).reshape(-1),
+            sizes=np.full((count, 2), config.size, np.int64),
+            originals=np.full((count, 2), config.size, np.int64),
+            statistics=np.stack([mean_and_deviation(image.transpose(1, 2, 0)) for image in images]),
+            objects=np.array([label(mask, np.ones((3, 3)))[1] for mask in masks], np.int64),
+        )
+    return DecodedData(parts, 3, 1, histogram)
 
 
 def draw_image(kind: str, size: int, split: str, index: int) -> tuple[np.ndarray, np.ndarray]:
-    """(image uint8 [S, S, 3], mask bool [S, S]); a function of its arguments alone."""
+    """Draw (image uint8 [S, S, 3], mask bool [S, S]), a function of the arguments alone."""
     key = [KINDS.index(kind), ("train", "test").index(split)]
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([*key, index])))
     canvas = OVERSAMPLING * size
-    image, mask = {"large": _large, "many": _many, "clusters": _clusters}[kind](rng, canvas)
+    image, mask = {"large": _draw_lesion, "many": _draw_nuclei, "clusters": _draw_tumours}[kind](rng, canvas)
     image *= 1 + 0.12 * _field(rng, canvas, 0.4)[..., None]  # uneven light
-    image = _shrunk(image) + rng.normal(0, 7, (size, size, 3))
-    return image.round().clip(0, 255).astype(np.uint8), _shrunk(mask[..., None].astype(float))[..., 0] > 0.5
+    image = _average(image) + rng.normal(0, 7, (size, size, 3))
+    return image.round().clip(0, 255).astype(np.uint8), _average(mask[..., None].astype(float))[..., 0] > 0.5
 
 
-def _large(rng, n):
-    """A lesion on skin, with hairs, small moles and a soft edge."""
+def _draw_lesion(rng: Random, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw a lesion on skin, with hairs, small moles and a soft edge: colours [n, n, 3] and mask bool [n, n]."""
     skin = rng.normal((205, 165, 145), 12)
     image = skin + 9 * _field(rng, n, 0.03)[..., None]
     brown = skin * rng.uniform(0.5, 0.88) + rng.normal(0, 5, 3)
@@ -39,8 +74,8 @@ def _large(rng, n):
     return image, lesion > 0
 
 
-def _many(rng, n):
-    """Nuclei in tissue, among red cells of like size and pale ones of like shape."""
+def _draw_nuclei(rng: Random, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw nuclei in tissue, among red cells of similar size and pale cells of similar shape, as `_draw_lesion` does."""
     tissue = rng.normal((222, 178, 205), 8)
     image = tissue + 12 * _field(rng, n, 0.06)[..., None] * (1, 1.4, 0.8)
     for colour, count in (((205, 95, 125), rng.integers(2, 9)), (tissue * 0.93, rng.integers(3, 9))):
@@ -51,8 +86,8 @@ def _many(rng, n):
     return _blend(image, purple, nuclei, softness=0.012), nuclei > 0
 
 
-def _clusters(rng, n):
-    """Tumour patches, crowded and large-grained, in fibrous tissue with patches of small dark cells that are none."""
+def _draw_tumours(rng: Random, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw coarse-grained tumour patches in fibrous tissue with patches of small dark lymphocytes, as `_draw_lesion` does."""
     stroma = rng.normal((225, 175, 200), 8)
     fibres = _field(rng, n, (0.02, 0.12))
     image = stroma + 14 * fibres[..., None]
@@ -66,8 +101,8 @@ def _clusters(rng, n):
     return _blend(image, colour, tumour, softness=0.02), tumour > 0
 
 
-def _field(rng, n: int, scale) -> np.ndarray:
-    """[n, n] smooth Gaussian noise of unit variance; scale (or one a dimension) is its grain as a share of the side."""
+def _field(rng: Random, n: int, scale: float | tuple[float, float]) -> np.ndarray:
+    """Draw smooth Gaussian noise [n, n] of unit variance. scale: its grain (down, across) as a share of the side."""
     frequencies = np.fft.fftfreq(n) * n
     sy, sx = np.broadcast_to(scale, 2)
     weight = np.exp(-2 * np.pi**2 * ((frequencies[:, None] * sy) ** 2 + (frequencies * sx) ** 2))
@@ -76,12 +111,13 @@ def _field(rng, n: int, scale) -> np.ndarray:
 
 
 def _grid(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return y [n, 1] and x [1, n] of the pixels' centres, as shares of the side."""
     side = (np.arange(n) + 0.5) / n
     return side[:, None], side[None, :]
 
 
-def _blob(rng, n: int, centre, radius: float, rough: float) -> np.ndarray:
-    """[n, n] signed distance-like level of an irregular ellipse, positive inside; lengths are shares of the side."""
+def _blob(rng: Random, n: int, centre: np.ndarray, radius: float, rough: float) -> np.ndarray:
+    """Draw an irregular ellipse as a level [n, n] like a signed distance, positive inside; lengths are shares of the side."""
     y, x = (axis - c for axis, c in zip(_grid(n), centre, strict=True))
     turn, stretch = rng.uniform(0, np.pi), rng.uniform(0.65, 1)
     u, v = x * np.cos(turn) + y * np.sin(turn), (y * np.cos(turn) - x * np.sin(turn)) / stretch
@@ -92,8 +128,8 @@ def _blob(rng, n: int, centre, radius: float, rough: float) -> np.ndarray:
     return radius * (1 + ripples.sum(0)) - np.hypot(u, v)
 
 
-def _cells(rng, n: int, count: int, radii) -> np.ndarray:
-    """[n, n] level of many small ellipses, positive inside any of them."""
+def _cells(rng: Random, n: int, count: int, radii: tuple[float, float]) -> np.ndarray:
+    """Draw small ellipses as a level [n, n], positive inside any of them."""
     y, x = _grid(n)
     cy, cx, turn = rng.uniform(0, 1, (3, count, 1, 1))
     radius, stretch = rng.uniform(*radii, (count, 1, 1)), rng.uniform(0.6, 1, (count, 1, 1))
@@ -101,16 +137,16 @@ def _cells(rng, n: int, count: int, radii) -> np.ndarray:
     return (radius - np.hypot(dx * cos + dy * sin, (dy * cos - dx * sin) / stretch)).max(0)
 
 
-def _patches(rng, n: int, count: int, radii) -> np.ndarray:
-    """[n, n] level of a few ragged patches, positive inside."""
+def _patches(rng: Random, n: int, count: int, radii: tuple[float, float]) -> np.ndarray:
+    """Draw a few ragged patches as a level [n, n], positive inside."""
     if not count:
         return np.full((n, n), -1.0)
     blobs = [_blob(rng, n, rng.uniform(0.1, 0.9, 2), rng.uniform(*radii), rough=0.3) for _ in range(count)]
     return np.max(blobs, axis=0) + 0.02 * _field(rng, n, 0.03)
 
 
-def _hair(rng, n: int) -> np.ndarray:
-    """[n, n] level of a thin bent line."""
+def _hair(rng: Random, n: int) -> np.ndarray:
+    """Draw a thin bent line as a level [n, n], positive inside."""
     y, x = _grid(n)
     turn, bend, at = rng.uniform(0, np.pi), rng.normal(0, 0.5), rng.uniform(0.2, 0.8, 2)
     u = (x - at[1]) * np.cos(turn) + (y - at[0]) * np.sin(turn)
@@ -118,12 +154,13 @@ def _hair(rng, n: int) -> np.ndarray:
     return rng.uniform(0.003, 0.007) - np.abs(v - bend * u**2)
 
 
-def _blend(image, colour, level, softness: float) -> np.ndarray:
-    """The image with the colour where the level is positive; softness is the width of the edge."""
+def _blend(image: np.ndarray, colour: np.ndarray, level: np.ndarray, softness: float) -> np.ndarray:
+    """Paint the colour where the level is positive; softness is the width of the edge."""
     alpha = 1 / (1 + np.exp(-np.clip(level / softness * 3, -30, 30)))
     return image + alpha[..., None] * (colour - image)
 
 
-def _shrunk(pixels: np.ndarray) -> np.ndarray:
+def _average(pixels: np.ndarray) -> np.ndarray:
+    """Average [n, n, C] over blocks of OVERSAMPLING × OVERSAMPLING pixels."""
     n, _, channels = pixels.shape
     return pixels.reshape(n // OVERSAMPLING, OVERSAMPLING, n // OVERSAMPLING, OVERSAMPLING, channels).mean((1, 3))

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from diffseg.config import Config
-from diffseg.data.arrays import scaled_size
+from diffseg.data.resizing import scaled_size
 from diffseg.data.splits import Split
 
 

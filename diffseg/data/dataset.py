@@ -1,0 +1,164 @@
+"""A data set in memory: its training and test images, decoded once and cached, as tensors of 8 or 16 bits."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from diffseg.config import Data
+from diffseg.data import synthetic
+from diffseg.data.arrays import DecodedData, DecodedSplit
+from diffseg.data.cache import load_or_build
+from diffseg.data.decoding import decode
+from diffseg.data.layouts import check_root
+from diffseg.data.partition import assign_splits, hash_key, hold_out, limit_records, unit_name
+from diffseg.data.records import Record
+from diffseg.data.requirements import check_channels, examine, uniform_masks
+from diffseg.data.splits import PackedImages, Scaling, Split
+from diffseg.errors import DataError
+
+log = logging.getLogger(__name__)
+
+OUTSIDE = 0.5  # share of an image's 16-bit pixels outside of the training images' range from which it looks foreign
+SPAN = 0.02  # share of that range below which an image that spans no more looks foreign
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The images to train on and those to test on."""
+
+    name: str
+    digest: str  # of the decoded content: twelve hexadecimal digits
+    train: Split
+    test: Split
+
+
+def load(
+    config: Data,
+    root: Path | None,
+    cache: Path | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Dataset:
+    """Decode a data set, or read its decoded copy from the cache.
+
+    Args:
+        root: the data set's folder; unused by synthetic data.
+        cache: the folder for decoded copies.
+        on_progress: is given the number of decoded images and of all, while images are decoded.
+
+    Raises:
+        DataError: for the first fault of the data.
+    """
+    if config.layout == "synthetic":
+        content = synthetic.draw_images(config)
+        return _to_dataset(config, content, content.digest)
+    root = check_root(config, root).absolute()  # paths are stored
+    build = partial(decode, config, on_progress=on_progress)
+    content, digest = load_or_build(cache, config, root, partial(choose_records, config, root), build)
+    check_channels(config, root, content.channels)
+    _check_masks(content, root)
+    return _to_dataset(config, content, digest)
+
+
+def load_unlabelled(config: Data, records: list[Record], scaling: Scaling) -> Split:
+    """Decode images without masks in the way that the training images were decoded.
+
+    Logs a warning for an image or a volume most of whose pixels lie outside of the range of the training images. Raises
+    DataError for an image that cannot be read or does not fit the network.
+    """
+    content = decode(config, {"test": records}, trained=scaling.pixel_format)
+    if content.channels not in (1, config.channels):
+        raise DataError(
+            f"{records[0].image} has {content.channels} channels, but the network was trained on {config.channels}"
+        )
+    split = _to_split(config, content, "test", scaling)
+    if config.normalise != "case" and scaling.bits == 16:
+        _warn_of_other_ranges(split)
+    return split
+
+
+def choose_records(config: Data, root: Path) -> dict[str, list[Record]]:
+    """Choose the records of both splits, at most data.train_images and data.test_images. Raises DataError."""
+    records = assign_splits(examine(config, root).records, config.split_seed)
+    limits = {"train": config.train_images, "test": config.test_images}
+    return {
+        split: limit_records([record for record in records if record.split == split], limit)
+        for split, limit in limits.items()
+    }
+
+
+def _check_masks(content: DecodedData, root: Path) -> None:
+    """Raise DataError if all masks of a split are empty, or all full."""
+    for split, part in content.parts.items():
+        masks, kind = part.masks.view(bool), "training" if split == "train" else "test"
+        if not masks.any() or masks.all():
+            raise uniform_masks(root, f"all {len(part.names)} {kind} masks", bool(masks.any()), resized=True)
+
+
+def _to_dataset(config: Data, content: DecodedData, digest: str) -> Dataset:
+    """Wrap decoded arrays as tensors; with data.held_out, test on a part of the training images."""
+    if config.normalise == "case":
+        scaling = Scaling.full_range(content.channels, 16 if content.histogram.shape[1] > 256 else 8)
+    else:
+        scaling = Scaling.from_histogram(content.histogram, content.quantisation)
+    train, test = (_to_split(config, content, split, scaling) for split in ("train", "test"))
+    if config.held_out:
+        rank = [hash_key(unit_name(group, name)) for group, name in zip(train.groups, train.names, strict=True)]
+        train, test = hold_out(train, config.held_out, rank, "data.held_out", config.name)
+    return Dataset(config.name, digest, train, test)
+
+
+def _to_split(config: Data, content: DecodedData, split: str, scaling: Scaling) -> Split:
+    """Wrap the decoded arrays of one split as tensors."""
+    part = content.parts[split]
+    sizes = torch.from_numpy(part.sizes)
+    if config.normalise == "case":
+        scaling = Scaling.full_range(content.channels, 8 * part.images.itemsize)
+    return Split(
+        names=part.names,
+        groups=part.groups,
+        images=PackedImages.from_flat(torch.from_numpy(part.images), content.channels, sizes),
+        masks=PackedImages.from_flat(torch.from_numpy(part.masks), content.raters, sizes),
+        objects=tuple(part.objects.tolist()),
+        scaling=scaling,
+        standard=config.normalise == "standard",
+        channels=config.channels,
+        device=torch.device("cpu"),
+        case_statistics=_scale_statistics(part, scaling) if config.normalise == "case" else None,
+        originals=tuple((height, width) for height, width in part.originals.tolist()),
+        records=content.records and content.records[split],
+        digests=content.digests,
+    )
+
+
+def _scale_statistics(part: DecodedSplit, scaling: Scaling) -> torch.Tensor:
+    """Return float32 [N, 2, C]: mean and standard deviation of each case, of pixels scaled to [−1, 1].
+
+    A constant image gets the deviation 1.
+    """
+    top = scaling.high[0]
+    mean, sd = part.statistics[:, 0], part.statistics[:, 1]
+    sd = np.where(sd > 0, sd, top / 2)
+    return torch.from_numpy(np.stack([2 * mean / top - 1, 2 * sd / top], 1)).float()
+
+
+def _warn_of_other_ranges(split: Split) -> None:
+    """Log a warning for every picture or volume whose pixels do not fit the range of the training images."""
+    scaling = split.scaling
+    low, high = (torch.tensor(ends)[:, None] for ends in (scaling.low, scaling.high))
+    cases: dict[Path, list[torch.Tensor]] = {}
+    for record, pixels in zip(split.records or (), split.images, strict=True):
+        cases.setdefault(record.image, []).append(pixels.flatten(1).int())
+    for path, parts in cases.items():
+        values = torch.cat(parts, 1).float()
+        outside = float(((values < low) | (values > high)).float().mean())
+        span = float(((values.amax(1) - values.amin(1)) / (high - low)[:, 0]).max())
+        if outside > OUTSIDE or span < SPAN:
+            log.warning(
+                "%s does not fit the training images: %.0f %% of its pixels lie outside of their range, and it spans "
+                "%.0f %% of that range; are its numbers in another unit?", path, 100 * outside, 100 * span,
+            )  # fmt: skip

@@ -1,0 +1,73 @@
+"""The layouts that data sets have on disk, and the search for the images of one data set.
+
+A new layout is a module with a function `find`, an entry in LAYOUTS, and its name in `Data.layout` (diffseg/config/data.py).
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffseg.config import Data
+from diffseg.data import brats, folder, isic16, lidc, monuseg
+from diffseg.data.files import check_name
+from diffseg.data.listing import Listing, find_conflicts
+from diffseg.data.recognise import elsewhere
+from diffseg.data.records import Record
+from diffseg.data.slices import describe_slicing
+from diffseg.errors import DataError
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the files of a data set lie below its root."""
+
+    find: Callable[[Path, Data], Listing]  # list the images and masks at a root; DataError if it is in another layout
+    list_new: Callable[[Path], list[Record]] | None = None  # slices of a new image; None for pictures and NIfTI files
+
+
+LAYOUTS = {
+    "isic16": Layout(isic16.find),
+    "monuseg": Layout(monuseg.find),
+    "lidc": Layout(lidc.find),
+    "brats": Layout(brats.find, brats.list_slices_of_patient),
+    "folder": Layout(folder.find),
+}
+
+
+def find(config: Data, root: Path | None) -> Listing:
+    """List the images at the root, without decoding them. Raises DataError if the root is missing or in another layout."""
+    return list_images(config, check_root(config, root))
+
+
+def list_images(config: Data, root: Path) -> Listing:
+    """Like `find`, for a root that `check_root` has returned."""
+    try:
+        found = LAYOUTS[config.layout].find(root, config)
+    except DataError as error:
+        raise elsewhere(root, config.name, config.layout) or error from None
+    except OSError as error:
+        raise DataError(f"{error.filename or root} cannot be read ({error.strerror}): allow reading it") from None
+    remarks = found.remarks + describe_slicing(found.records, config.axis)
+    return Listing(found.records, found.problems + find_conflicts(found.records), remarks)
+
+
+def check_root(config: Data, root: Path | None) -> Path:
+    """Return the root. Raises DataError if it is missing or no folder, or if a name below it is not UTF-8."""
+    if config.layout == "synthetic":
+        raise DataError(
+            f"data set {config.name} has layout synthetic, which is drawn and has no files: "
+            f"give the layout of the files, such as data.layout=folder (allowed are {', '.join(LAYOUTS)})"
+        )
+    if root is None:
+        raise DataError(f"data set {config.name} has no root: give --data {config.name}=ROOT")
+    if not root.is_dir():
+        raise DataError(
+            f"the root of data set {config.name} is {root}, which is not a folder: give --data {config.name}=ROOT anew"
+        )
+    check_name(root)
+    for place, folders, files in os.walk(root):
+        for name in (*folders, *files):
+            if not name.isascii():
+                check_name(Path(place, name))
+    return root

@@ -1,0 +1,137 @@
+"""What a data set must have before a network is trained on it: enough images, equal channels, a known foreground."""
+
+import logging
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from diffseg.config import Data
+from diffseg.data.cache import is_current
+from diffseg.data.layouts import check_root, list_images
+from diffseg.data.listing import Listing
+from diffseg.data.opening import Shape
+from diffseg.data.partition import assign_splits, count_held_out, limit_records, unit_name
+from diffseg.data.records import Record, in_parallel
+from diffseg.data.survey import Decision, decide
+from diffseg.errors import DataError
+
+log = logging.getLogger(__name__)
+
+
+def examine(config: Data, root: Path | None, cache: Path | None = None) -> Listing:
+    """List the images at the root after a check of names, splits, patients, headers, and the values of all masks.
+
+    The records have their foreground. Headers and masks are not read if the cache holds what was decoded from these files.
+    Writes nothing. Raises DataError for the first fault, with the sentence of `load`.
+    """
+    root = check_root(config, root)
+    found = list_images(config, root)
+    _raise_first(config, root, found.problems)
+    if cache and is_current(cache, config, root):
+        _check_counts(config, root, found.records)
+        return found
+    check_consistency(config, root, found.records)
+    rule = _decide_foreground(config, root, found).rule
+    return replace(found, records=tuple(replace(record, foreground=rule) for record in found.records))
+
+
+def check_consistency(config: Data, root: Path, records: Sequence[Record]) -> None:
+    """Raise DataError for too few images or patients, unequal sizes of image and mask, or channels that do not fit.
+
+    Reads the headers of all files; decodes nothing.
+    """
+    _check_counts(config, root, records)
+    firsts = list({record.image: record for record in records}.values())  # one slice of each volume
+    checked = in_parallel(_check_header, firsts)
+    _raise_first(config, root, [problem for problem in checked if isinstance(problem, str)])
+    shapes = [shape for shape in checked if isinstance(shape, Shape)]
+    counts = [1 if config.channels == 1 and shape.channels == 3 else shape.channels for shape in shapes]
+    for record, count in zip(firsts, counts, strict=True):
+        if count not in (1, max(counts)):
+            raise DataError(
+                f"{record.image} has {count} channels, others have {max(counts)}: "
+                "all images of a data set must have the same number of channels"
+            )
+    check_channels(config, root, max(counts))
+
+
+def check_channels(config: Data, root: Path, channels: int) -> None:
+    """Raise DataError unless the images have one channel or data.channels channels."""
+    if channels not in (1, config.channels):
+        raise DataError(
+            f"the images of {root} have {channels} channels, but data.channels is {config.channels}: "
+            f"set data.channels={channels}"
+        )
+
+
+def uniform_masks(root: Path, which: str, full: bool, resized: bool = False) -> DataError:
+    """Return the error for masks that are all empty or all full.
+
+    Args:
+        which: the masks, such as "all 9 test masks".
+        full: whether they are full.
+        resized: whether they have the size of training, which may be what emptied them.
+    """
+    if full:
+        advice = "full: check with `diffseg data check` that they are not inverted, or give data.foreground"
+    else:
+        where, remedy = (" at this size", "a larger data.size") if resized else ("", "data.foreground")
+        advice = f"empty{where}: check them with `diffseg data check`, or give {remedy}"
+    return DataError(f"{which} of {root} are {advice}")
+
+
+def _check_header(record: Record) -> Shape | str:
+    """Return the shape of an image, or the fault of its header or of a mask's."""
+    try:
+        return record.check_headers()
+    except DataError as error:
+        return str(error)
+
+
+def _raise_first(config: Data, root: Path, problems: Sequence[str]) -> None:
+    """Raise DataError for the first problem, if there is one, with the command that lists all of them."""
+    if not problems:
+        return
+    command = f"diffseg data check {config.name} {shlex.quote(str(root))}"
+    more = f" (and {len(problems) - 1} more: `{command}` lists them)" if len(problems) > 1 else ""
+    raise DataError(problems[0] + more)
+
+
+def _check_counts(config: Data, root: Path, found: Sequence[Record]) -> None:
+    """Raise DataError if a split would have no images, the training split a single one, or none could be held out."""
+    records = assign_splits(found, config.split_seed, masks=False)  # masks change which are drawn, not how many
+    counts = Counter(record.split for record in records)
+    patients = {record.group for record in records}
+    if not counts["test"] and len(patients) == 1 and None not in patients:
+        raise DataError(
+            f"all {len(records)} images of {root} are of one patient or volume, {patients.pop()}: a data set needs some to "
+            "train on and others to test on"
+        )
+    for split in ("train", "test"):
+        if not counts[split]:
+            raise DataError(f"{root} has no {split} images: a data set needs images to train on and others to test on")
+    if min(counts["train"], config.train_images or 2) == 1:
+        given = [record.name for record in found if record.split == "train"]
+        name = f", {given[0]}" if len(given) == 1 else ""
+        raise DataError(f"{root} has a single training image{name}: at least two are needed")
+    if config.held_out:
+        training = limit_records([record for record in records if record.split == "train"], config.train_images)
+        units = [unit_name(record.group, record.name) for record in training]
+        count_held_out(units, config.held_out, "data.held_out", config.name)
+
+
+def _decide_foreground(config: Data, root: Path, found: Listing) -> Decision:
+    """Decide which pixels of the masks are foreground, and log what was decided.
+
+    Raises DataError if the masks leave it open, or if all masks of a split are empty or full.
+    """
+    decision = decide(found.records, config)
+    if decision.problems:
+        raise DataError(decision.problems[0])
+    if decision.uniform:
+        raise uniform_masks(root, *decision.uniform[0])
+    for remark in (*found.remarks, *decision.remarks):
+        log.warning("data set %s: %s", config.name, remark)
+    return decision
