@@ -9,7 +9,7 @@ from volume_files import ORIENTATIONS, save, turned
 from diffseg import data
 from diffseg.config import Data
 from diffseg.data import brats
-from diffseg.data.opening import forget
+from diffseg.data.opening import clear_caches
 from diffseg.data.partition import hash_key
 from diffseg.errors import DataError
 
@@ -107,11 +107,11 @@ def test_a_volume_in_another_orientation_is_brought_to_the_first_ones(kind, tmp_
     path = tmp_path / NAMES[0] / f"{NAMES[0]}_{kind}.nii.gz"
     read = (lambda: brats._channels(path.parent)) if kind == "t2" else (lambda: brats._tumour(path))
     expected = read()
-    forget()
+    clear_caches()
     image = nibabel.load(path)
     save(path, *turned(np.asarray(image.dataobj), image.affine, ORIENTATIONS[7]))
     assert np.array_equal(read(), expected)
-    forget()
+    clear_caches()
     shifted = image.affine.copy()
     shifted[0, 3] += 1
     save(path, np.asarray(image.dataobj), shifted)

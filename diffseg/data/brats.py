@@ -14,7 +14,7 @@ from diffseg.config import Data
 from diffseg.data import volumes
 from diffseg.data.files import PASSED_OVER
 from diffseg.data.listing import Listing
-from diffseg.data.opening import Shape, remembered
+from diffseg.data.opening import Shape, cached
 from diffseg.data.quantisation import mean_and_deviation
 from diffseg.data.records import Record
 from diffseg.errors import DataError
@@ -99,7 +99,7 @@ def list_slices_of_patient(folder: Path, split: str | None) -> list[Slice]:
     ]
 
 
-@remembered
+@cached
 def _channels(folder: Path) -> np.ndarray:
     """uint8 [H, W, D, 4] of a patient, cropped. Raises DataError."""
     channels = []
@@ -114,12 +114,12 @@ def _channels(folder: Path) -> np.ndarray:
     return np.stack(channels, axis=-1)
 
 
-@remembered
+@cached
 def _statistics(folder: Path) -> np.ndarray:
     return mean_and_deviation(_channels(folder))
 
 
-@remembered
+@cached
 def _tumour(path: Path) -> np.ndarray:
     """bool [H, W, D]: where a patient's segmentation has any label, cropped. Raises DataError."""
     seg = volumes.read_intensities_like(path, _file(path.parent, MODALITIES[0]))

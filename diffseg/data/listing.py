@@ -8,14 +8,16 @@ from pathlib import Path
 from diffseg.data.records import Record
 from diffseg.errors import DataError
 
+Files = dict[str, list[Path]]  # by stem; it should be one a stem
+
 
 @dataclass(frozen=True)
 class Listing:
-    """The images of a data set, and one sentence for every file that cannot be used, and for every guess that was made."""
+    """The images of a data set, what is wrong with its files, and how they were understood."""
 
     records: tuple[Record, ...]
-    problems: tuple[str, ...] = ()
-    remarks: tuple[str, ...] = ()  # how files were understood, where that could be otherwise
+    problems: tuple[str, ...] = ()  # a sentence for every file that cannot be used
+    remarks: tuple[str, ...] = ()  # a sentence for every guess that could be wrong
 
     @classmethod
     def join(cls, parts: Iterable["Listing"]) -> "Listing":
@@ -28,13 +30,11 @@ class Listing:
         )
 
 
-def pair_by_name(
-    split: str,
-    images: dict[str, list[Path]],
-    annotations: dict[str, list[Path]],
-    make: Callable[..., Record] = Record,
-) -> Listing:
-    """Records of the names in both, problems for images without a mask and for names that several files share."""
+def pair_by_name(split: str, images: Files, annotations: Files, make: Callable[..., Record] = Record) -> Listing:
+    """Make a record of every name that has an image and an annotation.
+
+    Images without an annotation, and names that several files share, are problems. make: the class of the records.
+    """
     names = sorted(images.keys() & annotations.keys())
     records = tuple(make(name, split, images[name][0], (annotations[name][0],)) for name in names)
     problems = [
@@ -44,8 +44,8 @@ def pair_by_name(
     return Listing(records, (*problems, *find_duplicates(images, annotations)))
 
 
-def find_duplicates(*folders: dict[str, list[Path]]) -> tuple[str, ...]:
-    """A problem for every name that several files of a folder share."""
+def find_duplicates(*folders: Files) -> tuple[str, ...]:
+    """Return a problem for every name that several files of one folder share."""
     return tuple(
         f"{first} and {' and '.join(path.name for path in others)} have one name: leave only one of them"
         for folder in folders
@@ -55,25 +55,44 @@ def find_duplicates(*folders: dict[str, list[Path]]) -> tuple[str, ...]:
 
 
 def find_conflicts(records: Sequence[Record]) -> tuple[str, ...]:
-    """Problems between records: names used twice, groups in both splits, raters that differ in number."""
-    problems, names, splits = [], {}, {}
-    counts = Counter(record.raters for record in records)
-    usual = max(counts, key=lambda raters: (counts[raters], raters), default=0)
-    for record in records:
-        if (other := names.setdefault((record.split, record.name), record)) is not record:
-            problems.append(f"{record.image} and {other.image} are both called {record.name}: rename one of them")
-        if record.group is not None and record.split:
-            splits.setdefault(record.group, set()).add(record.split)
-        if record.raters != usual:
-            problems.append(
-                f"{record.image} has {record.raters} rater{'s' * (record.raters != 1)}, but {counts[usual]} of {len(records)} "
-                f"images have {usual}: add the missing masks, or remove those that are too many"
-            )
-    if shared := sorted(group for group, found in splits.items() if len(found) > 1):
-        named = ", ".join(shared[:3]) + (f" and {len(shared) - 3} more" if shared[3:] else "")
-        problems.append(f"patients or groups are in both splits: {named}; leave each in one of them")
-    return tuple(problems)
+    """Return the problems between records: shared names, unequal numbers of raters, groups in both splits."""
+    return (*_find_shared_names(records), *_find_missing_raters(records), *_find_divided_groups(records))
 
 
 def missing_folder(root: Path, folder: str, expected: str) -> DataError:
+    """Return the error for a folder that the layout expects at the root."""
     return DataError(f"{root} has no folder {folder}: {expected}")
+
+
+def _find_shared_names(records: Sequence[Record]) -> list[str]:
+    """Return a problem for every image whose name another one of its split has."""
+    problems, names = [], {}
+    for record in records:
+        if (other := names.setdefault((record.split, record.name), record)) is not record:
+            problems.append(f"{record.image} and {other.image} are both called {record.name}: rename one of them")
+    return problems
+
+
+def _find_missing_raters(records: Sequence[Record]) -> list[str]:
+    """Return a problem for every image whose number of raters is not the most frequent one."""
+    counts = Counter(record.raters for record in records)
+    usual = max(counts, key=lambda raters: (counts[raters], raters), default=0)
+    return [
+        f"{record.image} has {record.raters} rater{'s' * (record.raters != 1)}, but {counts[usual]} of {len(records)} "
+        f"images have {usual}: add the missing masks, or remove those that are too many"
+        for record in records
+        if record.raters != usual
+    ]
+
+
+def _find_divided_groups(records: Sequence[Record]) -> list[str]:
+    """Return one problem if patients, volumes or other groups have images in both splits."""
+    splits: dict[str, set[str]] = {}
+    for record in records:
+        if record.group is not None and record.split:
+            splits.setdefault(record.group, set()).add(record.split)
+    shared = sorted(group for group, found in splits.items() if len(found) > 1)
+    if not shared:
+        return []
+    named = ", ".join(shared[:3]) + (f" and {len(shared) - 3} more" if shared[3:] else "")
+    return [f"patients or groups are in both splits: {named}; leave each in one of them"]

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from diffseg.config import Data
 from diffseg.data.files import files_in
 from diffseg.data.listing import Listing, missing_folder, pair_by_name
-from diffseg.data.opening import Shape, opened, remembered, unreadable
+from diffseg.data.opening import Shape, cached, open_file, unreadable
 from diffseg.data.records import Record
 from diffseg.errors import DataError
 
@@ -50,14 +50,14 @@ def find(root: Path, config: Data) -> Listing:
     return Listing.join(parts)
 
 
-@remembered  # counted and drawn one after the other
+@cached  # counted and drawn one after the other
 def read_polygons(path: Path) -> list[np.ndarray]:
     """The nuclei of an XML as [n, 2] arrays of x, y in pixels; those of fewer than three vertices are left out.
 
     Raises DataError if the file is no XML or holds no region.
     """
     try:
-        with opened(path) as file:
+        with open_file(path) as file:
             regions = ElementTree.parse(file).getroot().iter("Region")
         found = [[(float(v.get("X")), float(v.get("Y"))) for v in region.iter("Vertex")] for region in regions]
         if not all(isfinite(number) for vertices in found for vertex in vertices for number in vertex):

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from diffseg.data.masks import Labels
-from diffseg.data.opening import Shape, decoding, opened
+from diffseg.data.opening import Shape, data_errors, open_file
 from diffseg.errors import DataError
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")  # that are ever handed to a decoder
@@ -61,7 +61,7 @@ class _Picture:
 
 def read_shape(path: Path) -> Shape:
     """The shape of a picture, without decoding. Raises DataError if the file cannot be read."""
-    with _opened(path) as picture:
+    with _open_picture(path) as picture:
         return picture.shape
 
 
@@ -71,7 +71,7 @@ def read_image(path: Path, channels: int, at_least: int | None = None) -> np.nda
     at_least: JPEGs may be read smaller, by an integer factor, as long as no side falls below it, which bounds time and
     memory for large photographs.
     """
-    with _opened(path) as picture, decoding(path):
+    with _open_picture(path) as picture, data_errors(path):
         gray = picture.channels == 1 or channels == 1
         if picture.image is None:
             pixels = _opaque(path, picture)
@@ -93,9 +93,9 @@ def read_labels(path: Path, size: tuple[int, int] | None = None) -> Labels:
 
     An alpha channel is left out where it says nothing, and is the mask where nothing else does.
     """
-    with _opened(path) as picture:
+    with _open_picture(path) as picture:
         check_size(path, picture.shape.size, size)
-        with decoding(path):
+        with data_errors(path):
             labels = _labels(picture)
     pixels = labels.pixels
     if labels.coloured and (pixels == pixels[..., :1]).all():
@@ -157,12 +157,12 @@ def _opaque(path: Path, picture: _Picture) -> np.ndarray:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[_Picture]:
+def _open_picture(path: Path) -> Iterator[_Picture]:
     """The picture, not decoded yet. Raises DataError."""
-    with opened(path) as file:
+    with open_file(path) as file:
         start = file.read(4)
         file.seek(0)
-        with decoding(path):
+        with data_errors(path):
             picture = (_tiff if start in TIFFS else _of_pillow)(path, file)
         # Pillow itself only warns up to twice the limit
         if Image.MAX_IMAGE_PIXELS and picture.size[0] * picture.size[1] > Image.MAX_IMAGE_PIXELS:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from diffseg.data import volumes
-from diffseg.data.opening import remembered
+from diffseg.data.opening import cached
 from diffseg.data.volumes import Header
 from diffseg.errors import DataError
 
@@ -72,14 +72,14 @@ def pixel_bits(path: Path, quantisation: Quantisation | None) -> int:
     return (quantisation or _of_type([volumes.read_header(path)]) or WIDE).bits
 
 
-@remembered
+@cached
 def read_pixels(path: Path, quantisation: Quantisation | None) -> np.ndarray:
     """uint8 or uint16 [X, Y, Z] or [X, Y, Z, C] of a volume, by its own map if none is given. Raises DataError."""
     numbers = _finite_numbers(path)
     return (quantisation or _of_type([volumes.read_header(path)]) or _of_ranges([_range(numbers)]))(numbers)
 
 
-@remembered
+@cached
 def pixel_statistics(path: Path, quantisation: Quantisation | None) -> np.ndarray:
     """float64 [2, C]: mean and standard deviation of the pixels of a whole volume."""
     found = read_pixels(path, quantisation)

@@ -1,4 +1,4 @@
-"""What a layout finds on disk, and how one image with its masks is read. Every fault is a DataError of one sentence."""
+"""One image of a data set with its masks: where its files are, and how they are read. Every fault is a DataError."""
 
 import itertools
 import os
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -17,96 +17,100 @@ from diffseg.data.opening import Shape
 from diffseg.data.quantisation import Quantisation
 
 COUNTED = 2048  # px a side at most, of masks whose objects are counted: larger ones are thinned out
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image at full size, decoded."""
+    """One decoded image at full size with its masks."""
 
-    image: np.ndarray  # uint8 or uint16 [H, W, C]; smaller where a JPEG was read so
+    image: np.ndarray  # uint8 or uint16 [H, W, C]; a JPEG may be smaller than its masks
     masks: np.ndarray  # bool [R, H, W], one a rater
-    objects: int  # that are annotated: polygons, or connected parts of what most raters marked
+    objects: int  # annotated objects: polygons, or connected parts of what most raters marked
 
 
 @dataclass(frozen=True)
 class Record:
-    """One image of a data set and where its masks come from."""
+    """The files of one image and its masks. Layouts whose files are read in another way derive from it."""
 
     name: str
-    split: str | None  # train or test; None if it is to be drawn
+    split: str | None  # train or test; None if it is still to be drawn
     image: Path
     annotations: tuple[Path, ...]  # one a rater
-    group: str | None = None  # the patient or volume, where it is known: all of a group are in one split
-    index: int | None = None  # of the slice, in a volume
+    group: str | None = None  # the patient or volume, if it is known: all images of a group are in one split
+    index: int | None = None  # of the slice in a volume; None for a picture
     axis: int = 2  # of the volume, across its slices
-    quantisation: Quantisation | None = None  # from the volume's numbers to pixels; by its own numbers if None
-    foreground: Rule = ()  # which pixels of the masks are it
-    united: bool = False  # the annotations are objects of one mask, not masks of raters
+    quantisation: Quantisation | None = None  # from the volume's intensities to pixels; None to fit it to this volume
+    foreground: Rule = ()  # which pixels of the masks are foreground
+    united: bool = False  # the annotations are objects of one mask, not masks of several raters
 
     margin: ClassVar[int] = 0  # px that the image lacks of its volume's slice, on every side
-    stores_labels: ClassVar[bool] = True  # whether masks are files of pixels, of which the foreground has to be known
+    stores_labels: ClassVar[bool] = True  # whether masks are files of pixels, so that their foreground must be decided
 
     @property
     def shared_name(self) -> str:
-        """The image's name; of a slice the volume's, which all its slices share."""
+        """The image's name; for a slice the name of its volume, which all its slices share."""
         return self.name if self.index is None else self.name.rsplit("/", 1)[0]
 
     @property
     def volume(self) -> Path | None:
-        """The file with the geometry of the volume that it is a slice of."""
+        """The file with the geometry of the volume that holds this slice; None for a picture."""
         return None if self.index is None else self.image
 
     @property
     def quantised_volume(self) -> Path | None:
-        """The volume whose numbers are mapped to pixels as those of all others of its data set are."""
+        """The volume whose intensities are mapped to pixels by the quantisation of the data set; None if there is none."""
         return self.volume
 
     @property
     def raters(self) -> int:
+        """The number of masks."""
         return 1 if self.united else len(self.annotations)
 
     @property
     def files(self) -> tuple[Path, ...]:
+        """The files that are read."""
         return self.image, *self.annotations
 
     def read_shape(self) -> Shape:
-        """Of the image, without decoding. Raises DataError."""
+        """Read the shape of the image from its header. Raises DataError."""
         if self.index is None:
             return pictures.read_shape(self.image)
         head, deep = volumes.read_header(self.image), quantisation.pixel_bits(self.image, self.quantisation) > 8
-        return Shape(*np.delete(head.grid, self.axis).tolist(), head.channels, deep)
+        height, width = (side for axis, side in enumerate(head.grid) if axis != self.axis)
+        return Shape(height, width, head.channels, deep)
 
     def check_headers(self) -> Shape:
-        """The image's shape, without decoding. Raises DataError, also if a mask is seen to have another size."""
+        """Read the image's shape. Raises DataError, also if the header of a mask says another size."""
         shape = self.read_shape()
         for path in self.annotations if self.index is None else ():
             pictures.check_size(path, pictures.read_shape(path).size, shape.size)
         return shape
 
     def read(self, channels: int = 3, at_least: int | None = None) -> Sample:
-        """Decode image and masks (see pictures.read_image). Raises DataError."""
+        """Decode image and masks, with the arguments of `pictures.read_image`. Raises DataError."""
         image, (masks, marked) = self.read_image(channels, at_least), self._read_annotations()
         return Sample(image, masks, marked if self.united else self.count_objects(masks))
 
     def read_image(self, channels: int = 3, at_least: int | None = None) -> np.ndarray:
-        """uint8 or uint16 [H, W, C]."""
+        """Decode the image: uint8 or uint16 [H, W, C]. Raises DataError."""
         if self.index is None:
             return pictures.read_image(self.image, channels, at_least)
-        pixels = self._slice(quantisation.read_pixels(self.image, self.quantisation))
+        pixels = self._cut_slice(quantisation.read_pixels(self.image, self.quantisation))
         return pixels if pixels.ndim == 3 else pixels[..., None]
 
     def read_statistics(self, image: np.ndarray) -> np.ndarray:
-        """float64 [2, C]: mean and standard deviation of the image's pixels, or of all those of its volume."""
+        """Return float64 [2, C]: mean and standard deviation of the image's pixels, or of the pixels of its volume."""
         if self.index is None:
             return quantisation.mean_and_deviation(image)
         return quantisation.pixel_statistics(self.image, self.quantisation)
 
     def read_masks(self) -> np.ndarray:
-        """bool [R, H, W] at full size; where there are no annotations, one that is empty. Raises DataError."""
+        """Decode the masks at full size: bool [R, H, W]; an empty one if there are no annotations. Raises DataError."""
         return self._read_annotations()[0]
 
     def _read_annotations(self) -> tuple[np.ndarray, int]:
-        """bool [R, H, W] of the raters, and the number of annotations that are not empty."""
+        """Decode the masks bool [R, H, W] of the raters; count the annotations that are not empty."""
         size = self.read_shape().size
         found = (self.read_mask(path, size) for path in self.annotations)
         if not self.united and self.annotations:
@@ -119,22 +123,31 @@ class Record:
         return union, marked
 
     def read_mask(self, path: Path, size: tuple[int, int]) -> np.ndarray:
-        """bool [H, W] of one rater."""
+        """Decode the mask of one rater: bool [H, W]. size: (height, width) that it must have. Raises DataError."""
         return masks.foreground(path, self.read_labels(path, size), self.foreground)
 
     def read_labels(self, path: Path, size: tuple[int, int] | None = None) -> Labels:
-        """A mask's pixels as they are stored. size: (height, width) that it must have. Raises DataError."""
+        """Decode a mask's pixels as they are stored. size: (height, width) that it must have. Raises DataError."""
         if self.index is None:
             return pictures.read_labels(path, size)
-        return Labels(self._slice(volumes.read_labels(path, self.image)))
+        return Labels(self._cut_slice(volumes.read_labels(path, self.image)))
 
-    def to_json(self) -> dict:
+    def count_objects(self, masks: np.ndarray) -> int:
+        """Count the connected parts of what most raters marked in masks bool [R, H, W]."""
+        from scipy.ndimage import label
+
+        thinned = masks[:, :: 1 + masks.shape[1] // COUNTED, :: 1 + masks.shape[2] // COUNTED]
+        count: int = label(2 * thinned.sum(0, np.int16) > len(masks), structure=np.ones((3, 3)))[1]
+        return count
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as values that JSON can hold."""
         paths = {"image": str(self.image), "annotations": list(map(str, self.annotations))}
         return {"kind": type(self).__name__} | asdict(self) | paths
 
     @staticmethod
-    def from_json(saved: dict) -> "Record":
-        """The record that `to_json` was called of."""
+    def from_json(saved: dict[str, Any]) -> "Record":
+        """Restore the record of which `to_json` returned `saved`."""
         kinds = {kind.__name__: kind for kind in (Record, *Record.__subclasses__())}
         paths = {"image": Path(saved["image"]), "annotations": tuple(map(Path, saved["annotations"]))}
         rule, mapped = saved["foreground"], saved["quantisation"]
@@ -142,28 +155,24 @@ class Record:
         paths |= {"quantisation": mapped and Quantisation(**mapped)}
         return kinds[saved["kind"]](**{key: value for key, value in (saved | paths).items() if key != "kind"})
 
-    def _slice(self, volume: np.ndarray) -> np.ndarray:
-        """[H, W, …] of a volume [X, Y, Z, …]."""
+    def _cut_slice(self, volume: np.ndarray) -> np.ndarray:
+        """Return this slice [H, W, …] of a volume [X, Y, Z, …]."""
         return np.moveaxis(volume, self.axis, 2)[:, :, self.index]
-
-    def count_objects(self, masks: np.ndarray) -> int:
-        from scipy.ndimage import label
-
-        thinned = masks[:, :: 1 + masks.shape[1] // COUNTED, :: 1 + masks.shape[2] // COUNTED]
-        return label(2 * thinned.sum(0, np.int16) > len(masks), structure=np.ones((3, 3)))[1]
 
 
 def in_parallel(
-    function: Callable, records: Sequence[Record], on_progress: Callable[[int, int], None] | None = None
-) -> list:
-    """The function of every record, in order, on all processors: decoding releases the interpreter's lock.
+    function: Callable[[Record], Result],
+    records: Sequence[Record],
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[Result]:
+    """Apply the function to every record, in order, on all processors: decoding releases the interpreter's lock.
 
-    Slices of one volume stay on one processor, so that it is decoded once. on_progress is told how many of how many
-    are done. Pillow's warnings (odd TIFF tags, say) are silenced out here, because the filters belong to the process:
-    threads that each save and restore them leave them changed.
+    Slices of one volume stay on one processor, so that it is decoded once. on_progress is given the number of records that
+    are done and of all. Pillow's warnings, such as those of odd TIFF tags, are silenced here and not in each thread: the
+    filters belong to the process, and threads that each save and restore them leave them changed.
     """
     groups = [list(group) for _, group in itertools.groupby(records, key=lambda record: record.image)]
-    results = []
+    results: list[Result] = []
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
         warnings.filterwarnings("ignore", module=r"PIL\.")
         try:
@@ -175,5 +184,5 @@ def in_parallel(
             pool.shutdown(cancel_futures=True)
             raise
         finally:
-            opening.forget()
+            opening.clear_caches()
     return results

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from diffseg.data.opening import decoding, opened, remembered
+from diffseg.data.opening import cached, data_errors, open_file
 from diffseg.errors import DataError
 
 HEADER = 540  # bytes of NIfTI-2's header; NIfTI-1 has 348
@@ -58,7 +58,7 @@ def read_header(path: Path) -> Header:
     import nibabel
     from nibabel.spatialimages import HeaderDataError
 
-    with opened(path) as file, decoding(path):
+    with open_file(path) as file, data_errors(path):
         file_size = file.seek(0, 2)
         file.seek(0)
         packed = path.name.lower().endswith(".gz")
@@ -97,7 +97,7 @@ def read_intensities(path: Path) -> np.ndarray:
     shape = head.nifti.get_data_shape()
     start, count = int(head.nifti["vox_offset"]), int(np.prod(shape, dtype=object))
     end = start + count * head.dtype.itemsize
-    with opened(path) as file, decoding(path):
+    with open_file(path) as file, data_errors(path):
         stream = gzip.GzipFile(fileobj=file) if path.name.lower().endswith(".gz") else file
         content = stream.read(end)
         if len(content) < end:
@@ -149,7 +149,7 @@ def find_orientation(mask: Header, image: Header) -> np.ndarray | None:
     return np.stack([axes, signs], 1)
 
 
-@remembered
+@cached
 def read_labels(path: Path, like: Path) -> np.ndarray:
     """int32 [X, Y, Z] of a segmentation, in the orientation of the volume that it belongs to. Raises DataError."""
     found = read_intensities_like(path, like)
