@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from diffseg.config import Config
-from diffseg.data.splits import PackedImages, Scaling, Split
+from diffseg.data.packing import PackedImages
+from diffseg.data.scaling import Scaling
+from diffseg.data.splits import Split
 
 hypothesis.settings.register_profile("diffseg", deadline=None, derandomize=True)  # alike on slow machines and each time
 hypothesis.settings.load_profile("diffseg")

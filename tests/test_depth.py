@@ -14,7 +14,7 @@ from volume_files import AFFINE, ORIENTATIONS, RNG, save, turned
 
 from diffseg import data
 from diffseg.data.records import in_parallel
-from diffseg.data.splits import Scaling
+from diffseg.data.scaling import Scaling
 from diffseg.errors import DataError
 from diffseg.prediction.new_images import run
 from diffseg.training.batches import Batches

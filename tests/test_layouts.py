@@ -14,7 +14,7 @@ from diffseg import data, trial
 from diffseg.config import Config
 from diffseg.data import cache
 from diffseg.data.check import check
-from diffseg.data.splits import Scaling
+from diffseg.data.scaling import Scaling
 from diffseg.errors import DataError
 from diffseg.training.batches import Batches
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from diffseg import trial
 from diffseg.config import Config
-from diffseg.data.splits import Scaling
+from diffseg.data.scaling import Scaling
 from diffseg.errors import Stopped, UserError
 from diffseg.networks import nnunet
 from diffseg.networks.nnunet import NAME, planned

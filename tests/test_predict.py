@@ -11,7 +11,7 @@ from conftest import TINY
 from PIL import Image
 
 from diffseg import data, trial
-from diffseg.data.splits import Scaling
+from diffseg.data.scaling import Scaling
 from diffseg.errors import UserError
 from diffseg.prediction.new_images import run
 from studies.commands.program import main

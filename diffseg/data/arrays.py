@@ -14,14 +14,6 @@ Allocate = Callable[[str, tuple[int, ...], np.dtype], np.ndarray]  # name, shape
 
 
 @dataclass(frozen=True)
-class PixelFormat:
-    """How a network's training images became pixels, so that new images become pixels in the same way."""
-
-    bits: int
-    quantisation: Quantisation | None
-
-
-@dataclass(frozen=True)
 class DecodedSplit:
     """One split. Images and masks lie one after the other, each [C, H, W] and [R, H, W] in row-major order."""
 

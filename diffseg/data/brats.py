@@ -1,8 +1,8 @@
-"""BRATS2020 (Menze et al., 2015): MRI volumes of brain tumours, cut into axial slices as EnsemDiff takes them.
+"""BRATS2020 (Menze et al., 2015): MRI volumes of brain tumours, cut into axial slices as EnsemDiff was published.
 
-A slice is an image of four channels (T1, T1ce, T2, FLAIR) and a mask of the whole tumour. Published preparation (Wolleb et
-al., 2022): the lowest 80 and the uppermost 26 of 155 slices are dropped, 8 px are cut off every side of 240, and
-intensities are cut at the volume's top and bottom percentile; here they are then scaled to 0 … 255 per modality.
+A slice is an image of four channels (T1, T1ce, T2, FLAIR) and a mask of the whole tumour. The published preparation (Wolleb
+et al., 2022) drops the lowest 80 and the uppermost 26 of 155 slices, cuts 8 px off every side of 240, and clips intensities
+at the volume's top and bottom percentile. Here every modality is then scaled to 0 … 255.
 """
 
 from dataclasses import dataclass, replace
@@ -29,41 +29,46 @@ PERCENTILES = (1, 99)
 
 @dataclass(frozen=True)
 class Slice(Record):
-    """One axial slice of a patient's volumes; `image` is the folder of its files."""
+    """One axial slice of a patient's volumes. `image` is the folder of the patient's files."""
 
     margin = MARGIN
     stores_labels = False
 
     @property
     def volume(self) -> Path:
-        """The first modality, to whose grid the others and the segmentation are brought."""
+        """The first modality; the others and the segmentation are turned to its orientation."""
         return _file(self.image, MODALITIES[0])
 
     @property
     def quantised_volume(self) -> None:
-        """No volume: every one is scaled by percentiles of its own, as published."""
+        """None: every volume is scaled by its own percentiles, as published."""
         return None
 
     @property
     def files(self) -> tuple[Path, ...]:
+        """The files of all modalities, and the segmentation."""
         return (*(_file(self.image, kind) for kind in MODALITIES), *self.annotations)
 
     def read_shape(self) -> Shape:
+        """Read the shape of the cropped slice from the header. Raises DataError."""
         height, width, _ = volumes.read_header(self.volume).grid
         return Shape(height - 2 * MARGIN, width - 2 * MARGIN, len(MODALITIES), deep=False)
 
     def read_image(self, channels: int = 4, at_least: int | None = None) -> np.ndarray:
+        """Decode the slice: uint8 [H, W, 4], cropped. Raises DataError."""
         return _channels(self.image)[:, :, self.index]
 
     def read_statistics(self, image: np.ndarray) -> np.ndarray:
+        """Return float64 [2, 4]: mean and standard deviation of the patient's pixels."""
         return _statistics(self.image)
 
     def read_mask(self, path: Path, size: tuple[int, int]) -> np.ndarray:
+        """Decode the mask of the whole tumour: bool [H, W], cropped. Raises DataError."""
         return _tumour(path)[:, :, self.index]
 
 
 def find(root: Path, config: Data) -> Listing:
-    """`PATIENT/PATIENT_{t1,t1ce,t2,flair,seg}.nii.gz` (or .nii), whose split is to be drawn by patients."""
+    """List the slices of `PATIENT/PATIENT_{t1,t1ce,t2,flair,seg}.nii.gz` (or .nii); their split is to be drawn by patients."""
     folders = sorted(path for path in root.iterdir() if path.is_dir() and _has_volumes(path))
     if not folders:
         raise DataError(
@@ -72,7 +77,7 @@ def find(root: Path, config: Data) -> Listing:
     records, problems = [], []
     for folder in folders:
         try:
-            slices = list_slices_of_patient(folder, None)
+            slices = _list_slices(folder, None)
         except DataError as error:
             problems.append(str(error))
             continue
@@ -84,8 +89,13 @@ def find(root: Path, config: Data) -> Listing:
     return Listing(tuple(records), tuple(problems))
 
 
-def list_slices_of_patient(folder: Path, split: str | None) -> list[Slice]:
-    """The slices of a patient that are used, without masks. Raises DataError."""
+def list_new(folder: Path) -> list[Record]:
+    """List the slices of a new patient, who needs no segmentation. Raises DataError."""
+    return [*_list_slices(folder, "test")]
+
+
+def _list_slices(folder: Path, split: str | None) -> list[Slice]:
+    """List the slices of a patient that are used, without masks. Raises DataError."""
     if missing := [kind for kind in MODALITIES if not _file(folder, kind).is_file()]:
         raise DataError(f"{folder} has no {', '.join(missing)}: add the files, or remove the folder")
     height, width, depth = volumes.read_header(_file(folder, MODALITIES[0])).grid
@@ -101,7 +111,7 @@ def list_slices_of_patient(folder: Path, split: str | None) -> list[Slice]:
 
 @cached
 def _channels(folder: Path) -> np.ndarray:
-    """uint8 [H, W, D, 4] of a patient, cropped. Raises DataError."""
+    """Decode the modalities of a patient: uint8 [H, W, D, 4], cropped. Raises DataError."""
     channels = []
     for kind in MODALITIES:
         path = _file(folder, kind)
@@ -116,12 +126,13 @@ def _channels(folder: Path) -> np.ndarray:
 
 @cached
 def _statistics(folder: Path) -> np.ndarray:
+    """Return float64 [2, 4]: mean and standard deviation of a patient's pixels."""
     return mean_and_deviation(_channels(folder))
 
 
 @cached
 def _tumour(path: Path) -> np.ndarray:
-    """bool [H, W, D]: where a patient's segmentation has any label, cropped. Raises DataError."""
+    """Decode the whole tumour, which is any label of a segmentation: bool [H, W, D], cropped. Raises DataError."""
     seg = volumes.read_intensities_like(path, _file(path.parent, MODALITIES[0]))
     labels = set(np.unique(seg).tolist())
     if not labels <= set(LABELS):
@@ -131,9 +142,11 @@ def _tumour(path: Path) -> np.ndarray:
 
 
 def _has_volumes(folder: Path) -> bool:
+    """Return whether a folder holds NIfTI files and is neither hidden nor left by an archive."""
     return not folder.name.startswith(PASSED_OVER) and any(folder.glob("*.nii*"))
 
 
 def _file(folder: Path, kind: str) -> Path:
+    """Return the file of a modality or of the segmentation ("seg"), compressed if there is one."""
     packed = folder / f"{folder.name}_{kind}.nii.gz"
     return packed if packed.is_file() else folder / f"{folder.name}_{kind}.nii"

@@ -15,10 +15,12 @@ from diffseg.data.arrays import DecodedData, DecodedSplit
 from diffseg.data.cache import load_or_build
 from diffseg.data.decoding import decode
 from diffseg.data.layouts import check_root
+from diffseg.data.packing import PackedImages
 from diffseg.data.partition import assign_splits, hash_key, hold_out, limit_records, unit_name
 from diffseg.data.records import Record
 from diffseg.data.requirements import check_channels, examine, uniform_masks
-from diffseg.data.splits import PackedImages, Scaling, Split
+from diffseg.data.scaling import Scaling
+from diffseg.data.splits import Split
 from diffseg.errors import DataError
 
 log = logging.getLogger(__name__)

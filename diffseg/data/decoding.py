@@ -9,11 +9,12 @@ import numpy as np
 
 from diffseg.config import Data
 from diffseg.data import quantisation
-from diffseg.data.arrays import Allocate, DecodedData, DecodedSplit, PixelFormat
+from diffseg.data.arrays import Allocate, DecodedData, DecodedSplit
 from diffseg.data.opening import Shape, digest
 from diffseg.data.quantisation import Quantisation
 from diffseg.data.records import Record, Sample, in_parallel
 from diffseg.data.resizing import padded_size, prepare
+from diffseg.data.scaling import PixelFormat
 from diffseg.errors import DataError
 
 log = logging.getLogger(__name__)

@@ -30,7 +30,7 @@ LAYOUTS = {
     "isic16": Layout(isic16.find),
     "monuseg": Layout(monuseg.find),
     "lidc": Layout(lidc.find),
-    "brats": Layout(brats.find, brats.list_slices_of_patient),
+    "brats": Layout(brats.find, brats.list_new),
     "folder": Layout(folder.find),
 }
 

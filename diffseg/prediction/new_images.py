@@ -14,11 +14,12 @@ from PIL import Image
 
 from diffseg import data
 from diffseg.config import Config
-from diffseg.data import brats, volumes
+from diffseg.data import volumes
 from diffseg.data.files import PICTURES, VOLUMES, files_in, is_volume, stem
 from diffseg.data.records import Record
+from diffseg.data.scaling import Scaling
 from diffseg.data.slices import list_slices
-from diffseg.data.splits import Scaling, Split
+from diffseg.data.splits import Split
 from diffseg.errors import DataError, UserError
 from diffseg.experiments import task
 from diffseg.prediction.ensembles import predictions
@@ -103,8 +104,9 @@ def _each(
 
 def _groups(config: Config, inputs: list[Path]) -> list[list[Record]]:
     """The records of the inputs: each volume's together, pictures AT_ONCE. Raises DataError."""
-    if config.data.layout == "brats":
-        slices, pictures = [brats.list_slices_of_patient(path, "test") for path in inputs], []
+    layout = data.LAYOUTS.get(config.data.layout)
+    if layout and layout.list_new:
+        slices, pictures = [layout.list_new(path) for path in inputs], []
     else:
         paths = [path for given in inputs for path in _files(given)]
         slices = [list_slices(_record(path), config.data.axis) for path in paths if is_volume(path)]

@@ -579,7 +579,7 @@ def predict(study, trial, inputs, store, output, device):
     INPUT is a picture, a NIfTI volume or a folder of them (for BRATS, a patient's folder); TRIAL is a trial's name or the
     beginning or end of it.
     """
-    from diffseg.data.splits import Scaling
+    from diffseg.data.scaling import Scaling
     from diffseg.prediction.new_images import run as run_prediction
     from studies.definition.trial import trial_name
     from studies.store.copies import LocalCopy
