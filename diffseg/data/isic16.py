@@ -17,12 +17,13 @@ NAME = re.compile(r"(ISIC_\w+?)(?:_[Ss]egmentation)?(?:\.\w+)?")
 
 
 def find(root: Path, config: Data) -> Listing:
-    """Pairs of ISIC_*.jpg and ISIC_*_Segmentation.png: in the four folders of Part 1, or as Part 3B has them.
+    """Pair ISIC_*.jpg with ISIC_*_Segmentation.png, in the layout of the challenge's Part 1 or Part 3B.
 
-    The latter lie side by side in one folder a split, or in one for both; the split is told by the challenge's CSV files.
+    Part 1 has four folders. Part 3B has images and masks side by side in one folder a split, or in one folder for both;
+    its CSV files give the split. Raises DataError if the root is in neither layout.
     """
     if any((root / f"{PART3B.format(split, 'GroundTruth')}.csv").is_file() for split in SPLITS.values()):
-        return Listing.join(_listed(root, name, split) for name, split in SPLITS.items())
+        return Listing.join(_list_part3b(root, name, split) for name, split in SPLITS.items())
     parts = []
     for name, split in SPLITS.items():
         folders = [root / PART1.format(split, kind) for kind in ("Data", "GroundTruth")]
@@ -36,7 +37,8 @@ def find(root: Path, config: Data) -> Listing:
     return Listing.join(parts)
 
 
-def _listed(root: Path, name: str, split: str) -> Listing:
+def _list_part3b(root: Path, name: str, split: str) -> Listing:
+    """Pair the images and masks that the CSV file of a split lists. split: the challenge's word for it."""
     table, folder = root / f"{PART3B.format(split, 'GroundTruth')}.csv", root / PART3B.format(split, "Data")
     try:
         with table.open(newline="", encoding="utf-8-sig") as lines:

@@ -1,6 +1,6 @@
-"""LIDC-IDRI (Armato et al., 2011): CT crops of lung nodules, each outlined by four raters. Two public layouts of slices.
+"""LIDC-IDRI (Armato et al., 2011): CT crops of lung nodules, each outlined by four raters, in two public layouts of slices.
 
-A rater who did not mark the nodule has an empty mask, and a mask's number is no stable rater.
+A rater who did not mark the nodule has an empty mask. Masks of equal number are not always of the same rater.
 """
 
 import re
@@ -17,26 +17,30 @@ CROP = re.compile(r"(?P<slice>z-.+_c\d+)_l(?P<rater>\d)")
 
 
 def find(root: Path, config: Data) -> Listing:
-    """`PATIENT/nodule-N/{images,mask-0 … mask-3}/slice-K.png`, or `{images,gt}/PATIENT/z-…_c0.png` and `…_c0_l0 … l3.png`.
+    """List the slices of either layout.
 
-    The latter is also found in train/, val/ and test/, whose split then counts (val is trained on). Otherwise the
-    split is to be drawn by patients.
+    - `PATIENT/nodule-N/{images,mask-0 … mask-3}/slice-K.png`
+    - `images/PATIENT/z-…_c0.png` and `gt/PATIENT/z-…_c0_l0 … l3.png`, at the root or in train/, val/ and test/. These
+      folders then give the split; val is trained on.
+
+    Otherwise the split is to be drawn by patients. Raises DataError if the root is in neither layout.
     """
     for below in (root, root / "LIDC-IDRI-slices"):
         if any(below.glob("*/nodule-*/images")):
-            return _slices(below)
+            return _list_slices(below)
     splits = [path for path in (root / "train", root / "val", root / "test") if (path / "images").is_dir()]
     if splits or (root / "images").is_dir():
         if not splits:
-            return _crops(root, None)
-        return Listing.join(_crops(path, "test" if path.name == "test" else "train") for path in splits)
+            return _list_crops(root, None)
+        return Listing.join(_list_crops(path, "test" if path.name == "test" else "train") for path in splits)
     raise DataError(
         f"{root} is no LIDC-IDRI in slices: expected are PATIENT/nodule-N/images with mask-0 to mask-3, "
         "or images/PATIENT and gt/PATIENT"
     )
 
 
-def _slices(root: Path) -> Listing:
+def _list_slices(root: Path) -> Listing:
+    """List the slices in the folders of nodules."""
     records, problems = [], []
     for folder in sorted(path for path in root.glob("*/nodule-*") if not path.parent.name.startswith(PASSED_OVER)):
         patient = composed(folder.parent.name)
@@ -58,7 +62,8 @@ def _slices(root: Path) -> Listing:
     return Listing(tuple(records), tuple(problems))
 
 
-def _crops(root: Path, split: str | None) -> Listing:
+def _list_crops(root: Path, split: str | None) -> Listing:
+    """List the slices in the folders images/ and gt/."""
     records, problems = [], []
     for folder in sorted(
         path for path in (root / "images").iterdir() if path.is_dir() and not path.name.startswith(PASSED_OVER)

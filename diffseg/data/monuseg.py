@@ -1,4 +1,4 @@
-"""MoNuSeg 2018 (Kumar et al., 2020): H&E tissue in TIFF, every nucleus a polygon in an Aperio XML."""
+"""MoNuSeg 2018 (Kumar et al., 2020): H&E-stained tissue in TIFF files; every nucleus is a polygon in an Aperio XML file."""
 
 from dataclasses import dataclass
 from math import isfinite
@@ -16,7 +16,7 @@ from diffseg.data.opening import Shape, cached, open_file, unreadable
 from diffseg.data.records import Record
 from diffseg.errors import DataError
 
-FOLDERS = {  # of images and annotations
+FOLDERS = {  # by split: of images and of annotations
     "train": ("MoNuSeg 2018 Training Data/Tissue Images", "MoNuSeg 2018 Training Data/Annotations"),
     "test": ("MoNuSegTestData", "MoNuSegTestData"),
 }
@@ -29,17 +29,20 @@ class Outlined(Record):
     stores_labels = False
 
     def check_headers(self) -> Shape:
+        """Read the image's shape; polygons have no size. Raises DataError."""
         return self.read_shape()
 
     def read_mask(self, path: Path, size: tuple[int, int]) -> np.ndarray:
+        """Draw all nuclei of an XML file: bool [H, W]. Raises DataError."""
         return draw_instances(path, size) > 0
 
     def count_objects(self, masks: np.ndarray) -> int:
+        """Count the polygons: nuclei may touch in the mask."""
         return len(read_polygons(self.annotations[0]))
 
 
 def find(root: Path, config: Data) -> Listing:
-    """Pairs of TIFF and XML files with equal names."""
+    """Pair TIFF and XML files of equal names, in the folders of the challenge's two archives."""
     parts = []
     for split, folders in FOLDERS.items():
         for folder in folders:
@@ -50,11 +53,11 @@ def find(root: Path, config: Data) -> Listing:
     return Listing.join(parts)
 
 
-@cached  # counted and drawn one after the other
+@cached  # polygons are counted and drawn one after the other
 def read_polygons(path: Path) -> list[np.ndarray]:
-    """The nuclei of an XML as [n, 2] arrays of x, y in pixels; those of fewer than three vertices are left out.
+    """Read the nuclei of an XML file as arrays [n, 2] of x and y in pixels. Fewer than three vertices are left out.
 
-    Raises DataError if the file is no XML or holds no region.
+    Raises DataError if the file is not XML or holds no region.
     """
     try:
         with open_file(path) as file:
@@ -72,7 +75,7 @@ def read_polygons(path: Path) -> list[np.ndarray]:
 
 
 def draw_instances(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """int32 [H, W] of the nuclei: 0 is background, k the k-th polygon; where they overlap the later one wins."""
+    """Draw the nuclei as int32 [H, W]: 0 is background, k the k-th polygon. Where polygons overlap, the later one wins."""
     canvas = Image.new("I", size[::-1])
     draw = ImageDraw.Draw(canvas)
     for k, vertices in enumerate(read_polygons(path), 1):

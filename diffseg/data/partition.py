@@ -1,6 +1,6 @@
-"""Draw which images are tested on, held out or validated on: whole patients, sized by images, balanced in empty masks.
+"""The partition of images into splits: whole patients, the wanted number of images, a balanced share of empty masks.
 
-A unit is what is never divided: the patient, volume or other group of an image, or the image itself where none is known.
+A unit is never divided: it is the patient, volume or other group of an image, or the image itself if no group is known.
 """
 
 import hashlib
@@ -15,22 +15,22 @@ from diffseg.data.records import Record, in_parallel
 from diffseg.data.splits import Split
 from diffseg.errors import DataError
 
-TEST_SHARE = 0.2  # of the images, where a layout has no split
+TEST_SHARE = 0.2  # of the images, if a layout has no split
 
 Counts = tuple[int, int]  # images with foreground, and without
 
 
 @dataclass(frozen=True)
 class _Part:
-    """What a drawn part should hold, and how far another choice is from that."""
+    """What a drawn part should hold."""
 
-    whole: Counts
-    wanted: Counts
+    whole: Counts  # of all units
+    wanted: Counts  # of the part
     largest: int  # images of the largest unit
 
     @classmethod
-    def of(cls, units: dict[str, Counts], images: int) -> "_Part":
-        """About `images` images, the share of empty masks as in the whole; some of each kind, if there are two."""
+    def plan(cls, units: dict[str, Counts], images: int) -> "_Part":
+        """Plan for `images` images with the share of empty masks of the whole, and some of each kind if there are two."""
         full, empty = (sum(counts) for counts in zip(*units.values(), strict=True))
         share = round(images * empty / (full + empty))
         if empty > 1:
@@ -40,11 +40,15 @@ class _Part:
         return cls((full, empty), (images - share, share), max(map(sum, units.values())))
 
     def distance(self, found: Counts) -> int:
+        """Return by how many images a choice differs from the wanted counts."""
         return sum(abs(count - wanted) for count, wanted in zip(found, self.wanted, strict=True))
 
     def faults(self, found: Counts) -> tuple[bool, bool, int, bool]:
-        """What is wrong with a choice, the worst first: one side has no images, or none with foreground, or the number of
-        images is off by more than the largest unit, or one side has all empty masks."""
+        """Return the faults of a choice, the worst first; 0 or False is none.
+
+        One side has no images; one side has no image with foreground; the number of images is off by more than the largest
+        unit; one side has all empty masks.
+        """
         nothing, everything = sum(found) == 0, found == self.whole
         full, empty = (here in (0, total) for here, total in zip(found, self.whole, strict=True))
         excess = abs(sum(found) - sum(self.wanted)) - self.largest
@@ -52,53 +56,58 @@ class _Part:
 
 
 def choose_units(units: dict[str, Counts], images: int, order: Callable[[str], Any]) -> set[str]:
-    """Choose units that hold about `images` images and their share of the empty masks. Empty if there are fewer than two.
+    """Choose units that hold about `images` images and their share of the empty masks; none if there are fewer than two.
 
-    Units are taken in their order as long as that brings the numbers of images with and without foreground nearer to the
-    wanted ones. Then units are exchanged as long as that mends a fault (`_Part.faults`).
+    In their order, units are taken if that brings the numbers of images with and without foreground nearer to the wanted
+    ones. Then single units are added or removed as long as that mends a fault (`_Part.faults`).
     """
     if len(units) < 2:
         return set()
-    part, chosen, found = _Part.of(units, images), set(), (0, 0)
+    part, chosen, found = _Part.plan(units, images), set(), (0, 0)
     ordered = sorted(units, key=order)
 
-    def toggled(unit: str) -> Counts:
+    def toggle(unit: str) -> Counts:
+        """Return the counts after the unit is added or removed."""
         sign = -1 if unit in chosen else 1
         return found[0] + sign * units[unit][0], found[1] + sign * units[unit][1]
 
     for unit in ordered:
-        if part.distance(toggled(unit)) < part.distance(found):
-            found = toggled(unit)
+        if part.distance(toggle(unit)) < part.distance(found):
+            found = toggle(unit)
             chosen.add(unit)
     while any(part.faults(found)):
-        best = min(ordered, key=lambda unit: (part.faults(toggled(unit)), part.distance(toggled(unit))))
-        if part.faults(toggled(best)) >= part.faults(found):
+        best = min(ordered, key=lambda unit: (part.faults(toggle(unit)), part.distance(toggle(unit))))
+        if part.faults(toggle(best)) >= part.faults(found):
             break
-        found = toggled(best)
+        found = toggle(best)
         chosen ^= {best}
     return chosen
 
 
 def unit_name(group: str | None, name: str) -> str:
+    """Return the name of an image's unit."""
     return name if group is None else group
 
 
 def hash_key(text: str) -> bytes:
-    """A place in an order that depends on nothing but the text."""
+    """Return a sort key that depends on nothing but the text: its SHA-256."""
     return hashlib.sha256(text.encode()).digest()
 
 
 def assign_splits(records: Sequence[Record], seed: int, masks: bool = True) -> tuple[Record, ...]:
-    """Give the records without a split one: a fifth of them for testing, at least one unit; the rest for training.
+    """Give every record a split. Of those without one, a fifth, at least one unit, is for testing, the rest for training.
 
-    Those of a group that has a split already follow it. The order is that of the hashes of seed and unit, so that adding
-    an image moves few others. masks: read them to balance empty ones; one that cannot be read counts as not empty.
+    Records of a group that has a split already follow it. Units are drawn in the order of the hashes of seed and unit, so
+    that adding an image moves few others.
+
+    Args:
+        masks: read the masks to balance the empty ones; a mask that cannot be read counts as not empty.
     """
     given = {record.group: record.split for record in records if record.split and record.group is not None}
     followed = [record if record.split else replace(record, split=given.get(record.group)) for record in records]
     left = [record for record in followed if not record.split]
     empty = in_parallel(_is_empty, left) if masks else [False] * len(left)
-    units = _units([unit_name(record.group, record.name) for record in left], empty)
+    units = _count_units([unit_name(record.group, record.name) for record in left], empty)
     tested = choose_units(units, max(1, round(TEST_SHARE * len(left))), lambda unit: hash_key(f"{seed}/{unit}"))
     return tuple(
         record
@@ -109,10 +118,15 @@ def assign_splits(records: Sequence[Record], seed: int, masks: bool = True) -> t
 
 
 def hold_out(split: Split, share: float, rank: Sequence[Any], setting: str, name: str) -> tuple[Split, Split]:
-    """Divide a split into what is left and a share of its images that is held out.
+    """Divide a split into the remaining images and a share that is held out.
 
-    rank: of each image, in which order they are held out; a group has the rank of its first image. setting, name: of
-    the share and of the data set, for messages. Raises DataError if either part would be empty.
+    Args:
+        rank: of every image; units are held out in the order of the least rank of their images.
+        setting: the name of the share in the configuration, for messages.
+        name: of the data set, for messages.
+
+    Raises:
+        DataError: if either part would be empty.
     """
     names = [unit_name(group, image) for group, image in zip(split.groups, split.names, strict=True)]
     held = count_held_out(names, share, setting, name)
@@ -120,13 +134,13 @@ def hold_out(split: Split, share: float, rank: Sequence[Any], setting: str, name
     for unit, place in zip(names, rank, strict=True):
         first[unit] = min(first.get(unit, place), place)
     empty = [not bool(mask.any()) for mask in split.masks]
-    chosen = choose_units(_units(names, empty), held, first.__getitem__)
+    chosen = choose_units(_count_units(names, empty), held, first.__getitem__)
     within = torch.tensor([unit in chosen for unit in names], device=split.device)
     return split.subset((~within).nonzero()[:, 0]), split.subset(within.nonzero()[:, 0])
 
 
 def count_held_out(units: Sequence[str], share: float, setting: str, name: str) -> int:
-    """The number of images to hold out, where units are those of all images. Raises DataError if either part would be empty."""
+    """Return the number of images to hold out. units: of all images. Raises DataError if either part would be empty."""
     count = len(units)
     held = round(share * count)
     if not 0 < held < count:
@@ -143,9 +157,9 @@ def count_held_out(units: Sequence[str], share: float, setting: str, name: str) 
 
 
 def limit_records(records: Sequence[Record], limit: int | None) -> list[Record]:
-    """At most `limit` records, by name: of as many groups as possible, then those whose names hash lowest.
+    """Choose at most `limit` records, from as many groups as possible, and return them ordered by name.
 
-    So all trials agree, whatever the order of the listing.
+    Names decide by their hashes, so that all trials agree, whatever the order of the listing.
     """
     ordered = sorted(records, key=lambda record: hash_key(record.name))
     places = _interleave([unit_name(record.group, record.name) for record in ordered])
@@ -153,9 +167,9 @@ def limit_records(records: Sequence[Record], limit: int | None) -> list[Record]:
 
 
 def interleave_groups(split: Split) -> torch.Tensor:
-    """int64 [N] on the split's device: its images in an order whose first few are of as many groups as possible.
+    """Order the images so that the first few are from as many groups as possible: int64 [N] on the split's device.
 
-    Without groups, the order that they have.
+    Without groups, the images keep their order.
     """
     units = [unit_name(group, name) for group, name in zip(split.groups, split.names, strict=True)]
     hashes = [hash_key(name) for name in split.names] if any(split.groups) else range(len(units))
@@ -164,7 +178,7 @@ def interleave_groups(split: Split) -> torch.Tensor:
 
 
 def _interleave(units: Sequence[str]) -> list[int]:
-    """Places in a sequence: first the first one of each unit, then the second ones, and so on."""
+    """Return the places of a sequence of units: the first image of every unit, then the second ones, and so on."""
     count: Counter[str] = Counter()
     turns = []
     for unit in units:
@@ -173,8 +187,8 @@ def _interleave(units: Sequence[str]) -> list[int]:
     return sorted(range(len(units)), key=turns.__getitem__)
 
 
-def _units(names: Sequence[str], empty: Sequence[bool]) -> dict[str, Counts]:
-    """How many images with and without foreground each unit has."""
+def _count_units(names: Sequence[str], empty: Sequence[bool]) -> dict[str, Counts]:
+    """Count the images with and without foreground of every unit."""
     units: dict[str, Counts] = {}
     for name, is_empty in zip(names, empty, strict=True):
         full, blank = units.get(name, (0, 0))
@@ -183,7 +197,8 @@ def _units(names: Sequence[str], empty: Sequence[bool]) -> dict[str, Counts]:
 
 
 def _is_empty(record: Record) -> bool:
+    """Return whether all masks of an image are empty; False if they cannot be read."""
     try:
         return not record.read_masks().any()
-    except DataError:  # which is raised with its sentence when the image is decoded
+    except DataError:  # it is raised again when the image is decoded
         return False

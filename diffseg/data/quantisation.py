@@ -1,4 +1,7 @@
-"""Volumes as pixels of 8 or 16 bits: one linear map for all volumes of a data set, whatever types their files have."""
+"""Intensities of volumes as pixels of 8 or 16 bits, by one linear map for all volumes of a data set.
+
+The map is the same whatever types the files have, so that equal intensities become equal pixels.
+"""
 
 import logging
 import os
@@ -15,22 +18,22 @@ from diffseg.data.volumes import Header
 from diffseg.errors import DataError
 
 log = logging.getLogger(__name__)
-SIGNED = 32768  # added to whole numbers that may be negative, such as Hounsfield units
-OUTLIERS = (0.1, 99.9)  # percentiles of fractional numbers, between which they are mapped
-UNALIKE = 20  # times the span of one volume that another must have to be in another unit
-SAMPLED = 10_000  # numbers of each volume from which the percentiles of a data set are taken
+SIGNED = 32768  # added to whole intensities that may be negative, such as Hounsfield units
+OUTLIERS = (0.1, 99.9)  # percentiles of fractional intensities that become the least and the greatest pixel
+UNALIKE = 20  # ratio of the spans of two volumes above which they seem to have different units
+SAMPLED = 10_000  # intensities of each volume that the percentiles of a data set are taken from
 
 
 @dataclass(frozen=True)
 class Quantisation:
-    """pixel = round((number − offset) · gain), cut at the ends of 8 or 16 bits."""
+    """pixel = round((intensity − offset) · gain), clipped to 8 or 16 bits."""
 
     offset: float
     gain: float
     bits: int
 
     def __call__(self, numbers: np.ndarray) -> np.ndarray:
-        """uint8 or uint16 pixels of numbers [X, Y, Z, …]."""
+        """Map intensities [X, Y, Z, …] to uint8 or uint16 pixels."""
         dtype = np.dtype(np.uint8 if self.bits == 8 else np.uint16)
         if (self.offset, self.gain) == (0, 1) and numbers.dtype == dtype:
             return numbers
@@ -46,48 +49,48 @@ NARROW, WIDE, SHIFTED = Quantisation(0.0, 1.0, 8), Quantisation(0.0, 1.0, 16), Q
 
 @dataclass(frozen=True)
 class _Range:
-    """What numbers a volume has."""
+    """The intensities of one volume, summarised."""
 
-    low: float
-    high: float
-    whole: bool
+    low: float  # least
+    high: float  # greatest
+    whole: bool  # whether all are whole numbers
     sample: np.ndarray  # float64 [≤ SAMPLED], evenly spread over the volume
 
 
 def fit_quantisation(paths: Sequence[Path]) -> Quantisation:
-    """The one map for all volumes of a data set. Raises DataError.
+    """Fit the one map for all volumes of a data set. Raises DataError.
 
-    Whole numbers keep their steps if they fit into 16 bits; others are mapped between the OUTLIERS of all volumes, each of
-    which counts the same. Volumes are decoded for it unless the types of their files suffice.
+    Whole intensities keep their steps if they fit into 16 bits. Others are mapped between the percentiles OUTLIERS of all
+    volumes, each of which has the same weight. Volumes are decoded unless the types of their files suffice.
     """
     headers = [volumes.read_header(path) for path in paths]
     if found := _of_type(headers):
         return found
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # as many volumes in memory
-        return _of_ranges(list(pool.map(lambda path: _range(_finite_numbers(path), SAMPLED), paths)))
+        return _of_ranges(list(pool.map(lambda path: _range(_read_finite(path), SAMPLED), paths)))
 
 
 def pixel_bits(path: Path, quantisation: Quantisation | None) -> int:
-    """The bits of a volume's pixels, without decoding it."""
+    """Return the bits of a volume's pixels, without decoding it. Raises DataError."""
     return (quantisation or _of_type([volumes.read_header(path)]) or WIDE).bits
 
 
 @cached
 def read_pixels(path: Path, quantisation: Quantisation | None) -> np.ndarray:
-    """uint8 or uint16 [X, Y, Z] or [X, Y, Z, C] of a volume, by its own map if none is given. Raises DataError."""
-    numbers = _finite_numbers(path)
+    """Decode a volume to pixels, uint8 or uint16 [X, Y, Z] or [X, Y, Z, C]. None: fit the map to it. Raises DataError."""
+    numbers = _read_finite(path)
     return (quantisation or _of_type([volumes.read_header(path)]) or _of_ranges([_range(numbers)]))(numbers)
 
 
 @cached
 def pixel_statistics(path: Path, quantisation: Quantisation | None) -> np.ndarray:
-    """float64 [2, C]: mean and standard deviation of the pixels of a whole volume."""
+    """Return float64 [2, C]: mean and standard deviation of the pixels of a whole volume. Raises DataError."""
     found = read_pixels(path, quantisation)
     return mean_and_deviation(found if found.ndim == 4 else found[..., None])
 
 
 def mean_and_deviation(pixels: np.ndarray) -> np.ndarray:
-    """float64 [2, C] of uint8 or uint16 pixels [..., C], exact; by counts, so that no copy in floats is made."""
+    """Return float64 [2, C] of uint8 or uint16 pixels [..., C], exactly. Counts of the levels avoid a copy in floats."""
     levels = np.arange(2 ** (8 * pixels.itemsize), dtype=np.float64)
     found = []
     for channel in np.moveaxis(pixels, -1, 0):
@@ -98,7 +101,7 @@ def mean_and_deviation(pixels: np.ndarray) -> np.ndarray:
 
 
 def _of_type(headers: Sequence[Header]) -> Quantisation | None:
-    """The map that the files' types speak for; None if their numbers have to be looked at."""
+    """Return the map that the files' types suffice for; None if their intensities have to be read."""
     kinds = {"scaled" if one.scaled else one.dtype.newbyteorder("=").name for one in headers if not one.dtype.fields}
     kinds |= {"uint8" for one in headers if one.dtype.fields}  # RGB
     if kinds == {"uint8"}:
@@ -111,7 +114,7 @@ def _of_type(headers: Sequence[Header]) -> Quantisation | None:
 
 
 def _range(numbers: np.ndarray, sampled: int | None = None) -> _Range:
-    """sampled: the numbers to take percentiles from; all if None."""
+    """Summarise intensities. sampled: how many to keep for percentiles; all if None."""
     flat = numbers.ravel(order="K")
     step = 1 if sampled is None else -(-len(flat) // sampled)
     return _Range(
@@ -120,6 +123,7 @@ def _range(numbers: np.ndarray, sampled: int | None = None) -> _Range:
 
 
 def _of_ranges(found: list[_Range]) -> Quantisation:
+    """Fit the map to the intensities of all volumes; log a warning if they seem to have different units."""
     low, high = min(one.low for one in found), max(one.high for one in found)
     if all(one.whole for one in found):
         if low >= -SIGNED and high < SIGNED:
@@ -136,7 +140,8 @@ def _of_ranges(found: list[_Range]) -> Quantisation:
     return Quantisation(low, 65535 / max(high - low, 1e-12), 16)
 
 
-def _finite_numbers(path: Path) -> np.ndarray:
+def _read_finite(path: Path) -> np.ndarray:
+    """Read the intensities of a volume. Raises DataError, also for NaN and infinity."""
     numbers = volumes.read_intensities(path)
     if numbers.dtype.kind == "f" and not np.isfinite(numbers).all():
         raise DataError(f"{path} has values that are not finite: replace them, for example by its least value")

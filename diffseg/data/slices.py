@@ -1,4 +1,4 @@
-"""Volumes as images: their slices, and across which axis they lie."""
+"""The slices of volumes, which are the images of a data set of volumes."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from diffseg.errors import DataError
 
 
 def list_slices(record: Record, axis: int | None) -> tuple[Record, ...]:
-    """The slices of a volume as images of one group. axis: data.axis. Raises DataError.
+    """List the slices of a volume as images of one group. axis: data.axis.
 
-    So it does for masks that are pictures, or lie on another grid.
+    Raises DataError for a volume that cannot be read, and for masks that are pictures or lie on another grid.
     """
     header = volumes.read_header(record.image)
     for path in record.annotations:
@@ -27,7 +27,7 @@ def list_slices(record: Record, axis: int | None) -> tuple[Record, ...]:
 
 
 def describe_slicing(records: Sequence[Record], axis: int | None) -> tuple[str, ...]:
-    """What is said about the slices of a data set: across which axis they lie, and why. Nothing without volumes."""
+    """Return a remark on the axis across which slices are taken, and why; none without volumes."""
     axes = Counter({record.image: record.axis for record in records if record.quantised_volume}.values())
     if not axes:
         return ()

@@ -1,11 +1,12 @@
-"""NIfTI volumes: their grid, read from the header and checked before memory is spent, and their numbers.
+"""NIfTI volumes: their grid, read from the header and checked before memory is spent, and their intensities.
 
-A volume has the shape [X, Y, Z], or [X, Y, Z, C] with channels; a 2-D image has Z = 1. Of a mask and its volume, the mask is
-brought to the volume's orientation by their affines, and refused on another grid.
+A volume has the shape [X, Y, Z], or [X, Y, Z, C] with channels; a 2-D image has Z = 1. A mask is turned to the orientation
+of its volume by the affines of both. It is refused if it lies on another grid.
 """
 
 import gzip
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,25 +16,25 @@ import numpy as np
 from diffseg.data.opening import cached, data_errors, open_file
 from diffseg.errors import DataError
 
-HEADER = 540  # bytes of NIfTI-2's header; NIfTI-1 has 348
-INFLATION = 1032  # bytes that a byte of gzip stands for at most
-CHUNK = 2**20
+HEADER = 540  # bytes of a NIfTI-2 header; a NIfTI-1 header has 348
+INFLATION = 1032  # bytes at most that one byte of gzip expands to
+CHUNK = 2**20  # bytes read at once
 EQUAL = 1e-3  # relative difference below which two spacings are equal
-TOLERANCE = 0.05  # of a voxel, by which the corners of equal grids may differ
+TOLERANCE = 0.05  # voxels by which the corners of equal grids may differ
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a volume's header says. Raises nothing: `header` has checked it."""
+    """What a volume's header says; `read_header` has checked it."""
 
     path: Path
     grid: tuple[int, int, int]
     channels: int
     dtype: np.dtype  # as stored
-    scaled: bool  # whether the stored numbers are multiplied or shifted
+    scaled: bool  # whether stored numbers are multiplied or shifted to become intensities
     affine: np.ndarray | None  # float64 [4, 4], voxels to mm; None if the file has none
     spacing: tuple[float, float, float]  # mm, along the axes of the grid
-    nifti: Any  # nibabel's
+    nifti: Any  # nibabel's header
 
     @property
     def dimensions(self) -> tuple[int, ...]:
@@ -41,9 +42,9 @@ class Header:
         return self.nifti.get_data_shape()[:3]
 
     def slice_axis(self, wanted: int | None = None) -> int:
-        """The axis across slices: `wanted`, or the only one of one voxel, or the one of the largest spacing.
+        """Return the axis across slices: `wanted`, or the only axis of one voxel, or the axis of the largest spacing.
 
-        Of axes with equal spacings it is the last.
+        Among equal spacings the last axis is taken.
         """
         if wanted is not None:
             return wanted
@@ -54,7 +55,7 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """The checked header of a volume, without decoding. Raises DataError."""
+    """Read and check the header of a volume, without decoding the volume. Raises DataError."""
     import nibabel
     from nibabel.spatialimages import HeaderDataError
 
@@ -89,7 +90,7 @@ def read_header(path: Path) -> Header:
 
 
 def read_intensities(path: Path) -> np.ndarray:
-    """The volume's numbers in its own units, [X, Y, Z] or [X, Y, Z, C]. Raises DataError."""
+    """Decode a volume's intensities in its own units: [X, Y, Z] or [X, Y, Z, C]. Raises DataError."""
     from nibabel.volumeutils import apply_read_scaling
     from numpy.lib.recfunctions import structured_to_unstructured
 
@@ -116,7 +117,7 @@ def read_intensities(path: Path) -> np.ndarray:
 
 
 def read_intensities_like(path: Path, like: Path) -> np.ndarray:
-    """The numbers of a volume on the grid of another, in that one's orientation. Raises DataError if their grids differ."""
+    """Decode a volume's intensities in the orientation of the volume `like`. Raises DataError if their grids differ."""
     from nibabel.orientations import apply_orientation
 
     turn = find_orientation(read_header(path), read_header(like))
@@ -125,9 +126,9 @@ def read_intensities_like(path: Path, like: Path) -> np.ndarray:
 
 
 def find_orientation(mask: Header, image: Header) -> np.ndarray | None:
-    """How the mask's axes are turned to the image's, as nibabel's orientations are. Raises DataError if their grids differ.
+    """Return how to turn the mask's axes to the image's, as a nibabel orientation; None if they agree already.
 
-    None where they agree already. Volumes without an affine, of which either may be, are compared by shape alone.
+    If either has no affine, only the shapes are compared. Raises DataError if the grids differ.
     """
     if mask.affine is None or image.affine is None:
         if mask.grid != image.grid:
@@ -151,7 +152,7 @@ def find_orientation(mask: Header, image: Header) -> np.ndarray | None:
 
 @cached
 def read_labels(path: Path, like: Path) -> np.ndarray:
-    """int32 [X, Y, Z] of a segmentation, in the orientation of the volume that it belongs to. Raises DataError."""
+    """Decode the labels of a segmentation, int32 [X, Y, Z], in the orientation of its volume `like`. Raises DataError."""
     found = read_intensities_like(path, like)
     if found.ndim != 3 or not (np.isfinite(found).all() and (found == np.rint(found)).all()):
         raise DataError(f"{path} is no segmentation: it has three dimensions and whole numbers for labels")
@@ -159,7 +160,7 @@ def read_labels(path: Path, like: Path) -> np.ndarray:
 
 
 def _grid(path: Path, shape: tuple[int, ...]) -> tuple[tuple[int, int, int], int]:
-    """The three dimensions and the channels of a stored shape. Raises DataError."""
+    """Split a stored shape into three dimensions and the number of channels. Raises DataError."""
     if len(shape) not in (2, 3, 4) or min(shape) < 1:
         raise DataError(
             f"{path} has the shape {_times(shape)}: a volume has three dimensions, or four with channels, and an image two"
@@ -168,6 +169,7 @@ def _grid(path: Path, shape: tuple[int, ...]) -> tuple[tuple[int, int, int], int
 
 
 def _check_length(path: Path, shape: tuple[int, ...], dtype: np.dtype, start: int, available: int) -> None:
+    """Raise DataError if an array that begins at byte `start` needs more than the available bytes."""
     wanted = start + int(np.prod(shape, dtype=object)) * dtype.itemsize
     if start < 0 or wanted > available:
         raise DataError(
@@ -176,8 +178,10 @@ def _check_length(path: Path, shape: tuple[int, ...], dtype: np.dtype, start: in
         )
 
 
-def _geometry(path: Path, found, grid: tuple[int, int, int]) -> tuple[np.ndarray | None, tuple[float, float, float]]:
-    """The affine, if there is one, and the spacing. Raises DataError for what no scanner has."""
+def _geometry(
+    path: Path, found: Any, grid: tuple[int, int, int]
+) -> tuple[np.ndarray | None, tuple[float, float, float]]:
+    """Return the affine, None if the file has none, and the spacing. Raises DataError for values that no scanner writes."""
     from nibabel.affines import voxel_sizes
     from nibabel.spatialimages import HeaderDataError
 
@@ -202,7 +206,7 @@ def _geometry(path: Path, found, grid: tuple[int, int, int]) -> tuple[np.ndarray
 
 
 def _other_grid(mask: Header, image: Header) -> DataError:
-    """What differs, in numbers: the shape, or else spacing, origin or directions."""
+    """Return the error for different grids, with what differs: the shape, or else spacing, origin or directions."""
     start = f"{mask.path} is {_times(mask.grid)}, but its volume {image.path} is {_times(image.grid)}"
     if mask.affine is not None and image.affine is not None and sorted(mask.grid) == sorted(image.grid):
         if not np.allclose(sorted(mask.spacing), sorted(image.spacing), rtol=EQUAL):
@@ -216,9 +220,11 @@ def _other_grid(mask: Header, image: Header) -> DataError:
     return DataError(f"{start}: they must lie on one grid, so resample the first to the second")
 
 
-def _times(values) -> str:
+def _times(values: Iterable[float]) -> str:
+    """Write numbers as "240 × 240 × 155"."""
     return " × ".join(f"{value:g}" for value in values)
 
 
 def _not_nifti(path: Path, why: str) -> DataError:
+    """Return the error for a file that is no NIfTI volume."""
     return DataError(f"{path} is not a NIfTI volume ({why}): copy it anew, or remove it")
