@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.tables import records
 from diffseg import config as configuration
 from diffseg.config import Config
-from search_spaces import TRIED_FIRST
+from search_spaces import INITIAL_POINTS
 from studies.search.proposals import EvaluatedProposal, describe_settings, read_history, read_proposals
 from studies.search.search import Search, fronts, parse
 from studies.store.ledger import Ledger
@@ -63,7 +63,7 @@ class Searched:
     @cached_property
     def parameters(self) -> list[str]:
         """The settings that the sampler varies and that differ between proposals."""
-        drawn = [one for one in self.tried if one.proposal.source not in TRIED_FIRST] or self.tried
+        drawn = [one for one in self.tried if one.proposal.source not in INITIAL_POINTS] or self.tried
         names = dict.fromkeys(name for one in drawn for name in one.proposal.settings)
         return [name for name in names if len({repr(one.proposal.settings.get(name)) for one in self.tried}) > 1]
 

@@ -1,16 +1,16 @@
 """What may vary between the trials of a study: every combination of some axes, or a space that a search draws from."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from search_spaces.points import TRIED_FIRST
+from search_spaces.points import INITIAL_POINTS
 from search_spaces.spaces import SPACES
 
-__all__ = ["SPACES", "TRIED_FIRST", "grid"]
+__all__ = ["INITIAL_POINTS", "SPACES", "expand_grid"]
 
 
-def grid(axes: dict[str, list]) -> Iterator[dict[str, Any]]:
-    """Every combination of the axes' values, the last axis varying fastest."""
+def expand_grid(axes: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    """Yield every combination of the axes' values, the last axis varying fastest."""
     for values in itertools.product(*axes.values()):
         yield dict(zip(axes, values, strict=True))

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from diffseg.config import NETWORKS, Config, presets
 from diffseg.diffusion.combinations import warnings
 from studies.commands.program import main
-from studies.planning.estimate import cost
+from studies.planning.estimate import estimate_cost
 
 GOOD = [
     {},
@@ -61,7 +61,9 @@ def test_both_of_two_faults_are_told():
 
 
 def test_self_conditioning_costs_its_estimates_and_channels(tiny):
-    plain, guided = (cost(tiny(diffusion__self_conditioning=on, inference__ensemble=1)) for on in (False, True))
+    plain, guided = (
+        estimate_cost(tiny(diffusion__self_conditioning=on, inference__ensemble=1)) for on in (False, True)
+    )
     assert guided.parameters - plain.parameters == 9 * 32  # of the first convolution
     assert 1 < guided.flops / plain.flops < 3.5 / 3
 

@@ -1,4 +1,4 @@
-"""Commands that need data refuse what cannot be used alike: with one sentence and exit status 2, before they write anything."""
+"""Commands refuse data sets that cannot be used with one sentence and exit status 2, before they write anything."""
 
 import json
 from pathlib import Path
@@ -121,7 +121,7 @@ ONLY_HELD_OUT = (too_few_to_hold_out, one_patient_to_hold_out)
 
 
 def commands(root, store):
-    """All that need the data, E2 and what it is weighted by among them."""
+    """Return all commands that need the data, E2 and the E3 trials that weigh it among them."""
     given = ["--data", f"mine={root}", "--store", store, *SMALL]
     e3 = "diffusion.weighting=fingerprint"
     return {
@@ -134,7 +134,7 @@ def commands(root, store):
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
-def test_all_commands_refuse_alike(fault, tmp_path):
+def test_all_commands_refuse_a_data_set_with_the_same_sentence(fault, tmp_path):
     root, store = tmp_path / "root", tmp_path / "store"
     words = fault(root)
     found = {name: call(*arguments) for name, arguments in commands(root, store).items()}
@@ -154,7 +154,7 @@ def test_all_commands_refuse_alike(fault, tmp_path):
 @pytest.mark.parametrize(
     "fault", [fault for fault in FAULTS if fault not in ONLY_HELD_OUT], ids=lambda fault: fault.__name__
 )
-def test_a_check_finds_what_the_others_refuse(fault, tmp_path):
+def test_data_check_finds_what_other_commands_refuse(fault, tmp_path):
     words = fault(tmp_path / "root").partition(" (and")[0]
     result = call("data", "check", "mine", tmp_path / "root", "data.size=16", "--sheet", tmp_path / "sheet.png")
     assert result.exit_code == (2 if fault in (no_root, no_masks, no_test_images) else 1), result.output
@@ -163,13 +163,13 @@ def test_a_check_finds_what_the_others_refuse(fault, tmp_path):
 
 
 @pytest.mark.parametrize("fault", ONLY_HELD_OUT, ids=lambda fault: fault.__name__)
-def test_what_cannot_be_held_out_is_refused_only_where_it_is(fault, tmp_path):
+def test_what_cannot_be_held_out_is_refused_only_where_it_has_to_be(fault, tmp_path):
     fault(tmp_path / "root")
     result = call("plan", "paper-small", "--data", f"mine={tmp_path / 'root'}", "--store", tmp_path / "store", *SMALL)
     assert result.exit_code == 0, result.output
 
 
-def test_retry_refuses_as_well(tmp_path):
+def test_retry_refuses_a_data_set_as_well(tmp_path):
     root, store = tmp_path / "root", tmp_path / "store"
     words = no_masks(root)
     from studies.store.ledger import Ledger
@@ -181,8 +181,8 @@ def test_retry_refuses_as_well(tmp_path):
     assert words in result.output
 
 
-def test_a_study_that_is_done_needs_no_data(tmp_path):
-    """Neither does a plan of it."""
+def test_a_completed_study_needs_no_data(tmp_path):
+    """A plan of it needs none either."""
     from studies.store.ledger import Ledger
 
     root, store = tmp_path / "root", tmp_path / "store"
@@ -196,18 +196,18 @@ def test_a_study_that_is_done_needs_no_data(tmp_path):
     assert "not a folder" not in result.output
 
 
-def test_on_other_machines_data_may_lie_that_this_one_lacks(tmp_path):
-    from studies.planning.datasets import examine
+def test_roots_that_only_other_machines_have_are_left_to_the_trials(tmp_path):
+    from studies.planning.datasets import check_datasets
 
     study = read_study("paper-small", {"mine": str(tmp_path / "nowhere")}, {"data.size": 16})
-    examine(study.trials, study.roots, str(tmp_path), elsewhere=True)
+    check_datasets(study.trials, study.roots, str(tmp_path), elsewhere=True)
     with pytest.raises(DataError, match="not a folder"):
-        examine(study.trials, study.roots, str(tmp_path))
-    examine(study.trials, {"mine": "s3://bucket/mine"}, str(tmp_path))  # it is not copied to be looked at
+        check_datasets(study.trials, study.roots, str(tmp_path))
+    check_datasets(study.trials, {"mine": "s3://bucket/mine"}, str(tmp_path))  # not copied for the check
 
 
-def test_a_plan_reads_headers_once_and_none_that_the_cache_knows(tmp_path, monkeypatch):
-    """Of images never a pixel; masks are read for their foreground. The cache is left as it is."""
+def test_a_plan_reads_each_header_once_and_none_of_a_cached_data_set(tmp_path, monkeypatch):
+    """It decodes no image, reads masks for their foreground, and does not change the cache."""
     folder(tmp_path / "root")
     opened = []
     check = data.Record.check_headers
@@ -247,16 +247,16 @@ TINY = [
 SYNTHETIC = [["synthetic-large"], ["synthetic-many"], ["synthetic-clusters"], ["mine", "data.layout=synthetic"]]
 
 
-class TestSyntheticDataNeedNoRoot:
+class TestSyntheticDataWithoutARoot:
     @pytest.mark.parametrize("name", SYNTHETIC, ids=lambda name: name[0])
-    def test_a_quick_fingerprint(self, name, quick, tmp_path):
+    def test_a_quick_fingerprint_is_measured(self, name, quick, tmp_path):
         result = call("fingerprint", *name, *TINY, "--quick", "--json", "--store", tmp_path)
         assert result.exit_code == 0, result.output
         assert len(json.loads(result.output)["error"]) == 6
         assert "Half is lost at" in call("fingerprint", *name, *TINY, "--quick", "--store", tmp_path).output
 
     @pytest.mark.parametrize("name", SYNTHETIC, ids=lambda name: name[0])
-    def test_a_recommendation_that_can_be_planned_without_a_root(self, name, quick, tmp_path):
+    def test_a_recommendation_can_be_planned(self, name, quick, tmp_path):
         path = tmp_path / "found.toml"
         result = call("recommend", *name, *TINY, "--store", tmp_path / "store", "--output", path)
         assert result.exit_code == 0, result.output
@@ -268,19 +268,19 @@ class TestSyntheticDataNeedNoRoot:
         kind = name[0].partition("-")[2] or "large"
         assert (trial.config.data.layout, trial.config.data.kind, trial.config.data.size) == ("synthetic", kind, 16)
 
-    def test_the_file_is_named_after_the_data_set(self, quick, tmp_path, monkeypatch):
+    def test_the_recommended_file_is_named_after_the_data_set(self, quick, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("DIFFSEG_STORE", str(tmp_path / "store"))
         assert call("recommend", "synthetic-many", *TINY).exit_code == 0
         assert Path("synthetic-many.toml").is_file()
 
-    def test_a_root_that_is_given_is_a_folder_of_ones_own(self, tmp_path):
+    def test_a_given_root_is_a_folder_of_ones_own(self, tmp_path):
         result = call("fingerprint", "synthetic-large", "--data", "synthetic-large=/nowhere", "--store", tmp_path)
         assert result.exit_code == 2
         assert "/nowhere, which is not a folder" in result.output
 
-    def test_a_measured_fingerprint_with_every_option(self, tmp_path, monkeypatch):
-        """Its trials are run in this process instead of by Ray; then it is recommended from, and shown at once."""
+    def test_a_fingerprint_is_measured_with_every_option(self, tmp_path, monkeypatch):
+        """Its trials run in this process in place of Ray. Afterwards it is shown at once, and recommended from."""
         from studies.engine.request import TrialRequest
         from studies.engine.worker import run_trial
 
@@ -325,8 +325,8 @@ def test_a_synthetic_fingerprint_is_measured_through_ray(tmp_path):
     assert "Half is lost at" in result.output
 
 
-def test_another_root_of_a_data_set_with_results_is_said(tmp_path):
-    """The results that are there would pass for those of the new images."""
+def test_a_new_root_of_a_data_set_with_results_is_reported(tmp_path):
+    """Otherwise the old results would pass for those of the new images."""
     from studies.store.ledger import Ledger
 
     for name in ("old", "new"):

@@ -1,4 +1,4 @@
-"""What only some layouts have: Part 3B, raters, splits by table, palettes, 16 bits, volumes; and how images become numbers."""
+"""Contents of data sets: ISIC16's Part 3B, raters, split tables, palettes, 16 bits, volumes; and the scaling of images."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ RNG = np.random.default_rng(0)
 
 
 def part3b(root, together):
-    """As the challenge's Part 3B: image and mask side by side, in a folder a split or in one for both."""
+    """Write the challenge's Part 3B: images beside their masks, in one folder for each split or for both."""
     for split, count in (("Training", 3), ("Test", 2)):
         place = root if together else root / f"ISBI2016_ISIC_Part3B_{split}_Data"
         names = [f"ISIC_{split}{k}" for k in range(count)]
@@ -36,7 +36,7 @@ def part3b(root, together):
 
 
 @pytest.mark.parametrize("together", [True, False])
-def test_part_3b_holds_what_part_1_does(together, tmp_path):
+def test_part_3b_of_isic16_is_read_like_part_1(together, tmp_path):
     part3b(tmp_path, together)
     found = data.load(config("isic16"), tmp_path)
     assert found.train.names == ("ISIC_Training0", "ISIC_Training1", "ISIC_Training2")
@@ -51,7 +51,7 @@ def test_part_3b_holds_what_part_1_does(together, tmp_path):
 
 
 @pytest.mark.parametrize("form", ["masks/{name}_{rater}.png", "masks_{rater}/{name}.png"])
-def test_raters_are_files_or_folders(form, tmp_path):
+def test_raters_are_numbered_files_or_numbered_folders(form, tmp_path):
     for split in ("train", "test"):
         for name in ("a", "b", "c_1"):
             write_image(tmp_path / split / "images" / f"{name}.png")
@@ -74,7 +74,7 @@ def plain(root, names):
         write_mask(root / "masks" / f"{name}.png")
 
 
-def test_a_table_tells_the_split(tmp_path):
+def test_the_table_gives_the_splits(tmp_path):
     plain(tmp_path, "abcdef")
     (tmp_path / "split.csv").write_text(
         "name,split\n" + "".join(f"{n}.png,{'test' if n in 'bd' else 'val'}\n" for n in "abcdef")
@@ -82,7 +82,7 @@ def test_a_table_tells_the_split(tmp_path):
     assert data.load(config("folder"), tmp_path).test.names == ("b", "d")
 
 
-def test_a_table_of_groups_keeps_them_together(tmp_path):
+def test_groups_of_the_table_stay_in_one_split(tmp_path):
     names = [f"p{patient}-{k}" for patient in range(10) for k in range(3)]
     plain(tmp_path, names)
     (tmp_path / "split.csv").write_text("name,group\n" + "".join(f"{name},{name[:2]}\n" for name in names))
@@ -104,7 +104,7 @@ def test_a_table_of_groups_keeps_them_together(tmp_path):
         ),
     ],
 )
-def test_faults_of_a_table_are_one_sentence(table, words, tmp_path):
+def test_a_fault_in_the_table_is_reported_in_one_sentence(table, words, tmp_path):
     plain(tmp_path, "abc")
     (tmp_path / "split.csv").write_text(table)
     with pytest.raises(DataError, match=words):
@@ -112,7 +112,7 @@ def test_faults_of_a_table_are_one_sentence(table, words, tmp_path):
 
 
 def paint(path, mode):
-    """A mask of three values: as grays, as entries of a palette, or as colours."""
+    """Write a mask of three values: as grays, as entries of a palette, or as colours."""
     labels = np.zeros((20, 24), np.uint8)
     labels[2:6, 2:20], labels[8:16, 4:14] = 1, 2
     if mode == "gray":
@@ -137,7 +137,7 @@ def paint(path, mode):
         ("colour", ["#ff0000", "#00ff00"], 152),
     ],
 )
-def test_the_foreground_of_other_masks_is_named(mode, foreground, share, tmp_path):
+def test_masks_of_other_values_need_a_foreground(mode, foreground, share, tmp_path):
     folder(tmp_path)
     for path in tmp_path.rglob("masks/*.png"):
         paint(path, mode)
@@ -148,7 +148,7 @@ def test_the_foreground_of_other_masks_is_named(mode, foreground, share, tmp_pat
     assert int(data.load(named, tmp_path).train.masks[0].sum()) == share
 
 
-def test_gray_images_are_kept_gray_and_repeated(tmp_path):
+def test_gray_images_are_stored_gray_and_repeated_as_inputs(tmp_path):
     folder(tmp_path)
     for path in tmp_path.rglob("images/*.png"):
         Image.open(path).convert("L").save(path)
@@ -158,12 +158,12 @@ def test_gray_images_are_kept_gray_and_repeated(tmp_path):
     inputs = found.prepare_inputs(images, torch.tensor([0, 1]))
     assert inputs.shape == (2, 3, 16, 16)
     assert torch.equal(inputs[:, 0], inputs[:, 2])
-    write_image(tmp_path / "train/images/train0.png")  # one in colour: all have three channels then
+    write_image(tmp_path / "train/images/train0.png")  # a single colour image gives all images three channels
     assert data.load(config("folder"), tmp_path).train.images.channels == 3
     assert data.load(config("folder", channels=1), tmp_path).train.images.channels == 1
 
 
-def test_sixteen_bits_are_kept_and_scaled_without_outliers(tmp_path):
+def test_images_of_16_bits_are_stored_as_such_and_scaled_without_outliers(tmp_path):
     folder(tmp_path)
     for path in tmp_path.rglob("images/*.png"):
         pixels = RNG.integers(1000, 5000, (20, 24)).astype(np.uint16)
@@ -181,7 +181,7 @@ def test_sixteen_bits_are_kept_and_scaled_without_outliers(tmp_path):
         assert abs(float(scaled.mean())) < 0.1
 
 
-def test_images_are_standardised_by_the_training_set(tmp_path, tiny):
+def test_images_are_standardised_by_the_training_images(tmp_path, tiny):
     folder(tmp_path)
     settings = tiny(data__layout="folder", data__normalise="standard", data__train_images=None, data__test_images=None)
     found = data.load(settings.data, tmp_path).train
@@ -193,7 +193,7 @@ def test_images_are_standardised_by_the_training_set(tmp_path, tiny):
     assert torch.equal(batch[0], found.prepare_inputs(found.images[int(first)][None], first)[0])
 
 
-def test_the_scaling_of_eight_bits_is_fixed():
+def test_the_scaling_of_8_bits_does_not_depend_on_the_images():
     histogram = np.zeros((1, 256), np.int64)
     histogram[0, [0, 255]] = 10
     assert Scaling.from_histogram(histogram) == Scaling((0.0,), (255.0,), (0.0,), (1.0,))
@@ -219,7 +219,7 @@ def test_slices_of_a_volume_stay_in_one_split(tmp_path):
     assert (report.splits["train"].groups, report.splits["train"].bits) == (5, (16,))
 
 
-def test_volumes_of_several_channels_and_of_fractions(tmp_path):
+def test_volumes_may_have_several_channels_and_real_numbers(tmp_path):
     volumes(tmp_path, shape=(20, 24, 5, 2), kind=np.float32)
     found = data.load(config("folder", channels=2), tmp_path)
     assert found.train.images.channels == 2
@@ -236,13 +236,13 @@ def test_volumes_of_several_channels_and_of_fractions(tmp_path):
         ({"shape": (20, 24, 5, 1, 2), "mask_shape": (20, 24, 5)}, r"images/a.nii.gz has the shape 20 × 24 × 5 × 1 × 2"),
     ],
 )
-def test_faults_of_volumes_are_one_sentence(settings, words, tmp_path):
+def test_a_fault_of_a_volume_is_reported_in_one_sentence(settings, words, tmp_path):
     volumes(tmp_path, **settings)
     with pytest.raises(DataError, match=words):
         data.load(config("folder", channels=1), tmp_path)
 
 
-def test_crops_for_testing_are_fixed_by_the_seed(tmp_path, tiny):
+def test_test_crops_depend_on_the_seed_alone(tmp_path, tiny):
     folder(tmp_path)
     settings = {
         "data__layout": "folder",
@@ -262,7 +262,7 @@ def test_crops_for_testing_are_fixed_by_the_seed(tmp_path, tiny):
         tiny(**settings | {"data__fit": "resize"})
 
 
-def test_a_check_tells_what_looks_wrong(tmp_path):
+def test_a_check_reports_what_looks_wrong(tmp_path):
     isic16(tmp_path)
     training = tmp_path / "ISBI2016_ISIC_Part1_Training_Data"
     (tmp_path / "ISBI2016_ISIC_Part1_Test_Data/ISIC_Test0.jpg").write_bytes(
@@ -274,12 +274,12 @@ def test_a_check_tells_what_looks_wrong(tmp_path):
     assert found.problems == ()
     copies, _, inverted, unused = found.suspicions
     assert "hold the same image in training and testing" in copies
-    assert "ISIC_Test1_Segmentation.png is foreground: inverted?" in inverted
+    assert "ISIC_Test1_Segmentation.png is foreground: check that it is not inverted" in inverted
     assert "superpixels.dat is not used" in unused
     assert "suspicious: " in str(found)
 
 
-def test_a_cache_of_another_version_is_built_anew(tmp_path, monkeypatch, caplog):
+def test_a_cache_of_another_version_is_rebuilt(tmp_path, monkeypatch, caplog):
     folder(tmp_path / "root")
     digest = data.load(config("folder"), tmp_path / "root", tmp_path / "cache").digest
     monkeypatch.setattr(cache, "VERSION", cache.VERSION + 1)
@@ -288,8 +288,8 @@ def test_a_cache_of_another_version_is_built_anew(tmp_path, monkeypatch, caplog)
     assert len(entries(tmp_path / "cache")) == 1
 
 
-def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path):
-    """The file system refuses files beyond a limit, in a process of its own, since the limit is the process's."""
+def test_a_full_disk_is_reported_in_one_sentence_and_leaves_no_file(tmp_path):
+    """A limit on the size of files stands in for the full disk. It belongs to a process, so the test starts one."""
     folder(tmp_path / "root")
     code = (
         "import resource, sys; from pathlib import Path; from diffseg import data; from diffseg.config import Data\n"
@@ -307,7 +307,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path):
 
 
 def test_large_photographs_take_bounded_memory(tmp_path):
-    """Pictures of 36 million pixels, decoded at full size, would take 108 MB each and as much again in conversion."""
+    """A picture of 36 million pixels takes 108 MB if it is decoded at full size, and as much again in conversion."""
     root = tmp_path / "root"
     for split in ("train", "test"):
         for kind in ("images", "masks"):

@@ -1,4 +1,4 @@
-"""Foreground: what masks of every kind are taken for, refused or asked about, decided over the whole data set."""
+"""The foreground of masks of every kind: found, asked about or refused, by all masks of a data set."""
 
 import io
 import json
@@ -20,9 +20,11 @@ from test_data import write_image, write_mask
 from diffseg import data
 from diffseg.config import Config, parse_leaf
 from diffseg.data.check import check
-from diffseg.data.masks import Labels, foreground
-from diffseg.data.tally import Tally
-from diffseg.data.values import Mask
+from diffseg.data.mask_histogram import MaskHistogram
+from diffseg.data.mask_statistics import MaskStatistics
+from diffseg.data.masks import Labels, select_foreground
+from diffseg.data.rule_check import find_fault
+from diffseg.data.rule_inference import infer_rule
 from diffseg.errors import ConfigError, DataError
 from studies.commands.program import main
 
@@ -32,7 +34,7 @@ Y, X = np.mgrid[:SIDE, :SIDE]
 
 
 def blobs(k):
-    """bool [64, 64]: two round objects."""
+    """Return two round objects, bool [64, 64]."""
     return (np.hypot(Y - 20 - k, X - 22) < 11) | (np.hypot(Y - 46, X - 44 + k) < 9)
 
 
@@ -57,13 +59,13 @@ def palette(k, *colours):
 
 
 def colours(k, *found):
-    """Objects of the given colours, one after the other, on black."""
+    """Draw the objects in the given colours on black."""
     labels = label(blobs(k))[0]
     return gray(np.array([(0, 0, 0), *found], np.uint8)[labels.clip(max=len(found))])
 
 
 def large(pixels):
-    """uint8 [256, 256]: the pixels enlarged fourfold."""
+    """Enlarge the pixels fourfold, to uint8 [256, 256]."""
     return np.kron(pixels, np.ones((4, 4))).astype(np.uint8)
 
 
@@ -72,14 +74,14 @@ def enlarged(image):
 
 
 def void(k):
-    """Classes 1 and 2 with a border of 255, as PASCAL VOC has them."""
+    """Draw classes 1 and 2 with a border of 255, as PASCAL VOC does."""
     labels, inside = label(blobs(k))[0].astype(np.uint8), plain(k)
     border = np.asarray(inside.filter(ImageFilter.MaxFilter(3))) != np.asarray(inside.filter(ImageFilter.MinFilter(3)))
     return gray(np.where(border, np.uint8(255), labels))
 
 
 def vessels(k):
-    """Lines of one pixel of the classes 128 and 255."""
+    """Draw lines of one pixel, of the classes 128 and 255."""
     mask = np.zeros((SIDE, SIDE), np.uint8)
     mask[5 + k :: 8, 4:-4] = 128
     mask[9 + k :: 8, 4:-4] = 255
@@ -88,7 +90,7 @@ def vessels(k):
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
 
-TAKEN = {  # how mask k is drawn, and what must be taken of it without data.foreground
+TAKEN = {  # by name: how mask k is drawn, of which blobs(k) is the foreground without data.foreground
     "0 and 255": plain,
     "0 and 1": lambda k: gray(blobs(k).astype(np.uint8)),
     "either": lambda k: gray(blobs(k).astype(np.uint8) * np.uint8(255 if k % 2 else 1)),
@@ -105,7 +107,7 @@ TAKEN = {  # how mask k is drawn, and what must be taken of it without data.fore
 }
 CUT = ("JPEG", "poor JPEG", "JPEG in colour", "one JPEG", "resized", "turned")
 
-ASKED = {  # how mask k is drawn, words of the refusal, the line to paste, and what it then takes
+ASKED = {  # by name: how mask k is drawn, words of the error, the rule that solves it, and the foreground by that rule
     "classes": (lambda k: gray(label(blobs(k))[0].astype(np.uint8)), "values 0, 1, 2", "nonzero", blobs),
     "a class": (lambda k: gray(label(blobs(k))[0].astype(np.uint8)), "values 0, 1, 2", [1], None),
     "one file of two objects": (
@@ -139,16 +141,17 @@ ASKED = {  # how mask k is drawn, words of the refusal, the line to paste, and w
     "two colours": (lambda k: colours(k, RED, GREEN), "values #000000, #00ff00, #ff0000", "nonzero", blobs),
     "red on black, resized": (lambda k: enlarged(colours(k, RED, RED)), "of one hue on black", ">=128", blobs),
     "a palette of white and black": (
-        lambda k: palette(k, WHITE, BLACK), r"entry 0 \(#ffffff\) is brighter than entry 1 \(#000000\)", ["#000000"], blobs,
+        lambda k: palette(k, WHITE, BLACK),
+        r"entry 0 \(#ffffff\), which stands for background, is brighter than entry 1 \(#000000\)", ["#000000"], blobs,
     ),
     "one palette of white and black": (
-        lambda k: palette(k, BLACK, WHITE) if k else palette(k, WHITE, BLACK), "against its numbers", ["#ffffff"], None,
+        lambda k: palette(k, BLACK, WHITE) if k else palette(k, WHITE, BLACK), "stands for background", ["#ffffff"], None,
     ),
 }  # fmt: skip
 
 
 def write(root, draw, extension="png"):
-    """Three images to train on and two to test on; mask k is what draw(k) gives."""
+    """Write three training images and two test images with the masks draw(k)."""
     for k, split in enumerate(("train",) * 3 + ("test",) * 2):
         image = draw(k)
         write_image(root / split / "images" / f"{k}.png", image.size[::-1])
@@ -169,7 +172,7 @@ def masks(root, **leaves):
 
 
 def pasted(problem, rule):
-    """Whether an argument in the sentence, as a shell passes it on, sets the rule."""
+    """Return whether an argument in the sentence, as a shell reads it, sets the rule."""
     arguments = [shlex.split(one)[0] for one in re.findall(r"'data\.foreground=[^']*'", problem)]
     wanted = settings(data__foreground=rule).foreground
     return wanted in [Config().with_leaves(dict([parse_leaf(one)])).data.foreground for one in arguments]
@@ -181,7 +184,7 @@ def error(mask, k):
 
 
 @pytest.mark.parametrize("kind", TAKEN)
-def test_masks_of_two_values_are_taken_and_a_cut_is_said(kind, tmp_path):
+def test_binary_masks_are_read_and_a_threshold_is_reported(kind, tmp_path):
     write(tmp_path, TAKEN[kind])
     for k, mask in enumerate(masks(tmp_path)):
         assert error(mask, k) <= (0.1 if kind in CUT else 0)
@@ -193,7 +196,7 @@ def test_masks_of_two_values_are_taken_and_a_cut_is_said(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", ASKED)
 @pytest.mark.parametrize("look", [True, False], ids=["check", "load"])
-def test_other_masks_are_asked_about_and_the_line_can_be_pasted(kind, look, tmp_path):
+def test_other_masks_are_refused_with_an_argument_that_can_be_pasted(kind, look, tmp_path):
     draw, words, line, taken = ASKED[kind]
     write(tmp_path, draw)
     if look:
@@ -220,14 +223,14 @@ def test_other_masks_are_asked_about_and_the_line_can_be_pasted(kind, look, tmp_
         ("0 and 255", [255, 7], "has no mask with 7 of"),
         ("0 and 255", ["#ff0000"], 'has no mask with "#ff0000" of'),
         ("0 and 1", ">=128", "has no mask with foreground by 'data.foreground=\">=128\"': the masks hold 0"),
-        ("either", [255], r"holds 0 and 1 \(masks that do: 3\), but .* goes up to 255, and .* takes them unalike: leave"),
-        ("either", [1], "takes them unalike: leave"),
+        ("either", [255], r"holds 0 and 1, as 3 masks do, but .* goes up to 255, and .* finds foreground in one kind only: leave"),
+        ("either", [1], "finds foreground in one kind only: leave"),
         ("either", ">=128", "leave data.foreground out"),
         ("JPEG", [255], r'would lose \d+\.\d% of the pixels .*set .data.foreground=">=128"'),
         ("JPEG", "nonzero", r'takes \d+\.\d% that is nearer to 0, .*set .data.foreground=">=128"'),
         ("a palette of black and red", ["#00ff00"], "has no mask with"),
         ("another value as JPEG", [200], r"would lose \d+\.\d% of the pixels of 100 and more: set 'data.foreground=\">=100\"'"),
-        ("classes as JPEG", [60], "would lose .*save the masks anew as PNG"),
+        ("classes as JPEG", [60], "would lose .*save the masks again as PNG"),
         ("classes as JPEG", "nonzero", "takes .* that is nearer to 0"),
         ("red on black, resized", ["#ff0000"], 'one hue on black without a gap: set .data.foreground=">=128"'),
         ("0 and 255", [0, 255], "masks .*full"),
@@ -241,30 +244,32 @@ def test_a_foreground_that_does_not_fit_is_refused(kind, foreground, words, tmp_
     assert problems
 
 
-def test_masks_of_0_and_1_beside_jpegs_are_refused(tmp_path):
+def test_masks_of_0_and_1_among_jpegs_are_refused(tmp_path):
     write(tmp_path, lambda k: jpeg(plain(k)) if k else gray(blobs(k).astype(np.uint8)))
     for rule in ((), ">=128"):
-        with pytest.raises(DataError, match=r"0\.png holds 0 and 1 .*takes them unalike: save them alike"):
+        with pytest.raises(
+            DataError, match=r"0\.png holds 0 and 1 .*finds foreground in one kind only: save all masks"
+        ):
             masks(tmp_path, data__foreground=rule)
 
 
-def test_values_of_either_kind_may_be_given_together(tmp_path):
+def test_a_foreground_may_list_the_values_of_both_kinds_of_binary_masks(tmp_path):
     write(tmp_path, TAKEN["either"])
     assert all(error(mask, k) == 0 for k, mask in enumerate(masks(tmp_path, data__foreground=[1, 255])))
 
 
 @pytest.mark.parametrize("foreground", [[255], "nonzero", [1, 254, 255]])
-def test_no_list_of_values_passes_on_masks_without_gaps(foreground, tmp_path):
-    """The advice of the largest value took 1.2 % instead of 13.7 % of soft masks, and nothing was said."""
+def test_a_list_of_values_is_refused_for_masks_without_gaps(foreground, tmp_path):
+    """Naming the largest value once gave 1.2 % of foreground instead of 13.7 %, without an error."""
     write(tmp_path, lambda k: plain(k).filter(ImageFilter.GaussianBlur(5)))
-    if foreground == "nonzero":  # any probability
+    if foreground == "nonzero":  # any probability above 0 is then foreground
         assert masks(tmp_path, data__foreground=foreground)
     else:
         with pytest.raises(DataError, match=r"would lose|has no mask with"):
             masks(tmp_path, data__foreground=foreground)
 
 
-def test_palettes_that_disagree_are_named_by_colour(tmp_path):
+def test_masks_with_different_palettes_need_colours(tmp_path):
     write(tmp_path, lambda k: palette(k, BLACK, GREEN if k else RED))
     masks(tmp_path)
     with pytest.raises(DataError, match=r"entry 1 of its palette, but .* has #.*: name the foreground by its colour"):
@@ -274,11 +279,11 @@ def test_palettes_that_disagree_are_named_by_colour(tmp_path):
 
 @pytest.mark.parametrize(("values", "word"), [((0,), "empty"), ((255,), "full"), ((1,), "full")])
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_a_split_of_masks_that_are_all_alike_is_refused(values, word, split, tmp_path):
+def test_a_split_whose_masks_are_all_empty_or_all_full_is_refused(values, word, split, tmp_path):
     write(tmp_path, plain)
     for path in (tmp_path / split / "masks").iterdir():
         write_mask(path, (SIDE, SIDE), values)
-    for look in (data.load, data.examine):  # which does not decode images
+    for look in (data.load, data.examine):  # the latter decodes no images
         with pytest.raises(DataError, match=rf"all \d {split}(ing)? masks of .* are {word}:"):
             look(settings(), tmp_path)
     (problem,) = check(settings(), tmp_path).problems
@@ -286,7 +291,7 @@ def test_a_split_of_masks_that_are_all_alike_is_refused(values, word, split, tmp
 
 
 @pytest.mark.parametrize(("value", "word"), [(0, "empty"), (255, "full")])
-def test_masks_that_are_all_alike_are_refused_before_splits_are_drawn(value, word, tmp_path):
+def test_uniform_masks_are_refused_before_splits_are_drawn(value, word, tmp_path):
     for k in range(10):
         write_image(tmp_path / "images" / f"{k}.png", (SIDE, SIDE))
         write_mask(tmp_path / "masks" / f"{k}.png", (SIDE, SIDE), (value,))
@@ -294,7 +299,7 @@ def test_masks_that_are_all_alike_are_refused_before_splits_are_drawn(value, wor
         data.examine(settings(), tmp_path)
 
 
-def test_labels_of_volumes_are_asked_about_alike(tmp_path):
+def test_label_maps_of_volumes_are_refused_like_those_of_pictures(tmp_path):
     for k in range(4):
         labels = np.stack([label(blobs(k))[0]] * 3, -1).astype(np.uint8)
         for folder, array in (
@@ -312,7 +317,7 @@ def test_labels_of_volumes_are_asked_about_alike(tmp_path):
         data.load(settings(data__channels=1, data__foreground=[3]), tmp_path)
 
 
-def test_a_check_on_the_command_line_gives_the_line_that_mends_it(tmp_path):
+def test_the_argument_in_a_problem_of_data_check_solves_it(tmp_path):
     write(tmp_path / "root", ASKED["classes"][0])
     arguments = ["data", "check", "mine", str(tmp_path / "root"), "--sheet", str(tmp_path / "sheet.png"), "--json"]
     asked = CliRunner().invoke(main, arguments)
@@ -330,7 +335,7 @@ def test_a_check_on_the_command_line_gives_the_line_that_mends_it(tmp_path):
     assert "masks are cut at 128" in cut.output
 
 
-def test_the_cache_keeps_how_masks_were_cut(tmp_path):
+def test_the_cache_keeps_the_rule_of_the_foreground(tmp_path):
     write(tmp_path / "root", TAKEN["JPEG"])
     for _ in range(2):
         found = data.load(settings(), tmp_path / "root", tmp_path / "cache")
@@ -338,30 +343,30 @@ def test_the_cache_keeps_how_masks_were_cut(tmp_path):
 
 
 @pytest.mark.parametrize("wrong", [["#f00"], [-1], [1.5], [True], 3, "zero", ">=0", ">128", {"a": 1}, None])
-def test_a_setting_that_is_no_foreground_is_one_sentence(wrong):
+def test_an_invalid_foreground_is_refused_in_one_sentence(wrong):
     with pytest.raises(ConfigError, match=r'allowed are a list of the values .*"nonzero", and ">=N"') as raised:
         settings(data__foreground=wrong)
     assert "\n" not in str(raised.value)
 
 
 @given(arrays(np.uint8, (9, 7)), st.integers(1, 255))
-def test_rules_are_what_they_say(pixels, level):
+def test_rules_select_the_pixels_that_they_name(pixels, level):
     labels = Labels(pixels)
-    assert (foreground(Path("x"), labels, "nonzero") == (pixels > 0)).all()
-    assert (foreground(Path("x"), labels, f">={level}") == (pixels >= level)).all()
-    assert (foreground(Path("x"), labels, (level, 0)) == ((pixels == level) | (pixels == 0))).all()
+    assert (select_foreground(Path("x"), labels, "nonzero") == (pixels > 0)).all()
+    assert (select_foreground(Path("x"), labels, f">={level}") == (pixels >= level)).all()
+    assert (select_foreground(Path("x"), labels, (level, 0)) == ((pixels == level) | (pixels == 0))).all()
     name = f"#{level:02x}{level:02x}{level:02x}"
-    assert (foreground(Path("x"), labels, (name,)) == (pixels == level)).all()
+    assert (select_foreground(Path("x"), labels, (name,)) == (pixels == level)).all()
 
 
 @given(arrays(np.uint8, (9, 7)) | arrays(np.uint16, (9, 7)) | arrays(np.int32, (9, 7)) | arrays(np.uint8, (9, 7, 3)))
-def test_a_survey_decides_or_asks_whatever_masks_hold(pixels):
-    mask = Mask.of(Path("x.png"), Labels(pixels))
-    survey = Tally((mask,))
-    assert survey.total == 63
+def test_any_mask_is_decided_on_or_asked_about(pixels):
+    mask = MaskHistogram.from_labels(Path("x.png"), Labels(pixels))
+    statistics = MaskStatistics((mask,))
+    assert statistics.total == 63
     assert mask.counts.sum() == 63
-    decision = survey.infer()
-    assert mask.plain or decision.problems or decision.remarks
+    decision = infer_rule(statistics)
+    assert mask.binary or decision.problems or decision.remarks
     for rule in ("nonzero", ">=128", (255,), (0,), ("#000000",)):
-        assert mask.pixels(rule) == foreground(Path("x.png"), Labels(pixels), rule).sum()
-        survey.check(rule)
+        assert mask.count_foreground(rule) == select_foreground(Path("x.png"), Labels(pixels), rule).sum()
+        find_fault(statistics, rule)

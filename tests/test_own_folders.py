@@ -1,4 +1,4 @@
-"""Folders as people have them: how masks are named and placed, sub-folders, objects and raters, names of every kind."""
+"""The layout `folder`: how masks are named and placed, sub-folders, objects and raters, names in any script."""
 
 import contextlib
 import os
@@ -19,14 +19,14 @@ from test_data import config, folder, isic16, monuseg_tree, write_image, write_m
 from diffseg import data
 from diffseg.data.check import check
 from diffseg.data.files import stem
-from diffseg.data.pairing import pair
+from diffseg.data.pairing import pair_masks
 from diffseg.errors import DataError
 
 SIZE = (20, 24)
 
 
 def tree(root, *paths):
-    """Write the files: masks where the name of the file or of a folder says so, images elsewhere."""
+    """Write a file at each path: a mask where the name of the file or of a folder says so, an image elsewhere."""
     for path in paths:
         name = path.lower()
         is_mask = any(word in name for word in ("mask", "segm", "label", "lesion", "gt", "_seg", "annot"))
@@ -39,7 +39,7 @@ def paths(images, masks, names="abcdef"):
 
 SPLIT = "train/{0}", "test/{0}"
 
-LAYOUTS = {  # files, words of a remark (or None), names of all images
+LAYOUTS = {  # by name: files, words of the expected remark (or None), names of the expected images
     "plain": (paths("images/{}.png", "masks/{}.png"), None, "abcdef"),
     **{
         f"suffix {suffix}": (paths("images/{}.png", f"masks/{{}}{suffix}.png"), f"with {suffix.lower()}", "abcdef")
@@ -112,7 +112,7 @@ LAYOUTS = {  # files, words of a remark (or None), names of all images
 
 
 @pytest.mark.parametrize("kind", LAYOUTS)
-def test_layouts_that_people_have_are_read_and_guesses_said(kind, tmp_path):
+def test_common_folder_layouts_are_read_and_guesses_are_reported(kind, tmp_path):
     files, words, names = LAYOUTS[kind]
     tree(tmp_path, *files)
     (tmp_path / "Thumbs.db").write_bytes(b"?")
@@ -136,7 +136,7 @@ def test_layouts_that_people_have_are_read_and_guesses_said(kind, tmp_path):
     assert not [suspicion for suspicion in report.suspicions if "not used" in suspicion]
 
 
-def test_sub_folders_of_patients_are_groups(tmp_path):
+def test_sub_folders_of_patients_become_groups(tmp_path):
     for patient in range(10):
         tree(tmp_path, *paths(f"images/p{patient}/{{}}.png", f"masks/p{patient}/{{}}_mask.png", "abc"))
     found = data.find(config("folder"), tmp_path)
@@ -151,7 +151,7 @@ def test_sub_folders_of_patients_are_groups(tmp_path):
     assert {record.group for record in data.find(config("folder"), tmp_path).records} == {f"g{k}" for k in range(5)}
 
 
-def test_groups_of_a_table_count_beside_given_splits(tmp_path):
+def test_groups_of_the_table_count_where_folders_give_the_splits(tmp_path):
     for split in ("train", "test"):
         for grade in ("grade1", "grade2"):
             tree(tmp_path, *paths(f"{split}/images/{grade}/{{}}.png", f"{split}/masks/{grade}/{{}}.png", split[:2]))
@@ -176,14 +176,14 @@ def test_groups_of_a_table_count_beside_given_splits(tmp_path):
     assert "puts grade1/e into train, but its folder is test" in data.find(config("folder"), tmp_path).problems[0]
 
 
-def test_patients_below_classes_are_groups(tmp_path):
+def test_sub_folders_of_patients_below_classes_become_groups(tmp_path):
     for place in ("benign/1", "benign/2", "malignant/1"):
         tree(tmp_path, *paths(f"images/{place}/{{}}.png", f"masks/{place}/{{}}.png", "ab"))
     found = data.find(config("folder"), tmp_path)
     assert {record.group for record in found.records} == {"benign/1", "benign/2", "malignant/1"}
 
 
-def test_volumes_in_folders_of_patients(tmp_path):
+def test_volumes_in_folders_of_patients_are_read_slice_by_slice(tmp_path):
     for patient in ("p1", "p2"):
         for visit in "ab":
             for kind in ("images", "masks"):
@@ -198,7 +198,7 @@ def test_volumes_in_folders_of_patients(tmp_path):
     assert {record.group for record in found.records} == {"p1", "p2"}
 
 
-def test_unused_masks_are_one_remark(tmp_path):
+def test_unused_masks_are_reported_in_one_sentence(tmp_path):
     folder(tmp_path)
     for k in range(245):
         write_mask(tmp_path / "train/masks" / f"other-{k}.png")
@@ -209,13 +209,13 @@ def test_unused_masks_are_one_remark(tmp_path):
     data.load(config("folder"), tmp_path)
 
 
-def test_masks_of_two_affixes_are_ambiguous(tmp_path):
+def test_masks_with_two_affixes_for_the_same_images_are_refused(tmp_path):
     tree(tmp_path, *paths("images/{}.png", "masks/{}_mask.png"), *paths("images/{}.png", "masks/{}_gt.png"))
     with pytest.raises(DataError, match=r"masks with _(mask|gt) and others with _(mask|gt) for the same images"):
         data.find(config("folder"), tmp_path)
 
 
-def test_an_image_without_a_mask_is_a_problem_with_affixes_too(tmp_path):
+def test_an_image_without_a_mask_is_reported_where_masks_have_an_affix(tmp_path):
     tree(tmp_path, *paths("images/{}.png", "masks/{}_mask.png"))
     (tmp_path / "masks/c_mask.png").unlink()
     (problem,) = data.find(config("folder"), tmp_path).problems
@@ -223,7 +223,7 @@ def test_an_image_without_a_mask_is_a_problem_with_affixes_too(tmp_path):
 
 
 def spots(root, form, counts, apart=True):
-    """Images with counts[k] masks each, which mark places apart, or one around the other."""
+    """Write images, the k-th with counts[k] masks, which mark separate places, or else one around the other."""
     for name, count in zip("abcdef", counts, strict=False):
         write_image(root / "images" / f"{name}.png")
         for k in range(count):
@@ -236,7 +236,7 @@ def spots(root, form, counts, apart=True):
 
 
 def test_objects_in_folders_of_images_are_united(tmp_path):
-    """As the 2018 Data Science Bowl: IMAGE/images/IMAGE.png and IMAGE/masks/*.png, one a nucleus."""
+    """The 2018 Data Science Bowl has IMAGE/images/IMAGE.png, and IMAGE/masks/*.png with one nucleus each."""
     for k, name in enumerate(("0a1", "7c2", "9f3", "e04")):
         spots(tmp_path / name, "{k}{name}f.png", [k + 1])
     found = data.load(config("folder", objects=True), tmp_path)
@@ -247,7 +247,7 @@ FORMS = ["{name}_{k}.png", "{name}_mask_{k}.png", "{name}-{k}.png", "{name}/{k}.
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_objects_in_a_file_each_are_asked_about_and_united(form, tmp_path):
+def test_masks_that_never_overlap_are_asked_about_and_united_as_objects(form, tmp_path):
     spots(tmp_path, form, [3] * 6)
     with pytest.raises(
         DataError, match=r"mark different places.*data\.objects=true unites them.*set data\.objects=false"
@@ -273,7 +273,7 @@ def test_objects_may_differ_in_number_and_be_many(form, tmp_path):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_raters_overlap_and_may_be_more_than_ten(form, tmp_path):
+def test_overlapping_masks_are_raters_of_whom_there_may_be_more_than_ten(form, tmp_path):
     spots(tmp_path, form, [12] * 6, apart=False)
     found = data.load(config("folder"), tmp_path).train
     assert found.masks.channels == 12
@@ -283,7 +283,7 @@ def test_raters_overlap_and_may_be_more_than_ten(form, tmp_path):
 
 @pytest.mark.parametrize("form", ["masks/{name}_{k}.png", "masks_{k}/{name}.png"])
 @pytest.mark.parametrize("name", "abf")
-def test_of_three_raters_the_incomplete_image_is_named(form, name, tmp_path):
+def test_an_image_that_lacks_one_of_three_raters_is_named(form, name, tmp_path):
     for k in range(3):
         for image in "abcdef":
             write_image(tmp_path / "images" / f"{image}.png")
@@ -305,14 +305,14 @@ def test_raters_may_be_sub_folders_of_masks(tmp_path):
     assert "c.png has 1 rater (anna), but most images have 2 (anna and ben)" in problem
 
 
-def test_masks_of_one_number_are_refused(tmp_path):
+def test_two_masks_of_one_image_and_number_are_refused(tmp_path):
     spots(tmp_path, "{name}_{k}.png", [2] * 6, apart=False)
     write_mask(tmp_path / "masks/a_01.png")
     assert any("a_01.png have one name and number" in one or "a_1.png have one name and number" in one
                for one in data.find(config("folder"), tmp_path).problems)  # fmt: skip
 
 
-ANSWERS = {  # what lies at the root, and what the sentence must hold
+ANSWERS = {  # by name: what lies at the root, and words of the expected sentence, in order
     "isic16": (isic16, "{root} is in the layout isic16, not folder: `diffseg data check mine {root} data.layout=isic16` reads it"),
     "monuseg": (monuseg_tree, "data.layout=monuseg` reads it"),
     "lidc": (lambda root: tree(root, "P1/nodule-0/images/s.png", "P1/nodule-0/mask-0/s.png"), "data.layout=lidc` reads"),
@@ -333,7 +333,7 @@ ANSWERS = {  # what lies at the root, and what the sentence must hold
 
 
 @pytest.mark.parametrize("kind", ANSWERS)
-def test_a_root_that_cannot_be_read_is_answered_by_what_lies_there(kind, tmp_path):
+def test_the_error_for_a_root_in_no_layout_says_what_lies_there(kind, tmp_path):
     write, words = ANSWERS[kind]
     root = tmp_path / "root"
     root.mkdir()
@@ -346,7 +346,7 @@ def test_a_root_that_cannot_be_read_is_answered_by_what_lies_there(kind, tmp_pat
         assert word in text
 
 
-def test_the_decathlons_folders_are_read(real_data):
+def test_the_folders_of_the_medical_segmentation_decathlon_are_read(real_data):
     found = data.find(config("folder", channels=1), real_data / "hippocampus" / "Task04_Hippocampus")
     assert found.problems == ()
     assert len({record.group for record in found.records}) == 100
@@ -370,7 +370,7 @@ NAMES = [
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
-def test_names_are_the_same_everywhere(name, form, tmp_path):
+def test_names_of_images_masks_and_the_table_match_in_any_unicode_form(name, form, tmp_path):
     names = [name, *"uvwxy"]
     for one in names:
         write_image(tmp_path / "images" / f"{unicodedata.normalize(form, one)}.png")
@@ -386,7 +386,7 @@ def test_names_are_the_same_everywhere(name, form, tmp_path):
         assert {record.group for record in found.test.records} == {f"é{unicodedata.normalize('NFC', name)}", "éu"}
 
 
-def test_two_files_of_one_name_are_refused(tmp_path):
+def test_two_files_of_one_normalised_name_are_refused(tmp_path):
     tree(tmp_path, *paths("images/{}.png", "masks/{}.png"))
     for form in ("NFC", "NFD"):
         write_image(tmp_path / "images" / f"{unicodedata.normalize(form, 'é')}.png")
@@ -426,7 +426,7 @@ def test_the_stem_is_the_name_without_its_extension(name):
 def test_pairing_gives_no_mask_to_two_images_and_finds_all(names, form):
     images = {name: [Path(f"{name}.png")] for name in names}
     masks = {form.format(name): [Path(f"{form.format(name)}.png")] for name in names}
-    found = pair(images, masks)
+    found = pair_masks(images, masks)
     given_to = [path for own in found.masks.values() for path in own.values()]
     assert len(given_to) == len(set(given_to)) == len(names)
     assert {name: list(own.values()) for name, own in found.masks.items()} == {
@@ -435,7 +435,7 @@ def test_pairing_gives_no_mask_to_two_images_and_finds_all(names, form):
 
 
 @pytest.mark.parametrize("name", ["my data", "it's", "a;b", "$(x)"])
-def test_commands_in_answers_can_be_pasted_whatever_the_folder_is_called(name, tmp_path):
+def test_commands_in_errors_can_be_pasted_whatever_the_folder_is_called(name, tmp_path):
     root = tmp_path / name
     isic16(root)
     with pytest.raises(DataError) as raised:
@@ -462,7 +462,7 @@ def test_commands_in_answers_can_be_pasted_whatever_the_folder_is_called(name, t
         ("monuseg", lambda root: monuseg_tree(root / "MoNuSeg"), "but {root}/MoNuSeg is, in the layout monuseg"),
     ],
 )
-def test_other_layouts_are_answered_alike(layout, write, words, tmp_path):
+def test_the_error_for_a_root_in_another_layout_names_that_layout(layout, write, words, tmp_path):
     write(tmp_path)
     with pytest.raises(DataError) as raised:
         data.find(config(layout), tmp_path)
@@ -501,7 +501,7 @@ FILES = [
 
 @hypothesis.settings(max_examples=100)
 @given(st.lists(st.tuples(st.lists(st.sampled_from(PARTS), max_size=3), st.sampled_from(FILES)), max_size=8))
-def test_any_tree_is_found_or_answered(files):
+def test_any_tree_of_files_is_read_or_refused_with_a_data_error(files):
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder, "root")
         root.mkdir()

@@ -12,7 +12,7 @@ from scipy.stats import wilcoxon
 import search_spaces
 from diffseg.config import Config
 from diffseg.errors import ConfigError, UserError
-from search_spaces import TRIED_FIRST
+from search_spaces import INITIAL_POINTS
 from studies.definition.study import Study
 from studies.definition.trial import Trial, trial_name
 from studies.engine.pruning import count_better, reason_to_prune, record_rung, survives
@@ -66,7 +66,7 @@ def test_an_interrupted_search_proposes_what_an_uninterrupted_one_does(sampler, 
     whole = carry_out(study, Ledger(str(tmp_path / "whole"), "searched"))
     killed = carry_out(study, Ledger(str(tmp_path / "killed"), "searched"), killed_at=(5, 12))
     assert killed == whole
-    assert [source for _, seed, _, source, _ in whole if seed == 0][:3] == list(TRIED_FIRST)
+    assert [source for _, seed, _, source, _ in whole if seed == 0][:3] == list(INITIAL_POINTS)
     assert len({trial for _, seed, trial, *_ in whole if seed == 0}) == 14
     assert len(whole) == 14 + 3 * 2
 
@@ -302,7 +302,7 @@ def best_of(sampler, seed, budget, objective=planted):
     while len(tried) < budget:
         proposal = sampling.propose(search, "s", start, tried)
         tried.append(EvaluatedProposal(proposal, "complete", losses(objective(proposal.config), ("iou",))))
-    return -min(one.losses[0] for one in tried if one.proposal.number >= len(TRIED_FIRST))
+    return -min(one.losses[0] for one in tried if one.proposal.number >= len(INITIAL_POINTS))
 
 
 @pytest.mark.slow

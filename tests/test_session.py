@@ -19,7 +19,7 @@ from studies.definition.trial import Trial, trial_name
 from studies.engine.resources import Resources, allocate
 from studies.engine.scheduler import Scheduler
 from studies.engine.session import run
-from studies.planning.estimate import costs
+from studies.planning.estimate import estimate_costs
 from studies.store.folder import Folder
 from studies.store.ledger import Ledger
 from studies.store.lock import Lock
@@ -79,7 +79,7 @@ def test_trials_that_need_but_one_training_run_one_after_the_other(tiny, tmp_pat
     assert scheduler.next_trial({first, third}) is None
     assert scheduler.next_trial({third}).name == first
     assert scheduler.next_trial({second}).name == third
-    one, other, another = (found.flops for found in costs(trial.config for trial in study.trials))
+    one, other, another = (found.flops for found in estimate_costs(trial.config for trial in study.trials))
     assert other < 0.5 * one
     assert another == one
 

@@ -1,4 +1,4 @@
-"""Every sample of every space is a configuration, or is refused in one sentence; the points tried first are in their spaces."""
+"""Every sample of every space is a configuration or is refused in one sentence; initial points lie in their spaces."""
 
 import typing
 import warnings
@@ -8,7 +8,7 @@ import pytest
 
 from diffseg.config import PUBLISHED, Config, Diffusion
 from diffseg.errors import ConfigError
-from search_spaces import SPACES, TRIED_FIRST
+from search_spaces import INITIAL_POINTS, SPACES
 from studies.search import sampling
 from studies.search.search import Search
 
@@ -49,10 +49,10 @@ def test_every_sample_is_a_configuration_or_is_refused_in_a_sentence(space, star
         assert not unused, (unused, settings)  # no setting varies without an effect
     assert used
     assert not any("\n" in sentence for sentence in refused)
-    assert not refused or start == "cross-entropy"  # whose loss goes with one target only
+    assert not refused or start == "cross-entropy"  # the loss allows a single target
 
 
-def test_the_spaces_vary_all_that_the_design_space_offers_except_what_is_the_same():
+def test_everything_varies_all_choices_of_the_design_space_except_duplicates():
     values = {}
     for settings in drawn("everything", 3000):
         for path, value in settings.items():
@@ -73,9 +73,9 @@ def choices(name):
 
 
 @pytest.mark.parametrize("start", STARTS)
-def test_the_points_tried_first_are_configurations_of_any_study(start):
+def test_initial_points_are_configurations_of_any_study(start):
     base = Config().with_leaves(STARTS[start])
-    configs = [base.with_leaves(settings).resolved() for settings in TRIED_FIRST.values()]
+    configs = [base.with_leaves(settings).resolved() for settings in INITIAL_POINTS.values()]
     assert len({config.digest for config in configs}) == len(configs)
     assert (configs[0].diffusion.schedule, configs[0].diffusion.target) == ("linear", "epsilon")
     assert configs[0].diffusion.weighting == "target"
@@ -84,7 +84,7 @@ def test_the_points_tried_first_are_configurations_of_any_study(start):
 
 
 @pytest.mark.parametrize("space", SPACES)
-def test_optuna_is_told_of_the_points_that_a_space_can_propose_and_of_no_others(space):
+def test_optuna_knows_the_initial_points_that_a_space_can_propose_and_no_others(space):
     base = Config().with_leaves(STARTS["x0 with tanh"]).resolved()
     found = sampling._tried_first("search", base)
     told = {point.source: sampling.find_parameters(Search(space=space), base, point) is not None for point in found}
@@ -93,8 +93,8 @@ def test_optuna_is_told_of_the_points_that_a_space_can_propose_and_of_no_others(
     assert told["x0 with tanh, cosine b = 0.1"] == (space == "everything")
 
 
-def test_settings_that_take_their_published_value_are_none_or_vary():
-    assert set(PUBLISHED) == {"location", "spread", "gamma"}  # a new one has to be thought of in the spaces
+def test_settings_with_published_values_vary_or_stay_none():
+    assert set(PUBLISHED) == {"location", "spread", "gamma"}  # for a new one, decide in the spaces whether it varies
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         list(drawn("everything", 50))

@@ -1,4 +1,4 @@
-"""What `data check` remarks on without refusing it, and what it leaves alone."""
+"""What `data check` reports as suspicious, what it does not, and how it prints many problems."""
 
 import numpy as np
 import pytest
@@ -7,14 +7,14 @@ from test_data import config, folder, write_image, write_mask
 from test_partition import patients
 
 from diffseg.data.check import check
-from diffseg.data.findings import by_kind
+from diffseg.data.findings import group_by_kind
 
 RNG = np.random.default_rng(0)
 SPLITS = {"train": 30, "test": 16}
 
 
 def texture(side=64):
-    """A smooth gray picture with details of several pixels, as tissue has them."""
+    """Return a smooth gray picture with details of several pixels, like tissue, uint8 [side, side]."""
     coarse = Image.fromarray(RNG.integers(0, 255, (side // 3, side // 3), dtype=np.uint8))
     return np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC))
 
@@ -29,14 +29,14 @@ def save(root, split, name, pixels, share=0.3):
 
 
 def sound(root):
-    """Nothing to remark on."""
+    """Write a data set with nothing suspicious."""
     for split, count in SPLITS.items():
         for k in range(count):
             save(root, split, f"{split}{chr(97 + k % 26)}{k}", texture(), RNG.uniform(0.2, 0.6))
 
 
 def edited(root):
-    """A test image is a brighter, noisy, slightly cut training image."""
+    """Add a test image that is a brighter, noisy, slightly cropped training image."""
     pixels = texture()
     save(root, "train", "original", pixels)
     other = np.clip(0.8 * pixels[1:] + 40 + RNG.normal(0, 3, pixels[1:].shape), 0, 255)
@@ -68,7 +68,7 @@ def coloured(root):
 
 
 def black(root):
-    """Two plain images are no copies of each other."""
+    """Add two images of one value, which are no copies of each other."""
     for split in SPLITS:
         save(root, split, f"black{split}", np.zeros((64, 64), np.uint8))
 
@@ -103,7 +103,7 @@ def classes(root):
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-def test_what_looks_wrong_is_remarked_on_and_nothing_else(spoil, words, tmp_path):
+def test_what_looks_wrong_is_reported_and_nothing_else(spoil, words, tmp_path):
     sound(tmp_path)
     if spoil:
         spoil(tmp_path)
@@ -122,7 +122,7 @@ def test_what_looks_wrong_is_remarked_on_and_nothing_else(spoil, words, tmp_path
         ({"p1": 10, "p2": 10}, ["only 1 test patient or volume: "]),
     ],
 )
-def test_too_few_patients_are_remarked_on_however_many_images_they_have(sizes, words, tmp_path):
+def test_too_few_patients_are_reported_however_many_images_they_have(sizes, words, tmp_path):
     patients(tmp_path, sizes)
     found = [suspicion for suspicion in check(config("folder"), tmp_path).suspicions if suspicion.startswith("only")]
     assert len(found) == len(words)
@@ -131,7 +131,7 @@ def test_too_few_patients_are_remarked_on_however_many_images_they_have(sizes, w
         assert "so give at least 12" in suspicion
 
 
-def test_copies_in_both_splits_are_named_before_others(tmp_path):
+def test_copies_across_splits_are_reported_before_others(tmp_path):
     sound(tmp_path)
     for k in range(5):
         pixels = texture()
@@ -140,7 +140,7 @@ def test_copies_in_both_splits_are_named_before_others(tmp_path):
     first, second, more = (text for text in check(config("folder"), tmp_path).suspicions if "nearly" not in text)
     assert "in training and testing" in first
     assert "in training and testing" not in second
-    assert more == "3 more images are there more than once"
+    assert more == "3 more images occur more than once"
 
 
 PROBLEMS = [
@@ -149,8 +149,8 @@ PROBLEMS = [
     [f"/data/my set/split.csv does not list case.{k}: add a line for it, or remove the image" for k in range(4)],
     [f"/data/my set/split.csv, line {k} has the split 'dev{k}': allowed are train, val and test" for k in range(4)],
     [
-        f"/data/my set/masks/{k}.png has the values 0, {k}, …: a mask holds 0 for background and 255 (or 1) for foreground; "
-        f"of others, name the foreground, such as data.foreground=[{k}]"
+        f"/data/my set/masks/{k}.png has the values 0, {k}, …: a mask holds 0 for background and 255 or 1 for foreground; "
+        f"if it holds others, name those of the foreground, such as data.foreground=[{k}]"
         for k in range(7)
     ],
     [
@@ -165,11 +165,11 @@ PROBLEMS = [
 def test_problems_that_differ_in_files_and_numbers_are_of_one_kind():
     mixed = [problem for alike in PROBLEMS for problem in alike]
     RNG.shuffle(mixed)
-    found = by_kind(mixed, "/data/my set")
+    found = group_by_kind(mixed, "/data/my set")
     assert sorted(map(sorted, found)) == sorted(map(sorted, PROBLEMS))
 
 
-def test_many_problems_of_one_kind_are_three_examples_and_a_count(tmp_path):
+def test_many_problems_of_one_kind_are_printed_as_three_examples_and_a_count(tmp_path):
     folder(tmp_path)
     for k in range(20):
         write_image(tmp_path / "train/images" / f"more{k}.png")
@@ -178,11 +178,11 @@ def test_many_problems_of_one_kind_are_three_examples_and_a_count(tmp_path):
     assert len(found.problems) == len(found.to_dict()["problems"]) == 21
     lines = [line for line in str(found).splitlines() if line.startswith("problem: ")]
     assert len(lines) == 5
-    assert lines[3] == "problem: the same of 17 more (20 in all)"
+    assert lines[3] == "problem: 17 more like these (20 in all)"
     assert "9 × 9 px" in lines[4]
 
 
-def test_an_image_without_a_mask_is_named_once(tmp_path):
+def test_an_image_without_a_mask_is_reported_once(tmp_path):
     sound(tmp_path)
     (tmp_path / "train/masks/traina0.png").unlink()
     (tmp_path / "train/masks/other.dat").write_text("?")

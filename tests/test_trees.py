@@ -1,4 +1,4 @@
-"""Trees of good and bad files as hypothesis makes them: each loads, or is refused by one sentence that names a bad file."""
+"""Random trees of good and bad files: each loads, or is refused with one sentence that names a bad file."""
 
 import shutil
 import tempfile
@@ -38,7 +38,7 @@ def xml(path):
 
 def volume(path, labels=False, shape=(*SIZE, 2)):
     numbers = RNG.integers(0, 2 if labels else 900, shape).astype(np.uint8 if labels else np.int16)
-    numbers[0, 0] = labels  # no volume of labels is empty
+    numbers[0, 0] = labels  # so that no volume of labels is empty
     nibabel.save(nibabel.Nifti1Image(numbers, np.eye(4)), path)
 
 
@@ -158,7 +158,7 @@ FAULTS = st.dictionaries(
 
 
 def refusal(function, *arguments):
-    """What the function returns, or the sentence with which it refuses."""
+    """Return the function's result, or the sentence of its DataError."""
     try:
         return function(*arguments)
     except DataError as error:
@@ -168,7 +168,7 @@ def refusal(function, *arguments):
 @pytest.mark.parametrize("kind", TREES)
 @settings(max_examples=25)
 @given(faults=FAULTS)
-def test_a_tree_loads_or_is_refused_by_a_sentence_that_names_a_bad_file(kind, faults):
+def test_a_tree_loads_or_is_refused_with_the_name_of_a_bad_file(kind, faults):
     layout, make = TREES[kind]
     root = Path(tempfile.mkdtemp())
     try:
@@ -179,7 +179,7 @@ def test_a_tree_loads_or_is_refused_by_a_sentence_that_names_a_bad_file(kind, fa
                 for (image, where, which), fault in faults.items():
                     if (image, where) == (k, split) and which < len(paths):
                         SPOIL[fault](paths[which])
-                        spoilt += paths  # a sentence may name the image of a mask that is not there
+                        spoilt += paths  # the sentence on a missing mask names its image
         config = Data(name="mine", layout=layout, size=16)
         names = {part for path in spoilt for part in (path.name, path.parent.name, path.name.split(".")[0])}
         found = refusal(data.load, config, root)

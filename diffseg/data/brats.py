@@ -12,7 +12,7 @@ import numpy as np
 
 from diffseg.config import Data
 from diffseg.data import volumes
-from diffseg.data.files import PASSED_OVER
+from diffseg.data.files import IGNORED_PREFIXES
 from diffseg.data.listing import Listing
 from diffseg.data.opening import Shape, cached
 from diffseg.data.quantisation import mean_and_deviation
@@ -143,7 +143,7 @@ def _tumour(path: Path) -> np.ndarray:
 
 def _has_volumes(folder: Path) -> bool:
     """Return whether a folder holds NIfTI files and is neither hidden nor left by an archive."""
-    return not folder.name.startswith(PASSED_OVER) and any(folder.glob("*.nii*"))
+    return not folder.name.startswith(IGNORED_PREFIXES) and any(folder.glob("*.nii*"))
 
 
 def _file(folder: Path, kind: str) -> Path:

@@ -1,7 +1,7 @@
-"""Read a whole data set at full size: what it holds, everything that is wrong with it or looks so, and a contact sheet."""
+"""Read a whole data set at full size: what it holds, what is wrong with it or looks wrong, and a contact sheet."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,76 +9,79 @@ import numpy as np
 
 from diffseg.config import Data
 from diffseg.data import check_consistency, find
+from diffseg.data.contact_sheet import choose_shown, draw_sheet, draw_thumbnail
 from diffseg.data.decoding import share_quantisation
-from diffseg.data.findings import SPLITS, Findings, Row, SplitFindings
-from diffseg.data.listing import Listing
+from diffseg.data.duplicates import compute_descriptor
+from diffseg.data.findings import SPLITS, Findings, ImageFindings, SplitFindings
+from diffseg.data.foreground import decide_foreground
 from diffseg.data.partition import assign_splits
 from diffseg.data.records import Record, in_parallel
-from diffseg.data.sheet import sheet, spread, thumbnail
-from diffseg.data.survey import decide
-from diffseg.data.suspicions import details, suspicions
+from diffseg.data.suspicions import find_suspicions
+from diffseg.data.uniform_masks import UniformMasks
 from diffseg.errors import DataError
+
+UNDECIDED = "the shares of foreground are those of all that is not 0, until the foreground is decided"
 
 
 def check(config: Data, root: Path, on_progress: Callable[[int, int], None] | None = None) -> Findings:
-    """Decode everything at full size and report what it is. Raises DataError if it is not in the layout at all."""
+    """Decode every image at full size and report what was found.
+
+    Args:
+        config: The data set's settings.
+        root: The data set's folder.
+        on_progress: Called with the number of images that are decoded, and of all.
+
+    Raises:
+        DataError: The root is not in the layout at all.
+    """
     found = find(config, root)
-    decision = decide(found.records, config)
-    rule = "nonzero" if decision.problems else decision.rule  # so that the rest can be looked at all the same
+    decision = decide_foreground(found.records, config)
+    rule = "nonzero" if decision.problems else decision.rule  # undecided: all else can be checked nevertheless
     records = assign_splits([replace(record, foreground=rule) for record in found.records], config.split_seed)
-    records = _quantised(config, records)
-    shown = {id(record) for split in SPLITS for record in spread(records, split)}
-    looked = in_parallel(lambda record: _look(record, config, id(record) in shown), records, on_progress)
-    rows = [row for row in looked if isinstance(row, Row)]
-    problems = [*found.problems, *decision.problems, *(row for row in looked if isinstance(row, str))]
-    splits = {split: SplitFindings.of([row for row in rows if row.record.split == split]) for split in SPLITS}
-    problems += _as_a_whole(config, root, found) if not problems else _unreadable(config, splits)
-    problems += _without_contrast(splits)
-    unsure = ("the shares of foreground are of all that is not 0, until it is known",) if decision.problems else ()
-    remarks = (*found.remarks, *unsure, *decision.remarks, *suspicions(rows, root, records, problems))
-    return Findings(config.name, root, splits, tuple(problems), remarks, sheet(rows))
+    records = _share_quantisation(config, records)
+    images, unreadable = _read_all(records, config, on_progress)
+    splits = {
+        split: SplitFindings.from_images([image for image in images if image.record.split == split]) for split in SPLITS
+    }
+    problems = [*found.problems, *decision.problems, *unreadable]
+    problems += _find_empty_splits(config, splits) if problems else _check_whole(config, root, found.records)
+    problems += _find_uniform_masks(root, splits)
+    undecided = (UNDECIDED,) if decision.problems else ()
+    suspicions = find_suspicions(images, root, records, problems)
+    remarks = (*found.remarks, *undecided, *decision.remarks, *suspicions)
+    return Findings(config.name, root, splits, tuple(problems), remarks, draw_sheet(images))
 
 
-def _quantised(config: Data, records: list[Record]) -> list[Record]:
-    """The records with the map that all volumes share, as training has it; unchanged if a volume cannot be read."""
+def _share_quantisation(config: Data, records: list[Record]) -> list[Record]:
+    """Set the map from numbers to pixels that all volumes share, as in training.
+
+    Records stay as they are if a volume cannot be read, which is reported where it is decoded.
+    """
     try:
         return share_quantisation(config, {"": records}, None)[0][""]
     except DataError:
-        return records  # reported where the volume is decoded
+        return records
 
 
-def _without_contrast(splits: dict[str, SplitFindings]) -> list[str]:
-    """A problem for every split whose masks are all empty, or all full."""
-    found = {split: part.foreground for split, part in splits.items() if part.foreground}
-    return [
-        f"all {splits[split].images} {split} masks are {'full' if low else 'empty'}: nothing can be learnt or measured of them"
-        for split, (low, _, high) in found.items()
-        if low == high and low in (0, 1)
-    ]
+def _read_all(
+    records: Sequence[Record], config: Data, on_progress: Callable[[int, int], None] | None
+) -> tuple[list[ImageFindings], list[str]]:
+    """Decode every image. Return the findings of those that can be read, and the problems of the others."""
+    shown = {id(record) for split in SPLITS for record in choose_shown(records, split)}
+    found = in_parallel(lambda record: _read(record, config, id(record) in shown), records, on_progress)
+    images = [one for one in found if isinstance(one, ImageFindings)]
+    return images, [one for one in found if isinstance(one, str)]
 
 
-def _unreadable(config: Data, splits: dict[str, SplitFindings]) -> list[str]:
-    return [f"{config.name} has no {split} images that can be read" for split in SPLITS if not splits[split].images]
-
-
-def _as_a_whole(config: Data, root: Path, found: Listing) -> list[str]:
-    """What is wrong with a data set whose files can all be read: too few images or patients, or other channels."""
-    try:
-        check_consistency(config, root, found.records)
-    except DataError as error:
-        return [str(error)]
-    return []
-
-
-def _look(record: Record, config: Data, shown: bool) -> Row | str:
-    """What one image is, or what is wrong with it."""
+def _read(record: Record, config: Data, shown: bool) -> ImageFindings | str:
+    """Return the findings of one image, or why it cannot be read. shown: it gets a thumbnail for the contact sheet."""
     try:
         sample = record.read(config.channels)
     except DataError as error:
         return str(error)
     image, masks = sample.image, sample.masks
-    plain = image.min() == image.max()
-    return Row(
+    constant = image.min() == image.max()
+    return ImageFindings(
         record=record,
         size=masks.shape[1:],
         channels=image.shape[2],
@@ -87,7 +90,30 @@ def _look(record: Record, config: Data, shown: bool) -> Row | str:
         foreground=float(masks.mean()),
         empty=int((~masks.any((1, 2))).sum()),
         objects=sample.objects,
-        pixels=None if plain else hashlib.sha256(np.ascontiguousarray(image)).digest(),
-        details=details(image),
-        thumbnail=thumbnail(sample) if shown else None,
+        pixels=None if constant else hashlib.sha256(np.ascontiguousarray(image)).digest(),
+        descriptor=compute_descriptor(image),
+        thumbnail=draw_thumbnail(sample) if shown else None,
     )
+
+
+def _find_empty_splits(config: Data, splits: dict[str, SplitFindings]) -> list[str]:
+    return [f"{config.name} has no {split} images that can be read" for split in SPLITS if not splits[split].images]
+
+
+def _check_whole(config: Data, root: Path, records: Sequence[Record]) -> list[str]:
+    """Return what is wrong with a data set whose files can all be read: too few images or patients, or other channels."""
+    try:
+        check_consistency(config, root, records)
+    except DataError as error:
+        return [str(error)]
+    return []
+
+
+def _find_uniform_masks(root: Path, splits: dict[str, SplitFindings]) -> list[str]:
+    """Return a problem for every split whose masks are all empty, or all full."""
+    found = []
+    for split, part in splits.items():
+        if part.foreground is not None and part.foreground[0] == part.foreground[2] in (0, 1):
+            uniform = UniformMasks(split, part.images * (part.raters or 1), full=part.foreground[0] == 1)
+            found.append(uniform.describe(root))
+    return found

@@ -18,9 +18,10 @@ from diffseg.data.layouts import check_root
 from diffseg.data.packing import PackedImages
 from diffseg.data.partition import assign_splits, hash_key, hold_out, limit_records, unit_name
 from diffseg.data.records import Record
-from diffseg.data.requirements import check_channels, examine, uniform_masks
+from diffseg.data.requirements import check_channels, examine
 from diffseg.data.scaling import Scaling
 from diffseg.data.splits import Split
+from diffseg.data.uniform_masks import UniformMasks
 from diffseg.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ def load(
     build = partial(decode, config, on_progress=on_progress)
     content, digest = load_or_build(cache, config, root, partial(choose_records, config, root), build)
     check_channels(config, root, content.channels)
-    _check_masks(content, root)
+    _check_masks(config, content, root)
     return _to_dataset(config, content, digest)
 
 
@@ -93,12 +94,13 @@ def choose_records(config: Data, root: Path) -> dict[str, list[Record]]:
     }
 
 
-def _check_masks(content: DecodedData, root: Path) -> None:
-    """Raise DataError if all masks of a split are empty, or all full."""
+def _check_masks(config: Data, content: DecodedData, root: Path) -> None:
+    """Raise DataError if all masks of a split are empty, or all full, at the size of training."""
     for split, part in content.parts.items():
-        masks, kind = part.masks.view(bool), "training" if split == "train" else "test"
+        masks = part.masks.view(bool)
         if not masks.any() or masks.all():
-            raise uniform_masks(root, f"all {len(part.names)} {kind} masks", bool(masks.any()), resized=True)
+            uniform = UniformMasks(split, len(part.names) * content.raters, full=bool(masks.any()))
+            raise DataError(uniform.describe(root, config.size))
 
 
 def _to_dataset(config: Data, content: DecodedData, digest: str) -> Dataset:

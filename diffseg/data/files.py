@@ -1,4 +1,4 @@
-"""Image and mask files: which there are, and their shape and pixels, of pictures and of volumes alike."""
+"""Find the image and mask files in a folder, pictures and volumes, by names that are the same on every system."""
 
 import os
 import re
@@ -10,40 +10,50 @@ from diffseg.errors import DataError
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 VOLUMES = (".nii", ".nii.gz")
 EXTENSION = re.compile(r"\.(png|jpe?g|tiff?|bmp|nii|nii\.gz|xml)$", re.IGNORECASE)
-PASSED_OVER = (".", "__MACOSX")  # hidden files and what archives leave
+IGNORED_PREFIXES = (".", "__MACOSX")  # of hidden files, and of what archives leave
 
 
-def stem(name: str) -> str:
-    """A file's name without its extension, in Unicode's composed form (NFC), without blanks at its ends."""
-    return EXTENSION.sub("", composed(name)).strip()
+def normalise_name(name: str) -> str:
+    """Return a name in Unicode's composed form (NFC), without blanks at its ends.
 
-
-def composed(name: str) -> str:
-    """A name as it is compared: macOS writes é as two characters (NFD), other systems as one (NFC)."""
+    macOS writes é as two characters (NFD), other systems write it as one (NFC).
+    """
     return unicodedata.normalize("NFC", name).strip()
 
 
+def stem(name: str) -> str:
+    """Return a file's normalised name without its extension."""
+    return EXTENSION.sub("", normalise_name(name)).strip()
+
+
 def is_volume(path: Path) -> bool:
+    """Return whether the name is that of a NIfTI volume."""
     return path.name.lower().endswith(VOLUMES)
 
 
-def files_in(folder: Path, extensions: tuple[str, ...] = PICTURES, depth: int = 0) -> dict[str, list[Path]]:
-    """Files of a folder by stem; it should be one a stem. Raises DataError for a name that is not UTF-8.
+def list_files(folder: Path, extensions: tuple[str, ...] = PICTURES, depth: int = 0) -> dict[str, list[Path]]:
+    """Return the files of a folder by their stems. Several files of one stem are an error that the caller reports.
 
-    depth: levels of sub-folders that are read, too; the stem of such a file is "FOLDER/STEM".
+    Args:
+        folder: Read without its hidden files.
+        extensions: In lower case, with the dot.
+        depth: Levels of sub-folders that are read as well. The key of a file in one is "FOLDER/STEM".
+
+    Raises:
+        DataError: A name is not UTF-8.
     """
     found: dict[str, list[Path]] = {}
     for name in sorted(os.listdir(folder)):
         path = folder / name
-        if name.startswith(PASSED_OVER):
+        if name.startswith(IGNORED_PREFIXES):
             continue
-        if composed(name).lower().endswith(extensions):
+        if normalise_name(name).lower().endswith(extensions):
             check_name(path)
             found.setdefault(stem(name), []).append(path)
         elif depth and path.is_dir():
             check_name(path)
-            for key, paths in files_in(path, extensions, depth - 1).items():
-                found.setdefault(f"{composed(name)}/{key}", []).extend(paths)
+            for key, paths in list_files(path, extensions, depth - 1).items():
+                found.setdefault(f"{normalise_name(name)}/{key}", []).extend(paths)
     return found
 
 
@@ -52,5 +62,5 @@ def check_name(path: Path) -> None:
     try:
         str(path).encode()
     except UnicodeEncodeError:
-        shown = os.fsencode(path).decode("utf-8", "backslashreplace")
-        raise DataError(f"{shown} has a name that is not UTF-8: rename it") from None
+        printable = os.fsencode(path).decode("utf-8", "backslashreplace")
+        raise DataError(f"{printable} has a name that is not UTF-8: rename it") from None

@@ -1,9 +1,10 @@
-"""What `diffseg data check` finds: of one image, of a split, and of a data set; and how it is printed."""
+"""What `diffseg data check` finds in an image, a split and a data set, and how it is printed."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -11,61 +12,65 @@ from PIL import Image
 from diffseg.data.records import Record
 
 SPLITS = ("train", "test")
-EXAMPLES = 3  # sentences of a kind that are printed
+EXAMPLES = 3  # problems of a kind that are printed
 
 
 @dataclass(frozen=True)
-class Row:
+class ImageFindings:
     """One image that can be read."""
 
     record: Record
     size: tuple[int, int]  # height, width, px
     channels: int
-    bits: int  # a channel
+    bits: int  # of a channel
     raters: int
     foreground: float  # share of the pixels, the mean over raters
     empty: int  # masks without foreground
     objects: int
-    pixels: bytes | None  # a hash of them; None if all are equal
-    details: np.ndarray  # float32 [D], of length 1 or 0: compared to find images that look alike
-    thumbnail: Image.Image | None
+    pixels: bytes | None  # a hash of the pixels; None if all are equal
+    descriptor: np.ndarray  # float32 [D], of length 1 or 0: compared to find images that look alike
+    thumbnail: Image.Image | None  # None of images that are not on the contact sheet
 
 
 @dataclass(frozen=True)
 class SplitFindings:
-    images: int  # that can be read
-    groups: int | None  # patients or volumes, where they are known
+    """The images of a split that can be read."""
+
+    images: int
+    groups: int | None  # patients or volumes, where these are known
     smallest: tuple[int, int] | None  # height and width, px
     largest: tuple[int, int] | None
     channels: tuple[int, ...]  # that occur
-    bits: tuple[int, ...]  # a channel
+    bits: tuple[int, ...]  # of a channel, that occur
     raters: int | None
-    foreground: tuple[float, float, float] | None  # least, mean and greatest share of the pixels
-    empty_masks: int  # of all raters' masks
+    foreground: tuple[float, float, float] | None  # least, mean and greatest share of an image's pixels
+    empty_masks: int  # of all raters
     objects: float | None  # mean number an image
 
     @classmethod
-    def of(cls, rows: Sequence[Row]) -> "SplitFindings":
-        if not rows:
+    def from_images(cls, images: Sequence[ImageFindings]) -> "SplitFindings":
+        """Summarise the images of a split."""
+        if not images:
             return cls(0, None, None, None, (), (), None, None, 0, None)
-        groups = {row.record.group for row in rows} - {None}
-        heights, widths = zip(*(row.size for row in rows), strict=True)
-        shares = [row.foreground for row in rows]
+        groups = {image.record.group for image in images} - {None}
+        heights, widths = zip(*(image.size for image in images), strict=True)
+        shares = [image.foreground for image in images]
         return cls(
-            images=len(rows),
+            images=len(images),
             groups=len(groups) or None,
             smallest=(min(heights), min(widths)),
             largest=(max(heights), max(widths)),
-            channels=tuple(sorted({row.channels for row in rows})),
-            bits=tuple(sorted({row.bits for row in rows})),
-            raters=rows[0].raters,
+            channels=tuple(sorted({image.channels for image in images})),
+            bits=tuple(sorted({image.bits for image in images})),
+            raters=images[0].raters,
             foreground=(min(shares), sum(shares) / len(shares), max(shares)),
-            empty_masks=sum(row.empty for row in rows),
-            objects=sum(row.objects for row in rows) / len(rows),
+            empty_masks=sum(image.empty for image in images),
+            objects=sum(image.objects for image in images) / len(images),
         )
 
     def __str__(self) -> str:
-        if not self.images:
+        """Return the findings as one line."""
+        if self.smallest is None or self.largest is None or self.foreground is None:
             return "no images"
         low, mean, high = self.foreground
         sizes = " × ".join(map(str, self.smallest[::-1]))
@@ -82,14 +87,17 @@ class SplitFindings:
 
 @dataclass(frozen=True)
 class Findings:
+    """Everything that was found in a data set."""
+
     name: str
     root: Path
     splits: dict[str, SplitFindings]
-    problems: tuple[str, ...]  # that keep it from being used, one sentence each
-    suspicions: tuple[str, ...]  # that do not
-    sheet: Image.Image | None
+    problems: tuple[str, ...]  # sentences on what keeps the data set from being used
+    suspicions: tuple[str, ...]  # sentences on what makes its results doubtful
+    sheet: Image.Image | None  # the contact sheet; None if no image can be read
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
         return {
             "name": self.name,
             "splits": {split: asdict(part) for split, part in self.splits.items()},
@@ -98,25 +106,29 @@ class Findings:
         }
 
     def __str__(self) -> str:
+        """Return a line for each split and each suspicion, and for the first problems of each kind."""
         lines = [f"{self.name}: {split}: {part}" for split, part in self.splits.items()]
         lines += [f"suspicious: {suspicion}" for suspicion in self.suspicions]
-        for alike in by_kind(self.problems, self.root):
-            lines += [f"problem: {problem}" for problem in alike[:EXAMPLES]]
-            if more := len(alike) - EXAMPLES:
-                lines += [f"problem: the same of {more} more ({len(alike)} in all)"] * (more > 0)
+        for kind in group_by_kind(self.problems, self.root):
+            lines += [f"problem: {problem}" for problem in kind[:EXAMPLES]]
+            if len(kind) > EXAMPLES:
+                lines.append(f"problem: {len(kind) - EXAMPLES} more like these ({len(kind)} in all)")
         return "\n".join(lines if self.problems else [*lines, "No problem found."])
 
 
-def by_kind(problems: Sequence[str], root: Path) -> list[list[str]]:
-    """The sentences that differ only in the file, in numbers or in quoted words, together; in order of their first."""
+def group_by_kind(problems: Sequence[str], root: Path) -> list[list[str]]:
+    """Group the sentences that differ only in the file, in numbers or in quoted words, in the order of their first."""
     kinds: dict[tuple[str, str], list[str]] = {}
     for problem in problems:
-        kinds.setdefault(_kind(problem, root), []).append(problem)
+        kinds.setdefault(_reduce_to_kind(problem, root), []).append(problem)
     return list(kinds.values())
 
 
-def _kind(problem: str, root: Path) -> tuple[str, str]:
-    """The first words after the path, which say what is wrong, and what follows the first colon, which says what to do."""
+def _reduce_to_kind(problem: str, root: Path) -> tuple[str, str]:
+    """Return what all problems of a kind share: the four words after the path, and what follows the first colon.
+
+    The former say what is wrong, the latter what to do. Paths, numbers and quoted words are replaced by signs.
+    """
     name = r"(?:/[^:;]*?(?:\.\w{2,4}(?:\.gz)?(?=[\s,:;]|$)|(?=\s(?:has|have|is|and|cannot|holds|does|lists|names)\b)))?"
     plain = re.sub(re.escape(str(root)) + name, "…", problem)
     plain = re.sub(r"'[^']*'|\([^)]*\)|\[[^\]]*\]", "…", plain)

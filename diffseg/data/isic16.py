@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from diffseg.config import Data
-from diffseg.data.files import files_in
+from diffseg.data.files import list_files
 from diffseg.data.listing import Listing, missing_folder, pair_by_name
 from diffseg.data.opening import unreadable
 from diffseg.errors import DataError
@@ -32,8 +32,8 @@ def find(root: Path, config: Data) -> Listing:
                 raise missing_folder(
                     root, folder.name, "ISIC16 is expected as unpacked from the challenge's Part 1, or its Part 3B"
                 )
-        masks = {SUFFIX.sub("", stem): paths for stem, paths in files_in(folders[1]).items()}
-        parts.append(pair_by_name(name, files_in(folders[0]), masks))
+        masks = {SUFFIX.sub("", stem): paths for stem, paths in list_files(folders[1]).items()}
+        parts.append(pair_by_name(name, list_files(folders[0]), masks))
     return Listing.join(parts)
 
 
@@ -49,7 +49,7 @@ def _list_part3b(root: Path, name: str, split: str) -> Listing:
         raise unreadable(table, error) from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{table} is no CSV file ({error}): copy it anew") from None
-    found = files_in(folder if folder.is_dir() else root)
+    found = list_files(folder if folder.is_dir() else root)
     listed = {match[1] for row in rows for cell in row if (match := NAME.fullmatch(Path(cell.strip()).name))}
     images = {stem: found[stem] for stem in listed & found.keys()}
     masks = {bare: paths for stem, paths in found.items() if (bare := SUFFIX.sub("", stem)) != stem and bare in listed}

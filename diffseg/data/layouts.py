@@ -11,8 +11,8 @@ from pathlib import Path
 from diffseg.config import Data
 from diffseg.data import brats, folder, isic16, lidc, monuseg
 from diffseg.data.files import check_name
+from diffseg.data.layout_detection import other_layout_error
 from diffseg.data.listing import Listing, find_conflicts
-from diffseg.data.recognise import elsewhere
 from diffseg.data.records import Record
 from diffseg.data.slices import describe_slicing
 from diffseg.errors import DataError
@@ -45,7 +45,7 @@ def list_images(config: Data, root: Path) -> Listing:
     try:
         found = LAYOUTS[config.layout].find(root, config)
     except DataError as error:
-        raise elsewhere(root, config.name, config.layout) or error from None
+        raise other_layout_error(root, config.name, config.layout) or error from None
     except OSError as error:
         raise DataError(f"{error.filename or root} cannot be read ({error.strerror}): allow reading it") from None
     remarks = found.remarks + describe_slicing(found.records, config.axis)

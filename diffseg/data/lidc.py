@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from diffseg.config import Data
-from diffseg.data.files import PASSED_OVER, composed, files_in
+from diffseg.data.files import IGNORED_PREFIXES, list_files, normalise_name
 from diffseg.data.listing import Listing, find_duplicates
 from diffseg.data.records import Record
 from diffseg.errors import DataError
@@ -42,10 +42,10 @@ def find(root: Path, config: Data) -> Listing:
 def _list_slices(root: Path) -> Listing:
     """List the slices in the folders of nodules."""
     records, problems = [], []
-    for folder in sorted(path for path in root.glob("*/nodule-*") if not path.parent.name.startswith(PASSED_OVER)):
-        patient = composed(folder.parent.name)
-        masks = [files_in(folder / f"mask-{k}") if (folder / f"mask-{k}").is_dir() else {} for k in range(RATERS)]
-        images = files_in(folder / "images") if (folder / "images").is_dir() else {}
+    for folder in sorted(path for path in root.glob("*/nodule-*") if not path.parent.name.startswith(IGNORED_PREFIXES)):
+        patient = normalise_name(folder.parent.name)
+        masks = [list_files(folder / f"mask-{k}") if (folder / f"mask-{k}").is_dir() else {} for k in range(RATERS)]
+        images = list_files(folder / "images") if (folder / "images").is_dir() else {}
         for name in sorted({*images, *(name for found in masks for name in found)}):
             missing = [f"mask-{k}" for k, found in enumerate(masks) if name not in found]
             if name not in images:
@@ -66,14 +66,14 @@ def _list_crops(root: Path, split: str | None) -> Listing:
     """List the slices in the folders images/ and gt/."""
     records, problems = [], []
     for folder in sorted(
-        path for path in (root / "images").iterdir() if path.is_dir() and not path.name.startswith(PASSED_OVER)
+        path for path in (root / "images").iterdir() if path.is_dir() and not path.name.startswith(IGNORED_PREFIXES)
     ):
-        patient, truth = composed(folder.name), {}
+        patient, truth = normalise_name(folder.name), {}
         if (root / "gt" / folder.name).is_dir():
-            for stem, paths in files_in(root / "gt" / folder.name).items():
+            for stem, paths in list_files(root / "gt" / folder.name).items():
                 if match := CROP.fullmatch(stem):
                     truth.setdefault(match["slice"], []).append(paths[0])
-        for name, paths in files_in(folder).items():
+        for name, paths in list_files(folder).items():
             found = tuple(sorted(truth.get(name, [])))
             if len(found) != RATERS:
                 problems.append(

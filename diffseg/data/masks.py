@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,27 +11,30 @@ from PIL import ImageColor
 
 from diffseg.errors import DataError
 
-HALF = 128  # where masks are cut whose values are near 0 and 255
-Rule = tuple[int | str, ...] | str  # values and colours, "nonzero" or ">=N"; () where masks hold 0 and 255 (or 1)
+HALF = 128  # the threshold of masks whose values lie near 0 and 255
+ForegroundRule = (
+    tuple[int | str, ...] | str
+)  # values and colours, "nonzero" or ">=N"; () where masks hold 0 and 255 (or 1)
 
 
 @dataclass(frozen=True)
 class Labels:
     """The pixels of a mask as its file holds them."""
 
-    pixels: np.ndarray  # integers [H, W]: grays, entries of a palette, labels; or uint8 [H, W, 3]: colours
-    palette: np.ndarray | None = None  # uint8 [K, 3]: the colours of the entries
+    pixels: np.ndarray  # integers [H, W]: grays, palette entries or labels; or uint8 [H, W, 3]: colours
+    palette: np.ndarray | None = None  # uint8 [K, 3]: the colours of the palette's entries
 
     @property
     def coloured(self) -> bool:
+        """Whether the pixels are colours."""
         return self.pixels.ndim == 3
 
-    def numbers(self) -> np.ndarray:
-        """[H, W]: the pixels themselves; of colours their brightest channel."""
+    def to_gray(self) -> np.ndarray:
+        """Return one number a pixel, [H, W]: the pixel itself, or the brightest channel of a colour."""
         return self.pixels.max(-1) if self.coloured else self.pixels
 
-    def colours(self) -> np.ndarray:
-        """[H, W, 3]: the colours that a viewer shows."""
+    def to_rgb(self) -> np.ndarray:
+        """Return the colours that a viewer shows, [H, W, 3]."""
         if self.coloured:
             return self.pixels
         if self.palette is None:
@@ -38,55 +42,60 @@ class Labels:
         return self.palette[self.pixels.clip(max=len(self.palette) - 1)]
 
 
-def foreground(path: Path, labels: Labels, rule: Rule) -> np.ndarray:
-    """bool [H, W]. Without a rule, a mask holds 0 for background and 1 or 255 for foreground, else DataError is raised."""
+def select_foreground(path: Path, labels: Labels, rule: ForegroundRule) -> np.ndarray:
+    """Return the foreground of a mask, bool [H, W].
+
+    Without a rule, 0 is background and 255 or 1 is foreground. Raises DataError if the mask then holds other values.
+    """
     if rule == "nonzero":
-        return labels.numbers() > 0
+        return labels.to_gray() > 0
     if isinstance(rule, str):
-        return labels.numbers() >= int(rule.removeprefix(">="))
+        return labels.to_gray() >= int(rule.removeprefix(">="))
     if rule:
-        return _is_one_of(labels, rule)
-    if labels.coloured or not is_plain(values := np.unique(labels.pixels)):
-        values = values_of(labels)
+        return _match_any(labels, rule)
+    if labels.coloured or not is_binary(np.unique(labels.pixels)):
+        values = list_values(labels)
         raise DataError(
-            f"{path} has the values {shown(values)}: a mask holds 0 for background and 255 (or 1) for foreground; "
-            f"of others, name the foreground, such as {setting(tuple(values[-1:]))}"
+            f"{path} has the values {join_values(values)}: a mask holds 0 for background and 255 or 1 for foreground; "
+            f"if it holds others, name those of the foreground, such as {format_argument(tuple(values[-1:]))}"
         )
     return labels.pixels > 0
 
 
-def setting(rule: Rule) -> str:
-    """The rule as an argument that can be pasted into a shell."""
+def format_argument(rule: ForegroundRule) -> str:
+    """Return the rule as an argument that can be pasted into a shell."""
     return shlex.quote(f"data.foreground={json.dumps(rule)}")
 
 
-def is_plain(values: np.ndarray) -> bool:
-    """Whether the distinct values of a mask are 0 and 255, or 0 and 1, or one of these."""
+def is_binary(values: np.ndarray) -> bool:
+    """Return whether the distinct values of a mask are among 0 and 255, or among 0 and 1. values: ascending."""
     return set(values[:3].tolist()) <= {0, 255} or set(values[:3].tolist()) <= {0, 1}
 
 
-def values_of(labels: Labels) -> list[int | str]:
-    """The distinct values as a user writes them, ascending: numbers, or colours "#rrggbb"."""
+def list_values(labels: Labels) -> list[int | str]:
+    """Return the distinct values as a user writes them, ascending: numbers, or colours "#rrggbb"."""
     if labels.coloured:
         return [colour_name(colour) for colour in np.unique(labels.pixels.reshape(-1, 3), axis=0)]
     return np.unique(labels.pixels).tolist()
 
 
 def colour_name(colour: np.ndarray) -> str:
-    """A colour [3] as "#rrggbb"."""
+    """Return a colour, uint8 [3], as "#rrggbb"."""
     return "#" + bytes(colour.tolist()).hex()
 
 
-def shown(values: list[int | str], limit: int = 6) -> str:
+def join_values(values: Sequence[int | str], limit: int = 6) -> str:
+    """Return the first values, separated by commas, and "…" if there are more."""
     return ", ".join(map(str, values[:limit])) + (", …" if len(values) > limit else "")
 
 
-def _is_one_of(labels: Labels, rule: tuple[int | str, ...]) -> np.ndarray:
+def _match_any(labels: Labels, rule: tuple[int | str, ...]) -> np.ndarray:
+    """Return which pixels have one of the numbers or colours, bool [H, W]."""
     found = np.zeros(labels.pixels.shape[:2], bool)
     if not labels.coloured:
         found |= np.isin(labels.pixels, [value for value in rule if isinstance(value, int)])
     if colours := [ImageColor.getrgb(value) for value in rule if isinstance(value, str)]:
-        pixels = labels.colours()
+        pixels = labels.to_rgb()
         for colour in colours:
             found |= (pixels == colour).all(-1)
     return found

@@ -10,7 +10,7 @@ from defusedxml import ElementTree
 from PIL import Image, ImageDraw
 
 from diffseg.config import Data
-from diffseg.data.files import files_in
+from diffseg.data.files import list_files
 from diffseg.data.listing import Listing, missing_folder, pair_by_name
 from diffseg.data.opening import Shape, cached, open_file, unreadable
 from diffseg.data.records import Record
@@ -49,7 +49,7 @@ def find(root: Path, config: Data) -> Listing:
             if not (root / folder).is_dir():
                 raise missing_folder(root, folder, "MoNuSeg is expected as unpacked from the challenge's two archives")
         images, annotations = (root / folder for folder in folders)
-        parts.append(pair_by_name(split, files_in(images), files_in(annotations, (".xml",)), Outlined))
+        parts.append(pair_by_name(split, list_files(images), list_files(annotations, (".xml",)), Outlined))
     return Listing.join(parts)
 
 

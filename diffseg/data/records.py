@@ -12,7 +12,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from diffseg.data import masks, opening, pictures, quantisation, volumes
-from diffseg.data.masks import Labels, Rule
+from diffseg.data.masks import ForegroundRule, Labels
 from diffseg.data.opening import Shape
 from diffseg.data.quantisation import Quantisation
 
@@ -41,7 +41,7 @@ class Record:
     index: int | None = None  # of the slice in a volume; None for a picture
     axis: int = 2  # of the volume, across its slices
     quantisation: Quantisation | None = None  # from the volume's intensities to pixels; None to fit it to this volume
-    foreground: Rule = ()  # which pixels of the masks are foreground
+    foreground: ForegroundRule = ()  # which pixels of the masks are foreground
     united: bool = False  # the annotations are objects of one mask, not masks of several raters
 
     margin: ClassVar[int] = 0  # px that the image lacks of its volume's slice, on every side
@@ -124,7 +124,7 @@ class Record:
 
     def read_mask(self, path: Path, size: tuple[int, int]) -> np.ndarray:
         """Decode the mask of one rater: bool [H, W]. size: (height, width) that it must have. Raises DataError."""
-        return masks.foreground(path, self.read_labels(path, size), self.foreground)
+        return masks.select_foreground(path, self.read_labels(path, size), self.foreground)
 
     def read_labels(self, path: Path, size: tuple[int, int] | None = None) -> Labels:
         """Decode a mask's pixels as they are stored. size: (height, width) that it must have. Raises DataError."""

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from diffseg.config import Data
 from diffseg.data.cache import is_current
+from diffseg.data.foreground import ForegroundDecision, decide_foreground
 from diffseg.data.layouts import check_root, list_images
 from diffseg.data.listing import Listing
 from diffseg.data.opening import Shape
 from diffseg.data.partition import assign_splits, count_held_out, limit_records, unit_name
 from diffseg.data.records import Record, in_parallel
-from diffseg.data.survey import Decision, decide
 from diffseg.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -66,22 +66,6 @@ def check_channels(config: Data, root: Path, channels: int) -> None:
         )
 
 
-def uniform_masks(root: Path, which: str, full: bool, resized: bool = False) -> DataError:
-    """Return the error for masks that are all empty or all full.
-
-    Args:
-        which: the masks, such as "all 9 test masks".
-        full: whether they are full.
-        resized: whether they have the size of training, which may be what emptied them.
-    """
-    if full:
-        advice = "full: check with `diffseg data check` that they are not inverted, or give data.foreground"
-    else:
-        where, remedy = (" at this size", "a larger data.size") if resized else ("", "data.foreground")
-        advice = f"empty{where}: check them with `diffseg data check`, or give {remedy}"
-    return DataError(f"{which} of {root} are {advice}")
-
-
 def _check_header(record: Record) -> Shape | str:
     """Return the shape of an image, or the fault of its header or of a mask's."""
     try:
@@ -122,16 +106,16 @@ def _check_counts(config: Data, root: Path, found: Sequence[Record]) -> None:
         count_held_out(units, config.held_out, "data.held_out", config.name)
 
 
-def _decide_foreground(config: Data, root: Path, found: Listing) -> Decision:
+def _decide_foreground(config: Data, root: Path, found: Listing) -> ForegroundDecision:
     """Decide which pixels of the masks are foreground, and log what was decided.
 
     Raises DataError if the masks leave it open, or if all masks of a split are empty or full.
     """
-    decision = decide(found.records, config)
+    decision = decide_foreground(found.records, config)
     if decision.problems:
         raise DataError(decision.problems[0])
     if decision.uniform:
-        raise uniform_masks(root, *decision.uniform[0])
+        raise DataError(decision.uniform[0].describe(root))
     for remark in (*found.remarks, *decision.remarks):
         log.warning("data set %s: %s", config.name, remark)
     return decision

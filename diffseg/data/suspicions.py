@@ -2,205 +2,167 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from diffseg.data.findings import SPLITS, Row
+from diffseg.data.duplicates import find_copies, find_lookalikes
+from diffseg.data.findings import SPLITS, ImageFindings
+from diffseg.data.layout_detection import list_unused
 from diffseg.data.partition import unit_name
-from diffseg.data.recognise import unused
 from diffseg.data.records import Record
 
 FULL = 0.95  # share of foreground above which a mask looks inverted
-DETAIL = 32, 1.5  # px a side of the thumbnails that are compared, and the deviation of the blur that is taken off, px
-ALIKE = (
-    0.85  # correlation of their details: of different lesions of ISIC16 at most 0.75, of neighbouring CT slices 0.90
-)
-CHUNK = 2048  # test images compared at once
 P_VALUE = 0.001  # below which splits differ by more than chance
-RATIO, EMPTIER = 1.5, 0.1  # of their mean foreground, and difference in the share of empty masks, that then matter
-SPREAD, WIDE = 0.15, 0.1  # a usual deviation of IoU between images, and the half-width of an interval that says nothing
+RATIO = 1.5  # of the splits' mean foreground, above which a difference matters
+EMPTIER = 0.1  # difference in the splits' share of empty masks, above which it matters
+SPREAD = 0.15  # a usual standard deviation of IoU between images
+WIDE = 0.1  # half-width of a confidence interval of IoU that says nothing
 SLICED = re.compile(r"(?P<stem>.*\d.*?)[_\-. ]+(?:slice|sl|s|z|frame|f|image|img|im|t)?[_\-. ]*\d+", re.IGNORECASE)
 OF_A_STEM = 3  # images of a stem, on average, from which on it looks like a patient
 
 
-def suspicions(
-    rows: Sequence[Row], root: Path, records: Sequence[Record], problems: Sequence[str] = ()
+def find_suspicions(
+    images: Sequence[ImageFindings], root: Path, records: Sequence[Record], problems: Sequence[str] = ()
 ) -> tuple[str, ...]:
-    """rows: the images that can be read; records: all of them, with their split; problems: what is said of files already."""
+    """Return a sentence for everything that looks wrong.
+
+    Args:
+        images: Those that can be read.
+        root: Of the data set.
+        records: All images, with their split.
+        problems: Sentences that are reported already. Files that they begin with are not reported as unused.
+    """
     return (
-        *_copies(rows),
-        *_alike(rows),
-        *_patients_in_names(rows),
-        *_few(rows),
-        *_different(rows),
-        *_mixed(rows),
-        *_inverted(rows),
-        *_unused(root, records, problems),
+        *find_copies(images),
+        *find_lookalikes(images),
+        *_find_patients_in_names(images),
+        *_find_too_few(images),
+        *_find_differences(images),
+        *_find_mixtures(images),
+        *_find_inverted(images),
+        *_find_unused(root, records, problems),
     )
 
 
-def details(image: np.ndarray) -> np.ndarray:
-    """The details of a thumbnail of an image [H, W, C], as float32 [D] of length 1; 0 for an image without any.
+def _find_patients_in_names(images: Sequence[ImageFindings]) -> list[str]:
+    """Report names that share a stem before a number, as slices of a patient do, if a stem is in both splits.
 
-    Without the blurred thumbnail, that is without place, size and shading, which all images of a kind share.
+    Applies where no groups are known, to at least two stems of OF_A_STEM images on average, which most images have.
     """
-    from scipy.ndimage import gaussian_filter
-
-    side, blur = DETAIL
-    gray = Image.fromarray(image.mean(2, dtype=np.float32))
-    small = np.asarray(gray.resize((side, side), Image.Resampling.BOX), np.float64)
-    found = (small - gaussian_filter(small, blur)).ravel()
-    found -= found.mean()
-    length = np.linalg.norm(found)
-    return (found / length if length > 1e-6 * np.abs(small).max() else 0 * found).astype(np.float32)
-
-
-def _copies(rows: Sequence[Row]) -> list[str]:
-    """One sentence for images that are there more than once; across splits that makes results too good."""
-    same: dict[bytes, list[Record]] = {}
-    for row in rows:
-        if row.pixels:
-            same.setdefault(row.pixels, []).append(row.record)
-    found = []
-    for records in same.values():
-        if len(records) > 1:
-            across = len({record.split for record in records}) > 1
-            found.append((not across, f"{records[0].image} and {records[1].image} hold the same image", across))
-    sentences = [sentence + " in training and testing" * across for _, sentence, across in sorted(found)]
-    more = [f"{len(sentences) - 2} more images are there more than once"]
-    return sentences if len(sentences) <= 3 else sentences[:2] + more
-
-
-def _alike(rows: Sequence[Row]) -> list[str]:
-    """Test images that look nearly like a training image but are no copies of one."""
-    train, test = ([row for row in rows if row.record.split == split] for split in SPLITS)
-    if not train or not test:
+    if any(image.record.group is not None for image in images):
         return []
-    known, pairs = np.stack([row.details for row in train]), []
-    for first in range(0, len(test), CHUNK):
-        some = test[first : first + CHUNK]
-        likeness = np.stack([row.details for row in some]) @ known.T
-        for row, best in zip(some, likeness.argmax(1), strict=True):
-            value = float(row.details @ known[best])
-            if value > ALIKE and row.pixels != train[best].pixels:
-                pairs.append((value, row.record.image, train[best].record.image))
-    if not pairs:
-        return []
-    value, image, other = max(pairs)
-    return [
-        f"{_images(len(pairs), 'test image')} {'look' if pairs[1:] else 'looks'} nearly like a training image, such as "
-        f"{image} like {other} (their details correlate by {value:.2f}): neighbouring slices or edited copies make results "
-        "too good, so keep each patient in one split, for example by the column group of split.csv"
-    ]
-
-
-def _patients_in_names(rows: Sequence[Row]) -> list[str]:
-    """Names that end in a number after one that many share, as slices of a patient have them, in both splits."""
-    if any(row.record.group is not None for row in rows):
-        return []
-    stems: dict[str, set[str]] = {}
+    splits: dict[str, set[str | None]] = {}
     counts: Counter[str] = Counter()
-    for row in rows:
-        if match := SLICED.fullmatch(row.record.name):
-            stems.setdefault(match["stem"], set()).add(row.record.split)
+    for image in images:
+        if match := SLICED.fullmatch(image.record.name):
+            splits.setdefault(match["stem"], set()).add(image.record.split)
             counts[match["stem"]] += 1
-    both = [stem for stem, splits in stems.items() if len(splits) > 1]
-    if len(stems) < 2 or counts.total() < OF_A_STEM * len(stems) or 2 * counts.total() < len(rows) or not both:
+    both = [stem for stem, found in splits.items() if len(found) > 1]
+    many = counts.total() >= max(OF_A_STEM * len(splits), len(images) / 2)
+    if len(splits) < 2 or not many or not both:
         return []
     return [
         f"the names look like those of several images a patient, such as {both[0]} with {counts[both[0]]}, and "
-        f"{len(both)} of {len(stems)} would be in both splits: if they are patients or volumes, give them in split.csv "
+        f"{len(both)} of {len(splits)} would be in both splits: if they are patients or volumes, give them in split.csv "
         "with the columns name and group"
     ]
 
 
-def _few(rows: Sequence[Row]) -> list[str]:
-    """Fewer test images, or patients, than a comparison needs."""
-    from scipy.stats import t
-
-    units = {unit_name(row.record.group, row.record.name) for row in rows if row.record.split == "test"}
-    count, grouped = len(units), any(row.record.group for row in rows)
-    wide = SPREAD * t.ppf(0.975, count - 1) / count**0.5 if count > 1 else np.inf
+def _find_too_few(images: Sequence[ImageFindings]) -> list[str]:
+    """Report that there are fewer test images, or test patients, than a comparison needs."""
+    tested = [image.record for image in images if image.record.split == "test"]
+    count = len({unit_name(record.group, record.name) for record in tested})
+    wide = _half_width(count)
     if not count or wide <= WIDE:
         return []
-    what = "patient or volume" if grouped else "image"
-    least = next(n for n in range(2, 100) if SPREAD * t.ppf(0.975, n - 1) / n**0.5 <= WIDE)
+    grouped = any(image.record.group for image in images)
+    one, several = ("patient or volume", "patients or volumes") if grouped else ("image", "images")
+    least = next(n for n in range(2, 100) if _half_width(n) <= WIDE)
     interval = f"a 95 % interval would be ±{wide:.2f}" if wide < 1 else "a 95 % interval would hold every value"
     return [
-        f"only {_images(count, f'test {what}')}: with a usual standard deviation of {SPREAD:g} in IoU, {interval}, so give "
-        f"at least {least}"
+        f"only {count} test {one if count == 1 else several}: with a usual standard deviation of {SPREAD:g} in IoU, "
+        f"{interval}, so give at least {least}"
     ]
 
 
-def _different(rows: Sequence[Row]) -> list[str]:
-    """Splits that differ in foreground or in empty masks by more than chance and by enough to matter."""
-    foreground, empty = (
-        [_by_unit((row for row in rows if row.record.split == split), value) for split in SPLITS]
-        for value in (lambda row: row.foreground, lambda row: row.empty / row.raters)
-    )
+def _half_width(count: int) -> float:
+    """Return the half-width of the 95 % confidence interval of the mean IoU of images whose IoU deviates by SPREAD."""
+    from scipy.stats import t
+
+    return float(SPREAD * t.ppf(0.975, count - 1) / count**0.5) if count > 1 else np.inf
+
+
+def _find_differences(images: Sequence[ImageFindings]) -> list[str]:
+    """Report that splits differ in foreground or in empty masks, by more than chance and by enough to matter."""
+    foreground = _average_by_unit(images, lambda image: image.foreground)
+    empty = _average_by_unit(images, lambda image: image.empty / image.raters)
     found = []
-    (a, b), (c, d) = ([np.mean(values) if values else 0.0 for values in pair] for pair in (foreground, empty))
-    if max(a, b) > RATIO * min(a, b) and _differ(*foreground):
+    train, test = (float(np.mean(values)) if values else 0.0 for values in foreground)
+    if max(train, test) > RATIO * min(train, test) and _is_significant(*foreground):
         found.append(
-            f"masks of the splits differ: {a:.1%} foreground in training, {b:.1%} in testing: are they of the same kind?"
+            f"masks of the splits differ: {train:.1%} foreground in training, {test:.1%} in testing: check that they are of "
+            "the same kind"
         )
-    if abs(c - d) > EMPTIER and _differ(*empty):
+    train, test = (float(np.mean(values)) if values else 0.0 for values in empty)
+    if abs(train - test) > EMPTIER and _is_significant(*empty):
         found.append(
-            f"{c:.0%} of the training masks are empty, but {d:.0%} of the test masks: draw the split anew unless that is meant"
+            f"{train:.0%} of the training masks are empty, but {test:.0%} of the test masks: draw the split again unless "
+            "that is meant"
         )
     return found
 
 
-def _by_unit(rows: Iterable[Row], value) -> list[float]:
-    """The mean of each patient, volume or single image."""
-    found: dict[str, list[float]] = {}
-    for row in rows:
-        found.setdefault(unit_name(row.record.group, row.record.name), []).append(value(row))
-    return [float(np.mean(values)) for values in found.values()]
+def _average_by_unit(
+    images: Iterable[ImageFindings], value: Callable[[ImageFindings], float]
+) -> tuple[list[float], list[float]]:
+    """Return the mean of each patient, volume or single image, of the training and of the test split."""
+    found: dict[str, dict[str, list[float]]] = {split: {} for split in SPLITS}
+    for image in images:
+        if split := image.record.split:
+            found[split].setdefault(unit_name(image.record.group, image.record.name), []).append(value(image))
+    train, test = ([float(np.mean(values)) for values in units.values()] for units in found.values())
+    return train, test
 
 
-def _differ(a: Sequence[float], b: Sequence[float]) -> bool:
+def _is_significant(a: Sequence[float], b: Sequence[float]) -> bool:
+    """Return whether a Mann-Whitney test tells the two samples from each other."""
     from scipy.stats import mannwhitneyu
 
-    return bool(a and b) and mannwhitneyu(a, b).pvalue < P_VALUE
+    return bool(a and b) and bool(mannwhitneyu(a, b).pvalue < P_VALUE)
 
 
-def _mixed(rows: Sequence[Row]) -> list[str]:
-    """Images of several depths or numbers of channels."""
-    found = []
-    depths = (
-        [] if all(row.record.quantised_volume for row in rows) else [row.bits for row in rows]
-    )  # volumes share a map
-    for what, values, does in (
-        ("bits a channel", depths, "those of fewer are spread over the range of the others"),
-        ("channels", [row.channels for row in rows], "gray ones are repeated"),
-    ):
-        counts = Counter(values)
-        if len(counts) > 1:
-            rare = min(counts, key=counts.__getitem__)
-            example = rows[values.index(rare)].record.image
-            parts = " and ".join(f"{count} of {value}" for value, count in sorted(counts.items()))
-            found.append(f"images differ in {what} ({parts}, such as {example} of {rare}): {does}; is that meant?")
-    return found
+def _find_mixtures(images: Sequence[ImageFindings]) -> list[str]:
+    """Report images of different depths or numbers of channels. Volumes share one map of their numbers, so may differ."""
+    depths = [] if all(image.record.quantised_volume for image in images) else [image.bits for image in images]
+    return [
+        *_describe_mixture(images, depths, "bits a channel", "those of fewer are spread over the range of the others"),
+        *_describe_mixture(images, [image.channels for image in images], "channels", "gray ones are repeated"),
+    ]
 
 
-def _inverted(rows: Sequence[Row]) -> list[str]:
-    found = [row.record.annotations[0] for row in rows if row.foreground > FULL]
-    return [f"nearly all of {_one_of(found)} is foreground: inverted?"] if found else []
+def _describe_mixture(images: Sequence[ImageFindings], values: Sequence[int], what: str, consequence: str) -> list[str]:
+    counts = Counter(values)
+    if len(counts) < 2:
+        return []
+    rare = min(counts, key=counts.__getitem__)
+    example = images[values.index(rare)].record.image
+    parts = " and ".join(f"{count} of {value}" for value, count in sorted(counts.items()))
+    return [f"images differ in {what} ({parts}, such as {example} of {rare}): {consequence}; check that this is meant"]
 
 
-def _unused(root: Path, records: Sequence[Record], problems: Sequence[str]) -> list[str]:
-    left = unused(root, {file for record in records for file in record.files})
-    left = [path for path in left if not any(problem.startswith(f"{path} ") for problem in problems)]
-    return [f"{_one_of(left)} is not used"] if left else []
+def _find_inverted(images: Sequence[ImageFindings]) -> list[str]:
+    found = [image.record.annotations[0] for image in images if image.foreground > FULL]
+    return [f"nearly all of {_name_first(found)} is foreground: check that it is not inverted"] if found else []
 
 
-def _one_of(paths: Sequence[Path]) -> str:
+def _find_unused(root: Path, records: Sequence[Record], problems: Sequence[str]) -> list[str]:
+    """Report files below the root that are part of no record and of no problem."""
+    unused = list_unused(root, {file for record in records for file in record.files})
+    unused = [path for path in unused if not any(problem.startswith(f"{path} ") for problem in problems)]
+    return [f"{_name_first(unused)} is not used"] if unused else []
+
+
+def _name_first(paths: Sequence[Path]) -> str:
     return f"{paths[0]} (and {len(paths) - 1} more)" if paths[1:] else str(paths[0])
-
-
-def _images(count: int, what: str) -> str:
-    return f"{count} {what if count == 1 else {'test patient or volume': 'test patients or volumes'}.get(what, f'{what}s')}"

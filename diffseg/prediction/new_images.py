@@ -15,7 +15,7 @@ from PIL import Image
 from diffseg import data
 from diffseg.config import Config
 from diffseg.data import volumes
-from diffseg.data.files import PICTURES, VOLUMES, files_in, is_volume, stem
+from diffseg.data.files import PICTURES, VOLUMES, is_volume, list_files, stem
 from diffseg.data.records import Record
 from diffseg.data.scaling import Scaling
 from diffseg.data.slices import list_slices
@@ -128,7 +128,7 @@ def _record(path: Path) -> Record:
 
 def _files(given: Path) -> list[Path]:
     if given.is_dir():
-        found = [path for paths in files_in(given, PICTURES + VOLUMES).values() for path in paths]
+        found = [path for paths in list_files(given, PICTURES + VOLUMES).values() for path in paths]
         if not found:
             raise DataError(f"{given} holds no image: give files or folders of {', '.join(PICTURES + VOLUMES)}")
         return found

@@ -402,7 +402,7 @@ def recommend(dataset, settings, store, roots, output):
     The fingerprint is the one in the store, or else the quick estimate. Synthetic data sets need no --data.
     """
     from studies.definition.trial import Trial
-    from studies.planning.datasets import examine
+    from studies.planning.datasets import check_datasets
     from studies.search.fingerprints import estimate_fingerprint, read_fingerprint
     from studies.search.recommendation import format_study, recommend
 
@@ -410,7 +410,7 @@ def recommend(dataset, settings, store, roots, output):
     found = read_fingerprint(config, ledger)
     source = "measured by E3" if found else "estimated without training"
     choices = recommend(found or estimate_fingerprint(config, roots.get(dataset), store))
-    examine([Trial(dataset, config.fingerprint_trials()[0])], roots, store)
+    check_datasets([Trial(dataset, config.fingerprint_trials()[0])], roots, store)
     path = Path(output or f"{dataset}.toml")
     path.write_text(format_study(config, choices, source), encoding="utf-8")
     for choice in choices:

@@ -10,7 +10,7 @@ from diffseg.config import FEED_FORWARD, NETWORKS, Config
 from diffseg.config.leaves import flat
 from diffseg.config.presets import expanded
 from diffseg.errors import ConfigError, UserError
-from search_spaces import grid
+from search_spaces import expand_grid
 from studies.definition.trial import Trial, trial_name
 
 EXPERIMENTS = ["e1", "e2", "e3", "e4"]
@@ -55,7 +55,7 @@ class Description:
     def trials(self) -> Iterator[Trial]:
         """Yield every distinct trial, each after the trials that it needs. Raises ConfigError for a bad setting."""
         axes, seen = self.axes(), set()
-        for choice in grid(axes):
+        for choice in expand_grid(axes):
             if choice["network"] in FEED_FORWARD and choice["experiment"] != "e1":
                 continue
             config = self._config(choice, axes["network"])

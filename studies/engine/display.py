@@ -8,7 +8,7 @@ from rich.console import Console
 
 from studies.definition.study import Study
 from studies.definition.trial import Trial
-from studies.planning.estimate import cost, costs
+from studies.planning.estimate import estimate_cost, estimate_costs
 from studies.store.latest import LatestRows
 from studies.store.ledger import Ledger
 from studies.store.state import COLUMNS, TrialState, count_statuses, trial_states
@@ -25,7 +25,7 @@ class Display:
     def __init__(self, study: Study, ledger: Ledger, planned: list[Trial], quiet: bool = False):
         """Show a study; planned: the trials that this session will run, as far as they are known."""
         self.study, self.ledger, self.latest = study, ledger, LatestRows(ledger, COLUMNS)
-        names, estimates = [trial.name for trial in planned], costs(trial.config for trial in planned)
+        names, estimates = [trial.name for trial in planned], estimate_costs(trial.config for trial in planned)
         self.flops = {name: one.flops for name, one in zip(names, estimates, strict=True)}
         self.console = Console(file=sys.stderr, quiet=quiet, highlight=False)
         self.started, self.pause = time.monotonic(), PAUSE
@@ -63,7 +63,7 @@ class Display:
         clock = time.monotonic()
         if self.study.starts:  # searches make new proposals
             known = [trial for trial in self.study.known_trials(self.ledger) if trial.name not in self.latest.rows()]
-            self.flops |= {one.name: cost(one.config).flops for one in known if one.name not in self.flops}
+            self.flops |= {one.name: estimate_cost(one.config).flops for one in known if one.name not in self.flops}
         found = trial_states(self.study, self.ledger, self.latest)
         self.pause = max(PAUSE, 10 * (time.monotonic() - clock))  # a large store is not read all the time
         self._report_failures(found)

@@ -19,8 +19,8 @@ from studies.engine.request import build_request
 from studies.engine.resources import DRIVER, Resources, allocate, find_nodes, read_launcher_config
 from studies.engine.scheduler import Scheduler
 from studies.engine.signals import Signals
-from studies.planning.datasets import examine
-from studies.planning.estimate import cost
+from studies.planning.datasets import check_datasets
+from studies.planning.estimate import estimate_cost
 from studies.store.compaction import COMPACT_FROM, compact_locked, remove_replaced
 from studies.store.ledger import Ledger
 from studies.store.lock import Lock
@@ -53,7 +53,7 @@ def run(
     planned = scheduler.planned()
     display = Display(study, ledger, planned, quiet)  # raises for sizes that a network cannot take, before any writing
     if not scheduler.done():
-        examine(planned, study.roots, ledger.store, elsewhere=resolve_address(address) is not None)
+        check_datasets(planned, study.roots, ledger.store, elsewhere=resolve_address(address) is not None)
     lock = Lock(ledger.folder)
     lock.acquire()
     try:
@@ -99,7 +99,9 @@ def _run_missing(scheduler: Scheduler, resources: Resources, address: str | None
             )
         check_workers(logs)
         nodes = find_nodes(ray, read_launcher_config() if address else {}, resources.labels)
-        memory = IDLE_MEMORY + max(cost(trial.config, resources.workers).memory for trial in scheduler.planned())
+        memory = IDLE_MEMORY + max(
+            estimate_cost(trial.config, resources.workers).memory for trial in scheduler.planned()
+        )
         share, concurrent = allocate(replace(resources, memory=memory), nodes, on_demand=bool(address))
         tuner = _build_tuner(scheduler, share, concurrent)
         with display:

@@ -1,1 +1,1 @@
-"""What a study would cost, and whether its data can be used, before anything runs."""
+"""What a study costs, and whether its data sets can be used, before anything runs."""

@@ -1,4 +1,4 @@
-"""Refuse data sets before a study, a plan or a fingerprint is begun, with the sentence that its trials would fail with."""
+"""Check data sets before a study, a plan or a fingerprint begins, with the error that their trials would fail with."""
 
 import json
 from collections.abc import Iterable
@@ -10,21 +10,29 @@ from studies.store.places import cache_folder
 DECODING = {"size", "fit", "scale", "normalise", "test_crops", "augment"}  # settings that no file is refused for
 
 
-def examine(trials: Iterable[Trial], roots: dict[str, str], store: str, elsewhere: bool = False) -> None:
-    """Look at the data sets of trials as far as that needs no decoding. Raises DataError for the first that cannot be used.
+def check_datasets(trials: Iterable[Trial], roots: dict[str, str], store: str, elsewhere: bool = False) -> None:
+    """Check names, splits, headers and masks of the trials' data sets, without decoding images, each data set once.
 
-    roots: of data sets, by name. elsewhere: trials run on other machines, which may have what this one lacks. What lies
-    behind a URI would have to be copied first, so only the trials look at it.
+    Data sets behind a URI are left to the trials, since they would have to be copied first.
+
+    Args:
+        trials: Those that are still to run.
+        roots: The folder or URI of each data set, by its name.
+        store: Its cache is used. Headers and masks of a data set in the cache are not read again.
+        elsewhere: Trials run on other machines: roots that this machine lacks are left to the trials.
+
+    Raises:
+        DataError: A data set cannot be used.
     """
-    from diffseg import data  # torch takes long to import
+    from diffseg import data  # imports torch, which takes long
 
-    seen = set()
+    checked = set()
     for trial in trials:
         tree = trial.tree["data"]
         root = roots.get(tree["name"])
         key = json.dumps([root, {name: value for name, value in tree.items() if name not in DECODING}], sort_keys=True)
-        if key in seen or tree["layout"] == "synthetic" or "://" in (root or ""):
+        if key in checked or tree["layout"] == "synthetic" or "://" in (root or ""):
             continue
-        seen.add(key)
+        checked.add(key)
         if not (elsewhere and root and not Path(root).exists()):
-            data.examine(trial.config.data, root and Path(root), cache_folder(store))
+            data.examine(trial.config.data, Path(root) if root else None, cache_folder(store))

@@ -26,16 +26,16 @@ class Pass:
     saved: int  # bytes that are kept for the backward pass
 
 
-def costs(configs: Iterable[Config]) -> list[Cost]:
+def estimate_costs(configs: Iterable[Config]) -> list[Cost]:
     """Of trials one after the other: those that differ only in how they predict are trained once."""
     found, seen = [], set()
     for config in configs:
-        found.append(cost(config, trained=config.trained in seen))
+        found.append(estimate_cost(config, trained=config.trained in seen))
         seen.add(config.trained)
     return found
 
 
-def cost(config: Config, workers: int = 1, trained: bool = False) -> Cost:
+def estimate_cost(config: Config, workers: int = 1, trained: bool = False) -> Cost:
     """The cost of a trial, which may find its network trained, and the memory of each of its workers. Prediction by tiles is
     counted as one tile an image."""
     parameters, forward, batch = _network(config)
@@ -120,7 +120,7 @@ def _measured(model, inputs: tuple) -> Pass:
 
 
 @lru_cache
-def flops_per_second(cpus: int) -> float:
+def measure_flops_per_second(cpus: int) -> float:
     """Convolution throughput of this machine with so many threads, from about 0.2 s of work like a network's."""
     import torch
 

@@ -1,52 +1,51 @@
-"""What `run` would do, and about how long it would take."""
+"""What `diffseg run` would do, and about how long it would take."""
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 from diffseg.config import Config
 from diffseg.diffusion.combinations import warnings
 from studies.definition.study import Study
 from studies.definition.trial import trial_name
 from studies.engine.resources import Resources, allocate
-from studies.planning.datasets import examine
-from studies.planning.estimate import Cost, cost, costs, flops_per_second
+from studies.planning.datasets import check_datasets
+from studies.planning.estimate import Cost, estimate_cost, estimate_costs, measure_flops_per_second
 from studies.search.proposals import read_proposals
 from studies.store.ledger import Ledger
 
-WITH_FINGERPRINT = ("fingerprint", "everything")  # spaces of which some proposals need E3 trials
-GPU_FLOPS = 2e13  # a cautious guess for a GPU that is not measured before it is used
+WITH_FINGERPRINT = ("fingerprint", "everything")  # search spaces of which some proposals need E3 trials
+GPU_FLOPS = 2e13  # a cautious guess of a GPU's speed, which is not measured before the GPU is used
 
 
-def plan(study: Study, ledger: Ledger, resources: Resources) -> dict:
-    """Trials with their cost, the whole of it (missing, side by side here, seconds in all), and what is known to go wrong.
+def plan(study: Study, ledger: Ledger, resources: Resources) -> dict[str, Any]:
+    """Return the trials with their costs, how many run side by side here, the seconds in all, and known pitfalls.
 
     Raises UserError if a data set of a missing trial cannot be used.
     """
-    share, concurrent = allocate(resources, [_this_machine()])
-    speed = GPU_FLOPS * share.gpus if share.gpus else flops_per_second(max(1, int(share.cpus)))
+    share, concurrent = allocate(resources, [_describe_machine()])
+    speed = GPU_FLOPS * share.gpus if share.gpus else measure_flops_per_second(max(1, int(share.cpus)))
     ended = ledger.last_attempts()
     known = study.known_trials(ledger)
-    to_come = list(_to_come(study, ledger, {trial.name for trial in known}))
+    upcoming = list(_list_upcoming(study, ledger, {trial.name for trial in known}))
     missing = [trial for trial in known if trial.name not in ended]
-    examine([*missing, *(study.starts if to_come else ())], study.roots, ledger.store)
-    trials = [
-        _row(trial.name, estimate, trial.name not in ended, speed)
-        for trial, estimate in zip(known, costs(trial.config for trial in known), strict=True)
-    ]
-    trials += [_row(name, cost(config), True, speed, count) for name, config, count in to_come]
-    left = sum(row["count"] for row in trials if row["missing"])
-    seconds = sum(row["count"] * row["seconds"] for row in trials if row["missing"]) / min(concurrent, max(1, left))
+    check_datasets([*missing, *(study.starts if upcoming else ())], study.roots, ledger.store)
+    costs = estimate_costs(trial.config for trial in known)
+    rows = [_row(trial.name, cost, trial.name not in ended, speed) for trial, cost in zip(known, costs, strict=True)]
+    rows += [_row(name, estimate_cost(config), True, speed, count) for name, config, count in upcoming]
+    left = sum(row["count"] for row in rows if row["missing"])
+    seconds = sum(row["count"] * row["seconds"] for row in rows if row["missing"]) / min(concurrent, max(1, left))
     return {
         "study": study.name,
         "left_out": list(study.left_out),
-        "trials": trials,
+        "trials": rows,
         "missing": left,
         "side_by_side": concurrent,
         "cpus": share.cpus,
         "gpus": share.gpus,
         "seconds": seconds,
-        "pruning": study.search.pruning if study.starts else 0,
-        "warnings": _warnings(study),
+        "pruning": study.search.pruning if study.search and study.starts else 0,
+        "warnings": _collect_warnings(study),
     }
 
 
@@ -74,11 +73,11 @@ def table(found: dict):
     return Group(rows, *map(escape, lines))
 
 
-def _to_come(study: Study, ledger: Ledger, known: set[str]) -> Iterator[tuple[str, Config, int]]:
-    """(name, configuration, count) of the trials that searches are still to make, at most.
+def _list_upcoming(study: Study, ledger: Ledger, known: set[str]) -> Iterator[tuple[str, Config, int]]:
+    """Yield (name, configuration, count) of the trials that searches are still to make, at most.
 
-    Proposals and confirmations are taken to cost what the search's start costs. Where the space may weigh by a fingerprint,
-    the E3 trials that measure it come with them.
+    Start trials stand in for proposals and confirmations that do not exist yet. The E3 trials that a proposal may need to
+    be weighted by a fingerprint are included, without those of which the names are known.
     """
     for start in study.starts:
         past = read_proposals(ledger, start.name)
@@ -92,20 +91,20 @@ def _to_come(study: Study, ledger: Ledger, known: set[str]) -> Iterator[tuple[st
             if count <= 0:
                 continue
             yield name, config, count
-            needed = {trial_name(one): one for one in _fingerprint_trials(config, study.search.space)}
+            needed = {trial_name(one): one for one in _list_fingerprint_trials(config, study.search.space)}
             yield from ((name, one, 1) for name, one in needed.items() if name not in known)
             known = known | set(needed)
 
 
-def _fingerprint_trials(config: Config, space: str) -> list[Config]:
-    """The E3 trials that a proposal of the space may need, if it is weighted by a fingerprint."""
+def _list_fingerprint_trials(config: Config, space: str) -> list[Config]:
+    """Return the E3 trials that a proposal of the space needs if it is weighted by a fingerprint."""
     if space not in WITH_FINGERPRINT:
         return []
     return config.with_leaves({"diffusion.weighting": "fingerprint"}).resolved().fingerprint_trials()
 
 
-def _warnings(study: Study) -> dict[str, list[str]]:
-    """Sentences on combinations of settings that are known to go wrong, with the names of the trials that have them."""
+def _collect_warnings(study: Study) -> dict[str, list[str]]:
+    """Return sentences on settings that are known to go wrong together, each with the names of the trials that have them."""
     found: dict[str, list[str]] = {}
     for trial in (*study.trials, *study.starts):
         for sentence in warnings(trial.config):
@@ -113,18 +112,20 @@ def _warnings(study: Study) -> dict[str, list[str]]:
     return found
 
 
-def _row(name: str, estimate: Cost, missing: bool, speed: float, count: int = 1) -> dict:
+def _row(name: str, cost: Cost, missing: bool, speed: float, count: int = 1) -> dict[str, Any]:
+    """Return a trial's row of the plan. speed: floating-point operations a second."""
     return {
         "trial": name,
         "count": count,
         "missing": missing,
-        "parameters": estimate.parameters,
-        "memory": estimate.memory,
-        "seconds": estimate.flops / speed,
+        "parameters": cost.parameters,
+        "memory": cost.memory,
+        "seconds": cost.flops / speed,
     }
 
 
-def _this_machine() -> dict[str, float]:
+def _describe_machine() -> dict[str, float]:
+    """Return the CPUs and GPUs of this machine, as Ray names them."""
     import torch
 
     return {"CPU": len(os.sched_getaffinity(0)), "GPU": torch.cuda.device_count()}

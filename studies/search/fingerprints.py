@@ -12,7 +12,7 @@ from studies.definition.reading import read_study
 from studies.definition.shipped import data_settings
 from studies.definition.study import Study
 from studies.definition.trial import Trial, trial_name
-from studies.planning.datasets import examine
+from studies.planning.datasets import check_datasets
 from studies.store.ledger import Ledger
 from studies.store.places import cache_folder, fetch_root
 
@@ -86,7 +86,7 @@ def estimate_fingerprint(config: Config, root: str | None, store: str) -> Finger
             "take mask-error or entropy-rate, or leave out --quick"
         )
     e3 = config.fingerprint_trials()[0]
-    examine([Trial(trial_name(e3), e3)], {e3.data.name: root} if root else {}, store)
+    check_datasets([Trial(trial_name(e3), e3)], {e3.data.name: root} if root else {}, store)
     dataset = data.load(e3.data, fetch_root(root) if root else None, cache_folder(store))
     return compute_fingerprint([estimate_mask_error(dataset, e3)], config.diffusion.fingerprint)
 

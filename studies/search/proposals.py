@@ -9,7 +9,7 @@ from typing import Any
 from diffseg import config as configuration
 from diffseg.config import Config
 from diffseg.errors import ConfigError
-from search_spaces import TRIED_FIRST
+from search_spaces import INITIAL_POINTS
 from studies.store.ledger import Ledger
 from studies.store.tables import METRICS
 
@@ -35,7 +35,7 @@ class Proposal:
     @property
     def label(self) -> str:
         """The name of a point that is tried first, or the settings in words."""
-        return self.source if self.source in TRIED_FIRST else describe_settings(self.settings)
+        return self.source if self.source in INITIAL_POINTS else describe_settings(self.settings)
 
     def record(self, ledger: Ledger) -> None:
         """Write the proposal into the ledger."""

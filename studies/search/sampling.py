@@ -17,7 +17,7 @@ from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
 from diffseg.config import Config
 from diffseg.errors import ConfigError
-from search_spaces import SPACES, TRIED_FIRST
+from search_spaces import INITIAL_POINTS, SPACES
 from studies.definition.trial import trial_name
 from studies.search.proposals import EvaluatedProposal, Proposal
 from studies.search.search import Search
@@ -55,7 +55,7 @@ def propose(search: Search, name: str, start: Config, tried: list[EvaluatedPropo
 def _first_proposals(name: str, start: Config) -> list[Proposal]:
     """Propose the points that are tried first, without those whose trial an earlier point has already."""
     found: list[Proposal] = []
-    for source, settings in TRIED_FIRST.items():
+    for source, settings in INITIAL_POINTS.items():
         proposal = _build_proposal(name, len(found), start, source, settings)
         if proposal.trial is None or proposal.trial not in {other.trial for other in found}:
             found.append(proposal)

@@ -1,0 +1,95 @@
+"""Decide what the foreground of a data set is, and whether several masks of an image are raters or objects, by all masks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from diffseg.config import Data
+from diffseg.data.mask_histogram import MaskHistogram
+from diffseg.data.mask_statistics import MaskStatistics
+from diffseg.data.masks import HALF, ForegroundRule
+from diffseg.data.records import Record, in_parallel
+from diffseg.data.rule_check import find_fault
+from diffseg.data.rule_inference import ForegroundDecision, infer_rule
+from diffseg.data.uniform_masks import UniformMasks
+from diffseg.errors import DataError
+
+
+@dataclass(frozen=True)
+class ImageMasks:
+    """The masks of one image."""
+
+    masks: tuple[MaskHistogram, ...]
+    overlap: bool  # whether a pixel is marked in several of them
+    marked: int  # masks that are not empty, if there are several
+
+
+def decide_foreground(records: Sequence[Record], config: Data) -> ForegroundDecision:
+    """Decide by all masks of the records, data.foreground and data.objects. Skips masks that cannot be read."""
+    rule = config.foreground
+    stored = [record for record in records if record.stores_labels and record.annotations]
+    images = in_parallel(_read_masks, stored)
+    readable = [image for image in images if image]
+    masks = MaskStatistics(tuple(mask for image in readable for mask in image.masks))
+    if not masks.masks:
+        ignored = "data.foreground is not used: the masks of this layout are not stored as pixels"
+        return ForegroundDecision(rule, remarks=(ignored,) if rule and records and not stored else ())
+    decision = _check_rule(masks, rule) if rule else infer_rule(masks)
+    if problem := _find_objects(readable, config):
+        decision = replace(decision, problems=(*decision.problems, problem))
+    if not decision.problems and len(readable) == len(stored):
+        decision = replace(decision, uniform=_find_uniform(stored, readable, decision.rule))
+    return decision
+
+
+def _read_masks(record: Record) -> ImageMasks | None:
+    """Count the values of a record's masks. None if a mask cannot be read, which is reported where the image is decoded."""
+    try:
+        labels = [record.read_labels(path) for path in record.annotations]
+    except DataError:
+        return None
+    masks = tuple(map(MaskHistogram.from_labels, record.annotations, labels))
+    if len(masks) == 1 or len({one.pixels.shape[:2] for one in labels}) > 1:
+        return ImageMasks(masks, False, 0)
+    grays = [one.to_gray() for one in labels]
+    marks = [gray >= (HALF if gray.max() >= HALF else 1) for gray in grays]
+    return ImageMasks(masks, bool((np.sum(marks, 0) > 1).any()), sum(bool(mark.any()) for mark in marks))
+
+
+def _check_rule(masks: MaskStatistics, rule: ForegroundRule) -> ForegroundDecision:
+    fault = find_fault(masks, rule)
+    return ForegroundDecision(rule, (fault,) if fault else ())
+
+
+def _find_objects(images: Sequence[ImageMasks], config: Data) -> str | None:
+    """Return the question whether several masks of an image are objects, if none overlap and data.objects is not set.
+
+    In layouts other than folder, several masks are always those of raters.
+    """
+    several = [image for image in images if image.marked > 1]
+    if config.layout != "folder" or config.objects is not None or not several or any(one.overlap for one in several):
+        return None
+    first, second = (mask.path for mask in several[0].masks[:2])
+    return (
+        f"{first} and {second.name} mark different places, and so do the masks of all {len(several)} images with several: "
+        "if they are objects, data.objects=true unites them; if they are raters, set data.objects=false"
+    )
+
+
+def _find_uniform(
+    records: Sequence[Record], images: Sequence[ImageMasks], rule: ForegroundRule
+) -> tuple[UniformMasks, ...]:
+    """Return the splits whose masks are all empty or all full; all masks count as one where splits are still to be drawn."""
+    found = []
+    for split in sorted({record.split or "" for record in records}):
+        masks = [
+            mask
+            for record, image in zip(records, images, strict=True)
+            if not split or record.split in (split, None)
+            for mask in image.masks
+        ]
+        marked = sum(mask.count_foreground(rule) for mask in masks)
+        if marked in (0, sum(int(mask.counts.sum()) for mask in masks)):
+            found.append(UniformMasks(split, len(masks), full=marked > 0))
+    return tuple(found)
