@@ -65,7 +65,7 @@ def test_of_several_at_once_one_gets_it(folder, monkeypatch):
     monkeypatch.setattr(module, "SETTLE", 0.5)
     locks, got, start = [Lock(folder) for _ in range(3)], [], threading.Barrier(3)
     if not folder.local:  # all look before one has written
-        monkeypatch.setattr(Lock, "held", lambda self: start.wait() and False)
+        monkeypatch.setattr(Lock, "is_held", lambda self: start.wait() and False)
 
     def acquire(one):
         try:
