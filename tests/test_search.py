@@ -254,6 +254,7 @@ def test_damaged_proposals_are_made_again(tmp_path):
     carry_out(study, ledger)
     lost = sorted((tmp_path / "searched/proposals").iterdir())[3]
     lost.write_bytes(b"damaged")
+    ledger = Ledger(str(tmp_path), "searched")  # of the next session
     assert not Scheduler(study, ledger).done()
     carry_out(study, ledger)
     assert [p.number for p in read_proposals(ledger)] == list(range(6))
