@@ -42,7 +42,9 @@ def cell_text(cell: dict[str, Any]) -> str:
     digits = int(cell["digits"])
     text = _number(cell["value"], digits)
     if not pd.isna(cell["difference"]):
-        change, low, high = (_number(cell[key], int(cell["signed_digits"]), "+") for key in ("difference", "low", "high"))
+        change, low, high = (
+            _number(cell[key], int(cell["signed_digits"]), "+") for key in ("difference", "low", "high")
+        )
         text += f" ({change}; {low} to {high})"
     elif not pd.isna(cell["low"]):
         text += f" ({_number(cell['low'], digits)} to {_number(cell['high'], digits)})"

@@ -20,9 +20,12 @@ from studies.store.ledger import Ledger
 from studies.store.lock import Lock
 
 ROOT = Path(__file__).parent.parent
-BLOCKS = re.findall(r"```(?:yaml|sbatch)\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+CLUSTERS = ROOT / "studies" / "clusters"
 AWS = (ROOT / "cluster.yaml").read_text(encoding="utf-8")
-GCP, LOCAL, SLURM, KUBERNETES = BLOCKS
+GCP, LOCAL, SLURM, KUBERNETES = (
+    (CLUSTERS / name).read_text(encoding="utf-8")
+    for name in ("google-cloud.yaml", "own-machines.yaml", "slurm.sbatch", "kubernetes.yaml")
+)
 FILES = {"aws": AWS, "gcp": GCP, "local": LOCAL, "slurm": SLURM, "kubernetes": KUBERNETES}
 
 

@@ -29,7 +29,7 @@ needs_hosts = pytest.mark.skipif((lacking := missing()) is not None, reason=str(
 
 
 def described(hosts):
-    """The README's file, with these hosts, this machine's Python and small nodes."""
+    """The file for one's own machines, with these hosts, this machine's Python and small nodes."""
     config = yaml.safe_load(LOCAL)
     head, *workers = hosts.ips
     config["provider"] = {"type": "local", "head_ip": head, "worker_ips": workers}
@@ -83,7 +83,7 @@ def test_a_study_is_finished_though_one_of_the_machines_dies_or_is_cut_off(fault
 @pytest.mark.slow
 @needs_hosts
 def test_slurms_way_on_two_machines_stops_in_time_and_goes_on():
-    """What the README's script has srun do on every node: it is told to stop, as at a time limit, and run again."""
+    """What the SLURM script has srun do on every node: it is told to stop, as at a time limit, and run again."""
     command = re.search(r"srun (ray symmetric-run .*) &\n", SLURM, re.DOTALL)[1].replace("\\\n", " ")
     command = command.replace(
         "diffseg run paper --data isic16=/scratch/$USER/isic16", f"{PROGRAM} run {SHARED}/small.toml --no-report"
