@@ -21,7 +21,7 @@ from studies.store.ledger import Ledger
 
 ROOT = Path(__file__).parent.parent
 MANUALS = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in sorted(ROOT.rglob("*.md"))
-           if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)}  # fmt: skip
+           if not any(part.startswith(".") for part in path.relative_to(ROOT).parts) and ".template" not in path.name}  # fmt: skip
 README = MANUALS["README.md"]
 
 
