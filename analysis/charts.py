@@ -10,10 +10,11 @@ import pyarrow.dataset as ds
 from analysis import tables as t
 from analysis.tables import Tables
 from diffseg.fingerprint.curve import ERRORS
+from diffseg.networks import registry
 
 # Okabe & Ito's palette, which colour-blind readers can tell apart, without black and yellow
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
-NETWORKS = ["ensemdiff", "segdiff", "medsegdiff", "ambdiff", "segformer", "nnunet"]  # the same colours everywhere
+NETWORKS = list(registry.NETWORKS)  # in the order of registration, so that a network has the same colour everywhere
 DATA_COLOURS = [
     "#882255",
     "#117733",

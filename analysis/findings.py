@@ -20,8 +20,8 @@ from analysis.measurements import estimates
 from analysis.statistics import Estimate
 from analysis.tables import Tables
 from analysis.verdicts import Comparison, decide, in_words, listed, over_seeds
+from diffseg.config import NETWORKS
 
-FEED_FORWARD = ("nnunet", "segformer")
 AGREE = (0.3, 0.5)  # what is taken for "about the first 400 of 1000 steps"
 MONOTONE, LINE = 0.95, 0.9  # rank correlation and R² from which a curve is monotone, or a line
 CONVERGED = 0.02  # rise over the last tenth of t below which a curve has converged
@@ -85,10 +85,11 @@ def _best(tables: Tables) -> Iterator[Comparison]:
     """The best feed-forward network of each data set against every diffusion network, or the best of these against every
     feed-forward one, whichever has the greater IoU."""
     trials = tables.trials.dropna(subset=["iou"])
+    feed_forward = {name for name, network in NETWORKS.items() if "e2" not in network.experiments}
     for dataset, rows in trials.groupby("dataset", sort=False):
         groups = dict(list(rows.groupby(t.GROUP, sort=False)))
         means = {key: group["iou"].mean() for key, group in groups.items()}
-        plain = {key for key in groups if key[t.GROUP.index("network")] in FEED_FORWARD}
+        plain = {key for key in groups if key[t.GROUP.index("network")] in feed_forward}
         if not plain or len(plain) == len(groups):
             continue
         best = max(means, key=means.get)

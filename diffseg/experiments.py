@@ -7,7 +7,7 @@
 | e3 mask prediction | noisy mask x_t | nothing | x0 (Eq. 2) | mean squared error |
 | e4 image generation | noisy image x_t | nothing | ε (Eq. 1) | mean squared error |
 
-MedSegDiff's second output, a mask from the image alone, adds its own loss in E1 and E2: nothing else trains that half.
+A network's extra output, such as MedSegDiff's mask from the image alone, adds its own loss in E1 and E2.
 What a loss learns for itself, its uncertainty or its density of timesteps, is a part of the network, and so of checkpoints.
 """
 
@@ -30,7 +30,7 @@ from diffseg.diffusion.variational import bound
 from diffseg.diffusion.weightings import target_weight
 from diffseg.errors import ConfigError
 from diffseg.evaluation.metrics import nll, overlap
-from diffseg.networks.build import build
+from diffseg.networks.protocol import Dimensions
 from diffseg.training.parallel import Workers
 
 MASK_CHANNELS = 1
@@ -43,7 +43,8 @@ def build_network(config: Config) -> nn.Module:
     image_channels = config.data.channels if config.experiment in ("e1", "e2") else 0
     inputs = 2 if config.diffusion.self_conditioning else 1
     outputs = 2 if config.diffusion.variance == "learned" else 1
-    network = build(config.network, inputs * channels, image_channels, outputs * channels, config.data.size)
+    dimensions = Dimensions(inputs * channels, image_channels, outputs * channels, config.data.size)
+    network = config.network.implementation().build(dimensions)
     if config.diffusion.weighting == "learned":
         network.uncertainty = Uncertainty()
     if config.diffusion.density == "adaptive":
@@ -84,8 +85,8 @@ class FeedForward:
         """
         noise = torch.randn(masks.shape, generator=draw, device=masks.device)[part]
         images, masks = images[part], masks[part]
-        logits, calibration = _called(network, self.config, noise, self._time(images), images)
-        return self._criterion(logits, masks) + _calibration_loss(calibration, masks, self.config)
+        logits, extra = _called(network, self.config, noise, self._time(images), images)
+        return self._criterion(logits, masks) + _extra_loss(extra, masks, self.config)
 
     def learn(self, network: nn.Module, workers: Workers) -> None:
         """Nothing is learnt but by gradients."""
@@ -135,12 +136,12 @@ class Denoising:
         signal = self._signal(images, masks)
         guided = diffusion.self_conditioning and draw.initial_seed() % 2 == 0
         noise, masks = _noise_like(signal, draw)[part], masks[part]
-        losses, calibration = self._losses(network, images[part], masks, t[part], noise, guided)
+        losses, extra = self._losses(network, images[part], masks, t[part], noise, guided)
         if adaptive is not None and network.training:
             adaptive.note(drawn[part], losses.detach())
         if density is not None and diffusion.unbiased:
             losses = losses / density[part].float()
-        return losses.mean() + _calibration_loss(calibration, masks, self.config)
+        return losses.mean() + _extra_loss(extra, masks, self.config)
 
     def learn(self, network: nn.Module, workers: Workers) -> None:
         """What is learnt not by gradients but from the losses of a whole batch, after all its parts."""
@@ -155,11 +156,11 @@ class Denoising:
 
     def loss_at(self, network, images, masks, t: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """The loss at noise levels t [B] with the given noise [B, C, H, W]."""
-        losses, calibration = self._losses(network, images, masks, t, noise, guided=False)
-        return losses.mean() + _calibration_loss(calibration, masks, self.config)
+        losses, extra = self._losses(network, images, masks, t, noise, guided=False)
+        return losses.mean() + _extra_loss(extra, masks, self.config)
 
     def _losses(self, network, images, masks, t, noise, guided: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(losses [B] at noise levels t [B], calibration output or None).
+        """(losses [B] at noise levels t [B], the network's extra output or None).
 
         A learnt variance adds the variational term times T/1000, which does not train x̂0 (Nichol & Dhariwal, 2021). A
         learnt weighting divides by what loss is to be expected at the noise level, and adds its logarithm (EDM2).
@@ -179,7 +180,7 @@ class Denoising:
         if diffusion.weighting == "learned":
             expected = network.uncertainty(self._log_snr(t))
             losses = losses / expected.exp() + expected
-        return losses, denoised.calibration
+        return losses, denoised.extra
 
     def errors(
         self, network: Callable, images: torch.Tensor, masks: torch.Tensor, t: torch.Tensor, draw: torch.Generator
@@ -220,16 +221,17 @@ class Denoising:
         Of the images which [B] of images [U, C, H, W]; noise(k) is the k-th N(0, I) draw. What a network makes of the image
         alone is made once an image.
         """
-        known = tuple(found[which] for found in network.of_image(images)) if hasattr(network, "of_image") else ()
+        has_features = hasattr(network, "image_features")
+        features = tuple(found[which] for found in network.image_features(images)) if has_features else ()
         diffusion, inference = self.config.diffusion, self.config.inference
         clip = {"coding": RANGES[diffusion.coding], "pm1": (-1.0, 1.0), "none": (-torch.inf, torch.inf)}[inference.clip]
         images, first = images[which], noise(0)
         estimates = torch.zeros_like(first)
 
         def denoise(x_t: torch.Tensor, t: torch.Tensor, rows: torch.Tensor | slice):
-            scales, of_image = alpha_sigma(self._log_snr(t), x_t), tuple(found[rows] for found in known)
+            scales, of_rows = alpha_sigma(self._log_snr(t), x_t), tuple(found[rows] for found in features)
             times = t.expand(len(x_t))
-            found = self._predicted(network, x_t, times, scales, images[rows], estimates[rows], of_image)
+            found = self._predicted(network, x_t, times, scales, images[rows], estimates[rows], of_rows)
             if diffusion.self_conditioning:
                 estimates[rows] = found.x0
             return found.x0.clamp(*clip), found.share
@@ -267,20 +269,19 @@ class Denoising:
         scales,
         images,
         estimate: torch.Tensor | None = None,
-        known: tuple[torch.Tensor, ...] = (),
+        features: tuple[torch.Tensor, ...] = (),
     ) -> "_Prediction":
         diffusion = self.config.diffusion
         condition = images if self.config.experiment == "e2" else None
         inputs = self._self_conditioned(x_t, estimate) if diffusion.self_conditioning else x_t
-        logits, calibration = _called(
-            network, self.config, inputs, _told(t, self.config).to(x_t.dtype), condition, known
-        )
+        times = _told(t, self.config).to(x_t.dtype)
+        logits, extra_output = _called(network, self.config, inputs, times, condition, features)
         share = {"small": 0.0, "large": 1.0}.get(diffusion.variance)
         if share is None:
             logits, extra = logits.chunk(2, dim=1)
             share = (extra + 1) / 2
         output = activated(logits, diffusion)
-        return _Prediction(logits, output, to_x0(output, x_t, *scales, diffusion), share, calibration)
+        return _Prediction(logits, output, to_x0(output, x_t, *scales, diffusion), share, extra_output)
 
     def _self_conditioned(self, x_t: torch.Tensor, estimate: torch.Tensor | None) -> torch.Tensor:
         """x_t and the estimate of x0 within the coding's range, or zeros if there is none yet, [B, 2C, H, W]."""
@@ -295,7 +296,7 @@ class _Prediction:
     output: torch.Tensor  # of the target
     x0: torch.Tensor  # of the signal, not clipped
     share: torch.Tensor | float  # of the large variance
-    calibration: torch.Tensor | None
+    extra: torch.Tensor | None  # the network's extra output
 
 
 def _told(t: torch.Tensor, config: Config) -> torch.Tensor:
@@ -303,16 +304,17 @@ def _told(t: torch.Tensor, config: Config) -> torch.Tensor:
     return t * config.diffusion.steps - 1 if config.diffusion.time == "steps" else t
 
 
-def _called(network, config: Config, x_t, t, image, known: tuple[torch.Tensor, ...] = ()):
-    """(output in float32, MedSegDiff's calibration output in float32 or None)."""
-    if config.network.name != "medsegdiff" or image is None:
-        return network(x_t, t, image, **({"known": known} if known else {})).float(), None
-    output, calibration = network(x_t, t, image, known, calibration=True)
-    return output.float(), calibration.float()
+def _called(network, config: Config, x_t, t, image, features: tuple[torch.Tensor, ...] = ()):
+    """(output in float32, the network's extra output in float32 or None)."""
+    options = {"features": features} if features else {}
+    if image is None or not config.network.implementation().extra_output:
+        return network(x_t, t, image, **options).float(), None
+    output, extra = network(x_t, t, image, **options, extra=True)
+    return output.float(), extra.float()
 
 
-def _calibration_loss(calibration: torch.Tensor | None, masks: torch.Tensor, config: Config):
-    return 0.0 if calibration is None else config.network.calibration * F.mse_loss(calibration, masks)
+def _extra_loss(extra: torch.Tensor | None, masks: torch.Tensor, config: Config):
+    return 0.0 if extra is None else config.network.implementation().extra_loss(extra, masks)
 
 
 def _noise_like(signal: torch.Tensor, draw: torch.Generator) -> torch.Tensor:

@@ -15,3 +15,17 @@ class Section(BaseModel):
     """A frozen, hashable group of settings. Unknown keys, values of another type, NaN and infinity are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+Users = dict[
+    str, dict[str, tuple[str, ...]]
+]  # setting → choice of the same section → values of it that use the setting
+
+
+def unused(section: Section, users: Users) -> set[str]:
+    """Return the settings that none of the section's choices use."""
+    return {
+        name
+        for name, choices in users.items()
+        if not any(getattr(section, choice) in values for choice, values in choices.items())
+    }

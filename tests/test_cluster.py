@@ -164,7 +164,7 @@ class TestSubmit:
             "studies/commands/program.py",
             "studies/paper.toml",
             "analysis/report.css",
-            "diffseg/config/presets.toml",
+            "diffseg/networks/segdiff/presets.toml",
             "my study.toml",
         } <= sent["files"]
         assert not any("__pycache__" in name for name in sent["files"])

@@ -193,8 +193,8 @@ def test_what_depends_on_the_image_alone_is_computed_once_and_changes_nothing(na
     config = tiny(experiment="e2", data__size=32, inference__steps=3, inference__ensemble=4, inference__augment=views)
     config = config.model_copy(update={"network": SMALL[name]})
     network, seen = trained(config), []
-    whole = network.of_image
-    network.of_image = lambda image: seen.append(len(image)) or whole(image)
+    whole = network.image_features
+    network.image_features = lambda image: seen.append(len(image)) or whole(image)
     found = list(predictions(network, square(), config))
     assert seen == [2 if views == "none" else 8]
     for one, other in zip(found, predictions(Anew(network), square(), config), strict=True):

@@ -1,3 +1,5 @@
+"""The networks: equality with the published ones, the contract that all of them keep, and their declarations."""
+
 import json
 from functools import partial
 
@@ -6,33 +8,39 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from diffseg.config import AmbDiff, EnsemDiff, MedSegDiff, SegDiff, SegFormer
+from diffseg.config import NETWORKS, AmbDiff, Config, EnsemDiff, MedSegDiff, NNUNet, SegDiff, SegFormer
 from diffseg.errors import ConfigError, UserError
-from diffseg.networks.blocks import Attention, GroupNorm, Upsample, published_names
-from diffseg.networks.build import NETWORKS, build, check_size, load_published
-from diffseg.networks.medsegdiff import FFParser, upsampled
+from diffseg.networks.blocks import Attention, GroupNorm, Upsample
+from diffseg.networks.medsegdiff.ffparser import FFParser
+from diffseg.networks.medsegdiff.highway import upsample
+from diffseg.networks.medsegdiff.network import MedSegDiffNetwork
+from diffseg.networks.protocol import EXPERIMENTS, Dimensions, Implementation
+from diffseg.networks.published import load_published, published_names
 
-GOLDEN = {  # settings of the small published instances, and what the published code does after the network
-    "ensemdiff": ("ensemdiff", {"width": 32, "multipliers": (1, 2, 2), "attention": (2,)}),
-    "segdiff": ("segdiff", {"width": 32, "multipliers": (1, 2, 2), "attention": (2,), "rrdb_blocks": 2}),
-    "medsegdiff_new": ("medsegdiff", {"width": 32, "multipliers": (1, 2, 2), "attention": (4,), "pools": 5}),
-    "medsegdiff_v1": ("medsegdiff", {"version": "v1", "width": 32, "attention": (4,), "size": 64}),
-    "ambdiff": (
-        "ambdiff",
-        {"multipliers": (1, 2), "blocks": (1, 2), "middle": 2, "attention": (2,)},
+TWO_OUTPUTS = Dimensions(out_channels=2)  # ε and the variance
+
+
+def build(settings, channels=1, image_channels=3, out_channels=1, size=256):
+    return settings.implementation().build(Dimensions(channels, image_channels, out_channels, size))
+
+
+GOLDEN = {  # the small published instances
+    "ensemdiff": lambda: build(EnsemDiff(width=32, multipliers=(1, 2, 2), attention=(2,)), out_channels=2),
+    "segdiff": lambda: build(SegDiff(width=32, multipliers=(1, 2, 2), attention=(2,), rrdb_blocks=2)),
+    "medsegdiff_new": lambda: MedSegDiffNetwork(
+        MedSegDiff(width=32, multipliers=(1, 2, 2), attention=(4,)), TWO_OUTPUTS, pools=5
     ),
+    "medsegdiff_v1": lambda: build(MedSegDiff(version="v1", width=32, attention=(4,)), out_channels=2, size=64),
+    "ambdiff": lambda: build(AmbDiff(multipliers=(1, 2), blocks=(1, 2), middle=2, attention=(2,))),
 }
-PUBLISHED = {
-    "ensemdiff": ("ensemdiff", {}),
-    "ensemdiff_brats": ("ensemdiff", {"image_channels": 4}),
-    "segdiff_monuseg": ("segdiff", {}),
-    "segdiff_cityscapes": (
-        "segdiff",
-        {"multipliers": (1, 1, 2, 2, 4, 4), "attention": (8, 16), "rrdb_blocks": 15},
-    ),
-    "medsegdiff_new": ("medsegdiff", {}),
-    "medsegdiff_v1": ("medsegdiff", {"version": "v1"}),
-    "ambdiff": ("ambdiff", {}),
+PUBLISHED = {  # the published sizes
+    "ensemdiff": lambda: build(EnsemDiff(), out_channels=2),
+    "ensemdiff_brats": lambda: build(EnsemDiff(), image_channels=4, out_channels=2),
+    "segdiff_monuseg": lambda: build(SegDiff()),
+    "segdiff_cityscapes": lambda: build(SegDiff(multipliers=(1, 1, 2, 2, 4, 4), attention=(8, 16), rrdb_blocks=15)),
+    "medsegdiff_new": lambda: build(MedSegDiff(), out_channels=2),
+    "medsegdiff_v1": lambda: build(MedSegDiff(version="v1"), out_channels=2),
+    "ambdiff": lambda: build(AmbDiff()),
 }
 SMALL = {  # settings for tests of behaviour
     "ensemdiff": EnsemDiff(width=32, multipliers=(1, 2), blocks=1, attention=(2,), heads=2),
@@ -66,10 +74,10 @@ def golden(reference, name):
 
 @pytest.fixture(params=GOLDEN)
 def published(request, reference):
-    """(a published tiny network in ours, its inputs, its outputs: by name)."""
+    """(our network with the weights of a published tiny one, its inputs, its outputs: by name)."""
     state, tensors = golden(reference, request.param)
-    kind, settings = GOLDEN[request.param]
-    network = load_published(kind, state, **settings).eval()
+    network = GOLDEN[request.param]().eval()
+    load_published(network, state)
     if request.param == "ambdiff":  # its last activation is a setting of ours
         network.register_forward_hook(lambda module, inputs, output: output.tanh())
     return network, [tensors[name] for name in ("x_t", "t", "image")], tensors
@@ -82,7 +90,7 @@ def test_equals_the_published_network(published, layout):
     with torch.inference_mode():
         assert (network(*inputs) - expected["output"]).abs().max() <= 1e-5
         if "cal" in expected:
-            output, mask = network(*inputs, calibration=True)
+            output, mask = network(*inputs, extra=True)
             assert (output - expected["output"]).abs().max() <= 1e-5
             assert (mask - expected["cal"]).abs().max() <= 1e-5
 
@@ -96,7 +104,7 @@ def test_in_the_form_that_is_compiled_it_is_the_published_network(published, mon
 
 @pytest.mark.parametrize(
     "part",
-    [GroupNorm(4, 4), GroupNorm(2, 4), Upsample(4), *(partial(upsampled, factor=factor) for factor in (2, 3, 4))],
+    [GroupNorm(4, 4), GroupNorm(2, 4), Upsample(4), *(partial(upsample, factor=factor) for factor in (2, 3, 4))],
 )
 def test_the_form_that_is_compiled_learns_the_same(part, monkeypatch):
     x = torch.randn(2, 4, 6, 5, dtype=torch.float64, requires_grad=True)
@@ -142,9 +150,8 @@ def test_in_bf16_it_is_the_published_network_within_two_percent(published, layou
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_has_the_published_parameters(reference, name):
     published = json.loads((reference / "published_keys.json").read_text())[name]
-    kind, settings = PUBLISHED[name]
     with torch.device("meta"):
-        network = NETWORKS[kind](**settings)
+        network = PUBLISHED[name]()
     if name == "medsegdiff_v1":
         del network.embedding  # the published code draws it anew in every forward pass
     own = network.state_dict()
@@ -158,16 +165,16 @@ def published_state(network):
 
 
 def test_a_foreign_state_dict_is_refused_key_by_key():
-    settings = {"width": 32, "multipliers": (1,), "blocks": 1, "attention": ()}
-    state = published_state(NETWORKS["ensemdiff"](**settings))
-    loaded = load_published("ensemdiff", state, **settings)
+    settings = EnsemDiff(width=32, multipliers=(1,), blocks=1, attention=())
+    state, loaded = published_state(build(settings, out_channels=2)), build(settings, out_channels=2)
+    load_published(loaded, state)
     assert all(torch.equal(a, b) for a, b in zip(published_state(loaded).values(), state.values(), strict=True))
     state["out.2.bias"] = torch.zeros(7)
     state["extra.weight"] = state.pop("time_embed.0.bias")
     with pytest.raises(
         ConfigError, match=r"missing time_embed\.0\.bias.*unexpected extra\.weight.*out\.2\.bias is \[7\], not \[2\]"
     ):
-        load_published("ensemdiff", state, **settings)
+        load_published(build(settings, out_channels=2), state)
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -186,7 +193,7 @@ def test_contract(name, channels, image_channels, size):
         for parameter in network.parameters():  # a trained network has no zero branches
             torch.nn.init.normal_(parameter, std=0.05)
     if name.startswith("medsegdiff") and image_channels:
-        output, mask = network(x_t, t, image, calibration=True)
+        output, mask = network(x_t, t, image, extra=True)
         assert mask.shape == (2, 1, size, size)
         mask.sum().backward(retain_graph=True)
     else:
@@ -212,7 +219,7 @@ def test_the_new_medsegdiff_learns_each_half_from_its_own_loss():
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
     x_t, t, image = torch.randn(2, 1, 32, 32), torch.tensor([3.0, 700.0]), torch.randn(2, 3, 32, 32)
-    output, mask = network(x_t, t, image, calibration=True)
+    output, mask = network(x_t, t, image, extra=True)
     output.sum().backward(retain_graph=True)
     assert all((p.grad is None) == key.startswith("highway.") for key, p in network.named_parameters())
     network.zero_grad(set_to_none=True)
@@ -221,10 +228,10 @@ def test_the_new_medsegdiff_learns_each_half_from_its_own_loss():
 
 
 def test_a_published_v1_is_loaded_without_the_convolution_that_it_never_kept(caplog):
-    settings = {"version": "v1", "width": 32, "multipliers": (1, 1, 2), "blocks": 1, "attention": (), "size": 32}
-    state = published_state(NETWORKS["medsegdiff"](**settings))
+    settings = MedSegDiff(version="v1", width=32, multipliers=(1, 1, 2), blocks=1, attention=())
+    state, loaded = published_state(build(settings, size=32)), build(settings, size=32)
     del state["embedding.weight"], state["embedding.bias"]
-    loaded = load_published("medsegdiff", state, **settings)
+    load_published(loaded, state)
     assert torch.equal(loaded.highway.head.weight, state["hwm.seg_outputs.0.weight"])
     assert "embedding.bias, embedding.weight: drawn at random" in caplog.text
 
@@ -289,9 +296,9 @@ def test_segformer_without_internet_says_how_to_go_on(monkeypatch):
     ],
 )
 def test_sizes_that_do_not_pass_are_named_with_those_near(network, size, words):
-    check_size(network, 64)
+    network.check_size(64)
     with pytest.raises(ConfigError, match=words):
-        check_size(network, size)
+        network.check_size(size)
 
 
 @pytest.mark.parametrize("name", DIFFUSION)
@@ -304,6 +311,45 @@ def test_inputs_that_a_network_is_not_built_for_are_one_sentence(name):
 
 
 def test_the_state_dict_of_another_network_is_refused():
-    state = published_state(NETWORKS["segdiff"](width=32, multipliers=(1, 2), attention=(), rrdb_blocks=1))
-    with pytest.raises(ConfigError, match=r"not that of ensemdiff.*unexpected rrdb.conv_first.weight"):
-        load_published("ensemdiff", state, width=32, multipliers=(1, 2), attention=())
+    state = published_state(build(SegDiff(width=32, multipliers=(1, 2), attention=(), rrdb_blocks=1)))
+    with pytest.raises(ConfigError, match=r"not that of EnsemDiffNetwork.*unexpected rrdb.conv_first.weight"):
+        load_published(build(EnsemDiff(width=32, multipliers=(1, 2), attention=())), state)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+class TestDeclarations:
+    """What a network says of itself, without torch."""
+
+    def test_it_is_named_as_it_is_registered_and_described(self, name):
+        network = NETWORKS[name]
+        assert network().name == name
+        assert network.summary
+        assert network.citation
+
+    def test_its_experiments_are_configurations(self, name):
+        for experiment in EXPERIMENTS:
+            if experiment in NETWORKS[name].experiments:
+                Config(experiment=experiment, network=NETWORKS[name]())
+            else:
+                with pytest.raises(ValueError, match=f"has no {experiment}"):
+                    Config(experiment=experiment, network=NETWORKS[name]())
+
+    def test_what_it_ignores_are_settings_or_sections(self, name):
+        paths = Config().leaves()
+        for ignored in NETWORKS[name].ignored:
+            assert any(path == ignored or path.startswith(f"{ignored}.") for path in paths), ignored
+
+    def test_it_says_whether_its_module_has_an_extra_output(self, name):
+        implementation = NETWORKS[name]().implementation()
+        assert isinstance(implementation, Implementation)
+        assert implementation.extra_output == (name == "medsegdiff")
+
+    def test_a_network_without_noise_has_no_diffusion_experiment(self, name):
+        if NETWORKS[name].deterministic:
+            assert NETWORKS[name].experiments == ("e1",)
+            assert "diffusion" in NETWORKS[name].ignored
+
+
+def test_a_network_that_trains_itself_builds_no_module():
+    with pytest.raises(NotImplementedError, match="nnunet builds no module"):
+        build(NNUNet())

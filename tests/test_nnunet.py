@@ -14,8 +14,8 @@ from diffseg import trial
 from diffseg.config import Config
 from diffseg.data.scaling import Scaling
 from diffseg.errors import Stopped, UserError
-from diffseg.networks import nnunet
-from diffseg.networks.nnunet import NAME, planned
+from diffseg.networks.nnunet.dataset import NAME, write_raw
+from diffseg.networks.nnunet.plan import plan_network
 from diffseg.prediction import new_images as predict
 from diffseg.training import checkpoints
 from diffseg.training.loop import Hooks
@@ -57,7 +57,7 @@ def test_a_trial_is_run_by_nnunetv2_and_resumed_after_a_stop(tmp_path, monkeypat
     assert checkpoints.load(tmp_path, "cpu")["step"] == 4
     outcome = trial.run(config, None, tmp_path, device="cpu")
     assert [row["step"] for row in outcome.curves if row["metric"] == "loss"] == [4, 8]
-    assert outcome.trial["parameters"] == sum(p.numel() for p in planned(32, 12)[0].parameters())
+    assert outcome.trial["parameters"] == sum(p.numel() for p in plan_network(32, 12)[0].parameters())
     assert 0 <= outcome.trial["iou"] <= 1
     assert len(outcome.images) == 9 * 4
     assert {row["kind"] for row in outcome.examples} == {"image", "truth", "mean", "sd"}
@@ -93,7 +93,7 @@ def test_it_learns_and_a_stopped_training_ends_bit_for_bit_as_one_that_was_not(t
 
 def test_the_plan_without_data_is_nnunets():
     """Figures seen with nnunetv2 itself on 40 images of 64 px: 7.77 million parameters, batch 2."""
-    network, batch = planned(64, 40)
+    network, batch = plan_network(64, 40)
     assert sum(p.numel() for p in network.parameters()) == pytest.approx(7.77e6, rel=0.01)
     assert batch == 2
 
@@ -108,7 +108,7 @@ def test_its_images_are_normalised_by_their_case(cases, tmp_path):
     split = split_of(images, [torch.ones(1, 16, 16, dtype=torch.uint8)] * 2)
     if cases:
         split = dataclasses.replace(split, case_statistics=torch.tensor([[[0.5], [0.2]], [[-0.5], [2.0]]]))
-    nnunet._write_raw(split, tmp_path)
+    write_raw(split, tmp_path)
     description = json.loads((tmp_path / "dataset.json").read_text())
     assert description["channel_names"] == {"0": "noNorm" if cases else "channel 0"}
     for k, case in enumerate(description["dataset"].values()):

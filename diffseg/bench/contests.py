@@ -12,10 +12,10 @@ from torch import nn
 from diffseg import data
 from diffseg.bench.harness import Contest, keep_freed_memory
 from diffseg.bench.peers import Anew, inputs, monai_batches, monai_evaluation, monai_step, plain
-from diffseg.config import Config
+from diffseg.config import NETWORKS, Config
 from diffseg.config.presets import names
 from diffseg.diffusion.samplers import SAMPLERS
-from diffseg.experiments import task
+from diffseg.experiments import build_network, task
 from diffseg.fingerprint.quick import estimate_mask_error
 from diffseg.prediction.ensembles import predictions
 from diffseg.randomness import generator
@@ -45,7 +45,7 @@ def training_steps(config: Config, device: torch.device, compiled: bool) -> Cont
     ways = {way: form(config.with_leaves(leaves)) for way, leaves in _forms(compiled).items()}
     network = plain(fresh(config)).to(device)
     ways["plain transcription"] = _step(config.with_leaves(FLOAT32), network, network, split.to(device), fused=None)
-    if config.network.name == "ensemdiff":
+    if "MONAI" in config.network.peers:
         ways["MONAI"] = monai_step(config, split, device)
     return _counted("training step", config, ways)
 
@@ -67,7 +67,7 @@ def evaluations(config: Config, device: torch.device, compiled: bool) -> Contest
 
     ways = {way: form(config.with_leaves(leaves)) for way, leaves in _forms(compiled).items()}
     ways["plain transcription"] = call(config.with_leaves(FLOAT32), plain(fresh(config)).eval().to(device))
-    if config.network.name == "ensemdiff":
+    if "MONAI" in config.network.peers:
         ways["MONAI"] = monai_evaluation(config, device)
     return _counted("network evaluation", config, ways)
 
@@ -210,7 +210,7 @@ def _of_network(
     if "prediction" not in parts:
         return
     config = configured(1)
-    if config.network.name in ("segdiff", "medsegdiff"):
+    if _has_image_features(config):
         for steps in PUBLISHED_STEPS:
             leaves = {"inference.steps": steps, "inference.ensemble": 10}
             yield procedures(config.with_leaves(leaves), device, images=2)
@@ -219,7 +219,19 @@ def _of_network(
         yield samplings(config.with_leaves(leaves), device, images=8)
 
 
-PRESETS = {"ensemdiff": "debug/brats", "segdiff": "debug/monuseg", "medsegdiff": "debug/isic", "ambdiff": "debug/lidc"}
+def _has_image_features(config: Config) -> bool:
+    """Whether the network computes once what depends on the image alone."""
+    with torch.device("meta"):
+        return hasattr(build_network(config), "image_features")
+
+
+def _first_twin(network: str) -> str | None:
+    return next((preset for preset in names(network) if preset.startswith("debug/")), None)
+
+
+PRESETS = {  # the first debug twin of each diffusion network
+    name: twin for name, network in NETWORKS.items() if "e2" in network.experiments and (twin := _first_twin(name))
+}
 
 
 def chosen(networks: Collection[str], preset: str | None) -> list[tuple[str, str]]:
@@ -235,7 +247,8 @@ def _config(name: str, preset: str, size: int | None, batch: int) -> Config:
     leaves = {"network": name, "preset": preset, "experiment": "e2", "training.batch": batch}
     leaves |= {"data.layout": "synthetic", "data.fit": "resize", "data.scale": 1.0, "data.test_images": 8}
     leaves |= {"data.train_images": 4 * batch} | ({"data.size": size} if size else {})
-    leaves |= {"diffusion.variance": "small"} if name == "ensemdiff" else {}  # which MONAI's loop does not learn either
+    if "MONAI" in NETWORKS[name].peers:
+        leaves["diffusion.variance"] = "small"  # MONAI's loop does not learn it either
     return Config().with_leaves(leaves).resolved()
 
 

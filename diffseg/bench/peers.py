@@ -44,7 +44,7 @@ class Anew(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, x_t, t, image, known=(), **more):
+    def forward(self, x_t, t, image, features=(), **more):
         return self.network(x_t, t, image, **more)
 
 

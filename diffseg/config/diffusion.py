@@ -2,9 +2,10 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from diffseg.section import Fraction, Positive, PositiveInt, Section, Seed
+from diffseg.networks.registry import NETWORKS
+from diffseg.section import Fraction, Positive, PositiveInt, Section, Seed, Users, unused
 
 PUBLISHED = {  # setting → (the choice that uses it, its published value by that choice), which None stands for
     "location": ("schedule", {"laplace": 0.0, "cauchy": 0.0, "edm": -1.2, "logit-normal": 0.0}),
@@ -13,7 +14,7 @@ PUBLISHED = {  # setting → (the choice that uses it, its published value by th
 }
 CURVES = ("profile", "fingerprint")
 FINGERPRINT = ("fingerprint", "fingerprint_seeds", "fingerprint_networks", "fingerprint_steps")
-USERS: dict[str, dict[str, tuple[str, ...]]] = {  # setting → the choices that use it; with others it is at its default
+USERS: Users = {  # setting → the choices that use it; with others it is at its default
     **{name: {choice: tuple(values)} for name, (choice, values) in PUBLISHED.items()},
     "activation": {"target": ("x0",)},
     "temperature": {"schedule": ("sigmoid",)},
@@ -30,6 +31,16 @@ USERS: dict[str, dict[str, tuple[str, ...]]] = {  # setting → the choices that
     "profile_exponent": {"weighting": CURVES, "density": CURVES},
     **{name: {"weighting": ("fingerprint",), "density": ("fingerprint",)} for name in FINGERPRINT},
 }
+
+
+def _check_stand_in(name: str) -> str:
+    allowed = [name for name, network in NETWORKS.items() if network.stands_in]
+    if name not in allowed:
+        raise ValueError(f"allowed are {', '.join(allowed)}")
+    return name
+
+
+StandIn = Annotated[str, AfterValidator(_check_stand_in)]  # name of a network that may measure another's fingerprint
 
 
 # fmt: off
@@ -88,7 +99,7 @@ class Diffusion(Section):
         description="Measured curve that stands in for a profile: the data set's fingerprint of this kind.")
     fingerprint_seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = Field((0,),
         description="Seeds of the E3 trials whose mean is the fingerprint.")
-    fingerprint_networks: tuple[Literal["ensemdiff", "segdiff", "medsegdiff"], ...] = Field((),
+    fingerprint_networks: tuple[StandIn, ...] = Field((),
         description="Networks of the E3 trials that measure the fingerprint. Empty: the trial's own.")
     fingerprint_steps: PositiveInt | None = Field(None, description="Training steps of those E3 trials. None: the trial's own.")
     profile: tuple[tuple[float, Annotated[float, Field(ge=0)]], ...] = Field((),
@@ -118,22 +129,23 @@ class Diffusion(Section):
             raise ValueError("the knots of diffusion.profile must rise in log-SNR, and one weight at least must be above 0")
         return self
 
+    # fmt: on
+
     def published(self, name: str) -> float:
-        """A setting, or, where it is None, what was published for the schedule or weighting that uses it."""
+        """Return a setting, or, if it is None, the value published for the schedule or weighting that uses it."""
         choice, values = PUBLISHED[name]
-        value = getattr(self, name)
+        value: float | None = getattr(self, name)
         return values[getattr(self, choice)] if value is None else value
 
     def resolved(self) -> "Diffusion":
-        """With what the choices do not use at its default, and published values in place of None."""
-        leaves = self.model_dump()
-        for name, users in USERS.items():
-            if not any(getattr(self, choice) in values for choice, values in users.items()):
-                leaves.pop(name)
-            elif name in PUBLISHED:
-                leaves[name] = self.published(name)
+        """Return a copy with unused settings at their defaults, and published values in place of None."""
+        leaves, left_out = self.model_dump(), unused(self, USERS)
+        for name in left_out:
+            leaves.pop(name)
+        for name in PUBLISHED.keys() - left_out:
+            leaves[name] = self.published(name)
         if self.density == "adaptive":
             leaves["unbiased"] = True
         if self.weighting == "learned":
-            leaves.pop("decoupled")  # a factor that depends on the noise level only is learnt away
+            leaves.pop("decoupled")  # the learned weight cancels any factor that depends on the noise level alone
         return Diffusion(**leaves)

@@ -4,10 +4,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from diffseg.section import Fraction, PositiveInt, Section, Seed
+from diffseg.section import Fraction, PositiveInt, Section, Seed, Users
 
 X0_STEPS = 10  # sampling steps with the x0-target: more make IoU, ECE and GED worse (README, "How many steps")
 MEASURED = {"batch", "timesteps", "timestep_images"}  # settings that the errors over the noise levels depend on
+USERS: Users = {"eta": {"sampler": ("ddim",)}}  # setting → the choices that use it; with others it is at its default
 
 
 # fmt: off

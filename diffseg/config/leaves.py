@@ -1,4 +1,4 @@
-"""Settings by their dotted paths, `training.steps`, and as nested tables."""
+"""Settings by their dotted paths, such as `training.steps`, and as nested tables."""
 
 import json
 from typing import Any
@@ -6,16 +6,19 @@ from typing import Any
 from diffseg.errors import ConfigError
 
 
-def flat(table: dict, prefix: str = "") -> dict[str, Any]:
-    """Nested tables as dotted paths."""
-    leaves = {}
+def flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested tables as one, by dotted paths."""
+    leaves: dict[str, Any] = {}
     for key, value in table.items():
         leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return leaves
 
 
 def parse_leaf(text: str) -> tuple[str, Any]:
-    """`training.steps=100` as a path and a value; values are read as JSON, or as they stand where that fails."""
+    """Return the path and the value of a text such as `training.steps=100`.
+
+    The value is read as JSON, or as the text itself where it is no JSON. Raises ConfigError without a path or a value.
+    """
     path, equals, value = text.partition("=")
     if not equals or not path:
         raise ConfigError(f"got '{text}', but a setting is written key=value, such as training.steps=100")

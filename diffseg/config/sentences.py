@@ -1,12 +1,14 @@
-"""Parts of sentences about settings that cannot be read."""
+"""Sentences about settings that cannot be read."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+
+from diffseg.networks.registry import NETWORKS
 
 
 def shown(value: Any) -> str:
-    """A value of any kind, on one short line."""
+    """Return a value of any kind as one short line."""
     try:
         return json.dumps(value, default=str)[:80]
     except (ValueError, RecursionError):
@@ -14,8 +16,26 @@ def shown(value: Any) -> str:
 
 
 def unknown(path: str, known: Iterable[str]) -> str:
+    """Return the sentence for an unknown key: the keys that it may stand for, or all known ones."""
     import difflib
 
-    near = difflib.get_close_matches(path, known, n=3, cutoff=0.65)
+    near = difflib.get_close_matches(path, list(known), n=3, cutoff=0.65)
     hint = f"did you mean {' or '.join(near)}?" if near else "allowed are " + ", ".join(known)
     return f"unknown configuration key '{path}': {hint}"
+
+
+def explain(error: Mapping[str, Any], known: Callable[[str], Iterable[str]]) -> str:
+    """Return one of pydantic's errors as a sentence. known: the settings of a configuration, by its network's name."""
+    section, *parts = error["loc"] or ("",)
+    network = parts.pop(0) if section == "network" and parts else "ensemdiff"  # pydantic names the network, too
+    path = ".".join(map(str, (section, *parts)))
+    if error["type"] == "extra_forbidden":
+        return unknown(path, known(network))
+    if error["type"] == "union_tag_invalid":
+        return f"network.name: got {json.dumps(error['ctx']['tag'])}; allowed are {', '.join(NETWORKS)}"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if not error["loc"]:
+        return message
+    if isinstance(error["input"], dict):  # several settings of a section do not go together
+        return f"{path}: {message}"
+    return f"{path}: got {json.dumps(error['input'], default=str)[:80]}; {message[0].lower()}{message[1:]}"

@@ -22,10 +22,8 @@ from diffseg.data.slices import list_slices
 from diffseg.data.splits import Split
 from diffseg.errors import DataError, UserError
 from diffseg.experiments import task
-from diffseg.prediction.ensembles import predictions
 from diffseg.prediction.merging import Prediction, pooled
 from diffseg.training.execution import computing_device
-from diffseg.training.loop import trained
 
 AT_ONCE = 16  # pictures that are decoded together
 
@@ -153,13 +151,8 @@ def _predictor(
         folder_of = folder_of or (lambda member: folder / member.digest)
         members = [_predictor(member, folder_of(member), device, None, checkpoint_of) for member in config.members()]
         return lambda split: (pooled(same) for same in zip(*(member(split) for member in members), strict=True))
-    if config.network.name == "nnunet":
-        from diffseg.networks import nnunet  # many seconds of imports
-
-        state = nnunet.load(config, folder, device, checkpoint_of(config))
-        return lambda split: nnunet.predictions(state, split, sized)
-    network = trained(config, folder, device, checkpoint_of(config))
-    return lambda split: predictions(network, split, sized)
+    predict = config.network.implementation().load(config, folder, device, checkpoint_of(config))
+    return lambda split: predict(split, sized)
 
 
 def _maps(prediction: Prediction, threshold: float) -> dict[str, np.ndarray]:

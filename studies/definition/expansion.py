@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from diffseg.config import FEED_FORWARD, NETWORKS, Config
+from diffseg.config import NETWORKS, Config
 from diffseg.config.leaves import flat
 from diffseg.config.presets import expanded
 from diffseg.errors import ConfigError, UserError
@@ -56,7 +56,8 @@ class Description:
         """Yield every distinct trial, each after the trials that it needs. Raises ConfigError for a bad setting."""
         axes, seen = self.axes(), set()
         for choice in expand_grid(axes):
-            if choice["network"] in FEED_FORWARD and choice["experiment"] != "e1":
+            network = NETWORKS.get(choice["network"])
+            if network is not None and choice["experiment"] not in network.experiments:
                 continue
             config = self._config(choice, axes["network"])
             for part in (*config.needs(), config):

@@ -21,7 +21,7 @@
 A trial is made for every network, data set, experiment, variant and seed (expansion.py). Later tables override earlier
 ones in the order all, network, data, experiment, variant, and the command line's settings override all of them.
 
-- `preset = "NAME"` in a table stands for the network's published settings of that name (diffseg/config/presets.toml).
+- `preset = "NAME"` in a table stands for the network's published settings of that name (presets.toml in its folder).
 - A setting of the command line that only some of the networks have applies to those alone.
 - Feed-forward networks have trials of E1 only. Trials that differ only in settings that their experiment does not use are
   one trial.

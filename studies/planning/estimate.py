@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from diffseg.config import Config, Data, Diffusion, Network
+from diffseg.config import Config, Data, Diffusion, NetworkSettings
 
 UNKNOWN_TEST_IMAGES = 100  # assumed where a data set's size is not set
 STATE = 5 * 4  # bytes a parameter: weights, gradient, two moments, EMA, in float32
@@ -48,22 +48,17 @@ def estimate_cost(config: Config, workers: int = 1, trained: bool = False) -> Co
     if config.experiment != "e1" and not trained:
         passes += len(config.training.snapshots) * inference.timesteps * inference.timestep_images
     evaluated = tests + len(config.training.evaluations) * inference.evaluation_images  # images that are segmented
-    if config.network.name == "nnunet":
-        passes += tests * (4 if config.network.mirroring else 1) * networks
-    elif config.experiment in ("e1", "e2"):
-        steps = 1 if config.experiment == "e1" else inference.steps
-        passes += evaluated * inference.ensemble * steps * networks
+    if config.experiment in ("e1", "e2"):
+        passes += evaluated * config.network.implementation().evaluations_per_image(config) * networks
     memory = STATE * parameters + -(-batch // workers) * forward.saved
     return Cost(parameters * networks, passes * forward.flops, memory)
 
 
 def _network(config: Config) -> tuple[int, Pass, int]:
     """(parameters, forward pass, batch) of a configuration's network."""
-    from diffseg.networks.build import check_size
-
-    check_size(config.network, config.data.size)
-    if config.network.name == "nnunet":
-        return _nnunet(config.data)
+    config.network.check_size(config.data.size)
+    if (own := _own_plan(config.network, config.data)) is not None:
+        return own
     data = Data(size=config.data.size, channels=config.data.channels)  # what the network depends on
     channels = {"variance": config.diffusion.variance, "self_conditioning": config.diffusion.self_conditioning}
     parameters = _parameters(config.network, config.experiment, Diffusion(**channels), data)
@@ -72,7 +67,7 @@ def _network(config: Config) -> tuple[int, Pass, int]:
 
 
 @lru_cache
-def _parameters(network: Network, experiment: str, diffusion: Diffusion, data: Data) -> int:
+def _parameters(network: NetworkSettings, experiment: str, diffusion: Diffusion, data: Data) -> int:
     import torch
 
     from diffseg.experiments import build_network
@@ -83,18 +78,20 @@ def _parameters(network: Network, experiment: str, diffusion: Diffusion, data: D
 
 
 @lru_cache
-def _nnunet(data: Data) -> tuple[int, Pass, int]:
+def _own_plan(network: NetworkSettings, data: Data) -> tuple[int, Pass, int] | None:
+    """(parameters, forward pass, batch) of a network that plans itself from the data; None for others."""
     import torch
 
-    from diffseg.networks.nnunet import planned
-
-    network, batch = planned(data.size, data.train_images, data.channels)
-    forward = _measured(network, (torch.empty(1, data.channels, data.size, data.size, device="meta"),))
-    return sum(parameter.numel() for parameter in network.parameters()), forward, batch
+    planned = network.implementation().plan(data)
+    if planned is None:
+        return None
+    module, batch = planned
+    forward = _measured(module, (torch.empty(1, data.channels, data.size, data.size, device="meta"),))
+    return sum(parameter.numel() for parameter in module.parameters()), forward, batch
 
 
 @lru_cache
-def _pass(network: Network, conditioned: bool, data: Data) -> Pass:
+def _pass(network: NetworkSettings, conditioned: bool, data: Data) -> Pass:
     """With the image or without; that the outputs differ between experiments hardly matters."""
     import torch
 

@@ -4,39 +4,28 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from diffseg.networks.blocks import UNet
+from diffseg.networks.protocol import Dimensions, Implementation
+from diffseg.networks.segdiff.settings import SegDiff
+from diffseg.networks.unet import UNet
 
 
-class SegDiff(UNet):
-    """Published for MoNuSeg: width 128, multipliers (1, 1, 1, 2, 2, 4, 4), 3 blocks, 12 RRDB blocks, one output (ε).
+class SegDiffNetwork(UNet):
+    """Published for MoNuSeg with one output (ε).
 
     The image encoder works at full resolution and does not see t, so its features are those of all sampling steps.
-    In E3 and E4 there is no image encoder.
+    Without an image (E3, E4) there is no image encoder.
     """
 
     PUBLISHED = UNet.PUBLISHED | {"image_encoder": "rrdb"}
 
-    def __init__(
-        self,
-        channels=1,
-        image_channels=3,
-        out_channels=1,
-        width=128,
-        multipliers=(1, 1, 1, 2, 2, 4, 4),
-        blocks=3,
-        attention=(16, 32),
-        heads=4,
-        dropout=0.0,
-        rrdb_blocks=12,
-        rrdb_width=64,
-        rrdb_growth=32,
-    ):
-        super().__init__(channels, out_channels, width, multipliers, blocks, attention, heads, dropout)
-        if image_channels:
-            self.image_encoder = RRDBNet(image_channels, width, rrdb_blocks, rrdb_width, rrdb_growth)
+    def __init__(self, settings: SegDiff, dimensions: Dimensions):
+        super().__init__(settings, dimensions.channels, dimensions.out_channels)
+        if dimensions.image_channels:
+            blocks, width, growth = settings.rrdb_blocks, settings.rrdb_width, settings.rrdb_growth
+            self.image_encoder = RRDBNet(dimensions.image_channels, settings.width, blocks, width, growth)
 
-    def of_image(self, image: torch.Tensor) -> tuple[torch.Tensor]:
-        """The image encoder's features [B, width, H, W], which sampling needs but once."""
+    def image_features(self, image: torch.Tensor) -> tuple[torch.Tensor]:
+        """Return the image encoder's features [B, width, H, W]."""
         return (self.image_encoder(image),)
 
     def forward(
@@ -44,18 +33,21 @@ class SegDiff(UNet):
         x_t: torch.Tensor,
         t: torch.Tensor,
         image: torch.Tensor | None = None,
-        known: tuple[torch.Tensor, ...] = (),
+        features: tuple[torch.Tensor, ...] = (),
     ) -> torch.Tensor:
-        """x_t [B, channels, H, W], t [B] in steps (0 … T − 1), image [B, image_channels, H, W] or None, known: `of_image` of
-        it, where that is known already."""
+        """Return [B, out_channels, H, W].
+
+        x_t: [B, channels, H, W]. t: [B] in steps (0 … T − 1). image: [B, image_channels, H, W] or None.
+        features: `image_features` of the image, where they are known already.
+        """
         time = self.embed(t)
-        (features,) = (None,) if image is None else known or self.of_image(image)
-        skips = self.encode(x_t, time, features)
+        (added,) = (None,) if image is None else features or self.image_features(image)
+        skips = self.encode(x_t, time, added)
         return self.decode(skips[-1], skips, time)
 
 
 class RRDBNet(nn.Module):
-    """Residual-in-residual dense blocks (Wang et al., 2018, ESRGAN), without upsampling. [B, C, H, W], H and W kept."""
+    """Residual-in-residual dense blocks (Wang et al., 2018, ESRGAN), without upsampling."""
 
     PUBLISHED = {
         "first": "conv_first",
@@ -74,13 +66,14 @@ class RRDBNet(nn.Module):
         self.out = nn.Conv2d(width, out_channels, 3, padding=1)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Return features [B, out_channels, H, W] of the image."""
         x = self.first(image)
-        x = x + self.last_rows(self.trunk(x))
+        x = x + self.last(self.trunk(x))
         return self.out(F.leaky_relu(self.conv(x), 0.2))
 
 
 class RRDB(nn.Module):
-    """Three dense blocks, and a skip with residual scaling 0.2."""
+    """Three dense blocks, and a skip with residual scaling 0.2. [B, width, H, W]."""
 
     PUBLISHED = {"dense1": "RDB1", "dense2": "RDB2", "dense3": "RDB3"}
 
@@ -91,11 +84,12 @@ class RRDB(nn.Module):
         self.dense3 = DenseBlock(width, growth)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return maps of x's shape."""
         return x + 0.2 * self.dense3(self.dense2(self.dense1(x)))
 
 
 class DenseBlock(nn.Module):
-    """Five convolutions, each on all that came before it, and a skip with residual scaling 0.2."""
+    """Five convolutions, each on the outputs of all before it, and a skip with residual scaling 0.2. [B, width, H, W]."""
 
     def __init__(self, width: int, growth: int):
         super().__init__()
@@ -104,8 +98,17 @@ class DenseBlock(nn.Module):
             self.add_module(f"conv{index}", nn.Conv2d(width + (index - 1) * growth, out, 3, padding=1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return maps of x's shape."""
         *growing, last = self.children()
         features = x
         for conv in growing:
             features = torch.cat([features, F.leaky_relu(conv(features), 0.2)], dim=1)
         return x + 0.2 * last(features)
+
+
+class SegDiffImplementation(Implementation[SegDiff]):
+    """SegDiff, trained and used in the common way."""
+
+    def build(self, dimensions: Dimensions) -> SegDiffNetwork:
+        """Return the module with fresh weights."""
+        return SegDiffNetwork(self.settings, dimensions)

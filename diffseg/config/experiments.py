@@ -1,0 +1,45 @@
+"""The settings that each experiment fixes, and those that it does not use, by their dotted paths."""
+
+from typing import Any, Literal
+
+from diffseg.config.diffusion import Diffusion
+from diffseg.config.inference import MEASURED, Inference
+
+Experiment = Literal["e1", "e2", "e3", "e4"]
+
+
+def _all_but(section: str, fields: Any, used: set[str]) -> tuple[str, ...]:
+    return tuple(f"{section}.{name}" for name in fields if name not in used)
+
+
+PAPER = {  # of the measurements in Öttl et al., 2024
+    "diffusion.loss": "mse",
+    "diffusion.weighting": "target",
+    "diffusion.decoupled": False,
+    "diffusion.density": "uniform",
+    "diffusion.variance": "small",
+    "diffusion.self_conditioning": False,
+}
+MEASUREMENT = ("training.validation", "training.evaluations", *_all_but("inference", Inference.model_fields, MEASURED))
+
+FIXED: dict[str, dict[str, Any]] = {
+    "e1": {"training.snapshots": ()},
+    "e2": {},
+    "e3": PAPER | {"diffusion.target": "x0"},
+    "e4": PAPER | {"diffusion.target": "epsilon", "diffusion.coding": "pm1"},
+}
+IGNORED: dict[str, tuple[str, ...]] = {
+    "e1": (
+        *_all_but("diffusion", Diffusion.model_fields, {"steps", "time"}),
+        *("inference.sampler", "inference.eta", "inference.steps", "inference.settled", "inference.clip"),
+        *("inference.timesteps", "inference.timestep_images"),
+    ),
+    "e2": ("training.validation", "inference.seeds"),
+    "e3": MEASUREMENT,
+    "e4": MEASUREMENT,
+}
+
+
+def covers(paths: tuple[str, ...], path: str) -> bool:
+    """Return whether a setting is one of `paths`, or in one of the sections among them."""
+    return any(path == one or path.startswith(f"{one}.") for one in paths)

@@ -1,0 +1,68 @@
+"""What a configuration stands for: fixed settings set, unused ones at their defaults, None replaced where it has a meaning.
+
+Two configurations that differ only in settings that do not matter to their experiment are one trial.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from diffseg.config.diffusion import Diffusion
+from diffseg.config.experiments import FIXED, IGNORED, covers
+from diffseg.config.inference import USERS, X0_STEPS, Inference
+from diffseg.section import Section, unused
+
+if TYPE_CHECKING:
+    from diffseg.config.trial import Config
+
+S = TypeVar("S", bound=Section)
+
+
+def resolve(config: Config) -> Config:
+    """Return the configuration with what its experiment fixes set, and what it does not use at its default."""
+    inference = _resolve_inference(config)
+    changes = {
+        "data": _apply(config, "data", config.data),
+        "diffusion": _resolve_diffusion(config),
+        "training": _apply(config, "training", config.training),
+        "inference": inference,
+    }
+    return config.model_copy(update=changes | ({"seed": inference.seeds[0]} if inference.seeds else {}))
+
+
+def _apply(config: Config, name: str, section: S, unused: Collection[str] = (), **changes: Any) -> S:
+    """Return the section with what the experiment fixes set, and what it, the network or the choices ignore at its default.
+
+    unused: names of settings that are ignored, too. changes: values of other settings.
+    """
+    ignored = (*IGNORED[config.experiment], *config.network.ignored, *(f"{name}.{key}" for key in unused))
+    values = {f"{name}.{key}": getattr(section, key) for key in type(section).model_fields}
+    values |= {path: value for path, value in FIXED[config.experiment].items() if path in values}
+    values |= {f"{name}.{key}": value for key, value in changes.items()}
+    kept = {path.removeprefix(f"{name}."): value for path, value in values.items() if not covers(ignored, path)}
+    return type(section)(**kept)
+
+
+def _resolve_diffusion(config: Config) -> Diffusion:
+    own = config.diffusion
+    changes: dict[str, Any] = {"fingerprint_steps": own.fingerprint_steps or config.training.steps}
+    if own.fingerprint_networks == (config.network.name,):
+        changes["fingerprint_networks"] = ()
+    return _apply(config, "diffusion", own, **changes).resolved()
+
+
+def _resolve_inference(config: Config) -> Inference:
+    own, changes = config.inference, {}
+    if config.experiment == "e2":
+        changes["steps"] = own.steps or _usual_steps(config.diffusion)
+    without_use = unused(own, USERS) | (set() if config.training.evaluations else {"evaluation_images"})
+    resolved = _apply(config, "inference", own, without_use, **changes)
+    if config.network.deterministic and own.augment == "none":
+        return resolved.model_copy(update={"ensemble": 1})  # all members would be the same
+    return resolved
+
+
+def _usual_steps(diffusion: Diffusion) -> int:
+    """Return the sampling steps that the target was measured to need."""
+    return min(X0_STEPS, diffusion.steps) if diffusion.target == "x0" else diffusion.steps

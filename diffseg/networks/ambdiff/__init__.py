@@ -1,0 +1,1 @@
+"""AmbDiff (Christensen et al., 2025)."""

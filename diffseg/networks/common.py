@@ -1,0 +1,94 @@
+"""The common way to train a network and to predict with it: the training loop, epoch selection and the ensembles."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diffseg.config import Config
+from diffseg.data import Split
+from diffseg.data.partition import interleave_groups
+from diffseg.errors import Pruned
+from diffseg.evaluation.split import evaluate
+from diffseg.networks.protocol import RunContext, TrainedNetwork
+from diffseg.prediction.ensembles import predictions
+from diffseg.prediction.merging import Prediction
+from diffseg.prediction.noise_errors import errors_over_t
+from diffseg.training import checkpoints
+from diffseg.training.epoch_selection import curves, later, selected
+from diffseg.training.execution import compiles, precision
+from diffseg.training.loop import State, start, train, trained
+
+
+def fit(config: Config, folder: Path, context: RunContext) -> TrainedNetwork:
+    """Train by the common loop; with training.validation, first find the number of epochs.
+
+    Raises Stopped when asked to stop, Diverged for a loss that is not finite, UserError for what cannot be trained.
+    """
+    hooks, search = context.hooks, None
+    if config.training.validation:
+        longest = config.training.steps
+        config, search = selected(config, context.training, folder / "selection", hooks, context.workers)
+        hooks = later(hooks, longest)
+    state = start(config, folder, context.device, context.workers)
+    snapshots, evaluations = (
+        {round(share * config.training.steps) for share in shares}
+        for shares in (config.training.snapshots, config.training.evaluations)
+    )
+
+    def measure(state: State) -> list[dict[str, Any]]:
+        rows = []
+        if state.step in snapshots:
+            rows += errors_over_t(state.average, context.test, config, context.on_batch)
+        if state.step in evaluations:
+            rows += _evaluate_some(state, config, context)
+        return rows
+
+    try:
+        train(config, context.training, state, folder, measure, snapshots | evaluations, hooks, context.workers)
+    except Pruned as end:
+        return _describe(state, folder, iter(()), search, pruned=str(end))
+    return _describe(state, folder, predictions(state.average, context.test, config, context.on_batch), search)
+
+
+def load(
+    config: Config, folder: Path, device: torch.device, checkpoint: str | None
+) -> Callable[[Split, Config], Iterator[Prediction]]:
+    """Return a function that predicts a split with the network whose finished training lies in `folder`.
+
+    Raises UserError for a checkpoint that is missing, damaged or another network's.
+    """
+    network = trained(config, folder, device, checkpoint)
+    return lambda split, config: predictions(network, split, config)
+
+
+def execution(config: Config, device: torch.device) -> dict[str, Any]:
+    """Return the precision that the network is computed in, and whether it is compiled."""
+    return {"precision": precision(config, device), "compiled": compiles(config, device)}
+
+
+def _evaluate_some(state: State, config: Config, context: RunContext) -> list[dict[str, Any]]:
+    """Return points of the learning curves: the metrics of the first test images, of different patients."""
+    count = min(config.inference.evaluation_images, len(context.test.names))
+    some = context.test.subset(interleave_groups(context.test)[:count])
+    metrics = evaluate(predictions(state.average, some, config, context.on_batch), some, config)["trial"]
+    return [{"metric": metric, "value": value} for metric, value in metrics.items()]
+
+
+def _describe(
+    state: State, folder: Path, found: Iterator[Prediction], search: State | None, pruned: str | None = None
+) -> TrainedNetwork:
+    """Return the record of a training. search: the training that found the number of epochs, if there was one."""
+    return TrainedNetwork(
+        predictions=found,
+        parameters=sum(parameter.numel() for parameter in state.network.parameters()),
+        seconds=state.seconds + (search.seconds if search else 0.0),
+        resumed=state.resumed + (search.resumed if search else 0.0),
+        steps=state.step,
+        curves=(curves(search) if search else []) + state.curves + [row for row in state.snapshots if "metric" in row],
+        timesteps=[row for row in state.snapshots if "t" in row],
+        pruned=pruned,
+        micro_batch=state.micro_batch,
+        checkpoint=checkpoints.newest(folder, state.step),
+    )

@@ -1,0 +1,1 @@
+"""EnsemDiff (Wolleb et al., 2022)."""

@@ -1,0 +1,1 @@
+"""MedSegDiff (Wu et al., 2022)."""

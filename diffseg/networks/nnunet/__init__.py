@@ -1,0 +1,1 @@
+"""nnU-Net v2 (Isensee et al., 2021)."""

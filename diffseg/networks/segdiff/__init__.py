@@ -1,0 +1,1 @@
+"""SegDiff (Amit et al., 2021)."""

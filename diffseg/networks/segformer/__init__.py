@@ -1,0 +1,1 @@
+"""SegFormer (Xie et al., 2021)."""
