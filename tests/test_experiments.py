@@ -122,9 +122,7 @@ def test_medsegdiff_trains_its_other_half_where_there_is_an_image(experiment, ti
         images, masks, _ = batch()
         with torch.no_grad():
             losses[weight] = float(task(config).loss(network, images, masks, generator("cpu", 0)))
-            calibration = (
-                network(masks, torch.zeros(4), images, extra=True)[1] if experiment in ("e1", "e2") else None
-            )
+            calibration = network(masks, torch.zeros(4), images, extra=True)[1] if experiment in ("e1", "e2") else None
     expected = 0.0 if calibration is None else 10 * float((calibration - masks).square().mean())
     assert losses[10.0] - losses[0.0] == pytest.approx(expected, abs=1e-5)
 
