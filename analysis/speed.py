@@ -1,4 +1,4 @@
-"""What `diffseg bench` measured, as a table for the terminal and a chart."""
+"""A chart of what `diffseg bench` measured."""
 
 import altair as alt
 import pandas as pd
@@ -23,25 +23,3 @@ def chart(rows: pd.DataFrame) -> alt.FacetChart:
         .facet(alt.Facet("contest:N", title=None, sort=None), columns=2)
         .resolve_scale(y="independent")
     )
-
-
-def table(rows: list[dict]):
-    from rich.table import Table
-
-    found = Table("what", "of", "way", "ms", "ratio", "images/s", "of peak", "GiB", box=None, pad_edge=False)
-
-    def told(row: dict, name: str, form: str, unit: float = 1) -> str:
-        return "" if pd.isna(row[name]) else format(row[name] / unit, form)
-
-    for row in rows:
-        found.add_row(
-            f"{row['subject']}, {row['network']}".rstrip(", "),
-            row["detail"],
-            row["way"],
-            told(row, "seconds", ".3g", 1e-3) or "does not fit into memory",
-            told(row, "ratio", ".2f"),
-            told(row, "images_per_second", ".3g"),
-            told(row, "peak_share", ".0%"),
-            told(row, "memory_bytes", ".2f", 2**30),
-        )
-    return found

@@ -1,4 +1,4 @@
-"""`diffseg bench`: that ways of a contest do the same, and what is told of them. How fast they are is for slow tests to say."""
+"""`diffseg bench`: all ways of a benchmark compute the same, and the rows summarise them. Slow tests check the speed."""
 
 import json
 import math
@@ -9,31 +9,32 @@ import torch
 from click.testing import CliRunner
 from test_inference import trained
 
-from analysis.speed import chart, table
-from diffseg.bench import contests, harness, peers
-from diffseg.bench.harness import Contest, measure
+from analysis.speed import chart
+from diffseg.bench import benchmarks, harness, peers
+from diffseg.bench.harness import Benchmark, measure
 from diffseg.training.loop import fresh
 from studies.commands.program import main
+from studies.commands.tables.estimates import speed_table
 
 CPU = torch.device("cpu")
 
 
-def test_what_is_told_is_the_median_and_the_ratio_within_a_round(monkeypatch):
+def test_rows_have_the_median_time_and_the_median_ratio_within_a_round(monkeypatch):
     now, taken = [0.0], {"first": iter([9.0, 9.0, 1.0, 2.0, 3.0]), "second": iter([9.0, 9.0, 2.0, 4.0, 9.0])}
     monkeypatch.setattr(harness.time, "perf_counter", lambda: now[0])
     monkeypatch.setitem(harness._PEAKS, ("cpu", "float32"), 100.0)
-    monkeypatch.setattr(harness, "_operations", lambda call: 50)
+    monkeypatch.setattr(harness, "_count_flops", lambda call: 50)
 
     def call(way):
         now[0] += next(taken[way])  # the first two times are not counted
 
     ways = {way: lambda way=way: call(way) for way in taken}
-    first, second = measure(Contest("step", "net", "8 px", ways, images=4, counted=True), 3, CPU)
+    first, second = measure(Benchmark("step", "net", "8 px", ways, images=4, count_flops=True), 3, CPU)
     assert (first["seconds"], first["ratio"], first["images_per_second"], first["peak_share"]) == (2.0, 1.0, 2.0, 0.25)
     assert (second["seconds"], second["ratio"]) == (4.0, 2.0)
 
 
-def test_the_memory_that_is_told_is_that_of_tensors_of_the_call():
+def test_memory_counts_the_tensors_that_the_call_allocates():
     before = [torch.ones(1000, 1000)]
 
     def call():
@@ -43,44 +44,44 @@ def test_the_memory_that_is_told_is_that_of_tensors_of_the_call():
         del first
         before.append(second * 2)
 
-    (row,) = measure(Contest("step", "net", "", {"way": call}), 1, CPU)
+    (row,) = measure(Benchmark("step", "net", "", {"way": call}), 1, CPU)
     assert 8_000_000 <= row["memory_bytes"] < 8_001_000  # two at a time; that from before is not counted
 
 
-def test_a_way_that_does_not_fit_into_memory_is_told_so_and_the_others_are_measured(caplog):
+def test_a_way_that_does_not_fit_into_memory_is_reported_and_the_others_are_measured(caplog):
     def large():
         torch.empty(2**60)
 
     ways = {"first": large, "second": lambda: torch.ones(8, 8) @ torch.ones(8, 8)}
-    rows = measure(Contest("step", "", "", ways, images=4, counted=True), 3, CPU)
+    rows = measure(Benchmark("step", "", "", ways, images=4, count_flops=True), 3, CPU)
     assert caplog.messages == ["first does not fit into memory"]
     assert all(
         math.isnan(rows[0][name]) for name in ("seconds", "ratio", "images_per_second", "peak_share", "memory_bytes")
     )
     assert rows[1]["seconds"] > 0
     assert rows[1]["peak_share"] > 0
-    assert math.isnan(rows[1]["ratio"])  # of what was not measured
-    columns = table(rows).columns
+    assert math.isnan(rows[1]["ratio"])  # the first way was not measured
+    columns = speed_table(rows).columns
     assert next(iter(columns[3].cells)) == "does not fit into memory"
     assert chart(pd.DataFrame(rows)).data[["ratio", "low", "high"]].isna().all(axis=None)
 
 
-def test_what_fails_otherwise_is_not_hidden():
+def test_other_errors_of_a_way_are_raised():
     def broken():
         raise RuntimeError("shapes differ")
 
     with pytest.raises(RuntimeError, match="shapes differ"):
-        measure(Contest("step", "", "", {"way": broken}), 3, CPU)
+        measure(Benchmark("step", "", "", {"way": broken}), 3, CPU)
 
 
-def test_what_takes_long_is_done_once():
+def test_a_benchmark_of_long_calls_makes_one_call():
     calls = []
-    (row,) = measure(Contest("fingerprint", "", "", {"estimate": lambda: calls.append(1)}, once=True), 9, CPU)
+    (row,) = measure(Benchmark("fingerprint", "", "", {"estimate": lambda: calls.append(1)}, once=True), 9, CPU)
     assert calls == [1]
     assert row["low"] == row["seconds"] == row["high"]
     assert math.isnan(row["images_per_second"])
     assert math.isnan(row["memory_bytes"])
-    assert [next(iter(column.cells)) for column in table([row]).columns[5:]] == ["", "", ""]
+    assert [next(iter(column.cells)) for column in speed_table([row]).columns[5:]] == ["", "", ""]
     assert math.isnan(row["peak_share"])
 
 
@@ -95,7 +96,7 @@ def test_what_takes_long_is_done_once():
         ),
     ],
 )
-def test_what_is_not_measured_is_refused_in_a_sentence(words, sentence):
+def test_unknown_parts_networks_and_presets_are_refused_in_one_sentence(words, sentence):
     result = CliRunner().invoke(main, ["bench", *words])
     assert result.exit_code != 0
     assert sentence in result.output
@@ -118,31 +119,31 @@ def test_what_is_not_measured_is_refused_in_a_sentence(words, sentence):
         ),
     ],
 )
-def test_a_preset_is_that_of_the_networks_that_have_it_and_a_kind_is_all_of_it(preset, expected):
-    assert contests.chosen(["segdiff", "medsegdiff"], preset) == expected
+def test_a_preset_selects_the_networks_that_have_it_and_a_kind_selects_all_its_presets(preset, expected):
+    assert benchmarks.select_presets(["segdiff", "medsegdiff"], preset) == expected
 
 
 @pytest.mark.parametrize(("size", "detail"), [(None, "224 px, batch 2"), (32, "32 px, batch 2")])
-def test_batches_are_of_the_size_asked_for_or_else_of_the_published_one(size, detail):
-    (contest,) = contests.contests(["data"], [("segdiff", "published/monuseg")], size, [2], False, CPU)
-    assert contest.detail == detail
+def test_batches_have_the_given_size_or_the_published_one(size, detail):
+    (benchmark,) = benchmarks.benchmarks(["data"], [("segdiff", "published/monuseg")], size, [2], False, CPU)
+    assert benchmark.detail == detail
 
 
-@pytest.mark.parametrize("name", contests.PRESETS)
+@pytest.mark.parametrize("name", benchmarks.PRESETS)
 def test_the_plain_transcription_computes_the_same(name):
-    config = contests._config(name, contests.PRESETS[name], 32, 2)
+    config = benchmarks.synthetic_config(name, benchmarks.PRESETS[name], 32, 2)
     network = fresh(config).eval()
     inputs = torch.randn(2, 1, 32, 32), torch.arange(2), torch.randn(2, 3, 32, 32)
     with torch.no_grad():
-        assert torch.allclose(network(*inputs), peers.plain(network)(*inputs), atol=1e-5)
+        assert torch.allclose(network(*inputs), peers.published_form(network)(*inputs), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["segdiff", "medsegdiff"])
-def test_the_published_procedure_and_what_is_done_faster_predict_the_same(name, monkeypatch):
-    monkeypatch.setattr(contests, "fresh", trained)  # whose last layer is not zero
+def test_the_published_procedure_and_the_faster_ones_predict_the_same(name, monkeypatch):
+    monkeypatch.setattr(benchmarks, "fresh", trained)  # whose last layer is not zero
     leaves = {"inference.steps": 2, "inference.ensemble": 3, "data.test_images": 2}
-    ways = contests.procedures(
-        contests._config(name, contests.PRESETS[name], 32, 1).with_leaves(leaves), CPU, images=2
+    ways = benchmarks.ensemble_prediction(
+        benchmarks.synthetic_config(name, benchmarks.PRESETS[name], 32, 1).with_leaves(leaves), CPU, images=2
     ).ways
     assert list(ways) == ["published procedure", "in one batch", "image once", "bf16"]
     first, *others = (call() for call in ways.values())
@@ -153,13 +154,13 @@ def test_the_published_procedure_and_what_is_done_faster_predict_the_same(name, 
 
 
 @pytest.mark.slow
-def test_a_table_and_a_chart_are_written(tmp_path):
+def test_bench_writes_a_table_and_a_chart(tmp_path):
     words = ["bench", "--network", "ensemdiff", "--size", "16", "--batch", "2", "--rounds", "3", "--json"]
     result = CliRunner().invoke(main, [*words, "--output", str(tmp_path / "bench.parquet")])
     assert result.exit_code == 0, result.output
     frame = pd.read_parquet(tmp_path / "bench.parquet")
-    told = json.loads(result.stdout, parse_constant=pytest.fail)  # no NaN, which JSON does not have
-    assert len(frame) == len(told)
+    printed = json.loads(result.stdout, parse_constant=pytest.fail)  # no NaN, which JSON does not have
+    assert len(frame) == len(printed)
     steps = frame[frame["subject"] == "training step"].set_index("way")
     assert set(steps.index) == {"diffseg", "plain transcription", "MONAI", "bf16"}
     subjects = {

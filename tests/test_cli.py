@@ -1,4 +1,4 @@
-"""The program as a user meets it, in processes of their own where its speed or its silence matters."""
+"""The program as a user meets it. Tests of speed and of standard error run it in a process of its own."""
 
 import json
 import resource
@@ -62,7 +62,7 @@ assert not loaded, loaded
     assert result.returncode == 0, result.stderr
 
 
-def test_pyarrow_finds_pandas_when_it_is_needed():
+def test_pyarrow_imports_pandas_when_it_is_needed():
     code = """
 import sys
 from studies.store.light import import_pyarrow
@@ -82,8 +82,8 @@ NEEDED = "import click, pydantic, pyarrow.compute, pyarrow.parquet, rich.console
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["--help"], ["status", "quickstart"]])
-def test_help_and_status_take_little_more_than_importing_what_they_need(arguments, store):
-    """Processor time, the best of five in turns: a busy machine makes both slow."""
+def test_help_and_status_take_less_than_twice_the_time_of_their_imports(arguments, store):
+    """Compares processor times, the best of five in turns: a busy machine slows both down."""
 
     def seconds(*line):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -127,7 +127,7 @@ def test_help_and_status_take_little_more_than_importing_what_they_need(argument
         (["frobnicate"], "No such command"),
     ],
 )
-def test_mistakes_are_one_sentence_and_exit_status_two(arguments, words, tmp_path):
+def test_mistakes_end_with_one_sentence_and_exit_status_two(arguments, words, tmp_path):
     if "check" not in arguments and arguments[0] != "frobnicate":
         arguments = [*arguments, "--store", str(tmp_path)]
     result = diffseg(*arguments)
@@ -138,21 +138,21 @@ def test_mistakes_are_one_sentence_and_exit_status_two(arguments, words, tmp_pat
     assert "Traceback" not in result.stderr
 
 
-def test_an_unwritable_store_is_named(tmp_path):
+def test_the_message_names_a_store_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     result = call("run", "quickstart", "--store", str(tmp_path / "file"))
     assert result.exit_code == 2
     assert "cannot be written" in result.output
 
 
-def test_a_study_with_another_definition_is_not_touched(store):
+def test_run_refuses_a_study_with_another_definition(store):
     result = call("run", "quickstart", "training.steps=5", "--store", store)
     assert result.exit_code == 2
     assert "→ 5" in result.output
     assert "--extend" in result.output
 
 
-def test_status_counts(store):
+def test_status_counts_trials(store):
     rows = json.loads(call("status", "quickstart", "--store", store, "--json").output)
     assert [row["status"] for row in rows] == ["complete", "complete", "failed", *["waiting"] * 9]
     text = call("status", "quickstart", "--store", store).output
@@ -160,7 +160,7 @@ def test_status_counts(store):
     assert "the loss is nan" in text
 
 
-def test_best_sorts_and_keeps_the_front(store):
+def test_best_sorts_and_shows_the_pareto_front(store):
     names = [trial.name for trial in read_study("quickstart", {}, {}).trials]
     rows = json.loads(call("best", "quickstart", "--store", store, "--json").output)
     assert [row["trial"] for row in rows] == [names[1], names[0]]
@@ -170,7 +170,7 @@ def test_best_sorts_and_keeps_the_front(store):
     assert names[0][:20] in call("best", "quickstart", "--store", store).output
 
 
-def test_show_tells_all_of_one_trial(store):
+def test_show_prints_one_trial(store):
     names = [trial.name for trial in read_study("quickstart", {}, {}).trials]
     found = json.loads(call("show", "quickstart", names[2][-8:], "--store", store, "--json").output)
     assert found["trial"] == names[2]
@@ -182,7 +182,7 @@ def test_show_tells_all_of_one_trial(store):
     assert "fits 3 trials" in result.output
 
 
-def test_plan_tells_what_is_missing(store):
+def test_plan_lists_the_missing_trials(store):
     found = json.loads(call("plan", "quickstart", "--store", store, "--json").output)
     assert found["missing"] == 9 + 6
     assert [row["missing"] for row in found["trials"]] == [False] * 3 + [True] * 10
@@ -191,7 +191,7 @@ def test_plan_tells_what_is_missing(store):
     assert "15 of 18 trials to do" in call("plan", "quickstart", "--store", store).output
 
 
-def test_data_check_exits_with_one_if_there_are_problems(tmp_path, monkeypatch):
+def test_data_check_exits_with_one_for_problems(tmp_path, monkeypatch):
     from test_data import folder
 
     monkeypatch.chdir(tmp_path)
@@ -207,15 +207,15 @@ def test_data_check_exits_with_one_if_there_are_problems(tmp_path, monkeypatch):
 
 @pytest.fixture
 def masks_at(tmp_path):
-    """The root of a small data set."""
+    """Return NAME=ROOT of a small data set."""
     from test_data import folder
 
     folder(tmp_path / "mine")
     return f"mine={tmp_path / 'mine'}"
 
 
-def test_a_quick_fingerprint_and_what_it_recommends(masks_at, tmp_path, monkeypatch):
-    """From masks alone: sentences and numbers; and a study that `plan` takes."""
+def test_quick_fingerprint_and_recommendation(masks_at, tmp_path, monkeypatch):
+    """The fingerprint has sentences and numbers; `plan` accepts the recommended study."""
     from diffseg.fingerprint import quick as patches
 
     for name in ("EXAMPLES", "MASKS", "QUERIES", "WINDOWS"):
@@ -253,7 +253,7 @@ def test_a_quick_fingerprint_and_what_it_recommends(masks_at, tmp_path, monkeypa
         (["mine", "diffusion.fingerprint=dice", "--data", "mine=/nowhere"], "only the squared error is known"),
     ],
 )
-def test_mistakes_about_fingerprints(command, arguments, words, tmp_path):
+def test_mistakes_in_fingerprint_commands(command, arguments, words, tmp_path):
     more = ["--quick"] if command == "fingerprint" else []
     result = call(command, *arguments, *more, "--store", str(tmp_path))
     assert result.exit_code == 2, result.output

@@ -1,4 +1,4 @@
-"""Every command with every option, as a user gives them, on one small study that has been run."""
+"""Every command with every option, as a user gives them, on one small study that has run."""
 
 import json
 import os
@@ -38,59 +38,61 @@ class Case:
 
     line: str
     status: int = 0
-    said: str = ""
-    ray: bool = False  # whether it needs one
+    output: str = ""
+    ray: bool = False  # needs a running Ray
     slow: bool = False
 
 
 STORE, DATA = "--store {store}", "--data mine={data}"
-PLACE = "--cpus 1 --gpus 0 --workers 1 --label ray.io/node=none"  # of no node
+PLACE = "--cpus 1 --gpus 0 --workers 1 --label ray.io/node=none"  # no node has this label
 SEARCHED = (
     "{search} --space weighting --budget 2 --objective iou --sampler random --pruning 0 --confirm 1x1 --concurrency 1"
 )
 CASES = [
-    Case("--version", said=r"diffseg, version \d"),
-    Case("-h", said="Start with"),
-    Case(f"status small {STORE}", said="5 complete"),
-    Case(f"status small {STORE} --json", said='"status": "complete"'),
-    Case(f"show small {{trial}} {STORE}", said="log"),
-    Case(f"show small {{trial}} {STORE} --json", said='"log_tail"'),
-    Case(f"best small {STORE}", said="{trial}"),
-    Case(f"best small {STORE} --metric ece --pareto --json", said='"ece"'),
+    Case("--version", output=r"diffseg, version \d"),
+    Case("-h", output="Start with"),
+    Case(f"status small {STORE}", output="5 complete"),
+    Case(f"status small {STORE} --json", output='"status": "complete"'),
+    Case(f"show small {{trial}} {STORE}", output="log"),
+    Case(f"show small {{trial}} {STORE} --json", output='"log_tail"'),
+    Case(f"best small {STORE}", output="{trial}"),
+    Case(f"best small {STORE} --metric ece --pareto --json", output='"ece"'),
     Case(f"best small {STORE} --held-out", 2, "measured a segmentation|no search"),
     Case(f"compare small {STORE}", 0, "pooled"),
     Case(f"compare small {STORE} --json", 0, '"verdict"|"difference"'),
-    Case(f"report small {STORE} --output {{tmp}}/r.html", said="r.html"),
-    Case(f"report small {STORE} --png {{tmp}}/png", said="report.html", slow=True),
+    Case(f"report small {STORE} --output {{tmp}}/r.html", output="r.html"),
+    Case(f"report small {STORE} --png {{tmp}}/png", output="report.html", slow=True),
     Case(f"dashboard small {STORE} --port {{port}}", 2, "cannot be used"),
-    Case(f"dashboard small {STORE} --tensorboard {{tmp}}/events", said="5 trials in"),
-    Case(f"compact small {STORE}", said="5 attempts of small were merged"),
-    Case(f"predict small {{trial}} {{picture}} {STORE} --output {{tmp}}/out --device cpu", said="files in"),
+    Case(f"dashboard small {STORE} --tensorboard {{tmp}}/events", output="5 trials in"),
+    Case(f"studies {STORE}", output=r"small +5 +5"),
+    Case(f"studies {STORE} --json", output='"running": false'),
+    Case(f"compact small {STORE}", output="5 attempts of small were merged"),
+    Case(f"predict small {{trial}} {{picture}} {STORE} --output {{tmp}}/out --device cpu", output="files in"),
     Case(f"stop small {STORE}", 2, "no session runs small"),
-    Case(f"plan {{study}} {STORE} --name other --experiment e1 {DATA}", said="trials to do"),
-    Case(f"plan {SEARCHED} {STORE} --cpus 1 --gpus 0 --workers 1 --json", said='"missing"'),
-    Case(f"plan {{study}} {STORE} --label a=b", said="trials to do"),
+    Case(f"plan {{study}} {STORE} --name other --experiment e1 {DATA}", output="trials to do"),
+    Case(f"plan {SEARCHED} {STORE} --cpus 1 --gpus 0 --workers 1 --json", output='"missing"'),
+    Case(f"plan {{study}} {STORE} --label a=b", output="trials to do"),
     Case("cluster check {study}", 2, "is not YAML|describes no cluster"),
     Case("cluster submit {cluster} paper --name mine", 2, "describes no cluster"),
-    Case("data check mine {data} --sheet {tmp}/sheet.png --json", said='"problems"'),
-    Case(f"fingerprint mine data.size=16 {DATA} {STORE} --quick --json", said='"half"'),
-    Case(f"recommend mine data.size=16 {DATA} {STORE} --output {{tmp}}/mine.toml", said="Run it: diffseg run"),
+    Case("data check mine {data} --sheet {tmp}/sheet.png --json", output='"problems"'),
+    Case(f"fingerprint mine data.size=16 {DATA} {STORE} --quick --json", output='"half"'),
+    Case(f"recommend mine data.size=16 {DATA} {STORE} --output {{tmp}}/mine.toml", output="Run it: diffseg run"),
     Case("bench --part speed --network segdiff --preset debug --size 16 --batch 2 --compile --rounds 3", 2, "is none of"),
     Case("bench --part metrics --network segdiff --size 16 --batch 2 --rounds 3 --output {tmp}/b.parquet --json",
-         said='"way"', slow=True),
+         output='"way"', slow=True),
     Case(f"run {{study}} {STORE} --extend training.steps=0", 2, "training.steps"),
-    Case(f"run {{study}} {STORE} --report", said="report.html"),  # nothing is left to do
+    Case(f"run {{study}} {STORE} --report", output="report.html"),  # nothing is left to do
     Case(f"run {{study}} {STORE} --address 127.0.0.1:1 --name other", 2, "no Ray cluster at 127.0.0.1:1"),
-    Case(f"retry small {STORE} --address 127.0.0.1:1", said="report.html"),  # nothing has failed
+    Case(f"retry small {STORE} --address 127.0.0.1:1", output="report.html"),  # nothing has failed
     Case(f"fingerprint mine {DATA} {STORE} --address 127.0.0.1:1", 2, "no Ray cluster at 127.0.0.1:1"),
     Case(f"run {{study}} {STORE} --experiment e1 --name other {DATA} {PLACE}", 2, "labelled ray.io/node=none", ray=True),
     Case(f"run {SEARCHED} {STORE} {PLACE}", 2, "labelled ray.io/node=none", ray=True),
     Case(f"retry failed {STORE} {PLACE}", 2, "labelled ray.io/node=none", ray=True),
     Case(f"fingerprint mine {DATA} {STORE} {PLACE}", 2, "labelled ray.io/node=none", ray=True),
-    Case(f"retry failed {STORE} --cpus 1 --gpus 0 --workers 1", said="report.html", ray=True),
+    Case(f"retry failed {STORE} --cpus 1 --gpus 0 --workers 1", output="report.html", ray=True),
     Case(f"run {{study}} {STORE} --experiment e1 --extend --no-report --name failed", 1, "`diffseg retry failed`"),
     Case(f"run {SEARCHED} {STORE} --cpus 1 --gpus 0 --no-report", ray=True, slow=True),
-    Case(f"fingerprint mine {{quick}} {DATA} {STORE} --cpus 1", said="Half is lost at", ray=True, slow=True),
+    Case(f"fingerprint mine {{quick}} {DATA} {STORE} --cpus 1", output="Half is lost at", ray=True, slow=True),
 ]  # fmt: skip
 QUICK = (
     "data.size=16 network.width=32 network.multipliers=[1,1] network.blocks=1 network.attention=[2] training.batch=4 "
@@ -100,7 +102,7 @@ QUICK = (
 
 @pytest.fixture
 def places(finished, tmp_path, monkeypatch):
-    """What the {names} of command lines stand for. The study `failed` is `small` whose trial of E1 has failed since."""
+    """Return the places that {names} stand for. The study `failed` is `small` with a later failure of its E1 trial."""
     from diffseg.fingerprint import quick as patches
 
     for name in ("EXAMPLES", "MASKS", "QUERIES", "WINDOWS"):
@@ -137,7 +139,7 @@ def places(finished, tmp_path, monkeypatch):
 def check(case: Case, places: dict):
     result = CliRunner().invoke(main, case.line.format(**places).split())
     assert result.exit_code == case.status, (result.output, result.exception)
-    assert re.search(case.said.format(**places) if "{" in case.said else case.said, result.output), result.output
+    assert re.search(case.output.format(**places) if "{" in case.output else case.output, result.output), result.output
     if case.status == 2:
         assert result.output.count("\n") == 1, result.output
 
@@ -159,8 +161,10 @@ def test_a_command_that_runs_trials(case, places, ray):
 
 
 def options(group: click.Group = main, path: tuple[str, ...] = ()):
-    """(command, every way to give each of its options) of all commands."""
-    for name, command in group.commands.items():
+    """Yield every command with all spellings of its options."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
         if isinstance(command, click.Group):
             yield from options(command, (*path, name))
         else:
@@ -177,14 +181,14 @@ def test_every_command_and_every_option_has_a_case(command, ways):
 
 ROOT = Path(__file__).parent.parent
 SOURCES = [path for room in ("diffseg", "search_spaces", "studies", "analysis") for path in (ROOT / room).rglob("*.py")]
-FOREIGN_OPTIONS = {  # of Ray's, SLURM's and git's programs, which messages name, too
+FOREIGN_OPTIONS = {  # options of Ray, SLURM and git, which messages name too
     "--head", "--resources", "--exclusive", "--signal", "--ntasks-per-node", "--tasks-per-node", "--logdir", "--no-wait",
     "--submission-id", "--working-dir", "--python", "--porcelain", "--error-unmatch", "--help",
 }  # fmt: skip
 
 
 def test_messages_name_commands_and_options_that_exist():
-    """In backticks, such as `diffseg retry STUDY`, and options anywhere."""
+    """Commands stand in backticks, such as `diffseg retry STUDY`; options may stand anywhere."""
     known = dict(options())
     for path in SOURCES:
         text = path.read_text()
@@ -222,11 +226,11 @@ def test_exit_statuses(error, status, places, monkeypatch):
     monkeypatch.setattr("studies.engine.session.run", fail)
     result = CliRunner().invoke(main, ["run", str(places["study"]), "--store", str(places["store"])])
     assert result.exit_code == status
-    assert re.fullmatch(r"\n?diffseg: .*\n", result.output)  # click ends the line of ^C
+    assert re.fullmatch(r"\n?diffseg: .*\n", result.output)  # click ends the line of ^C itself
 
 
 def program(line: str, folder: Path) -> subprocess.CompletedProcess:
-    """The program by a shell in a folder."""
+    """Run a shell line with the program in a folder."""
     text = line.replace("diffseg", f"{sys.executable} -m studies")
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
     return subprocess.run(["sh", "-c", text], cwd=folder, env=environment, capture_output=True, text=True)
@@ -234,28 +238,28 @@ def program(line: str, folder: Path) -> subprocess.CompletedProcess:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no full disk to write to")
 @pytest.mark.parametrize("command", ["--help", f"status small {STORE}", f"status small {STORE} --json"])
-def test_output_onto_a_full_disk_is_one_sentence(command, places, tmp_path):
+def test_output_to_a_full_disk_is_one_sentence(command, places, tmp_path):
     result = program(f"diffseg {command.format(**places)} > /dev/full", tmp_path)
     assert result.returncode == 3
     assert re.fullmatch(r"diffseg: the disk is full \(.*\): make room, .*\n", result.stderr)
 
 
-def test_a_current_folder_that_is_gone_is_one_sentence(tmp_path):
+def test_a_missing_current_folder_is_one_sentence(tmp_path):
     result = program("mkdir gone; cd gone; rmdir ../gone; diffseg plan quickstart", tmp_path)
     assert result.returncode == 2
     assert re.fullmatch(r"diffseg: the current folder cannot be read \(.*\): change to another\n", result.stderr)
 
 
-def test_a_session_that_was_stopped_ends_with_130(places, monkeypatch):
+def test_a_stopped_session_exits_with_130(places, monkeypatch):
     monkeypatch.setattr("studies.engine.session._run_missing", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     result = CliRunner().invoke(main, ["run", str(places["study"]), "--store", "new"])
     assert result.exit_code == 130
-    assert "the same command goes on from the last checkpoints" in result.output
+    assert "the same command resumes from the last checkpoints" in result.output
     assert not Lock(Ledger("new", "small").folder).is_held()
 
 
 class TestMachinery:
-    """Of Ray, whose drivers do not start or do not live."""
+    """Failures of Ray's drivers."""
 
     def run(self, places):
         return CliRunner().invoke(main, f"run {{study}} --store new --experiment e1 {DATA}".format(**places).split())
@@ -264,8 +268,8 @@ class TestMachinery:
         monkeypatch.setattr("studies.engine.connection._import_driver", lambda: os._exit(1))
         result = self.run(places)
         assert result.exit_code == 3, result.output
-        said = r"^diffseg: Ray cannot start the drivers of trials \(The worker died .*\): its logs are in .*$"
-        assert re.search(said, result.output, re.MULTILINE)
+        sentence = r"^diffseg: Ray cannot start the drivers of trials \(The worker died .*\): its logs are in .*$"
+        assert re.search(sentence, result.output, re.MULTILINE)
 
     @pytest.mark.slow
     def test_drivers_that_die(self, ray, places, monkeypatch):
@@ -277,7 +281,7 @@ class TestMachinery:
         assert "stopped" not in result.output
 
 
-def test_json_is_json(places):
+def test_json_output_parses(places):
     for line in ("status small", "show small {trial}", "best small", "compare small", "plan {study}"):
         result = CliRunner().invoke(main, f"{line} {STORE} --json".format(**places).split())
         json.loads(result.stdout, parse_constant=pytest.fail)

@@ -1,4 +1,4 @@
-"""Everything written is UTF-8 whatever the locale, and text that spreadsheets would run is kept from it."""
+"""Everything is written in UTF-8 in any locale, and text that a spreadsheet would run gets an apostrophe."""
 
 import json
 import os
@@ -18,12 +18,12 @@ IN_C = {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0
 
 
 def in_c(*arguments: str) -> subprocess.CompletedProcess:
-    """The program in the C locale, where Python takes all text for ASCII if it is left to itself."""
+    """Run the program in the C locale, where Python's default encoding is ASCII."""
     line = [sys.executable, "-m", "studies", *arguments]
     return subprocess.run(line, capture_output=True, env=os.environ | IN_C, cwd=ROOT)
 
 
-def test_names_beyond_ascii_in_a_c_locale(tmp_path):
+def test_names_with_other_letters_than_ascii_in_the_c_locale(tmp_path):
     store = tmp_path / "Läufe 研究"
     ledger = Ledger(str(store), "Übung")
     ledger.define(read_study("quickstart", {}, {}).definition() | {"command": "diffseg run Übung"})
@@ -48,7 +48,7 @@ UNSAFE = re.compile(
 
 
 @pytest.mark.parametrize("package", ["analysis", "diffseg", "search_spaces", "studies"])
-def test_no_text_is_read_or_written_in_the_locales_encoding(package):
+def test_text_files_are_opened_with_an_encoding(package):
     found = [
         f"{path}:{number}: {line.strip()}"
         for path in sorted((ROOT / package).rglob("*.py"))
@@ -58,7 +58,7 @@ def test_no_text_is_read_or_written_in_the_locales_encoding(package):
     assert found == []
 
 
-def test_cells_that_a_spreadsheet_would_run_get_an_apostrophe():
+def test_csv_cells_that_a_spreadsheet_would_run_get_an_apostrophe():
     if not (node := shutil.which("node")):
         pytest.skip("node is not installed")
     template = (ROOT / "analysis/report.html.j2").read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_networks import SMALL
 
-from diffseg.bench.peers import Anew
+from diffseg.bench.peers import WithoutImageCache
 from diffseg.diffusion.schedules import log_snr
 from diffseg.experiments import build_network
 from diffseg.prediction.ensembles import predictions
@@ -197,7 +197,7 @@ def test_what_depends_on_the_image_alone_is_computed_once_and_changes_nothing(na
     network.image_features = lambda image: seen.append(len(image)) or whole(image)
     found = list(predictions(network, square(), config))
     assert seen == [2 if views == "none" else 8]
-    for one, other in zip(found, predictions(Anew(network), square(), config), strict=True):
+    for one, other in zip(found, predictions(WithoutImageCache(network), square(), config), strict=True):
         assert torch.allclose(one.mean, other.mean, atol=1e-5)
     assert len(seen) == (1 if name == "medsegdiff-v1" else 1 + 3)
 

@@ -12,12 +12,14 @@ from test_session import kill_tree
 
 from analysis import tables
 from analysis.report import figures, write
+from studies.commands.tables.cells import MOST_ROWS
+from studies.commands.tables.trials import best_tables, status_table
 from studies.definition.study import stored_study
 from studies.definition.trial import trial_name
-from studies.store.best import best_tables, best_trials
+from studies.store.best import best_trials
 from studies.store.compaction import compact
 from studies.store.ledger import Ledger
-from studies.store.state import LINES, status_table, trial_states
+from studies.store.state import trial_states
 from studies.store.tables import METRICS
 from studies.store.validity import is_merged
 
@@ -52,12 +54,12 @@ def test_merged_and_unmerged_studies_answer_alike(ledger):
 def test_long_tables_are_cut_and_say_so(ledger):
     study = stored_study("generated", ledger.definition())
     found = trial_states(study, ledger)
-    table = status_table(study, found)
-    assert table.row_count == LINES
-    assert f"{len(found) - LINES} more lines, which --json shows" in table.caption
+    table = status_table(found)
+    assert table.row_count == MOST_ROWS
+    assert f"{len(found) - MOST_ROWS} more lines, which --json shows" in table.caption
     rows = best_trials(study, ledger, "iou", pareto=False)
     (table,) = best_tables(rows, "iou").renderables
-    assert table.row_count == min(LINES, len(rows))
+    assert table.row_count == min(MOST_ROWS, len(rows))
     (table,) = best_tables(rows[:3], "iou").renderables
     assert table.caption is None
 

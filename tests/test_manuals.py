@@ -15,7 +15,7 @@ from test_report import configs, ledger_of
 
 from analysis import summaries
 from diffseg.fingerprint import quick
-from studies.commands import program
+from studies.commands import statuses
 from studies.commands.program import main
 from studies.store.ledger import Ledger
 
@@ -159,7 +159,7 @@ def test_all_commands_of_the_manuals_are_run_by_a_test():
 def test_the_exit_statuses_are_those_of_the_program():
     table = MANUALS["studies/README.md"].split("| exit status |")[1].split("\n\n")[0]
     rows = {int(status) for status in re.findall(r"^\| (\d+) \| ", table, re.MULTILINE)}
-    assert rows == {0, program.FAILED_TRIALS, program.WRONG_USE, program.MACHINERY, program.STOPPED}
+    assert rows == {0, statuses.FAILED_TRIALS, statuses.WRONG_USE, statuses.MACHINERY, statuses.STOPPED}
 
 
 def test_the_example_without_ray_runs(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Costs that are promised, as ratios within one run."""
+"""Promised limits of costs, as ratios of times within one run."""
 
 import os
 import platform
@@ -32,8 +32,8 @@ SEGDIFF = {  # its published augmentation, on crops
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("augment", "limit"), [({"data.augment.flips": "symmetries"}, 0.03), (SEGDIFF, 0.05)])
-def test_gathering_is_a_small_share_of_a_step(augment, limit, tmp_path, monkeypatch):
-    """At batch 16 and 64 px, what a step does besides forward, backward and optimiser takes so small a share of it."""
+def test_loading_a_batch_is_a_small_share_of_a_step(augment, limit, tmp_path, monkeypatch):
+    """At batch 16 and 64 px, all but forward pass, backward pass and optimiser takes less than `limit` of a step."""
     leaves = {
         "data.size": 64,
         **augment,
@@ -75,7 +75,7 @@ def test_gathering_is_a_small_share_of_a_step(augment, limit, tmp_path, monkeypa
 
 
 @pytest.mark.slow
-def test_a_batch_is_gathered_in_a_small_part_of_a_step(tiny):
+def test_loading_a_batch_takes_a_small_part_of_forward_and_backward(tiny):
     config = tiny(data__train_images=40, data__augment__flips="symmetries", training__batch=16)
     batches, network = Batches(data.load(config.data, None).train, config), build_network(config)
     images, masks = batches(0)
@@ -102,13 +102,13 @@ def _seconds(action, step):
 @pytest.mark.slow
 @pytest.mark.parametrize("network", ["ensemdiff", "segdiff", "medsegdiff", "medsegdiff-v1", "ambdiff"])
 def test_a_step_costs_no_more_than_the_published_networks(network):
-    """In turns, against a plain transcription: the same layers, with attention as the published code computes it."""
+    """Both take turns. The published form has the same layers, with attention as the published code computes it."""
     name, _, version = network.partition("-")
     preset = {"ensemdiff": "brats", "segdiff": "monuseg", "medsegdiff": "isic", "ambdiff": "lidc"}[name]
     preset = f"debug/{preset}-v1" if version else f"debug/{preset}"
     config = Config().with_leaves({"network": name, "preset": preset, "network.attention": [4, 8]}).resolved()
     ours = build_network(config)
-    plain = peers.plain(ours)
+    plain = peers.published_form(ours)
     inputs = torch.randn(4, 1, 64, 64), torch.arange(4), torch.randn(4, 3, 64, 64)
 
     def step(model):
@@ -139,8 +139,8 @@ thread.join()
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="these are settings of glibc")
-def test_workers_keep_the_memory_of_tensors_that_they_free():
-    """Of a tensor of 64 MiB, which is 16,384 pages."""
+def test_workers_keep_the_memory_of_freed_tensors():
+    """A tensor of 64 MiB has 16,384 pages; few of them fault again."""
     command = [sys.executable, "-c", MAKE_AND_FREE]
     done = subprocess.run(command, env=os.environ | MALLOC, capture_output=True, text=True, check=True)
     assert int(done.stdout) < 1000

@@ -14,13 +14,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from diffseg.errors import UserError
-from studies.commands import program as cli
+from studies.commands.requests import StudyRequest, requested_study
+from studies.commands.tables.trials import best_tables, status_table, trial_text
 from studies.definition.reading import read_study
 from studies.definition.study import stored_study
-from studies.store.best import best_tables, best_trials
+from studies.store.best import best_trials
 from studies.store.compaction import compact
 from studies.store.ledger import Ledger
-from studies.store.state import find_trial, status_table, trial_details, trial_states, trial_text
+from studies.store.state import find_trial, trial_details, trial_states
 from studies.store.tables import SCHEMAS, SEARCH_SCHEMAS
 
 
@@ -42,7 +43,7 @@ def show_all(ledger: Ledger) -> None:
     try:
         study = stored_study(STUDY, ledger.definition())
         found = trial_states(study, ledger)
-        console.print(status_table(study, found))
+        console.print(status_table(found))
         json.dumps([state.to_dict() for state in found], default=str)
         for trial in study.known_trials(ledger)[:2]:
             console.print(trial_text(trial_details(study, ledger, find_trial(study, ledger, trial.name).name)))
@@ -162,7 +163,7 @@ def no_definition_is_more(store: Ledger, content: bytes) -> None:
     ledger.folder.write("study.json", content)
     show_all(ledger)
     try:
-        study, _ = cli._wanted(STUDY, (), store.store, {}, None, (), False, {})
+        study, _ = requested_study(StudyRequest(STUDY, store.store), extend=False)
         ledger.define(study.definition())
     except UserError as error:
         said = str(error)

@@ -27,7 +27,7 @@ from broken import (
 from pyarrow.fs import LocalFileSystem, PyFileSystem
 
 from diffseg.errors import DefinitionError, StoreError, UserError
-from studies.commands import program as cli
+from studies.commands.requests import StudyRequest, requested_study
 from studies.definition.reading import read_study
 from studies.definition.study import stored_study
 from studies.store.compaction import compact
@@ -94,7 +94,7 @@ def test_a_definition_that_is_none_is_one_sentence_and_written_anew(fault, ledge
         assert (result.exit_code, "study.json cannot be used (" in result.output) == (2, True), (line, result.output)
         assert "`diffseg run` with the study's TOML file" in result.output
     assert path.read_bytes() == DEFINITIONS[fault]
-    study, found = cli._wanted(STUDY, (), ledger.store, {}, None, (), False, {})
+    study, found = requested_study(StudyRequest(STUDY, ledger.store), extend=False)
     found.define(study.definition())
     assert stored_study(STUDY, ledger.definition()).requested_trials == read_study(STUDY, {}, {}).requested_trials
     assert (Path(ledger.root) / "damaged/study.json").read_bytes() == DEFINITIONS[fault]
@@ -123,7 +123,7 @@ def test_a_definition_of_another_version_is_one_sentence_and_written_anew(fault,
     for arguments in (["show", STUDY, trial], ["best", STUDY], ["status", STUDY], ["compare", STUDY]):
         one_sentence(call(*arguments, "--store", ledger.store))
     assert "cannot be used" in call("show", STUDY, trial, "--store", ledger.store).output
-    study, _ = cli._wanted(STUDY, (), ledger.store, {}, None, (), False, {})
+    study, _ = requested_study(StudyRequest(STUDY, ledger.store), extend=False)
     assert study.requested_trials == read_study(STUDY, {}, {}).requested_trials
     assert "cannot be used" in caplog.text
 
@@ -141,7 +141,7 @@ def test_a_search_of_another_version_gives_way(ledger):
     with pytest.raises(DefinitionError, match=r"search\.space"):
         stored_study(STUDY, definition)
     ledger.folder.write("study.json", json.dumps(definition).encode())
-    assert cli._wanted(STUDY, (), ledger.store, {}, None, (), False, {})[0].search
+    assert requested_study(StudyRequest(STUDY, ledger.store), extend=False)[0].search
 
 
 def tables_for(change: str, everywhere: str) -> list[str]:

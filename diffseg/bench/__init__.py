@@ -1,1 +1,1 @@
-"""How fast this machine trains and predicts, measured in turns within one process."""
+"""How fast this machine trains, predicts and evaluates, compared with other implementations."""

@@ -1,7 +1,8 @@
-"""How fast this machine trains and predicts: ways of doing the same, in turns, within one process.
+"""Time several implementations of one operation in turns, within one process.
 
-Machines are shared and change their clocks, so what holds are ratios of medians within one run, way by way in the same round.
-On GPUs all ways, others' too, compute float32 without TF32 (`computing_device`).
+Machines are shared and change their clock frequency. Only ratios of medians within one run are comparable: all
+implementations are timed once a round. On GPUs all of them, also those of other libraries, compute float32 without TF32
+(`computing_device`).
 """
 
 import ctypes
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -24,83 +26,90 @@ from torch.utils.flop_counter import FlopCounterMode
 from diffseg.training.parallel import is_out_of_memory
 
 log = logging.getLogger(__name__)
-PEAK_SIDE = {"cpu": 2048, "cuda": 8192}  # of the square matrices whose product is the machine's peak
+PEAK_SIDE = {"cpu": 2048, "cuda": 8192}  # rows of the square matrices whose product gives the peak throughput
+Row = dict[str, Any]  # the columns of `summarise`
 
 
 @dataclass(frozen=True)
-class Contest:
-    """What is done in several ways, of which the first is what the others are compared with."""
+class Benchmark:
+    """One operation in several implementations ("ways"). The first way is the reference of the ratios."""
 
     subject: str
     network: str
     detail: str
     ways: dict[str, Callable[[], object]]
-    images: int = 0  # of one call; 0 where it has none
-    counted: bool = False  # whether its floating-point operations are
-    precisions: dict[str, str] = field(default_factory=dict)  # of ways that are not float32
-    once: bool = False  # since a call takes long
+    images: int = 0  # that one call processes; 0 if it processes none
+    count_flops: bool = False  # count the floating-point operations of the first way, for `peak_share`
+    precisions: dict[str, str] = field(default_factory=dict)  # of the ways that do not compute in float32
+    once: bool = False  # time a single call without warm-up, because a call takes long
 
 
-def measure(contest: Contest, rounds: int, device: torch.device) -> list[dict]:
-    """All ways that fit into memory in turns, `rounds` times: the rows of `told`."""
-    seconds: dict[str, list[float]] = {way: [] for way in contest.ways}
-    torch.compiler.reset()  # of one forward, torch keeps eight graphs, and computes eagerly what comes after
-    ways = {way: call for way, call in contest.ways.items() if contest.once or _fits(call, way)}
-    memory = {} if contest.once else {way: _taken(call, device) for way, call in ways.items()}
-    flops = _operations(next(iter(ways.values()))) if ways and contest.counted else 0
-    for _ in range(1 if contest.once else rounds):
+def measure(benchmark: Benchmark, rounds: int, device: torch.device) -> list[Row]:
+    """Time all ways that fit into memory in turns, `rounds` times. Return the rows of `summarise`."""
+    seconds: dict[str, list[float]] = {way: [] for way in benchmark.ways}
+    torch.compiler.reset()  # torch keeps eight compiled graphs of a forward method and runs any further one eagerly
+    ways = {way: call for way, call in benchmark.ways.items() if benchmark.once or _fits_in_memory(call, way)}
+    memory = {} if benchmark.once else {way: _peak_memory(call, device) for way, call in ways.items()}
+    flops = _count_flops(next(iter(ways.values()))) if ways and benchmark.count_flops else 0
+    for _ in range(1 if benchmark.once else rounds):
         for way, call in ways.items():
             gc.collect()
-            wait(device)
+            synchronise(device)
             clock = time.perf_counter()
             call()
-            wait(device)
+            synchronise(device)
             seconds[way].append(time.perf_counter() - clock)
-    return told(contest, seconds, device, memory, flops)
+    return summarise(benchmark, seconds, device, memory, flops)
 
 
-def told(
-    contest: Contest,
+def summarise(
+    benchmark: Benchmark,
     seconds: dict[str, list[float]],
     device: torch.device,
-    memory: dict[str, float] | None = None,
+    memory: dict[str, int] | None = None,
     flops: int = 0,
-) -> list[dict]:
-    """A row a way: subject, network, detail, way, seconds (median), low and high (quartiles), ratio (to the first way, median
-    over rounds), images_per_second, peak_share (of the matrix product's throughput), memory_bytes (`_taken`). NaN is what was
-    not measured: all of it, of a way that does not fit into memory."""
-    first = seconds[next(iter(contest.ways))]
+) -> list[Row]:
+    """Return one row for each way.
+
+    Columns: subject, network, detail, way, seconds (median), low and high (quartiles), ratio (to the first way: median of
+    the ratios of each round), images_per_second, peak_share (fraction of the throughput of `measure_peak`), memory_bytes
+    (`_peak_memory`). Values that were not measured are NaN. A way that does not fit into memory has NaN in all of them.
+    """
+    first = seconds[next(iter(benchmark.ways))]
     rows = []
     for way, taken in seconds.items():
         low, median, high = statistics.quantiles(taken, n=4) if len(taken) > 1 else (taken or [math.nan]) * 3
-        precision = contest.precisions.get(way, "float32")
-        share = flops / median / peak(device.type, precision) if flops else math.nan
+        precision = benchmark.precisions.get(way, "float32")
         rows.append(
             {
-                "subject": contest.subject,
-                "network": contest.network,
-                "detail": contest.detail,
+                "subject": benchmark.subject,
+                "network": benchmark.network,
+                "detail": benchmark.detail,
                 "way": way,
                 "seconds": median,
                 "low": low,
                 "high": high,
-                "ratio": _ratio(taken, first),
-                "images_per_second": contest.images / median if contest.images else math.nan,
-                "peak_share": share,
+                "ratio": _median_ratio(taken, first),
+                "images_per_second": benchmark.images / median if benchmark.images else math.nan,
+                "peak_share": flops / median / measure_peak(device.type, precision) if flops else math.nan,
                 "memory_bytes": (memory or {}).get(way, math.nan),
             }
         )
     return rows
 
 
-def _ratio(taken: list[float], first: list[float]) -> float:
+def _median_ratio(taken: list[float], first: list[float]) -> float:
+    """Return the median over rounds of the times divided by those of the first way; NaN if either was not measured."""
     if not taken or not first:
         return math.nan
     return statistics.median(mine / theirs for mine, theirs in zip(taken, first, strict=True))
 
 
-def _fits(call: Callable[[], object], way: str) -> bool:
-    """Whether a call fits into memory; the first one, too, in which what is needed once is compiled, allocated or looked up."""
+def _fits_in_memory(call: Callable[[], object], way: str) -> bool:
+    """Run a call once, as warm-up, and return whether it fits into memory.
+
+    The warm-up includes compilation, allocations and caches that later calls reuse.
+    """
     try:
         call()
     except (RuntimeError, MemoryError) as error:
@@ -111,18 +120,21 @@ def _fits(call: Callable[[], object], way: str) -> bool:
     return True
 
 
-def _operations(call: Callable[[], object]) -> int:
+def _count_flops(call: Callable[[], object]) -> int:
     with FlopCounterMode(display=False) as counter:
         call()
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
 
 
-def _taken(call: Callable[[], object], device: torch.device) -> int:
-    """The most bytes that tensors of a call hold on the device at once: activations and gradients, but not what was there before,
-    as weights and moments are, nor what kernels hold for themselves."""
+def _peak_memory(call: Callable[[], object], device: torch.device) -> int:
+    """Return the most bytes that tensors allocated by a call hold on the device at once.
+
+    Activations and gradients count. Tensors from before the call, such as weights and optimiser moments, and the workspaces
+    of kernels do not.
+    """
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
         call()
-        wait(device)
+        synchronise(device)
     with tempfile.TemporaryDirectory() as folder:
         found.export_chrome_trace(f"{folder}/trace.json")
         events = json.loads(Path(folder, "trace.json").read_text(encoding="utf-8"))["traceEvents"]
@@ -137,14 +149,14 @@ def _taken(call: Callable[[], object], device: torch.device) -> int:
         elif address in held:
             size = -held.pop(address)
         else:
-            continue  # what was there before
+            continue  # a tensor from before the call was freed
         now += size
         most = max(most, now)
     return most
 
 
-def machine(device: torch.device) -> dict:
-    """What was measured on, which every row is told with."""
+def describe_machine(device: torch.device) -> dict[str, str | int]:
+    """Return the columns that say what was measured on: device, threads and torch's version."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
 
@@ -152,8 +164,11 @@ def machine(device: torch.device) -> dict:
 _PEAKS: dict[tuple[str, str], float] = {}
 
 
-def peak(kind: str, precision: str) -> float:
-    """Operations a second of a product of large matrices, the best of many, since others may take the machine for a while."""
+def measure_peak(kind: str, precision: str) -> float:
+    """Return the throughput of a product of large square matrices, in operations a second.
+
+    The fastest of 25 products counts, because other processes may use the machine meanwhile. The result is cached.
+    """
     if (kind, precision) not in _PEAKS:
         side, dtype = PEAK_SIDE[kind], {"float32": torch.float32, "bf16": torch.bfloat16}[precision]
         a, b = (torch.randn(side, side, device=kind, dtype=dtype) for _ in range(2))
@@ -161,28 +176,31 @@ def peak(kind: str, precision: str) -> float:
         for _ in range(25):
             clock = time.perf_counter()
             a @ b
-            wait(torch.device(kind))
+            synchronise(torch.device(kind))
             taken.append(time.perf_counter() - clock)
         _PEAKS[kind, precision] = 2 * side**3 / min(taken)
     return _PEAKS[kind, precision]
 
 
 def keep_freed_memory() -> None:
-    """As trials' workers do by their environment (`MEMORY` in studies/session.py), here in a process that has started.
+    """Make glibc keep freed memory for this process.
 
-    Else the kernel clears large tensors' pages again at every step, of some ways and not of others.
+    Workers of trials get the same by environment variables (`MEMORY` in studies/engine/connection.py). Without it the
+    kernel clears the pages of large tensors again at every step, for some ways and not for others.
     """
     if platform.system() == "Linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
         for setting in (-3, -1):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
             mallopt(setting, 2**31 - 1)
 
 
-def wait(device: torch.device) -> None:
+def synchronise(device: torch.device) -> None:
+    """Wait until a GPU has finished its work; return at once on the CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def _processor() -> str:
+    """Return the processor's model name."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             return next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))

@@ -1,12 +1,15 @@
-"""What diffseg is compared with: its own networks in the published form, and MONAI's network, loop and data loading."""
+"""Implementations that diffseg is compared with.
+
+They are diffseg's own networks in their published form, and MONAI's network, training step and data loading.
+"""
 
 import copy
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from diffseg import data
 from diffseg.config import Config
@@ -14,17 +17,17 @@ from diffseg.networks.blocks import Attention
 from diffseg.training.batches import Batches
 
 
-def plain(network: nn.Module) -> nn.Module:
-    """A copy whose attention is that of guided-diffusion, from which the published networks come."""
+def published_form(network: nn.Module) -> nn.Module:
+    """Copy a network, with the attention of guided-diffusion, from which the published networks derive."""
     other = copy.deepcopy(network)
     for module in other.modules():
         if isinstance(module, Attention):
-            module.forward = types.MethodType(_published_attention, module)
+            module.forward = types.MethodType(_published_attention, module)  # type: ignore[method-assign]
     return other
 
 
-def _published_attention(self, x: torch.Tensor) -> torch.Tensor:
-    """Explicit weights, softmax in float32."""
+def _published_attention(self: Attention, x: Tensor) -> Tensor:
+    """Compute self-attention with explicit weights and the softmax in float32. x: [B, C, ...]."""
     b, c, *spatial = x.shape
     flat = x.reshape(b, c, -1)
     qkv = self.qkv(self.norm(flat))
@@ -37,19 +40,20 @@ def _published_attention(self, x: torch.Tensor) -> torch.Tensor:
     return (flat + h).reshape(b, c, *spatial)
 
 
-class Anew(nn.Module):
-    """A network that computes everything at every step."""
+class WithoutImageCache(nn.Module):
+    """A network that recomputes the features of the image at every sampling step."""
 
-    def __init__(self, network: nn.Module):
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, x_t, t, image, features=(), **more):
+    def forward(self, x_t: Tensor, t: Tensor, image: Tensor | None, features: object = (), **more: object) -> object:
+        """Call the network without the features of the image that were computed before."""
         return self.network(x_t, t, image, **more)
 
 
 def monai_network(config: Config) -> nn.Module:
-    """MONAI's diffusion U-Net of the same channels, levels and attention."""
+    """Build MONAI's diffusion U-Net with the same channels, levels and attention."""
     from monai.networks.nets import DiffusionModelUNet
 
     network = config.network
@@ -66,18 +70,18 @@ def monai_network(config: Config) -> nn.Module:
     )
 
 
-def monai_step(config: Config, split: data.Split, device: torch.device) -> Callable[[], None]:
-    """A training step as MONAI's tutorials write it: its DataLoader, inferer (image and noisy mask concatenated), Adam."""
+def monai_training_step(config: Config, split: data.Split, device: torch.device) -> Callable[[], None]:
+    """Return a training step as in MONAI's tutorials: DataLoader, inferer (image and noisy mask concatenated), Adam."""
     from monai.inferers import DiffusionInferer
     from monai.networks.schedulers import DDPMScheduler
 
     net = monai_network(config).to(device)
     inferer = DiffusionInferer(DDPMScheduler(num_train_timesteps=config.diffusion.steps))
     optimiser = torch.optim.Adam(net.parameters(), lr=1e-6)
-    batches = monai_batches(split, config, device)
+    next_batch = monai_batches(split, config, device)
 
     def step() -> None:
-        images, masks = batches()
+        images, masks = next_batch()
         noise = torch.randn_like(masks)
         t = torch.randint(config.diffusion.steps, (len(masks),), device=device)
         found = inferer(2 * masks - 1, net, noise, t, condition=images, mode="concat")
@@ -89,13 +93,22 @@ def monai_step(config: Config, split: data.Split, device: torch.device) -> Calla
 
 
 def monai_evaluation(config: Config, device: torch.device) -> Callable[[], object]:
+    """Return a call that evaluates MONAI's network on one batch."""
     net = monai_network(config).to(device).eval()
-    x, t, image = inputs(config, device)
-    return torch.inference_mode()(lambda: net(torch.cat([x, image], dim=1), t))
+    x, t, image = sample_inputs(config, device)
+
+    def evaluate() -> object:
+        with torch.inference_mode():
+            return net(torch.cat([x, image], dim=1), t)
+
+    return evaluate
 
 
-def monai_batches(split: data.Split, config: Config, device: torch.device) -> Callable[[], object]:
-    """MONAI's DataLoader over the same arrays, scaled, flipped and turned by its own transforms."""
+def monai_batches(split: data.Split, config: Config, device: torch.device) -> Callable[[], list[Tensor]]:
+    """Return a call that gives the next batch [images, masks] of MONAI's DataLoader over the same arrays.
+
+    MONAI's own transforms scale, flip and rotate them.
+    """
     from monai.data import DataLoader, Dataset
     from monai.transforms import Compose, RandAxisFlipd, RandRotate90d, ScaleIntensityRanged
 
@@ -110,15 +123,15 @@ def monai_batches(split: data.Split, config: Config, device: torch.device) -> Ca
     rows = [{"image": split.images[k].float(), "mask": split.masks[k].float()} for k in range(len(split.names))]
     loader = DataLoader(Dataset(rows, transform), batch_size=config.training.batch, shuffle=True, num_workers=0)
 
-    def endless():
+    def repeat() -> Iterator[dict[str, Tensor]]:
         while True:
             yield from loader
 
-    batches = endless()
+    batches = repeat()
     return lambda: [part.to(device) for part in next(batches).values()]
 
 
-def inputs(config: Config, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """A noisy mask, its timesteps and its image, of a whole batch."""
+def sample_inputs(config: Config, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a random x_t [B, 1, H, W], the timesteps 0 … B − 1 [B], and images [B, C, H, W] of a batch."""
     images, masks = Batches(data.load(config.data, None).train.to(device), config)(0)
     return torch.randn_like(masks), torch.arange(len(masks), device=device), images

@@ -30,3 +30,21 @@ def data_settings(name: str) -> dict[str, Any]:
     for study in ("quickstart", "paper"):
         tables |= tomllib.loads(study_path(study).read_text(encoding="utf-8"))["data"]
     return flat({"data": tables.get(name, {}).get("data", {"layout": "folder"})})
+
+
+def describe_shipped() -> dict[str, str]:
+    """Return the first sentence of the comment that each shipped study file begins with, by the study's name."""
+    return {name: _first_sentence(study_path(name).read_text(encoding="utf-8")) for name in shipped_studies()}
+
+
+def _first_sentence(text: str) -> str:
+    """Return the first sentence of the comment lines at the start of a file."""
+    words: list[str] = []
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            break
+        for word in line.removeprefix("#").split():
+            words.append(word)
+            if word[-1] in ".?!" and word not in ("al.", "vs."):
+                return " ".join(words)
+    return " ".join(words)

@@ -1,13 +1,14 @@
-"""What the engine takes: the time between two trials of a study, and reading a ledger."""
+"""Benchmarks of the engine: the pause between two trials of a study, and the time to read a ledger."""
 
 import itertools
 import tempfile
+from typing import Any
 
 import torch
 
 from analysis import tables
-from diffseg.bench.harness import Contest, told
-from diffseg.bench.harness import measure as in_turns
+from diffseg.bench.harness import Benchmark, Row, summarise
+from diffseg.bench.harness import measure as measure_in_turns
 from diffseg.config import Config
 from studies.definition.study import Study, stored_study
 from studies.definition.trial import Trial, trial_name
@@ -18,8 +19,8 @@ from studies.store.ledger import Ledger
 from studies.store.state import trial_states
 from studies.store.tables import SCHEMAS
 
-TRIALS = 8  # that are run, one after the other
-READ = 300  # trials of a ledger that is read
+TRIALS = 8  # that run one after the other
+READ = 300  # trials of the ledger that is read
 CPU = torch.device("cpu")
 TINY = {
     "experiment": "e1",
@@ -35,39 +36,43 @@ TINY = {
 }
 
 
-def measure(rounds: int) -> list[dict]:
-    """Rows as of diffseg.bench.harness.told."""
-    with tempfile.TemporaryDirectory() as place:
-        ledger = _ran(place)
-        return _pauses(ledger) + in_turns(_reading(ledger, place), rounds, CPU)
+def measure(rounds: int) -> list[Row]:
+    """Run a study of TRIALS trials in a temporary store and return the rows of `diffseg.bench.harness.summarise`."""
+    with tempfile.TemporaryDirectory() as store:
+        ledger = _run_trials(store)
+        return _measure_pauses(ledger) + measure_in_turns(_ledger_reading(ledger, store), rounds, CPU)
 
 
-def _ran(place: str) -> Ledger:
+def _run_trials(store: str) -> Ledger:
+    """Run TRIALS tiny trials one after the other and return their ledger."""
     configs = [Config().with_leaves(TINY | {"seed": seed}).resolved() for seed in range(TRIALS)]
     study = Study("bench", tuple(Trial(trial_name(config), config) for config in configs), {})
-    ledger = Ledger(place, study.name)
+    ledger = Ledger(store, study.name)
     run(study, ledger, Resources(gpus=0, concurrency=1), quiet=True)
     return ledger
 
 
-def _pauses(ledger: Ledger) -> list[dict]:
-    """From the end of a trial to the start of the next one in its place."""
+def _measure_pauses(ledger: Ledger) -> list[Row]:
+    """Summarise the times from the end of a trial to the start of the next one."""
     rows = sorted(ledger.read("trials", ["started", "finished"]).to_pylist(), key=lambda row: row["started"])
     pauses = [(after["started"] - row["finished"]).total_seconds() for row, after in itertools.pairwise(rows)]
     way = "between two trials"
-    return told(Contest("orchestration", "", f"{TRIALS} trials in turn", {way: lambda: None}), {way: pauses}, CPU)
+    benchmark = Benchmark("orchestration", "", f"{TRIALS} trials in turn", {way: lambda: None})
+    return summarise(benchmark, {way: pauses}, CPU)
 
 
-def _reading(ledger: Ledger, place: str) -> Contest:
-    apart, merged = (_copied(ledger, place, name) for name in ("apart", "merged"))
+def _ledger_reading(ledger: Ledger, store: str) -> Benchmark:
+    """Return a benchmark that reads a ledger of READ trials as written and compacted."""
+    separate, merged = (_multiply(ledger, store, name) for name in ("apart", "merged"))
     compact(merged)
-    ways = {"as written": lambda: _read(apart), "compacted": lambda: _read(merged)}
-    return Contest("reading a ledger", "", f"{READ} trials", ways)
+    ways = {"as written": lambda: _read(separate), "compacted": lambda: _read(merged)}
+    return Benchmark("reading a ledger", "", f"{READ} trials", ways)
 
 
-def _copied(ledger: Ledger, place: str, name: str) -> Ledger:
-    """READ trials that found what one of the ledger's did."""
-    definition, copies, trees = ledger.definition(), Ledger(place, name), {}
+def _multiply(ledger: Ledger, store: str, name: str) -> Ledger:
+    """Write a ledger of READ trials, each with the results of the first trial of the given one."""
+    definition, copies = ledger.definition(), Ledger(store, name)
+    trees: dict[str, Any] = {}
     trial, tree = next(iter(definition["trials"].items()))
     found = {table: ledger.read(table, trials=[trial]).drop(["trial", "attempt"]).to_pylist() for table in SCHEMAS}
     for number in range(READ):
@@ -78,7 +83,7 @@ def _copied(ledger: Ledger, place: str, name: str) -> Ledger:
 
 
 def _read(ledger: Ledger) -> None:
-    """What `status` and the report ask for."""
+    """Read what `diffseg status` and the report read."""
     trial_states(stored_study(ledger.study, ledger.definition()), ledger)
     found = tables.load([ledger])
     assert len(found.trials) == READ

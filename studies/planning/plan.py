@@ -49,30 +49,6 @@ def plan(study: Study, ledger: Ledger, resources: Resources) -> dict[str, Any]:
     }
 
 
-def table(found: dict):
-    from rich.console import Group
-    from rich.markup import escape
-    from rich.table import Table
-
-    rows = Table("trial", "count", "to do", "parameters", "memory up to", "about", box=None, pad_edge=False)
-    for row in found["trials"]:
-        to_do, memory = "yes" if row["missing"] else "done", f"{row['memory'] / 2**30:.1f} GiB"
-        rows.add_row(
-            escape(row["trial"]), str(row["count"]), to_do, f"{row['parameters']:,}", memory, _duration(row["seconds"])
-        )
-    place = f"{found['side_by_side']} side by side on this machine, each with {found['cpus']:g} CPUs and {found['gpus']:g} GPUs"
-    lines = [
-        f"{found['missing']} of {sum(row['count'] for row in found['trials'])} trials to do, {place}: "
-        f"about {_duration(found['seconds'])} of computing{', less what is pruned' if found['pruning'] else ''}."
-    ]
-    if found["left_out"]:
-        wanted = " ".join(f"--data {name}=ROOT" for name in found["left_out"])
-        lines.append(f"Left out, since no root was given: {', '.join(found['left_out'])} (add {wanted}).")
-    for sentence, names in found["warnings"].items():
-        lines.append(f"Mind that {sentence} ({names[0]}{f' and {len(names) - 1} more' if names[1:] else ''}).")
-    return Group(rows, *map(escape, lines))
-
-
 def _list_upcoming(study: Study, ledger: Ledger, known: set[str]) -> Iterator[tuple[str, Config, int]]:
     """Yield (name, configuration, count) of the trials that searches are still to make, at most.
 
@@ -129,10 +105,3 @@ def _describe_machine() -> dict[str, float]:
     import torch
 
     return {"CPU": len(os.sched_getaffinity(0)), "GPU": torch.cuda.device_count()}
-
-
-def _duration(seconds: float) -> str:
-    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"

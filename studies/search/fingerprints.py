@@ -2,9 +2,6 @@
 
 from typing import Any
 
-from rich.console import Group
-from rich.table import Table
-
 from diffseg.config import Config
 from diffseg.errors import UserError
 from diffseg.fingerprint.curve import Fingerprint, compute_fingerprint
@@ -89,15 +86,6 @@ def estimate_fingerprint(config: Config, root: str | None, store: str) -> Finger
     check_datasets([Trial(trial_name(e3), e3)], {e3.data.name: root} if root else {}, store)
     dataset = data.load(e3.data, fetch_root(root) if root else None, cache_folder(store))
     return compute_fingerprint([estimate_mask_error(dataset, e3)], config.diffusion.fingerprint)
-
-
-def build_table(found: Fingerprint) -> Group:
-    """Build what a terminal shows: the fingerprint in words, and the numbers of every other noise level."""
-    columns = {"t": 2, "log_snr": 1, "error": 3, "error_smooth": 3, "derivative": 3, "weight": 2}  # digits
-    rows = Table("t", "log-SNR", "error", "smooth", "derivative", "weight", box=None, pad_edge=False)
-    for values in list(zip(*(getattr(found, column) for column in columns), strict=True))[1::2]:
-        rows.add_row(*(f"{value:.{digits}f}" for value, digits in zip(values, columns.values(), strict=True)))
-    return Group(*found.words(), rows)
 
 
 def to_dict(found: Fingerprint) -> dict[str, Any]:

@@ -9,10 +9,8 @@ from studies.definition.trial import Trial
 from studies.search.proposals import losses, read_proposals
 from studies.search.search import dominates
 from studies.store.ledger import Ledger
-from studies.store.state import LINES, number, rest
 from studies.store.tables import METRICS
 
-SHOWN = ("iou", "dice", "ece", "brier", "nll")  # metrics in the terminal, besides the one asked for
 COLUMNS = ["status", "dataset", "experiment", "network", "seed", "test_images", "left_out", "scored_on", *METRICS]
 
 
@@ -67,57 +65,6 @@ def nothing_measured_error(study: str, metric: str | None = None) -> UserError:
     return UserError(
         f"no trial of {study} has measured a segmentation yet: `diffseg status {study}` tells how far it is"
     )
-
-
-def best_tables(rows: list[dict], metric: str):
-    """The rows of `best_trials`, and below a title of their own, proposals that are scored on held-out images."""
-    from rich.console import Group
-
-    tested = [row for row in rows if row["scored_on"] == "test"]
-    proposed = [row for row in rows if row["scored_on"] != "test"]
-    tables = [_trials(tested, metric)] if tested else []
-    return Group(*tables, *([_proposals(proposed, metric)] if proposed else []))
-
-
-def _trials(rows: list[dict], metric: str):
-    from rich.markup import escape
-    from rich.table import Column, Table
-
-    metrics = dict.fromkeys((metric, *SHOWN))
-    named = ["configuration"] if any(row["configuration"] for row in rows) else []
-    columns = ["data set", Column("trial", overflow="fold"), *named, "scored on", *metrics]
-    table = Table(*columns, box=None, pad_edge=False)
-    for row in rows[:LINES]:
-        words = [row["configuration"]] if named else []
-        cells = [row["dataset"] or "", row["trial"], *words, row["scored_on"], *(_cell(row, name) for name in metrics)]
-        table.add_row(*map(escape, cells))
-    left_out = any(row["left_out"].get(name) for row in rows[:LINES] for name in metrics)
-    meaning = "(n of N): mean over n of N images, since the others are NaN" if left_out else ""
-    table.caption = "; ".join(filter(None, [meaning, rest(rows).removeprefix("; ")])) or None
-    return table
-
-
-def _proposals(rows: list[dict], metric: str):
-    from rich.markup import escape
-    from rich.table import Column, Table
-
-    metrics = [name for name in METRICS if name == metric or any(row[name] is not None for row in rows)]
-    columns = ["rank", "number", "from", "status", Column("trial", overflow="fold"), "scored on", *metrics, "settings"]
-    table = Table(*columns, box=None, pad_edge=False)
-    table.title = "Proposals, scored on held-out training images with one seed: do not compare them with test images"
-    for row in rows:
-        rank = "" if row["rank"] is None else str(int(row["rank"]))
-        numbers = [number(row[name], ".3f") for name in metrics]
-        words = row["settings"] + (f" ({row['error']})" if row["error"] else "")
-        named = [rank, str(row["number"]), row["source"], row["status"], row["trial"] or "", row["scored_on"]]
-        table.add_row(*map(escape, [*named, *numbers, words]))
-    return table
-
-
-def _cell(row: dict, metric: str) -> str:
-    """A mean, and of how many images it is where not of all."""
-    missing, value = row["left_out"].get(metric), number(row[metric], ".3f")
-    return f"{value} ({row['test_images'] - missing} of {row['test_images']})" if missing and value else value
 
 
 def _scored_on(row: dict, trial: Trial | None) -> str:

@@ -1,6 +1,5 @@
 """Where a study stands, from the store alone: no Ray, no torch."""
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 
@@ -13,7 +12,6 @@ from studies.store.lock import Lock
 from studies.store.progress import Progress, read_progress
 from studies.store.tables import METRICS
 
-LINES = 200  # of a table in the terminal, at most: more nobody reads, and they take seconds to lay out
 NAMED = 10  # trials in a sentence, at most
 COLUMNS = [*METRICS, "status", "steps", "seconds", "error", "log"]
 STATUSES = ("complete", "running", "failed", "pruned", "interrupted", "waiting")
@@ -69,31 +67,6 @@ def _state(trial: Trial, ledger: Ledger, row: dict, held: bool) -> TrialState:
     return TrialState(trial.name, status, attempt, trial.scored_on, progress, row, trial.steps)
 
 
-def status_table(study: Study, found: list[TrialState]):
-    from rich.markup import escape
-    from rich.table import Column, Table
-
-    mixed = ["scored on"] if any(state.scored_on != "test" for state in found) else []
-    columns = ["status", "done", *mixed, "IoU", "ECE", "seconds", "error"]
-    table = Table(Column("trial", overflow="fold"), *columns, box=None, pad_edge=False)
-    shown = sorted(found, key=lambda state: state.status in ("complete", "waiting")) if len(found) > LINES else found
-    for state in shown[:LINES]:
-        numbers = [
-            number(state.row.get(key), form) for key, form in (("iou", ".3f"), ("ece", ".3f"), ("seconds", ".0f"))
-        ]
-        scored = [state.scored_on] if mixed else []
-        error = escape(state.row.get("error") or "")
-        table.add_row(escape(state.trial), state.status, number(state.share, ".0%"), *scored, *numbers, error)
-    table.caption = ", ".join(f"{number} {status}" for status, number in count_statuses(found).items() if number)
-    table.caption += rest(found)
-    return table
-
-
-def rest(rows: list) -> str:
-    """How many rows a table of LINES leaves out, in words."""
-    return f"; {len(rows) - LINES} more lines, which --json shows" if len(rows) > LINES else ""
-
-
 def find_trial(study: Study, ledger: Ledger, name: str) -> Trial:
     """The trial of that name, or of which it is the beginning or end. Raises UserError unless the name fits just one."""
     known = study.known_trials(ledger)
@@ -128,24 +101,3 @@ def finished_row(ledger: Ledger, trial: str) -> dict:
         command = f"`diffseg retry {ledger.study}`" if row["status"] == "failed" else f"`diffseg run {ledger.study}`"
         raise UserError(f"trial {trial} is {row['status']}: {command} has to end it first")
     return row
-
-
-def trial_text(details: dict) -> str:
-    from rich.markup import escape
-
-    rest = {key: value for key, value in details.items() if key not in ("config", "log_tail", "versions")}
-    lines = [f"[bold]{key}[/]: {escape(str(value))}" for key, value in rest.items() if value is not None]
-    return "\n".join(
-        [
-            *lines,
-            "[bold]config[/]:",
-            escape(json.dumps(details["config"], indent=1)),
-            "[bold]log[/]:",
-            *map(escape, details["log_tail"]),
-        ]
-    )
-
-
-def number(value: float | None, form: str) -> str:
-    """A number in that form; nothing if it is missing or NaN."""
-    return "" if value is None or value != value else format(value, form)

@@ -1,0 +1,117 @@
+"""Commands about a data set's noise levels: `fingerprint`, `recommend`."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from studies.commands.options import (
+    Placement,
+    address_option,
+    data_option,
+    json_option,
+    placement_options,
+    settings_argument,
+    store_option,
+)
+from studies.commands.output import finish, show
+from studies.commands.requests import command_line, merge_roots, parse_settings
+
+if TYPE_CHECKING:
+    from diffseg.config import Config
+    from studies.store.ledger import Ledger
+
+
+@click.command()
+@click.argument("dataset")
+@settings_argument
+@store_option
+@data_option
+@placement_options
+@json_option
+@click.option("--quick", is_flag=True, help="Estimate it without training, in about a minute.")
+@address_option
+def fingerprint(
+    dataset: str,
+    settings: tuple[str, ...],
+    store: str,
+    roots: dict[str, str],
+    placement: Placement,
+    as_json: bool,
+    quick: bool,
+    address: str | None,
+) -> None:
+    """Measure at which noise levels masks are decided.
+
+    Trains E3, which sees the noisy mask alone, as a study of its own (fingerprint-DATASET), and reports how its error
+    rises with the noise. KEY=VALUE sets any leaf of a trial that is weighted by the fingerprint, such as data.size=128,
+    diffusion.fingerprint=dice or diffusion.fingerprint_seeds=[0,1]. Synthetic data sets need no --data.
+
+    Example: diffseg fingerprint isic16 --data isic16=/data/isic16 --quick
+    """
+    from studies.commands.tables.estimates import fingerprint_table
+    from studies.definition.changes import extend_study
+    from studies.definition.study import stored_study
+    from studies.engine.resources import Resources
+    from studies.engine.session import run as run_session
+    from studies.search.fingerprints import build_study, estimate_fingerprint, read_fingerprint, to_dict
+
+    config, roots, ledger = _fingerprint_trial(dataset, settings, store, roots)
+    if quick:
+        found = estimate_fingerprint(config, roots.get(dataset), store)
+        show(to_dict(found), as_json, lambda _: fingerprint_table(found))
+        return
+    requested, definition = build_study(config, roots, command_line()), ledger.usable_definition()
+    study = extend_study(stored_study(requested.name, definition), requested) if definition else requested
+    finished = run_session(study, ledger, Resources(**placement), address=address, quiet=as_json)
+    if measurement := read_fingerprint(config, ledger):
+        show(to_dict(measurement), as_json, lambda _: fingerprint_table(measurement))
+    finish(study, ledger, finished, with_report=not as_json)
+
+
+@click.command()
+@click.argument("dataset")
+@settings_argument
+@store_option
+@data_option
+@click.option("--output", type=click.Path(dir_okay=False), help="The TOML file to write.  [default: DATASET.toml]")
+def recommend(dataset: str, settings: tuple[str, ...], store: str, roots: dict[str, str], output: str | None) -> None:
+    """Write a study file that suits a data set.
+
+    Its settings follow from the data set's fingerprint alone: the one in the store, or else the quick estimate.
+    Synthetic data sets need no --data.
+    """
+    from studies.definition.trial import Trial
+    from studies.planning.datasets import check_datasets
+    from studies.search.fingerprints import estimate_fingerprint, read_fingerprint
+    from studies.search.recommendation import format_study
+    from studies.search.recommendation import recommend as recommend_settings
+
+    config, roots, ledger = _fingerprint_trial(dataset, settings, store, roots)
+    found = read_fingerprint(config, ledger)
+    source = "measured by E3" if found else "estimated without training"
+    choices = recommend_settings(found or estimate_fingerprint(config, roots.get(dataset), store))
+    check_datasets([Trial(dataset, config.fingerprint_trials()[0])], roots, store)
+    path = Path(output or f"{dataset}.toml")
+    path.write_text(format_study(config, choices, source), encoding="utf-8")
+    for choice in choices:
+        shown = ", ".join(
+            f"{key}={'…' if key == 'diffusion.profile' else value}" for key, value in choice.settings.items()
+        )
+        click.echo(f"{shown}: {choice.reason}")
+    given = "".join(f" --data {shlex.quote(f'{name}={root}')}" for name, root in roots.items())
+    click.echo(f"From the fingerprint {source}. Run it: diffseg run {shlex.quote(str(path))}{given}")
+
+
+def _fingerprint_trial(
+    dataset: str, settings: tuple[str, ...], store: str, roots: dict[str, str]
+) -> "tuple[Config, dict[str, str], Ledger]":
+    """Return the trial that the fingerprint would weight, the data set's root by name, and the fingerprint's ledger."""
+    from studies.search.fingerprints import build_weighted
+    from studies.store.ledger import Ledger
+
+    ledger = Ledger(store, f"fingerprint-{dataset}")
+    known = merge_roots(ledger, ledger.usable_definition(), roots)
+    config = build_weighted(dataset, known, parse_settings(settings))
+    return config, {name: root for name, root in known.items() if name == dataset}, ledger

@@ -1,0 +1,74 @@
+"""What commands print and where they write: JSON or tables, progress, files beside a study, the end of a session."""
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from studies.commands.statuses import FAILED_TRIALS, STOPPED
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from studies.definition.study import Study
+    from studies.store.ledger import Ledger
+
+TABLE_WIDTH = 160  # characters, where a table goes to a file or another program
+T = TypeVar("T")
+
+
+def show(value: T, as_json: bool, render: "Callable[[T], RenderableType]") -> None:
+    """Print a value as JSON, or as the text or table that `render` makes of it."""
+    if as_json:
+        click.echo(json.dumps(value, indent=1, default=str))
+        return
+    from rich.console import Console
+
+    console, rendered = Console(highlight=False), render(value)
+    if not console.is_terminal:
+        console.width = TABLE_WIDTH
+    console.print(rendered, soft_wrap=isinstance(rendered, str))
+
+
+@contextlib.contextmanager
+def progress_bar(task: str) -> Iterator[Callable[[int, int], Any]]:
+    """Show a progress bar on standard error if it is a terminal. The context is a function of (done, total)."""
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress
+
+    console = Console(stderr=True)
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        number = bar.add_task(task, total=None)
+        yield lambda done, total: bar.update(number, completed=done, total=total)
+
+
+def path_beside(ledger: "Ledger", name: str) -> Path:
+    """Return the path for a file made of a study: in the study's folder, or in the current one if the store is a
+    URI."""
+    return ledger.folder.local / name if ledger.folder.local else Path(f"{ledger.study}-{name}")
+
+
+def finish(study: "Study", ledger: "Ledger", finished: bool, with_report: bool) -> None:
+    """End a command that ran trials: write the report, and exit with a status if it was stopped or if trials failed."""
+    from studies.store.state import count_statuses, trial_states
+
+    if not finished:
+        click.echo(f"stopped; the same command resumes from the last checkpoints ({ledger.root})", err=True)
+        sys.exit(STOPPED)
+    if with_report:
+        from analysis.report import write
+
+        click.echo(write([ledger], path_beside(ledger, "report.html")))
+    failed = count_statuses(trial_states(study, ledger))["failed"]
+    if failed:
+        click.echo(
+            f"{failed} of {study.requested_trials} trials failed: `diffseg status {study.name}` names them, "
+            f"`diffseg retry {study.name}` runs them again",
+            err=True,
+        )
+        sys.exit(FAILED_TRIALS)

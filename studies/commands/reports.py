@@ -1,0 +1,73 @@
+"""Commands that show a study's results in a browser: `report`, `dashboard`."""
+
+import socket
+from pathlib import Path
+
+import click
+
+from diffseg.errors import UserError
+from studies.commands.options import store_option, study_argument
+from studies.commands.output import path_beside
+
+
+@click.command()
+@click.argument("studies", nargs=-1, required=True, metavar="STUDY...")
+@store_option
+@click.option(
+    "--output", type=click.Path(dir_okay=False), help="The file to write.  [default: report.html in the study's folder]"
+)
+@click.option(
+    "--png",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Also write every chart into this folder.",
+)
+def report(studies: tuple[str, ...], store: str, output: str | None, png: Path | None) -> None:
+    """Write the tables and charts of studies into one HTML file.
+
+    The file opens offline. Several studies are shown side by side.
+    """
+    from analysis.report import write
+    from studies.store.ledger import open_ledger
+
+    ledgers = [open_ledger(store, study) for study in studies]
+    click.echo(write(ledgers, Path(output) if output else path_beside(ledgers[0], "report.html"), png))
+
+
+@click.command()
+@study_argument
+@store_option
+@click.option(
+    "--port", type=click.IntRange(1, 65535), default=8080, show_default=True, help="Port of this machine to listen on."
+)
+@click.option(
+    "--tensorboard",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write TensorBoard's event files into this folder instead.",
+)
+def dashboard(study: str, store: str, port: int, tensorboard: Path | None) -> None:
+    """Serve a study in optuna-dashboard until Ctrl-C.
+
+    The dashboard is reached from this machine alone. It reads a journal, made of the study's ledger.
+    """
+    from analysis.tables import load
+    from studies.store.ledger import open_ledger
+
+    ledger = open_ledger(store, study)
+    found = load([ledger])
+    if tensorboard:
+        from analysis.export import event_files
+
+        click.echo(f"{event_files(found, tensorboard)} trials in {tensorboard}: tensorboard --logdir {tensorboard}")
+        return
+    import optuna_dashboard
+
+    from analysis.export import journal
+
+    storage = journal(found, path_beside(ledger, "dashboard.journal"))
+    try:
+        socket.create_server(("127.0.0.1", port)).close()  # fail before the server prints that it listens
+        optuna_dashboard.run_server(storage, host="127.0.0.1", port=port)
+    except OSError as error:
+        raise UserError(f"port {port} cannot be used ({error}): give another with --port") from None

@@ -1,0 +1,114 @@
+"""Commands that print results: `status`, `show`, `best`, `compare`."""
+
+import click
+
+from studies.commands.options import json_option, store_option, study_argument
+from studies.commands.output import show as show_value
+from studies.commands.requests import open_study
+
+METRICS = [
+    "iou",
+    "dice",
+    "ece",
+    "brier",
+    "nll",
+    "iou_raters",
+    "dice_raters",
+    "ged",
+    "ged_unbiased",
+    "hm_iou",
+    "ncc",
+]
+
+
+@click.command()
+@study_argument
+@store_option
+@json_option
+def status(study: str, store: str, as_json: bool) -> None:
+    """Show how far each trial of a study is.
+
+    Reads the store alone, from any machine and while the study runs.
+    """
+    from studies.store.light import import_pyarrow
+
+    import_pyarrow()
+    from studies.commands.tables.trials import status_table
+    from studies.store.state import trial_states
+
+    found = trial_states(*open_study(study, store))
+    show_value([state.to_dict() for state in found], as_json, lambda _: status_table(found))
+
+
+@click.command()
+@study_argument
+@click.argument("trial")
+@store_option
+@json_option
+def show(study: str, trial: str, store: str, as_json: bool) -> None:
+    """Show all that is known of one trial.
+
+    Prints metrics, costs, configuration, error, and the end of its log. TRIAL is a trial's name, or the beginning or
+    end of it.
+    """
+    from studies.commands.tables.trials import trial_text
+    from studies.store.state import trial_details
+
+    show_value(trial_details(*open_study(study, store), trial), as_json, trial_text)
+
+
+@click.command()
+@study_argument
+@store_option
+@click.option(
+    "--metric",
+    type=click.Choice(METRICS),
+    help="Sort by this metric.  [default: iou, and for proposals the search's objectives]",
+)
+@click.option(
+    "--pareto",
+    is_flag=True,
+    help="Show only the trials that no other beats in both IoU and ECE, or in all objectives of a search.",
+)
+@click.option("--held-out", is_flag=True, help="Show all proposals of searches, which are scored on held-out images.")
+@json_option
+def best(study: str, store: str, metric: str | None, pareto: bool, held_out: bool, as_json: bool) -> None:
+    """Show the best trials of each data set.
+
+    Trials are scored on the test images, also those that confirm a search's proposals. Proposals themselves are
+    scored on held-out training images. They are shown, and marked so, until some are confirmed.
+
+    Example: diffseg best search --metric ece --pareto
+    """
+    from studies.commands.tables.trials import best_tables
+    from studies.store.best import best_trials, nothing_measured_error, unconfirmed_searches
+
+    definition, ledger = open_study(study, store)
+    rows = [] if held_out else best_trials(definition, ledger, metric or "iou", pareto)
+    if open_searches := unconfirmed_searches(definition, ledger, rows):
+        from analysis.searches import best_proposals
+
+        rows += best_proposals(ledger, open_searches, metric, pareto)
+    if metric and not any(row[metric] is not None for row in rows):
+        raise nothing_measured_error(study, metric if rows or best_trials(definition, ledger, "iou", pareto) else None)
+    if not rows:
+        raise nothing_measured_error(study)
+    show_value(rows, as_json, lambda rows: best_tables(rows, metric or "iou"))
+
+
+@click.command()
+@study_argument
+@store_option
+@json_option
+def compare(study: str, store: str, as_json: bool) -> None:
+    """Compare every configuration with the study's baseline.
+
+    Prints means on the test images, differences with 95 % intervals, and verdicts. The baseline is the variant that a
+    study file names, or the first proposal of a search among those that it confirmed.
+    """
+    from analysis.comparison import required
+    from analysis.tables import load, records
+    from studies.commands.tables.comparison import comparison_table
+
+    ledgers = [open_study(study, store)[1]]
+    show_value(records(required(load(ledgers), ledgers)), as_json, comparison_table)

@@ -1,0 +1,41 @@
+"""Cells of the terminal's tables, and how many rows a table shows."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Column, Table
+
+MOST_ROWS = 200  # of a table in the terminal: laying out more takes seconds
+
+
+def plain_table(*columns: str | Column) -> Table:
+    """Return an empty table without lines between its cells."""
+    return Table(*columns, box=None, pad_edge=False)
+
+
+def name_column(title: str) -> Column:
+    """Return a column of long names, which are folded rather than cut."""
+    return Column(title, overflow="fold")
+
+
+def number(value: float | None, form: str) -> str:
+    """Format a number; return an empty string if it is missing or NaN."""
+    return "" if value is None or value != value else format(value, form)
+
+
+def interval(mean: float, low: float | None, high: float | None, form: str) -> str:
+    """Format a mean and its confidence interval, such as `0.812 [0.790, 0.834]`; the mean alone if there is none."""
+    return format(mean, form) + ("" if low is None else f" [{low:{form}}, {high:{form}}]")
+
+
+def duration(seconds: float) -> str:
+    """Format a duration in the largest unit of which it has at least two."""
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def more_rows(rows: Sequence[Any]) -> str:
+    """Say how many rows a table of MOST_ROWS leaves out; an empty string if it shows all."""
+    return f"{len(rows) - MOST_ROWS} more lines, which --json shows" if len(rows) > MOST_ROWS else ""

@@ -1,0 +1,60 @@
+"""The studies in a store, each with the counts of its trials."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow.fs as pafs
+
+from diffseg.errors import DefinitionError, UserError
+from studies.definition.study import stored_study
+from studies.store.folder import Folder
+from studies.store.ledger import Ledger
+from studies.store.lock import Lock
+from studies.store.outages import read_errors
+from studies.store.state import STATUSES, count_statuses, trial_states
+
+
+@dataclass(frozen=True)
+class StudyOverview:
+    """One study of a store."""
+
+    study: str
+    running: bool  # whether a session runs it now
+    trials: int  # that there should be, at most
+    counts: dict[str, int]  # trials by status, as far as they are known; all 0 if the definition cannot be read
+    problem: str | None = None  # why the definition cannot be read
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON."""
+        return asdict(self)
+
+
+def studies_in(store: str) -> list[StudyOverview]:
+    """Return the studies of a store by name. Raises UserError if the store cannot be used."""
+    try:
+        folder = Folder.of(store)
+        with read_errors(folder.path):
+            found = folder.filesystem.get_file_info(pafs.FileSelector(folder.path, allow_not_found=True))
+    except (OSError, ValueError) as error:
+        raise UserError(f"the store {store} cannot be used ({error}): give another with --store DIR") from None
+    names = sorted(info.base_name for info in found if info.type == pafs.FileType.Directory)
+    return [_overview(ledger) for name in names if (ledger := _ledger(store, name))]
+
+
+def _ledger(store: str, name: str) -> Ledger | None:
+    """Return the ledger of a folder in the store; None if the folder holds no study."""
+    try:
+        ledger = Ledger(store, name)
+    except UserError:  # a study cannot have this name
+        return None
+    return ledger if ledger.defined() else None
+
+
+def _overview(ledger: Ledger) -> StudyOverview:
+    running = Lock(ledger.folder).is_held()
+    try:
+        study = stored_study(ledger.study, ledger.definition() or {})
+        found = trial_states(study, ledger)
+    except DefinitionError as error:
+        return StudyOverview(ledger.study, running, 0, dict.fromkeys(STATUSES, 0), str(error))
+    return StudyOverview(ledger.study, running, max(len(found), study.requested_trials), count_statuses(found))
