@@ -59,7 +59,7 @@ def test_a_picture_is_read_as_its_format_says(name, tmp_path):
     content, expected = GOOD[name]
     path = tmp_path / name
     path.write_bytes(content)
-    found, gray, shape = read(path, lambda record: (record.read_image(3), record.read_image(1), record.shape()))
+    found, gray, shape = read(path, lambda record: (record.read_image(3), record.read_image(1), record.read_shape()))
     assert (shape.height, shape.width, shape.channels, shape.deep) == (*found.shape, found.dtype == np.uint16)
     if expected is None:
         assert np.abs(found.astype(int) - SMOOTH[..., : found.shape[2]]).mean() < 3
@@ -88,11 +88,11 @@ def test_other_pictures_are_refused(name, tmp_path):
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(DataError) as error:
-        read(path, lambda record: (record.shape(), record.read_image(3)))
+        read(path, lambda record: (record.read_shape(), record.read_image(3)))
     one_sentence(error, path, words)
     if words is not ALPHA:
         with pytest.raises(DataError) as error:
-            read(path, lambda record: record.labels(path))
+            read(path, lambda record: record.read_labels(path))
         one_sentence(error, path, words)
 
 
@@ -228,7 +228,7 @@ def test_damage_leads_to_nothing_but_one_sentence(name, data, tmp_path_factory):
     path.write_bytes(content)
     record = Record("a", "train", path, ())
     with mock.patch.object(Image, "MAX_IMAGE_PIXELS", 50_000):
-        for look in (lambda record: record.read_image(3), lambda record: record.labels(path)):
+        for look in (lambda record: record.read_image(3), lambda record: record.read_labels(path)):
             said = sentence(lambda look=look: in_parallel(look, [record]), path)
             assert str(path) in said
             assert "\n" not in said
