@@ -11,6 +11,7 @@ A network's extra output, such as MedSegDiff's mask from the image alone, adds i
 What a loss learns for itself, its uncertainty or its density of timesteps, is a part of the network, and so of checkpoints.
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,13 +21,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from diffseg.config import Config
-from diffseg.diffusion.densities import Adaptive, discrete, timesteps
+from diffseg.diffusion.densities import AdaptiveDensity, round_up_to_chain, sample_timesteps
+from diffseg.diffusion.early_stopping import EarlyStoppingDenoiser
+from diffseg.diffusion.grids import sampling_times
 from diffseg.diffusion.losses import LOSSES
-from diffseg.diffusion.samplers import SAMPLERS, Settling
+from diffseg.diffusion.samplers import SAMPLERS
 from diffseg.diffusion.schedules import alpha_sigma, log_snr
-from diffseg.diffusion.targets import RANGES, activated, coded, decoded, noised, target, to_x0
+from diffseg.diffusion.targets import RANGES, activate, add_noise, decode, encode, to_x0, training_target
 from diffseg.diffusion.uncertainty import Uncertainty
-from diffseg.diffusion.variational import bound
+from diffseg.diffusion.variational import variational_bound
 from diffseg.diffusion.weightings import target_weight
 from diffseg.errors import ConfigError
 from diffseg.evaluation.metrics import nll, overlap
@@ -34,7 +37,7 @@ from diffseg.networks.protocol import Dimensions
 from diffseg.training.parallel import Workers
 
 MASK_CHANNELS = 1
-WHOLE = slice(None)
+WHOLE_BATCH = slice(None)
 
 
 def build_network(config: Config) -> nn.Module:
@@ -48,11 +51,11 @@ def build_network(config: Config) -> nn.Module:
     if config.diffusion.weighting == "learned":
         network.uncertainty = Uncertainty()
     if config.diffusion.density == "adaptive":
-        network.density = Adaptive()
+        network.density = AdaptiveDensity()
     return network
 
 
-def task(config: Config) -> "FeedForward | Denoising":
+def build_experiment(config: Config) -> "FeedForward | Denoising":
     """The experiment of a configuration. Raises ConfigError for a fingerprint that is not measured yet."""
     if config.fingerprint_trials():
         raise ConfigError(
@@ -77,7 +80,12 @@ class FeedForward:
         return DiceCELoss(sigmoid=True)
 
     def loss(
-        self, network: Callable, images: torch.Tensor, masks: torch.Tensor, draw: torch.Generator, part: slice = WHOLE
+        self,
+        network: Callable,
+        images: torch.Tensor,
+        masks: torch.Tensor,
+        draw: torch.Generator,
+        part: slice = WHOLE_BATCH,
     ) -> torch.Tensor:
         """Dice plus cross-entropy, equally weighted, of images [B, C, H, W] and masks [B, 1, H, W].
 
@@ -88,10 +96,10 @@ class FeedForward:
         logits, extra = _called(network, self.config, noise, self._time(images), images)
         return self._criterion(logits, masks) + _extra_loss(extra, masks, self.config)
 
-    def learn(self, network: nn.Module, workers: Workers) -> None:
+    def learn_from_losses(self, network: nn.Module, workers: Workers) -> None:
         """Nothing is learnt but by gradients."""
 
-    def forget(self, network: nn.Module) -> None:
+    def discard_losses(self, network: nn.Module) -> None:
         """Nothing was noted."""
 
     def predict(
@@ -106,7 +114,7 @@ class FeedForward:
         return found, torch.ones(len(which), dtype=torch.long, device=which.device)
 
     def _time(self, images: torch.Tensor) -> torch.Tensor:
-        return _told(torch.ones(len(images), dtype=images.dtype, device=images.device), self.config)
+        return _network_time(torch.ones(len(images), dtype=images.dtype, device=images.device), self.config)
 
 
 @dataclass(frozen=True)
@@ -121,7 +129,12 @@ class Denoising:
         return self.config.experiment == "e2"
 
     def loss(
-        self, network: Callable, images: torch.Tensor, masks: torch.Tensor, draw: torch.Generator, part: slice = WHOLE
+        self,
+        network: Callable,
+        images: torch.Tensor,
+        masks: torch.Tensor,
+        draw: torch.Generator,
+        part: slice = WHOLE_BATCH,
     ) -> torch.Tensor:
         """What is minimised: the weighted error at random noise levels, of images [B, C, H, W] and masks [B, 1, H, W].
 
@@ -131,28 +144,30 @@ class Denoising:
         """
         diffusion = self.config.diffusion
         adaptive = network.density if diffusion.density == "adaptive" else None
-        drawn, density = timesteps(len(images), diffusion, draw, adaptive)
-        t = discrete(drawn, diffusion.steps) if diffusion.discrete else drawn
+        drawn, density = sample_timesteps(len(images), diffusion, draw, adaptive)
+        t = round_up_to_chain(drawn, diffusion.steps) if diffusion.discrete else drawn
         signal = self._signal(images, masks)
         guided = diffusion.self_conditioning and draw.initial_seed() % 2 == 0
         noise, masks = _noise_like(signal, draw)[part], masks[part]
         losses, extra = self._losses(network, images[part], masks, t[part], noise, guided)
         if adaptive is not None and network.training:
-            adaptive.note(drawn[part], losses.detach())
+            adaptive.record(drawn[part], losses.detach())
         if density is not None and diffusion.unbiased:
             losses = losses / density[part].float()
         return losses.mean() + _extra_loss(extra, masks, self.config)
 
-    def learn(self, network: nn.Module, workers: Workers) -> None:
+    def learn_from_losses(self, network: nn.Module, workers: Workers) -> None:
         """What is learnt not by gradients but from the losses of a whole batch, after all its parts."""
         if self.config.diffusion.density == "adaptive":
-            t, losses = (workers.together(values, self.config.training.batch) for values in network.density.noted())
+            t, losses = (
+                workers.gather(values, self.config.training.batch) for values in network.density.take_recorded()
+            )
             network.density.update(t, losses, self.config.diffusion.density_decay)
 
-    def forget(self, network: nn.Module) -> None:
+    def discard_losses(self, network: nn.Module) -> None:
         """The losses that were noted are to be measured again."""
         if self.config.diffusion.density == "adaptive":
-            network.density.forget()
+            network.density.discard_recorded()
 
     def loss_at(self, network, images, masks, t: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """The loss at noise levels t [B] with the given noise [B, C, H, W]."""
@@ -175,7 +190,7 @@ class Denoising:
         losses = errors.mean(1) if diffusion.reduction == "mean" else errors.sum(1)
         if diffusion.variance == "learned":
             signal = self._signal(images, masks)
-            terms = bound(signal, denoised.x0.detach(), denoised.share, t, self._log_snr, diffusion.steps)
+            terms = variational_bound(signal, denoised.x0.detach(), denoised.share, t, self._log_snr, diffusion.steps)
             losses = losses + diffusion.steps / 1000 * terms
         if diffusion.weighting == "learned":
             expected = network.uncertainty(self._log_snr(t))
@@ -205,7 +220,7 @@ class Denoising:
             return {"loss": loss, "mask_error": undefined, "dice_error": undefined, "cross_entropy": undefined}
         low, high = RANGES[self.config.diffusion.coding]
         x0 = denoised.x0.clamp(low, high)
-        pairs = list(zip(decoded(x0, self.config.diffusion.coding), masks.bool(), strict=True))
+        pairs = list(zip(decode(x0, self.config.diffusion.coding), masks.bool(), strict=True))
         return {
             "loss": loss,
             "mask_error": ((x0 - signal) * 2 / (high - low)).square().flatten(1).mean(1),
@@ -236,15 +251,14 @@ class Denoising:
                 estimates[rows] = found.x0
             return found.x0.clamp(*clip), found.share
 
-        settling = Settling(denoise, inference.settled, sum(RANGES[diffusion.coding]) / 2, first)
-        draws = iter(range(1, inference.steps + 1))
-        options = {"eta": inference.eta} if inference.sampler == "ddim" else {}
-        sample = SAMPLERS[inference.sampler]
-        x0 = sample(settling, first, inference.steps, self._log_snr, lambda: noise(next(draws)), **options)
-        return decoded(x0, diffusion.coding), settling.evaluations
+        denoiser = EarlyStoppingDenoiser(denoise, inference.settled, sum(RANGES[diffusion.coding]) / 2, first)
+        times = sampling_times(inference.steps, self._log_snr, first.device)
+        draws, sample = itertools.count(1), SAMPLERS[inference.sampler]
+        x0 = sample(denoiser, first, times, self._log_snr, lambda: noise(next(draws)), inference.eta)
+        return decode(x0, diffusion.coding), denoiser.evaluations
 
     def _signal(self, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-        return images if self.config.experiment == "e4" else coded(masks, self.config.diffusion.coding)
+        return images if self.config.experiment == "e4" else encode(masks, self.config.diffusion.coding)
 
     def _log_snr(self, t: torch.Tensor) -> torch.Tensor:
         return log_snr(t, self.config.diffusion)
@@ -253,13 +267,13 @@ class Denoising:
         """(prediction, target). guided: the network is given its own estimate, through which it is not trained."""
         signal = self._signal(images, masks)
         scales = alpha_sigma(self._log_snr(t), signal)
-        x_t = noised(signal, noise, *scales)
+        x_t = add_noise(signal, noise, *scales)
         estimate = None
         if guided:
             with torch.no_grad():
                 estimate = self._predicted(network, x_t, t, scales, images).x0
         found = self._predicted(network, x_t, t, scales, images, estimate)
-        return found, target(signal, noise, *scales, self.config.diffusion)
+        return found, training_target(signal, noise, *scales, self.config.diffusion)
 
     def _predicted(
         self,
@@ -274,13 +288,13 @@ class Denoising:
         diffusion = self.config.diffusion
         condition = images if self.config.experiment == "e2" else None
         inputs = self._self_conditioned(x_t, estimate) if diffusion.self_conditioning else x_t
-        times = _told(t, self.config).to(x_t.dtype)
+        times = _network_time(t, self.config).to(x_t.dtype)
         logits, extra_output = _called(network, self.config, inputs, times, condition, features)
         share = {"small": 0.0, "large": 1.0}.get(diffusion.variance)
         if share is None:
             logits, extra = logits.chunk(2, dim=1)
             share = (extra + 1) / 2
-        output = activated(logits, diffusion)
+        output = activate(logits, diffusion)
         return _Prediction(logits, output, to_x0(output, x_t, *scales, diffusion), share, extra_output)
 
     def _self_conditioned(self, x_t: torch.Tensor, estimate: torch.Tensor | None) -> torch.Tensor:
@@ -299,7 +313,7 @@ class _Prediction:
     extra: torch.Tensor | None  # the network's extra output
 
 
-def _told(t: torch.Tensor, config: Config) -> torch.Tensor:
+def _network_time(t: torch.Tensor, config: Config) -> torch.Tensor:
     """What the network is told of t: the published chains count steps from 0 at t = 1/T."""
     return t * config.diffusion.steps - 1 if config.diffusion.time == "steps" else t
 

@@ -13,15 +13,15 @@ from diffseg import data
 from diffseg.config import Config
 from diffseg.data import Dataset, Split
 from diffseg.evaluation.split import evaluate
-from diffseg.experiments import task
+from diffseg.experiments import build_experiment
 from diffseg.fingerprint.curve import compute_fingerprint, fingerprint_rows
 from diffseg.networks.protocol import RunContext, TrainedNetwork
-from diffseg.prediction.merging import pooled
+from diffseg.prediction.merging import pool_predictions
 from diffseg.randomness import generator
-from diffseg.training.batches import random_corners
-from diffseg.training.execution import computing_device
-from diffseg.training.loop import Hooks
-from diffseg.training.parallel import ALONE, Workers
+from diffseg.training.batches import draw_corners
+from diffseg.training.execution import choose_device
+from diffseg.training.hooks import Hooks
+from diffseg.training.parallel import SINGLE_PROCESS, Workers
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def run(
     device: torch.device | str | None = None,
     hooks: Hooks = Hooks(),
     folder_of: Callable[[Config], Path] | None = None,
-    workers: Workers = ALONE,
+    workers: Workers = SINGLE_PROCESS,
 ) -> Outcome | None:
     """Train and evaluate a configuration; checkpoints in `folder` are gone on from.
 
@@ -63,7 +63,7 @@ def run(
     """
     config = config.resolved()
     config.network.check_size(config.data.size)
-    device = computing_device(device)
+    device = choose_device(device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     context_of = partial(_context, root=root, cache=cache, device=device, hooks=hooks, workers=workers)
@@ -74,10 +74,10 @@ def run(
         fitted = _together([_fit(member, folder_of(member), context) for member in config.members()])
     else:
         fitted = _fit(config, folder, context)
-    if not workers.first:
+    if not workers.is_first:
         return None
     clock = time.perf_counter()
-    measured = task(config).segments and not fitted.pruned
+    measured = build_experiment(config).segments and not fitted.pruned
     rows = evaluate(fitted.predictions, context.test, config) if measured else {}
     if config.experiment == "e3":
         rows["fingerprints"] = fingerprint_rows(fitted.timesteps, context.dataset.digest, config)
@@ -88,7 +88,7 @@ def run(
 def _context(
     config: Config, root: Path | None, cache: Path | None, device: torch.device, hooks: Hooks, workers: Workers
 ) -> RunContext:
-    dataset = workers.united(lambda: data.load(config.data, root, cache, hooks.on_data))
+    dataset = workers.run_on_all(lambda: data.load(config.data, root, cache, hooks.on_data))
     return RunContext(
         dataset, dataset.train.to(device), _tested(dataset.test.to(device), config), device, hooks, workers
     )
@@ -99,7 +99,7 @@ def _tested(test: Split, config: Config) -> Split:
     if not config.data.test_crops:
         return test
     which, draw = torch.arange(len(test.names), device=test.device), generator(test.device, config.seed, "test crops")
-    return test.crop(random_corners(test, which, config.data.size, draw), config.data.size)
+    return test.crop(draw_corners(test, which, config.data.size, draw), config.data.size)
 
 
 def _weighted(
@@ -126,7 +126,7 @@ def _fit(config: Config, folder: Path, context: RunContext) -> TrainedNetwork:
 def _together(members: list[TrainedNetwork]) -> TrainedNetwork:
     """A deep ensemble. Its training time is what was not done by its members' own trials."""
     return TrainedNetwork(
-        predictions=(pooled(same) for same in zip(*(member.predictions for member in members), strict=True)),
+        predictions=(pool_predictions(same) for same in zip(*(member.predictions for member in members), strict=True)),
         parameters=sum(member.parameters for member in members),
         seconds=sum(member.seconds - member.resumed for member in members),
         resumed=0.0,

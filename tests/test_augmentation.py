@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from diffseg.config import Augment, Config
 from diffseg.errors import ConfigError
 from diffseg.randomness import generator
-from diffseg.training.augmentation import affine, augmented, jittered, symmetry
+from diffseg.training.augmentation import apply_affine, apply_symmetry, augment_batch, jitter_colours
 
 
 def pictures(count=4, size=16):
@@ -19,7 +19,7 @@ def pictures(count=4, size=16):
 @pytest.mark.parametrize(("flips", "views"), [("horizontal", 2), ("both", 4), ("symmetries", 8)])
 def test_flips_turn_images_and_masks_alike_in_all_their_ways(flips, views):
     square = torch.arange(9.0).view(1, 1, 3, 3).repeat(400, 1, 1, 1)
-    images, masks = augmented(square, square + 100, Augment(flips=flips), generator("cpu", 0))
+    images, masks = augment_batch(square, square + 100, Augment(flips=flips), generator("cpu", 0))
     assert torch.equal(images + 100, masks)
     found = {tuple(image.flatten().tolist()) for image in images}
     expected = {
@@ -34,16 +34,16 @@ def test_flips_turn_images_and_masks_alike_in_all_their_ways(flips, views):
 
 def test_every_view_of_a_square_is_taken_back():
     square, views = torch.rand(8, 2, 5, 5), torch.arange(8)
-    turned = symmetry(square[:1].repeat(8, 1, 1, 1), views)
+    turned = apply_symmetry(square[:1].repeat(8, 1, 1, 1), views)
     assert len({tuple(x.flatten().tolist()) for x in turned}) == 8
     assert torch.equal(turned[0], square[0])
-    assert torch.equal(symmetry(symmetry(square, views), views, inverse=True), square)
+    assert torch.equal(apply_symmetry(apply_symmetry(square, views), views, inverse=True), square)
 
 
 def test_affine_by_a_quarter_turn_is_a_quarter_turn_and_by_nothing_nothing():
     images, masks = pictures(2)
     angles, ones = torch.tensor([0.0, math.pi / 2]), torch.ones(2)
-    turned, turned_masks = affine(images, masks, angles, ones)
+    turned, turned_masks = apply_affine(images, masks, angles, ones)
     assert torch.allclose(turned[0], images[0], atol=1e-5)
     assert torch.allclose(turned[1], torch.rot90(images[1], 1, (1, 2)), atol=1e-5)
     assert torch.equal(turned_masks[1], torch.rot90(masks[1], 1, (1, 2)))
@@ -52,7 +52,7 @@ def test_affine_by_a_quarter_turn_is_a_quarter_turn_and_by_nothing_nothing():
 def test_zoom_magnifies():
     mask = torch.zeros(1, 1, 32, 32)
     mask[..., 12:20, 12:20] = 1
-    _, zoomed = affine(mask, mask, torch.zeros(1), torch.tensor([2.0]))
+    _, zoomed = apply_affine(mask, mask, torch.zeros(1), torch.tensor([2.0]))
     assert float(zoomed.sum()) == pytest.approx(4 * float(mask.sum()), rel=0.1)
     assert set(zoomed.unique().tolist()) == {0.0, 1.0}
 
@@ -61,7 +61,7 @@ def test_zoom_magnifies():
 def test_jitter_keeps_the_range_and_leaves_greys_grey(brightness, contrast, saturation, hue):
     grey = torch.linspace(-1, 1, 64).view(1, 1, 8, 8).repeat(1, 3, 1, 1)
     changes = [torch.tensor([value]) for value in (brightness, contrast, saturation, hue)]
-    found = jittered(grey, *changes)
+    found = jitter_colours(grey, *changes)
     assert found.abs().max() <= 1
     assert torch.allclose(found, found[:, :1].expand_as(found), atol=2e-3)
 
@@ -69,14 +69,14 @@ def test_jitter_keeps_the_range_and_leaves_greys_grey(brightness, contrast, satu
 def test_jitter_agrees_with_its_closed_forms():
     images, zero = pictures(1)[0] * 0.3, torch.zeros(1)
     unit = (images + 1) / 2
-    assert torch.allclose(jittered(images, zero, zero, zero, zero), images, atol=1e-5)
-    brighter = jittered(images, torch.tensor([0.2]), zero, zero, zero)
+    assert torch.allclose(jitter_colours(images, zero, zero, zero, zero), images, atol=1e-5)
+    brighter = jitter_colours(images, torch.tensor([0.2]), zero, zero, zero)
     assert torch.allclose(brighter, (unit * 1.2).clamp(0, 1) * 2 - 1, atol=1e-5)
-    flat = jittered(images, zero, torch.tensor([-1.0]), zero, zero)
+    flat = jitter_colours(images, zero, torch.tensor([-1.0]), zero, zero)
     assert float(flat.std()) < 1e-5
-    plain = jittered(images, zero, zero, torch.tensor([-1.0]), zero)
+    plain = jitter_colours(images, zero, zero, torch.tensor([-1.0]), zero)
     assert torch.allclose(plain, plain[:, :1].expand_as(plain), atol=1e-5)
-    whole = jittered(images, zero, zero, zero, torch.tensor([1.0]))  # once round the circle
+    whole = jitter_colours(images, zero, zero, zero, torch.tensor([1.0]))  # once round the circle
     assert torch.allclose(whole, images, atol=1e-4)
 
 
@@ -85,7 +85,7 @@ def test_each_sample_has_its_own_draw_and_the_same_one_again():
     everything = Augment(
         flips="both", degrees=22, zoom=(0.75, 1.25), brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1
     )
-    first, again = (augmented(images, masks, everything, generator("cpu", 3)) for _ in range(2))
+    first, again = (augment_batch(images, masks, everything, generator("cpu", 3)) for _ in range(2))
     assert torch.equal(first[0], again[0])
     assert torch.equal(first[1], again[1])
     assert len({tuple(x.flatten().tolist()) for x in first[0]}) == 6

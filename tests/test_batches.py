@@ -2,7 +2,7 @@ import torch
 from conftest import split_of
 
 from diffseg.randomness import generator
-from diffseg.training.batches import Batches, random_corners
+from diffseg.training.batches import Batches, draw_corners
 
 
 def split(count=7, height=20, width=30):
@@ -22,7 +22,7 @@ def test_windows_are_slices():
 
 def test_random_corners_keep_to_the_image_and_reach_its_ends():
     data, which = split(1, 10, 12), torch.zeros(4000, dtype=torch.long)
-    corners = random_corners(data, which, 8, generator("cpu", 0))
+    corners = draw_corners(data, which, 8, generator("cpu", 0))
     assert corners.min(0).values.tolist() == [0, 0]
     assert corners.max(0).values.tolist() == [2, 4]
 

@@ -12,7 +12,7 @@ from test_inference import trained
 from analysis.speed import chart
 from diffseg.bench import benchmarks, harness, peers
 from diffseg.bench.harness import Benchmark, measure
-from diffseg.training.loop import fresh
+from diffseg.training.state import initialise_network
 from studies.commands.program import main
 from studies.commands.tables.estimates import speed_table
 
@@ -132,7 +132,7 @@ def test_batches_have_the_given_size_or_the_published_one(size, detail):
 @pytest.mark.parametrize("name", benchmarks.PRESETS)
 def test_the_plain_transcription_computes_the_same(name):
     config = benchmarks.synthetic_config(name, benchmarks.PRESETS[name], 32, 2)
-    network = fresh(config).eval()
+    network = initialise_network(config).eval()
     inputs = torch.randn(2, 1, 32, 32), torch.arange(2), torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         assert torch.allclose(network(*inputs), peers.published_form(network)(*inputs), atol=1e-5)

@@ -14,7 +14,7 @@ from PIL import Image
 from diffseg import trial
 from diffseg.errors import UserError
 from diffseg.training import checkpoints
-from diffseg.training.loop import start, trained
+from diffseg.training.state import load_trained, start_or_resume
 from studies.commands.program import main
 from studies.store.ledger import Ledger
 
@@ -135,12 +135,12 @@ def test_a_checkpoint_of_another_trial_of_the_same_network_is_refused(finished, 
 def test_without_a_ledger_the_newest_has_to_be_the_final_one(fault, tiny, tmp_path):
     config = tiny(experiment="e1")
     trial.run(config, None, tmp_path / "trial", device="cpu")
-    expected = start(config, tmp_path / "trial", torch.device("cpu")).average.state_dict()
-    found = trained(config, tmp_path / "trial", torch.device("cpu")).state_dict()
+    expected = start_or_resume(config, tmp_path / "trial", torch.device("cpu")).average.state_dict()
+    found = load_trained(config, tmp_path / "trial", torch.device("cpu")).state_dict()
     assert all(torch.equal(found[key], expected[key]) for key in expected)
     REFUSED[fault](newest_of(tmp_path / "trial"))
     with pytest.raises(UserError):
-        trained(config, tmp_path / "trial", torch.device("cpu"))
+        load_trained(config, tmp_path / "trial", torch.device("cpu"))
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -148,8 +148,8 @@ def test_a_training_goes_on_from_the_one_before(fault, tiny, tmp_path, caplog):
     config = tiny(experiment="e1")
     trial.run(config, None, tmp_path, device="cpu")
     FAULTS[fault](newest_of(tmp_path))
-    assert start(config, tmp_path, torch.device("cpu")).step == 3
-    assert "going on from the one before" in caplog.text
+    assert start_or_resume(config, tmp_path, torch.device("cpu")).step == 3
+    assert "resuming from the checkpoint before it" in caplog.text
 
 
 def test_the_ledger_names_the_file_that_a_training_ended_with(tiny, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from diffseg.config import NETWORKS, Config, presets
-from diffseg.diffusion.combinations import warnings
+from diffseg.diffusion.combinations import find_problems
 from studies.commands.program import main
 from studies.planning.estimate import estimate_cost
 
@@ -35,7 +35,7 @@ BAD = [
 
 @pytest.mark.parametrize("leaves", GOOD)
 def test_good_combinations_are_not_warned_of(leaves):
-    assert warnings(Config().with_leaves(leaves)) == []
+    assert find_problems(Config().with_leaves(leaves)) == []
 
 
 @pytest.mark.parametrize(("network", "preset"), [(n, p) for n in NETWORKS for p in presets.names(n)])
@@ -43,21 +43,24 @@ def test_published_settings_are_not_warned_of(network, preset):
     for experiment in ("e1", "e2", "e3", "e4"):
         if experiment == "e1" or network not in ("segformer", "nnunet"):
             config = Config().with_leaves({"network": network, "preset": preset, "experiment": experiment})
-            assert warnings(config) == []
+            assert find_problems(config) == []
 
 
 @pytest.mark.parametrize(("leaves", "words"), BAD)
 def test_bad_ones_are_one_sentence(leaves, words):
     config = Config().with_leaves(leaves)
-    (sentence,) = warnings(config)
+    (sentence,) = find_problems(config)
     assert re.search(words, sentence)
     assert "\n" not in sentence
     for experiment in ("e1", "e3", "e4"):  # they do not use these settings, or are not sampled from
-        assert warnings(config.with_leaves({"experiment": experiment})) == []
+        assert find_problems(config.with_leaves({"experiment": experiment})) == []
 
 
 def test_both_of_two_faults_are_told():
-    assert len(warnings(Config().with_leaves({"diffusion.weighting": "uniform", "diffusion.schedule": "cosine"}))) == 2
+    assert (
+        len(find_problems(Config().with_leaves({"diffusion.weighting": "uniform", "diffusion.schedule": "cosine"})))
+        == 2
+    )
 
 
 def test_self_conditioning_costs_its_estimates_and_channels(tiny):

@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 
 from diffseg.config import Diffusion
 from diffseg.diffusion import profile
-from diffseg.diffusion.densities import Adaptive, independent, inverse, timesteps, uniform
+from diffseg.diffusion.densities import (
+    AdaptiveDensity,
+    invert_distribution,
+    sample_independent,
+    sample_stratified,
+    sample_timesteps,
+)
 from diffseg.randomness import generator
 
 PROFILE = ((-12.0, 0.0), (-4.0, 2.0), (0.0, 1.0), (6.0, 0.0))
@@ -20,7 +26,7 @@ def of(name, **more):
 
 def adapted():
     """An adaptive density that has seen losses that grow with t."""
-    adaptive = Adaptive()
+    adaptive = AdaptiveDensity()
     t = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
     adaptive.update(t, 4 * t, decay=0.0)
     return adaptive
@@ -28,7 +34,7 @@ def adapted():
 
 def drawn(diffusion, count, seed=0):
     adaptive = adapted() if diffusion.density == "adaptive" else None
-    return timesteps(count, diffusion, generator("cpu", seed), adaptive)
+    return sample_timesteps(count, diffusion, generator("cpu", seed), adaptive)
 
 
 def test_every_density_is_tested():
@@ -39,7 +45,7 @@ def test_every_density_is_tested():
 @settings(max_examples=20)
 @given(count=st.integers(1, 64), seed=st.integers(0, 2**31 - 1))
 def test_uniform_timesteps_are_one_in_each_equal_interval(count, seed):
-    t = uniform(count, generator("cpu", seed))
+    t = sample_stratified(count, generator("cpu", seed))
     assert t.shape == (count,)
     assert ((t >= 0) & (t <= 1)).all()
     assert sorted((t * count).long().clamp(max=count - 1).tolist()) == list(range(count))
@@ -50,7 +56,11 @@ def test_uniform_timesteps_are_one_in_each_equal_interval(count, seed):
 @given(count=st.integers(1, 64), seed=st.integers(0, 2**31 - 1))
 def test_others_are_one_in_each_interval_of_equal_probability(name, count, seed):
     t, _ = drawn(of(name), count, seed)
-    masses = adapted().masses(0.0) if name == "adaptive" else profile.masses(of(name), torch.device("cpu"))
+    masses = (
+        adapted().bin_probabilities(0.0)
+        if name == "adaptive"
+        else profile.bin_probabilities(of(name), torch.device("cpu"))
+    )
     below = torch.cat([torch.zeros(1, dtype=torch.float64), masses.cumsum(0)])
     place = (t * len(masses)).clamp(max=len(masses) - 1e-9)
     u = below[place.long()] + masses[place.long()] * (place - place.long())
@@ -60,7 +70,7 @@ def test_others_are_one_in_each_interval_of_equal_probability(name, count, seed)
 
 
 def test_independent_timesteps_are_uniform_and_clump():
-    t = independent(100_000, generator("cpu", 0))
+    t = sample_independent(100_000, generator("cpu", 0))
     counts = torch.histc(t, 100, 0, 1)
     assert 0.7 < float(counts.var()) / 1000 < 1.4  # Poisson; stratified ones would have next to none
 
@@ -83,7 +93,7 @@ def test_the_inverse_of_a_distribution(masses):
     masses = torch.tensor(masses, dtype=torch.float64)
     masses = masses / masses.sum()
     u = (torch.arange(5000, dtype=torch.float64) + 0.5) / 5000
-    t, p = inverse(masses, u)
+    t, p = invert_distribution(masses, u)
     assert ((t >= 0) & (t <= 1)).all()
     assert (t.diff() >= -1e-12).all()
     assert (p > 0).all()  # no timestep where the density is 0
@@ -95,8 +105,8 @@ def test_an_adaptive_density_follows_the_losses_of_its_bins():
     adaptive = adapted()
     middles = (torch.arange(100, dtype=torch.float64) + 0.5) / 100
     assert torch.allclose(adaptive.average, 4 * middles)
-    assert torch.allclose(adaptive.masses(0.0), middles / middles.sum())
-    assert torch.allclose(adaptive.masses(1.0), torch.full((100,), 0.01, dtype=torch.float64))
+    assert torch.allclose(adaptive.bin_probabilities(0.0), middles / middles.sum())
+    assert torch.allclose(adaptive.bin_probabilities(1.0), torch.full((100,), 0.01, dtype=torch.float64))
     adaptive.update(torch.tensor([0.001, 0.002, 0.999]), torch.tensor([3.0, 5.0, 8.0]), decay=0.75)
     assert float(adaptive.average[0]) == pytest.approx(0.75 * 0.02 + 0.25 * 4)
     assert float(adaptive.average[99]) == pytest.approx(0.75 * 3.98 + 0.25 * 8)
@@ -105,7 +115,7 @@ def test_an_adaptive_density_follows_the_losses_of_its_bins():
 
 def test_importance_sampling_in_proportion_to_the_loss_has_no_variance():
     adaptive = adapted()
-    t, p = timesteps(64, of("adaptive"), generator("cpu", 0), adaptive)
-    t, p = inverse(adaptive.masses(0.0), t)
+    t, p = sample_timesteps(64, of("adaptive"), generator("cpu", 0), adaptive)
+    t, p = invert_distribution(adaptive.bin_probabilities(0.0), t)
     middles = ((t * 100).floor() + 0.5) / 100
     assert torch.allclose(4 * middles / p, torch.full((64,), 2.0, dtype=torch.float64))

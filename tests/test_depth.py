@@ -16,7 +16,7 @@ from diffseg import data
 from diffseg.data.records import in_parallel
 from diffseg.data.scaling import Scaling
 from diffseg.errors import DataError
-from diffseg.prediction.new_images import run
+from diffseg.prediction.new_images import predict_files
 from diffseg.training.batches import Batches
 
 KINDS = ("mask", "mean", "sd", "sample-0", "sample-1")
@@ -63,9 +63,9 @@ def test_a_picture_is_predicted_alike_whatever_lies_beside_it(depth, settings, t
     work, own, scaling = trained(tmp_path / "data" if depth == 16 else None, **settings)
     kinds = ["plain", "gray", "large", "plain", *(["deep", "deep gray"] if depth == 16 else [])]
     paths = [picture(tmp_path / f"{k}-{kind}.png", kind) for k, kind in enumerate(kinds)]
-    run(work, own, scaling, paths, tmp_path / "together", "cpu")
+    predict_files(work, own, scaling, paths, tmp_path / "together", "cpu")
     for path in paths[-3:]:
-        run(work, own, scaling, [path], tmp_path / "alone", "cpu")
+        predict_files(work, own, scaling, [path], tmp_path / "alone", "cpu")
         assert maps(tmp_path / "alone", path.stem) == maps(tmp_path / "together", path.stem)
 
 
@@ -74,7 +74,7 @@ def test_sixteen_bits_are_refused_by_a_trial_of_eight(trained, tmp_path):  # noq
     assert scaling.bits == 8
     path = picture(tmp_path / "deep.png", "deep gray")
     with pytest.raises(DataError, match=r"deep.png has 16 bits a channel, but the network was trained on images of 8"):
-        run(work, own, scaling, [picture(tmp_path / "a.png", "plain"), path], tmp_path / "out", "cpu")
+        predict_files(work, own, scaling, [picture(tmp_path / "a.png", "plain"), path], tmp_path / "out", "cpu")
 
 
 def test_eight_bits_are_stretched_for_a_trial_of_sixteen_and_named(tmp_path, caplog):
@@ -140,8 +140,8 @@ def test_a_new_volume_becomes_pixels_as_the_training_volumes_did(trained, tmp_pa
     numbers = RNG.integers(0, 255, (20, 24, 3))
     paths = [save(tmp_path / f"{kind}/{kind}.nii.gz", numbers.astype(kind)) for kind in ("u1", "i2", "f4", "f8")]
     for path in paths:
-        run(work, own, scaling, [path], tmp_path / "alone" / path.parent.name, "cpu")
-    run(work, own, scaling, paths, tmp_path / "together", "cpu")
+        predict_files(work, own, scaling, [path], tmp_path / "alone" / path.parent.name, "cpu")
+    predict_files(work, own, scaling, paths, tmp_path / "together", "cpu")
     means = [
         np.asarray(nibabel.load(place / f"{path.parent.name}_mean.nii.gz").dataobj)
         for path in paths
@@ -151,14 +151,14 @@ def test_a_new_volume_becomes_pixels_as_the_training_volumes_did(trained, tmp_pa
     for name, mean in zip(names, means, strict=True):
         assert np.array_equal(mean, means[names.index(name)])
     with pytest.raises(DataError, match="is a picture, but the network was trained on volumes"):
-        run(work, own, scaling, [picture(tmp_path / "a.png", "gray")], tmp_path / "out", "cpu")
+        predict_files(work, own, scaling, [picture(tmp_path / "a.png", "gray")], tmp_path / "out", "cpu")
 
 
 def test_a_volume_is_refused_by_a_trial_of_pictures(trained, tmp_path):  # noqa: F811
     work, own, scaling = trained()
     path = save(tmp_path / "a.nii.gz", np.zeros((20, 24, 3), np.uint8))
     with pytest.raises(DataError, match="is a volume, but the network was trained on pictures"):
-        run(work, own, scaling, [path], tmp_path / "out", "cpu")
+        predict_files(work, own, scaling, [path], tmp_path / "out", "cpu")
 
 
 def cases(normalised: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -232,7 +232,7 @@ def test_cases_are_predicted_as_they_were_evaluated(settings, trained, tmp_path)
 
     work, own, scaling = trained(inference__resolution="original", **settings)
     outcome = trial.run(work, tmp_path / "data", own, device="cpu")
-    run(work, own, scaling, [tmp_path / "data/test/images"], tmp_path / "out", "cpu")
+    predict_files(work, own, scaling, [tmp_path / "data/test/images"], tmp_path / "out", "cpu")
     for name in ("test0", "test1"):
         mask, truth = (
             np.asarray(Image.open(path)) > 0
@@ -270,7 +270,7 @@ def test_predictions_keep_the_geometry_in_all_orientations(settings, trained, tm
         mock.patch("diffseg.prediction.new_images._predictor", return_value=thresholded),
         mock.patch("diffseg.data.decoding.padded_size", lambda size, config: size),
     ):
-        run(work, own, scaling, paths, tmp_path / "out", "cpu")
+        predict_files(work, own, scaling, paths, tmp_path / "out", "cpu")
     for path in paths:
         original, written = nibabel.load(path), nibabel.load(tmp_path / "out" / f"{path.name[:2]}_mean.nii.gz")
         assert written.shape == original.shape
@@ -284,7 +284,7 @@ def test_predictions_of_two_dimensional_files_have_their_shape(shape, trained, t
     scans(tmp_path / "root", [("u1", 0, 255)])
     work, own, scaling = trained(tmp_path / "root", data__channels=1)
     path = save(tmp_path / "flat.nii.gz", RNG.integers(0, 255, shape).astype(np.uint8))
-    run(work, own, scaling, [path], tmp_path / "out", "cpu")
+    predict_files(work, own, scaling, [path], tmp_path / "out", "cpu")
     assert nibabel.load(tmp_path / "out/flat_mask.nii.gz").shape == shape
 
 

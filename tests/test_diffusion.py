@@ -7,11 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffseg.config import Diffusion
-from diffseg.diffusion.densities import discrete
-from diffseg.diffusion.samplers import SAMPLERS, times
+from diffseg.diffusion.densities import round_up_to_chain
+from diffseg.diffusion.grids import GRIDS, sampling_times
+from diffseg.diffusion.samplers import SAMPLERS
 from diffseg.diffusion.schedules import SCHEDULES, alpha_sigma, log_snr
-from diffseg.diffusion.targets import RANGES, activated, coded, decoded, noised, target, to_epsilon, to_x0
-from diffseg.diffusion.variational import bound
+from diffseg.diffusion.targets import RANGES, activate, add_noise, decode, encode, to_epsilon, to_x0, training_target
+from diffseg.diffusion.variational import variational_bound
 from diffseg.randomness import generator
 
 
@@ -63,10 +64,10 @@ def test_conversions_invert_each_other(level, x0, noise):
     x0, noise = (torch.full((1, 1, 1, 1), value, dtype=torch.float64) for value in (x0, noise))
     alpha, sigma = alpha_sigma(torch.tensor([level]), x0)
     assert float(alpha**2 + sigma**2) == pytest.approx(1)
-    x_t = noised(x0, noise, alpha, sigma)
+    x_t = add_noise(x0, noise, alpha, sigma)
     for name in ("epsilon", "x0", "v"):
         diffusion = Diffusion(target=name)
-        recovered = to_x0(target(x0, noise, alpha, sigma, diffusion), x_t, alpha, sigma, diffusion)
+        recovered = to_x0(training_target(x0, noise, alpha, sigma, diffusion), x_t, alpha, sigma, diffusion)
         assert torch.allclose(recovered, x0, atol=1e-9 * math.exp(6))
     assert torch.allclose(to_epsilon(x0, x_t, alpha, sigma), noise, atol=1e-9 * math.exp(6))
 
@@ -75,7 +76,7 @@ def test_noised_has_the_moments_of_q():
     draw = generator("cpu", 0, "moments")
     x0, level = torch.full((200_000, 1, 1, 1), 0.7), torch.tensor([-0.8])
     alpha, sigma = alpha_sigma(level, x0)
-    x_t = noised(x0, torch.randn(x0.shape, generator=draw), alpha, sigma)
+    x_t = add_noise(x0, torch.randn(x0.shape, generator=draw), alpha, sigma)
     assert float(x_t.mean()) == pytest.approx(float(alpha) * 0.7, abs=4 * float(sigma) / 200_000**0.5)
     assert float(x_t.var()) == pytest.approx(float(sigma) ** 2, rel=0.02)
 
@@ -83,9 +84,9 @@ def test_noised_has_the_moments_of_q():
 @pytest.mark.parametrize("coding", RANGES)
 def test_codings_decode_to_the_mask_and_activation_stays_within(coding):
     mask = torch.tensor([0.0, 1.0]).view(1, 1, 1, 2)
-    assert torch.equal(decoded(coded(mask, coding), coding), mask)
+    assert torch.equal(decode(encode(mask, coding), coding), mask)
     low, high = RANGES[coding]
-    outputs = activated(torch.linspace(-50, 50, 101), Diffusion(target="x0", activation="tanh", coding=coding))
+    outputs = activate(torch.linspace(-50, 50, 101), Diffusion(target="x0", activation="tanh", coding=coding))
     assert float(outputs.min()) == pytest.approx(low)
     assert float(outputs.max()) == pytest.approx(high)
     assert float(outputs[50]) == pytest.approx((low + high) / 2)
@@ -93,11 +94,12 @@ def test_codings_decode_to_the_mask_and_activation_stays_within(coding):
 
 def sampled(name, steps, denoise, start, diffusion):
     draw = generator("cpu", 1, "noise")
+    level = lambda t: log_snr(t, diffusion)  # noqa: E731
     return SAMPLERS[name](
         denoise,
         start,
-        steps,
-        lambda t: log_snr(t, diffusion),
+        sampling_times(steps, level),
+        level,
         lambda: torch.randn(start.shape, generator=draw, dtype=start.dtype),
     )
 
@@ -145,7 +147,8 @@ def test_ancestral_with_all_steps_is_the_published_chain(share):
         states.append(x)
         return x0, share
 
-    SAMPLERS["ancestral"](denoise, x_t, steps, lambda t: log_snr(t, diffusion), lambda: z)
+    level = lambda t: log_snr(t, diffusion)  # noqa: E731
+    SAMPLERS["ancestral"](denoise, x_t, sampling_times(steps, level), level, lambda: z)
     for i in (steps, steps - 1, 50, 2):  # from state i to i − 1
         now, following = states[steps - i], states[steps - i + 1]
         beta, bar, before = betas[i - 1], bars[i], bars[i - 1]
@@ -154,16 +157,25 @@ def test_ancestral_with_all_steps_is_the_published_chain(share):
         assert torch.allclose(following, mean + sigma * z, atol=1e-6)
 
 
-def test_times_run_from_noise_to_clean():
-    assert times(4, "cpu").tolist() == [1.0, 0.75, 0.5, 0.25, 0.0]
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("steps", [1, 7, 1000])
+def test_grids_fall_from_noise_to_clean(grid, steps):
+    times = sampling_times(steps, lambda t: log_snr(t, Diffusion()), "cpu", grid)
+    assert times.dtype == torch.float64
+    assert (times[0], times[-1], len(times)) == (1, 0, steps + 1)
+    assert (times.diff() < 0).all()
+
+
+def test_the_uniform_grid_is_equally_spaced_in_t():
+    assert sampling_times(4, lambda t: log_snr(t, Diffusion())).tolist() == [1.0, 0.75, 0.5, 0.25, 0.0]
 
 
 def test_discrete_timesteps_are_the_points_of_the_chain_and_uniform():
     t = torch.rand(100_000, generator=generator("cpu", 0), dtype=torch.float64)
-    points, counts = (discrete(t, 25) * 25).unique(return_counts=True)
+    points, counts = (round_up_to_chain(t, 25) * 25).unique(return_counts=True)
     assert torch.allclose(points, torch.arange(1, 26, dtype=torch.float64))
     assert counts.float().std() < 5 * 4000**0.5
-    assert discrete(torch.tensor([0.0, 1.0], dtype=torch.float64), 25).tolist() == [1 / 25, 1.0]
+    assert round_up_to_chain(torch.tensor([0.0, 1.0], dtype=torch.float64), 25).tolist() == [1 / 25, 1.0]
 
 
 class TestVariationalBound:
@@ -175,7 +187,7 @@ class TestVariationalBound:
 
     def bound(self, x0, predicted, share, i):
         t = torch.full((len(x0),), i / self.T, dtype=torch.float64)
-        return bound(x0, predicted, share, t, lambda t: log_snr(t, Diffusion(steps=self.T)), self.T)
+        return variational_bound(x0, predicted, share, t, lambda t: log_snr(t, Diffusion(steps=self.T)), self.T)
 
     def log_variances(self, i):
         posterior = [self.BETAS[k] * (1 - self.BARS[k]) / (1 - self.BARS[k + 1]) for k in range(self.T)]

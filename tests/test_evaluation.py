@@ -10,7 +10,7 @@ from PIL import Image
 
 from diffseg import data, trial
 from diffseg.errors import DataError, Stopped
-from diffseg.training.loop import Hooks
+from diffseg.training.hooks import Hooks
 
 METRICS = {"iou", "dice", "brier", "nll", "ece"}
 

@@ -7,10 +7,10 @@ from diffseg.errors import UserError
 from diffseg.training import execution
 from diffseg.training.execution import (
     COMPILED_FROM,
-    compiles,
-    computing_device,
-    for_inference,
-    for_training,
+    choose_device,
+    compile_for_inference,
+    compile_for_training,
+    compiles_training,
     inference_layout,
     precision,
     training_layout,
@@ -51,17 +51,17 @@ def cudnn(monkeypatch):
 
 
 def test_on_gpus_float32_is_not_rounded_and_a_run_can_be_repeated(cudnn):
-    computing_device("cpu")
+    choose_device("cpu")
     assert (cudnn.allow_tf32, cudnn.deterministic) == (True, False)
-    assert computing_device("cuda:1") == torch.device("cuda", 1)
+    assert choose_device("cuda:1") == torch.device("cuda", 1)
     assert (cudnn.allow_tf32, cudnn.deterministic) == (False, True)
 
 
 @pytest.mark.parametrize(("available", "kind"), [(False, "cpu"), (True, "cuda")])
 def test_a_gpu_is_computed_on_where_there_is_one(available, kind, cudnn, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
-    assert computing_device().type == kind
-    assert computing_device("cpu") == CPU
+    assert choose_device().type == kind
+    assert choose_device("cpu") == CPU
 
 
 class TestWhatIsCompiled:
@@ -69,33 +69,33 @@ class TestWhatIsCompiled:
         def long(precision="bf16", steps=COMPILED_FROM):
             return tiny(training__compile=None, training__precision=precision, training__steps=steps)
 
-        assert compiles(long(), machine())
-        assert not compiles(long(steps=COMPILED_FROM - 1), machine())
-        assert not compiles(long(precision="float32"), machine())
-        assert not compiles(long(), machine(bf16=False))
-        assert not compiles(long(), machine(compiler=False))
-        assert not compiles(long(), torch.device("cuda"))
+        assert compiles_training(long(), machine())
+        assert not compiles_training(long(steps=COMPILED_FROM - 1), machine())
+        assert not compiles_training(long(precision="float32"), machine())
+        assert not compiles_training(long(), machine(bf16=False))
+        assert not compiles_training(long(), machine(compiler=False))
+        assert not compiles_training(long(), torch.device("cuda"))
 
     def test_the_configuration_has_the_last_word(self, tiny, machine):
-        assert compiles(tiny(training__compile=True), machine(bf16=False))
+        assert compiles_training(tiny(training__compile=True), machine(bf16=False))
         long = {"training__precision": "bf16", "training__steps": COMPILED_FROM}
-        assert not compiles(tiny(training__compile=False, **long), machine())
+        assert not compiles_training(tiny(training__compile=False, **long), machine())
 
     def test_without_a_compiler_training_is_refused_in_a_sentence_and_what_was_trained_is_predicted_with(
         self, tiny, machine
     ):
         network, asked, device = torch.nn.Identity(), tiny(training__compile=True), machine(compiler=False)
         with pytest.raises(UserError, match="install g\\+\\+"):
-            for_training(network, asked, device)
-        assert for_inference(network, asked, device) is network
-        assert not compiles(asked, device)
+            compile_for_training(network, asked, device)
+        assert compile_for_inference(network, asked, device) is network
+        assert not compiles_training(asked, device)
 
     def test_predictions_are_where_it_is_asked_for_and_no_samples_leave_their_batch(self, tiny, machine):
         network, asked = torch.nn.Identity(), tiny(training__compile=True)
-        assert for_inference(network, asked, machine()) is not network
-        assert for_inference(network, asked.with_leaves({"inference.settled": 3}), machine()) is network
+        assert compile_for_inference(network, asked, machine()) is not network
+        assert compile_for_inference(network, asked.with_leaves({"inference.settled": 3}), machine()) is network
         long = tiny(training__compile=None, training__precision="bf16", training__steps=COMPILED_FROM)
-        assert for_inference(network, long, machine()) is network
+        assert compile_for_inference(network, long, machine()) is network
 
 
 def test_layouts_are_those_that_were_measured_to_be_fast(tiny, machine):

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from diffseg.config import Config
 from diffseg.diffusion.schedules import log_snr
 from diffseg.errors import ConfigError
-from diffseg.experiments import build_network, task
+from diffseg.experiments import build_experiment, build_network
 from diffseg.networks.protocol import Dimensions
 from diffseg.networks.published import load_published
 from diffseg.randomness import generator
@@ -49,7 +49,7 @@ def test_the_training_loss_of_ambdiff_is_the_published_one(reference):
     load_published(network, state)
     image, mask, noise, t = (torch.from_numpy(stored[key]) for key in ("image", "mask", "noise", "t"))
     masks = mask if mask.min() == 0 else (mask + 1) / 2
-    loss = task(config).loss_at(network, image, masks, t.double(), noise).detach()
+    loss = build_experiment(config).loss_at(network, image, masks, t.double(), noise).detach()
     assert float(loss) == pytest.approx(float(stored["loss"]), rel=1e-6)
 
 
@@ -62,7 +62,7 @@ def test_snr_plus_one_weights_the_error_of_x0_whatever_the_target(target, tiny):
     alpha, sigma = math.sqrt(snr / (1 + snr)), math.sqrt(1 / (1 + snr))
     signal = masks * 2 - 1
     x0 = torch.zeros_like(signal) if target == "x0" else (alpha * signal + sigma * noise) / alpha
-    loss = task(config).loss_at(constant(0.0), images, masks, t, noise)
+    loss = build_experiment(config).loss_at(constant(0.0), images, masks, t, noise)
     assert float(loss) == pytest.approx((snr + 1) * float((x0 - signal).square().mean()), rel=1e-4)
 
 
@@ -70,7 +70,7 @@ def test_the_summed_loss_is_the_mean_times_the_values_of_an_image(tiny):
     images, masks, noise = batch()
     t = torch.linspace(0.1, 1, 4, dtype=torch.float64)
     mean, total = (
-        float(task(tiny(diffusion__reduction=how)).loss_at(constant(0.3), images, masks, t, noise))
+        float(build_experiment(tiny(diffusion__reduction=how)).loss_at(constant(0.3), images, masks, t, noise))
         for how in ("mean", "sum")
     )
     assert total == pytest.approx(256 * mean)
@@ -84,7 +84,7 @@ def test_a_learnt_variance_is_trained_by_its_term_alone(tiny):
     for variance in ("small", "learned"):
         config = tiny(diffusion__variance=variance, diffusion__target="epsilon")
         outputs = torch.zeros(4, 2 if variance == "learned" else 1, 16, 16, requires_grad=True)
-        task(config).loss_at(lambda x_t, t, image: outputs, images, masks, t, noise).backward()  # noqa: B023
+        build_experiment(config).loss_at(lambda x_t, t, image: outputs, images, masks, t, noise).backward()  # noqa: B023
         gradients[variance] = outputs.grad
     assert torch.allclose(gradients["learned"][:, :1], gradients["small"])
     assert (gradients["learned"][:, 1:] != 0).all()
@@ -100,7 +100,7 @@ def test_discrete_training_shows_whole_steps_only(discrete, tiny):
 
     images, masks, _ = batch()
     config = tiny(diffusion__discrete=discrete)
-    task(config).loss(network, images, masks, generator("cpu", 0))
+    build_experiment(config).loss(network, images, masks, generator("cpu", 0))
     whole = (told[0] - told[0].round()).abs() < 1e-4
     assert whole.all() if discrete else not whole.any()
 
@@ -121,7 +121,7 @@ def test_medsegdiff_trains_its_other_half_where_there_is_an_image(experiment, ti
         assert ("highway.head.weight" in network.state_dict()) == (experiment in ("e1", "e2"))
         images, masks, _ = batch()
         with torch.no_grad():
-            losses[weight] = float(task(config).loss(network, images, masks, generator("cpu", 0)))
+            losses[weight] = float(build_experiment(config).loss(network, images, masks, generator("cpu", 0)))
             calibration = network(masks, torch.zeros(4), images, extra=True)[1] if experiment in ("e1", "e2") else None
     expected = 0.0 if calibration is None else 10 * float((calibration - masks).square().mean())
     assert losses[10.0] - losses[0.0] == pytest.approx(expected, abs=1e-5)
@@ -159,10 +159,10 @@ def test_no_step_waits_for_the_device(choice, tiny):
 
     config = chosen(tiny, choice)
     network, (images, masks, _) = build_network(config), batch()
-    task(config).loss(network, images, masks, generator("cpu", 0)).backward()
+    build_experiment(config).loss(network, images, masks, generator("cpu", 0)).backward()
     with Watch():
         for seed in (1, 2):
-            task(config).loss(network, images, masks, generator("cpu", seed)).backward()
+            build_experiment(config).loss(network, images, masks, generator("cpu", seed)).backward()
 
 
 class TestSelfConditioning:
@@ -183,7 +183,10 @@ class TestSelfConditioning:
     def test_half_of_the_training_steps_are_given_an_estimate(self, tiny):
         config, (images, masks, _) = self.config(tiny), batch()
         calls = [
-            self.seen(config, lambda network, s=s: task(config).loss(network, images, masks, generator("cpu", 0, s)))
+            self.seen(
+                config,
+                lambda network, s=s: build_experiment(config).loss(network, images, masks, generator("cpu", 0, s)),
+            )
             for s in range(200)
         ]
         guided = [step for step in calls if len(step) == 2]
@@ -198,7 +201,10 @@ class TestSelfConditioning:
     def test_samplers_pass_the_last_estimate_on(self, sampler, tiny):
         config, (images, _, noise) = self.config(tiny, inference__sampler=sampler, inference__steps=4), batch()
         found = self.seen(
-            config, lambda network: task(config).predict(network, images, lambda k: noise, torch.arange(len(images)))
+            config,
+            lambda network: build_experiment(config).predict(
+                network, images, lambda k: noise, torch.arange(len(images))
+            ),
         )
         assert len(found) == 4
         assert (found[0] == 0).all()
@@ -208,7 +214,7 @@ class TestSelfConditioning:
         """With ε at much noise, x̂0 can be any number."""
         config, (images, masks, _) = self.config(tiny, diffusion__target="epsilon"), batch()
         t = torch.ones(4, dtype=torch.float64)
-        run = lambda network: task(config).errors(network, images, masks, t, generator("cpu", 0))  # noqa: E731
+        run = lambda network: build_experiment(config).errors(network, images, masks, t, generator("cpu", 0))  # noqa: E731
         (_, given) = self.seen(config, run)
         assert given.abs().max() == 1
 
@@ -218,8 +224,8 @@ class TestSelfConditioning:
         config = self.config(tiny, network__name=name, network__width=32, network__multipliers=[1, 1], **settings)
         network, (images, masks, noise) = build_network(config), batch()
         for seed in (0, 1, 2, 3):
-            assert task(config).loss(network, images, masks, generator("cpu", seed)).isfinite()
-        found, _ = task(config).predict(network.eval(), images, lambda k: noise, torch.arange(len(images)))
+            assert build_experiment(config).loss(network, images, masks, generator("cpu", seed)).isfinite()
+        found, _ = build_experiment(config).predict(network.eval(), images, lambda k: noise, torch.arange(len(images)))
         assert found.shape == masks.shape
 
     def test_other_experiments_have_none(self, tiny):

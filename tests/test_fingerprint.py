@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from diffseg import trial
 from diffseg.config import Config, Diffusion
-from diffseg.diffusion.combinations import warnings
+from diffseg.diffusion.combinations import find_problems
 from diffseg.diffusion.effective import effective_weight
 from diffseg.diffusion.schedules import log_snr
 from diffseg.errors import ConfigError, UserError
-from diffseg.experiments import task
+from diffseg.experiments import build_experiment
 from diffseg.fingerprint.curve import ERRORS, compute_fingerprint
 from studies.definition.reading import read_study
 from studies.definition.trial import trial_name
@@ -187,16 +187,16 @@ class TestConfig:
 
     def test_unmeasured_it_is_no_curve(self, tiny):
         with pytest.raises(ConfigError, match="train them first"):
-            task(weighted(tiny))
+            build_experiment(weighted(tiny))
         with pytest.raises(UserError, match="before it is measured"):
             effective_weight(torch.tensor([0.5]), weighted(tiny).diffusion)
 
     def test_that_it_leaves_noise_levels_untrained_is_warned_of(self, tiny):
-        (sentence,) = warnings(weighted(tiny))
+        (sentence,) = find_problems(weighted(tiny))
         assert "diffusion.profile_floor or diffusion.mixing above 0" in sentence
         assert (
-            warnings(weighted(tiny, diffusion__mixing=0.1))
-            == warnings(weighted(tiny, diffusion__profile_floor=0.1))
+            find_problems(weighted(tiny, diffusion__mixing=0.1))
+            == find_problems(weighted(tiny, diffusion__profile_floor=0.1))
             == []
         )
 

@@ -11,15 +11,15 @@ from test_networks import SMALL
 from diffseg.bench.peers import WithoutImageCache
 from diffseg.diffusion.schedules import log_snr
 from diffseg.experiments import build_network
-from diffseg.prediction.ensembles import predictions
+from diffseg.prediction.ensembles import predict_split
 from diffseg.prediction.merging import staple as _staple
-from diffseg.prediction.noise_errors import errors_over_t
-from diffseg.prediction.tiling import corners
+from diffseg.prediction.noise_errors import measure_noise_errors
+from diffseg.prediction.tiling import tile_corners
 
 
 @given(st.integers(16, 90), st.integers(16, 90), st.integers(4, 16), st.floats(0, 0.9))
 def test_tiles_cover_the_image_and_overlap_as_asked(height, width, size, overlap):
-    places = corners(height, width, size, overlap)
+    places = tile_corners(height, width, size, overlap)
     covered = torch.zeros(height, width)
     for top, left in places:
         assert 0 <= top <= height - size
@@ -61,7 +61,7 @@ def test_predictions_do_not_depend_on_the_batch_size(experiment, sampler, settle
             inference__batch=batch,
             inference__ensemble=3,
         )
-        found.append(list(predictions(trained(config), split(), config)))
+        found.append(list(predict_split(trained(config), split(), config)))
     for others in zip(*found, strict=True):
         assert len({p.index for p in others}) == 1
         for p in others:
@@ -78,30 +78,30 @@ def test_batches_are_whole_across_images_but_for_the_last(tiny):
     network.register_forward_hook(lambda module, inputs, output: sizes.append(len(inputs[0])))
     images = [torch.zeros(channels, 16, 16, dtype=torch.uint8) for channels in (3, 1)]
     three = split_of(images[:1] * 3, images[1:] * 3)
-    assert [found.index for found in predictions(network, three, config)] == [0, 1, 2]
+    assert [found.index for found in predict_split(network, three, config)] == [0, 1, 2]
     assert sizes == [4, 4, 4, 3]
 
 
 def test_members_differ_and_their_mean_and_deviation_are_those_of_the_ensemble(tiny):
     config = tiny(inference__ensemble=4)
-    (one, *_) = predictions(trained(config), split(), config)
+    (one, *_) = predict_split(trained(config), split(), config)
     assert float(one.sd.max()) > 0.01
     assert ((one.mean >= 0) & (one.mean <= 1)).all()
     assert (one.sd <= 0.5 + 1e-6).all()
-    (alone, *_) = predictions(trained(config), split(), tiny(inference__ensemble=1))
+    (alone, *_) = predict_split(trained(config), split(), tiny(inference__ensemble=1))
     assert float(alone.sd.max()) == 0
 
 
 def test_votes_are_shares_of_the_members(tiny):
     config = tiny(inference__ensemble=4, inference__merge="vote")
-    (one, *_) = predictions(trained(config), split(), config)
+    (one, *_) = predict_split(trained(config), split(), config)
     assert set((one.mean * 4).unique().tolist()) <= {0, 1, 2, 3, 4}
 
 
 def test_a_perfect_network_of_tiles_gives_the_mask_without_seams(tiny):
     """E1 with a network that reads the mask off the image's brightness: blending must not change it anywhere."""
     config = tiny(experiment="e1", data__fit="crop")
-    (one, *_) = predictions(lambda x_t, t, image: 1e4 * (image[:, :1] - 129 / 127.5 + 1 + 1e-3), split(), config)
+    (one, *_) = predict_split(lambda x_t, t, image: 1e4 * (image[:, :1] - 129 / 127.5 + 1 + 1e-3), split(), config)
     assert torch.equal(one.mean > 0.5, split().masks[0][0].bool())
     assert torch.allclose(one.mean, (one.mean > 0.5).float(), atol=1e-4)
 
@@ -114,7 +114,7 @@ def test_errors_over_t_of_an_oracle_and_of_a_constant(experiment, coding, tiny):
         experiment=experiment, diffusion__coding=coding, diffusion__activation="identity", inference__timesteps=5
     )
     middle = 0.0 if coding == "pm1" or experiment == "e4" else 0.5
-    rows = errors_over_t(lambda x_t, t, image: torch.full_like(x_t, middle), split(1, 16, 16), config)
+    rows = measure_noise_errors(lambda x_t, t, image: torch.full_like(x_t, middle), split(1, 16, 16), config)
     assert [row["t"] for row in rows] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert all(a["log_snr"] > b["log_snr"] for a, b in itertools.pairwise(rows))
     for row in rows:
@@ -132,7 +132,7 @@ def test_the_errors_at_all_levels_are_of_the_same_images_and_noises(tiny):
     """What a network is given at two levels comes from the same x0 and ε; few images come again with other noises."""
     config = tiny(experiment="e3", diffusion__coding="pm1", inference__timestep_images=5, inference__batch=5)
     seen = []
-    errors_over_t(lambda x_t, t, image: seen.append(x_t) or torch.zeros_like(x_t), split(2, 16, 16), config)
+    measure_noise_errors(lambda x_t, t, image: seen.append(x_t) or torch.zeros_like(x_t), split(2, 16, 16), config)
     masks = torch.stack([split(2, 16, 16).masks[k % 2].reshape(1, 16, 16).float() * 2 - 1 for k in range(5)])
     times = torch.arange(1, len(seen) + 1) / len(seen)
     noises = []
@@ -149,7 +149,7 @@ def test_errors_over_t_of_a_mask_without_its_half_are_known(tiny):
     half = masks * (torch.arange(16) < 8)
     missed, foreground = float((masks - half).mean()), float(masks.mean())
     config = tiny(experiment="e3", diffusion__activation="identity", inference__timestep_images=1)
-    for row in errors_over_t(lambda x_t, t, image: half * 2 - 1, split(1, 16, 16), config):
+    for row in measure_noise_errors(lambda x_t, t, image: half * 2 - 1, split(1, 16, 16), config):
         assert row["mask_error"] == pytest.approx(4 * missed)
         assert row["dice_error"] == pytest.approx(1 - 2 * (foreground - missed) / (2 * foreground - missed))
         assert row["cross_entropy"] == pytest.approx(missed * -math.log(1e-6), rel=1e-4)
@@ -166,7 +166,7 @@ def test_members_of_test_time_augmentation_see_the_eight_views_of_a_tile(tiny):
         logits[..., :8, :8] = 100.0
         return logits
 
-    (one, *_) = predictions(
+    (one, *_) = predict_split(
         corner,
         split(1).crop(torch.zeros(1, 2, dtype=torch.long), 16),
         config,
@@ -195,9 +195,9 @@ def test_what_depends_on_the_image_alone_is_computed_once_and_changes_nothing(na
     network, seen = trained(config), []
     whole = network.image_features
     network.image_features = lambda image: seen.append(len(image)) or whole(image)
-    found = list(predictions(network, square(), config))
+    found = list(predict_split(network, square(), config))
     assert seen == [2 if views == "none" else 8]
-    for one, other in zip(found, predictions(WithoutImageCache(network), square(), config), strict=True):
+    for one, other in zip(found, predict_split(WithoutImageCache(network), square(), config), strict=True):
         assert torch.allclose(one.mean, other.mean, atol=1e-5)
     assert len(seen) == (1 if name == "medsegdiff-v1" else 1 + 3)
 

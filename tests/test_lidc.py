@@ -10,7 +10,7 @@ from diffseg.config import Data
 from diffseg.data.partition import hash_key
 from diffseg.errors import DataError
 from diffseg.randomness import generator
-from diffseg.training.batches import one_rater
+from diffseg.training.batches import draw_rater
 
 PATIENTS = [f"LIDC-IDRI-{k:04d}" for k in range(12)]
 
@@ -110,7 +110,7 @@ def test_a_slice_without_one_of_its_masks_is_named(tmp_path):
 
 def test_each_image_has_one_raters_mask_and_all_raters_their_turn():
     raters = torch.arange(4.0).view(1, 4, 1, 1).repeat(400, 1, 2, 2)
-    drawn = one_rater(raters, generator("cpu", 0))
+    drawn = draw_rater(raters, generator("cpu", 0))
     assert drawn.shape == (400, 1, 2, 2)
     assert (drawn == drawn[:, :, :1, :1]).all()
     counts = drawn[:, 0, 0, 0].long().bincount()

@@ -12,7 +12,7 @@ from diffseg.config import Config, Diffusion
 from diffseg.diffusion.losses import LOSSES, squared_distance_to_border
 from diffseg.diffusion.schedules import log_snr
 from diffseg.errors import ConfigError
-from diffseg.experiments import task
+from diffseg.experiments import build_experiment
 from diffseg.randomness import generator
 
 
@@ -55,7 +55,9 @@ def test_cross_entropies_of_a_batch_are_the_librarys(reduction, tiny):
         ("dice-cross-entropy", DiceCELoss(sigmoid=True)(logits, masks)),
     ):
         config = tiny(diffusion__loss=loss, diffusion__activation="sigmoid", diffusion__reduction=reduction)
-        found = task(config).loss_at(lambda x_t, t, image: logits, images, masks, t, torch.randn_like(masks))
+        found = build_experiment(config).loss_at(
+            lambda x_t, t, image: logits, images, masks, t, torch.randn_like(masks)
+        )
         assert float(found) == pytest.approx(float(expected) * (256 if reduction == "sum" else 1), rel=1e-5)
 
 
@@ -67,7 +69,9 @@ def test_they_are_weighted_as_the_squared_error_is(tiny):
         losses = {}
         for weighting in ("uniform", "snr+1"):
             config = tiny(diffusion__loss=loss, diffusion__activation="sigmoid", diffusion__weighting=weighting)
-            losses[weighting] = float(task(config).loss_at(network, images, masks, t, torch.zeros_like(masks)))
+            losses[weighting] = float(
+                build_experiment(config).loss_at(network, images, masks, t, torch.zeros_like(masks))
+            )
         factor = 1 + float(log_snr(t, config.diffusion).exp())
         assert losses["snr+1"] == pytest.approx(factor * losses["uniform"], rel=1e-5)
 

@@ -18,7 +18,7 @@ from diffseg.networks.nnunet.dataset import NAME, write_raw
 from diffseg.networks.nnunet.plan import plan_network
 from diffseg.prediction import new_images as predict
 from diffseg.training import checkpoints
-from diffseg.training.loop import Hooks
+from diffseg.training.hooks import Hooks
 
 LEAVES = {
     "experiment": "e1",
@@ -65,17 +65,17 @@ def test_a_trial_is_run_by_nnunetv2_and_resumed_after_a_stop(tmp_path, monkeypat
     Image.new("RGB", (40, 50), (200, 100, 100)).save(tmp_path / "new.png")
     scaling = Scaling(**json.loads(outcome.trial["scaling"]))
     before = content(tmp_path)
-    written = predict.run(config, tmp_path, scaling, [tmp_path / "new.png"], tmp_path / "out", "cpu")
+    written = predict.predict_files(config, tmp_path, scaling, [tmp_path / "new.png"], tmp_path / "out", "cpu")
     assert {Image.open(path).size for path in written} == {(40, 50)}
     shutil.rmtree(tmp_path / "out")
     assert content(tmp_path) == before
     plans = tmp_path / "nnunet/preprocessed" / NAME / "nnUNetPlans.json"
     plans.write_text(plans.read_text()[:100])
     with pytest.raises(UserError, match="cannot be used"):
-        predict.run(config, tmp_path, scaling, [tmp_path / "new.png"], tmp_path / "out", "cpu")
+        predict.predict_files(config, tmp_path, scaling, [tmp_path / "new.png"], tmp_path / "out", "cpu")
     (tmp_path / outcome.trial["checkpoint"]).unlink()
     with pytest.raises(UserError, match="the training ended at step 8"):
-        predict.run(config, tmp_path, scaling, [tmp_path / "new.png"], tmp_path / "out", "cpu")
+        predict.predict_files(config, tmp_path, scaling, [tmp_path / "new.png"], tmp_path / "out", "cpu")
 
 
 @pytest.mark.slow

@@ -13,8 +13,9 @@ from test_networks import SMALL
 from diffseg import experiments, trial
 from diffseg.config import Config, NNUNet
 from diffseg.errors import Diverged, Stopped, UserError, WorkerLost
-from diffseg.training.loop import Hooks, start
-from diffseg.training.parallel import ALONE, Workers, is_out_of_memory
+from diffseg.training.hooks import Hooks
+from diffseg.training.parallel import SINGLE_PROCESS, Workers, is_out_of_memory
+from diffseg.training.state import start_or_resume
 
 CPU = torch.device("cpu")
 SETTINGS = {
@@ -33,7 +34,7 @@ def of(name, **more):
 
 
 def weights(config, folder):
-    return start(config, folder, CPU).average.state_dict()
+    return start_or_resume(config, folder, CPU).average.state_dict()
 
 
 def close(one, other):
@@ -46,7 +47,7 @@ def helper(rank, folder, task):
     """A process that trains with others."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=TOGETHER)
-    task(Workers.joined(), Path(folder))
+    task(Workers.from_process_group(), Path(folder))
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -67,7 +68,7 @@ def train_all(workers, folder):
         outcome = trial.run(of(name), None, folder / name / str(workers.rank), device="cpu", workers=workers)
         assert (outcome is None) == (workers.rank > 0)
         assert outcome is None or outcome.trial["micro_batch"] == 3
-        assert workers.first or not (folder / name / str(workers.rank)).exists()
+        assert workers.is_first or not (folder / name / str(workers.rank)).exists()
 
 
 @pytest.mark.slow
@@ -84,14 +85,14 @@ def end_in_many_ways(workers, folder):
 
     def asked(number):
         calls = iter(range(1000))
-        return Hooks(should_stop=lambda: next(calls) >= number) if workers.first else Hooks()
+        return Hooks(should_stop=lambda: next(calls) >= number) if workers.is_first else Hooks()
 
     for number in (2, 4):  # in training, and while it is measured
         with pytest.raises(Stopped):
             trial.run(config, None, mine, device="cpu", hooks=asked(number), workers=workers)
     trial.run(config, None, mine, device="cpu", workers=workers)
     with pytest.raises(UserError, match="only worker 1 lacks it"):
-        workers.united(lambda: fail_on(workers, 1))
+        workers.run_on_all(lambda: fail_on(workers, 1))
     diverging = {"training.learning_rate": 1e38, "diffusion.activation": "identity"}
     with pytest.raises(Diverged):
         trial.run(of("e2", **diverging), None, mine / "diverging", device="cpu", workers=workers)
@@ -99,8 +100,8 @@ def end_in_many_ways(workers, folder):
         trial.run(normalising(), None, mine / "batches", device="cpu", workers=workers)
     with pytest.raises(UserError, match="nnunet trains on one worker, not on 2: give --workers 1"):
         trial.run(normalising("nnunet"), None, mine / "nnunet", device="cpu", workers=workers)
-    if not workers.first:
-        workers.leave()
+    if not workers.is_first:
+        workers.shutdown()
         return
     with pytest.raises(WorkerLost, match="another of the 2 workers is gone"):
         workers.any(False)
@@ -121,7 +122,7 @@ def test_all_workers_end_as_one_of_them_does(tmp_path):
     assert together(end_in_many_ways, tmp_path) == [0, 0]
     config = of("e2", **{"training.snapshots": [0.5, 1.0]})
     trial.run(config, None, tmp_path / "alone", device="cpu")
-    last = [start(config, tmp_path / name, CPU).curves[-3:] for name in ("0", "alone")]
+    last = [start_or_resume(config, tmp_path / name, CPU).curves[-3:] for name in ("0", "alone")]
     for mine, alone in zip(*last, strict=True):
         assert mine == alone | {"value": pytest.approx(alone["value"], rel=1e-3)}
     assert close(weights(config, tmp_path / "0"), weights(config, tmp_path / "alone"))
@@ -132,7 +133,7 @@ def memory(monkeypatch):
     """A function that sets how many images fit into memory at once; and how many were tried, in a list."""
     tried, limit, loss = [], [1000], {kind: kind.loss for kind in (experiments.Denoising, experiments.FeedForward)}
 
-    def measured(self, network, images, masks, draw, part=experiments.WHOLE):
+    def measured(self, network, images, masks, draw, part=experiments.WHOLE_BATCH):
         found, count = loss[type(self)](self, network, images, masks, draw, part), len(images[part])
         if network.training:
             tried.append(count)
@@ -188,6 +189,8 @@ def test_memory_that_the_system_does_not_have_is_told_from_other_faults():
 def test_each_image_of_a_batch_is_in_one_part():
     for count in (1, 2, 3, 7):
         for most in (1, 2, 5):
-            parts = [part for rank in range(count) for part in replace(ALONE, rank=rank, count=count).parts(5, most)]
+            parts = [
+                part for rank in range(count) for part in replace(SINGLE_PROCESS, rank=rank, count=count).parts(5, most)
+            ]
             assert [image for part in parts for image in range(5)[part]] == list(range(5))
             assert all(part.stop - part.start <= most for part in parts)

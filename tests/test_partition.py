@@ -207,7 +207,7 @@ def test_one_patient_cannot_be_held_out_of():
 
 def test_e1s_validation_keeps_patients_whole(tiny, tmp_path, monkeypatch):
     from diffseg.training import epoch_selection as selection
-    from diffseg.training.loop import Hooks
+    from diffseg.training.hooks import Hooks
 
     seen = {}
 
@@ -219,13 +219,13 @@ def test_e1s_validation_keeps_patients_whole(tiny, tmp_path, monkeypatch):
         seen["training"] = set(split.groups)
         return train(config, split, *rest)
 
-    measured, train = selection._validated, selection.train
-    monkeypatch.setattr(selection, "_validated", remember)
+    measured, train = selection._measure_validation_loss, selection.train
+    monkeypatch.setattr(selection, "_measure_validation_loss", remember)
     monkeypatch.setattr(selection, "train", remember_training)
     config = tiny(experiment="e1", training__validation=0.25, training__batch=3, training__steps=3)
     whole = data.load(config.data, None).train
     groups = tuple(f"p{k // 3}" for k in range(12))
-    selection.selected(config, dataclasses.replace(whole, groups=groups), tmp_path, Hooks())
+    selection.select_epochs(config, dataclasses.replace(whole, groups=groups), tmp_path, Hooks())
     assert len(seen["validation"]) == 1
     assert seen["training"] == set(groups) - seen["validation"]
 

@@ -13,7 +13,7 @@ from PIL import Image
 from diffseg import data, trial
 from diffseg.data.scaling import Scaling
 from diffseg.errors import UserError
-from diffseg.prediction.new_images import run
+from diffseg.prediction.new_images import predict_files
 from studies.commands.program import main
 from studies.definition.reading import read_study
 from studies.engine.request import TrialRequest
@@ -53,7 +53,9 @@ def test_pictures_are_predicted_at_their_own_size(settings, trained, tmp_path):
         Image.fromarray(RNG.integers(0, 255, (*size, 3), dtype=np.uint8)).save(tmp_path / f"{name}.png")
     inputs = [tmp_path / f"{name}.png" for name in sizes]
     told = []
-    written = run(config, work, scaling, inputs, tmp_path / "out", "cpu", on_progress=lambda *x: told.append(x))
+    written = predict_files(
+        config, work, scaling, inputs, tmp_path / "out", "cpu", on_progress=lambda *x: told.append(x)
+    )
     assert told == [(1, 3), (2, 3), (3, 3)]
     kinds = {"mask", "mean", "sd", "sample-0", "sample-1"}
     assert {path.name for path in written} == {f"{name}_{kind}.png" for name in sizes for kind in kinds}
@@ -68,7 +70,7 @@ def test_what_is_predicted_is_what_the_trial_measured(trained, tmp_path):
     """The Dice of a written mask is that of the ledger, where images are evaluated at their own size."""
     config, work, scaling = trained(inference__resolution="original")
     outcome = trial.run(config, tmp_path / "data", work, device="cpu")
-    run(config, work, scaling, [tmp_path / "data/test/images"], tmp_path / "out", "cpu")
+    predict_files(config, work, scaling, [tmp_path / "data/test/images"], tmp_path / "out", "cpu")
     for name in ("test0", "test1"):
         mask, truth = (
             np.asarray(Image.open(path)) > 0
@@ -94,7 +96,7 @@ def test_volumes_keep_their_geometry(trained, tmp_path):
     found = data.load(config.data, tmp_path / "volumes")
     assert found.train.names == tuple(f"train{k}/{z:03d}" for k in range(2) for z in range(3))
     assert (scaling.high[0] - scaling.low[0]) > 2900  # Hounsfield-like numbers keep their steps
-    run(config, work, scaling, [tmp_path / "volumes/test/images/test0.nii.gz"], tmp_path / "out", "cpu")
+    predict_files(config, work, scaling, [tmp_path / "volumes/test/images/test0.nii.gz"], tmp_path / "out", "cpu")
     original = nibabel.load(tmp_path / "volumes/test/images/test0.nii.gz")
     for kind, dtype in (("mask", np.uint8), ("mean", np.float32), ("sd", np.float32), ("sample-1", np.uint8)):
         written = nibabel.load(tmp_path / "out" / f"test0_{kind}.nii.gz")
@@ -112,7 +114,7 @@ def test_a_brats_patient_is_put_back_where_it_was_cut_from(trained, tmp_path):
         volume(tmp_path / "brats", name)
     config, work, scaling = trained(tmp_path / "brats", data__layout="brats", data__channels=4)
     volume(tmp_path / "new", "somebody", kinds=("t1", "t1ce", "t2", "flair"))
-    run(config, work, scaling, [tmp_path / "new/somebody"], tmp_path / "out", "cpu")
+    predict_files(config, work, scaling, [tmp_path / "new/somebody"], tmp_path / "out", "cpu")
     mean = np.asarray(nibabel.load(tmp_path / "out/somebody_mean.nii.gz").dataobj)
     assert mean.shape == (240, 240, 80 + 3 + 26)
     assert mean[8:-8, 8:-8, 80:83].any()
@@ -145,7 +147,7 @@ def test_mistakes_are_one_sentence(inputs, words, trained, tmp_path):
     for path in (tmp_path / "a.png", tmp_path / "b/a.png"):
         Image.new("RGB", (20, 20)).save(path)
     with pytest.raises(UserError, match=words):
-        run(config, work, scaling, [tmp_path / name for name in inputs], tmp_path / "out", "cpu")
+        predict_files(config, work, scaling, [tmp_path / name for name in inputs], tmp_path / "out", "cpu")
 
 
 @pytest.mark.parametrize("device", ["rubbish", "cuda:99", "meta", "cpu:x"])
@@ -153,7 +155,7 @@ def test_a_device_that_is_not_there_is_one_sentence(device, trained, tmp_path):
     config, work, scaling = trained()
     Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
     with pytest.raises(UserError, match=f"device '{device}' cannot be used .*: give another --device, such as cpu"):
-        run(config, work, scaling, [tmp_path / "a.png"], tmp_path / "out", device)
+        predict_files(config, work, scaling, [tmp_path / "a.png"], tmp_path / "out", device)
     assert not (tmp_path / "out").exists()
 
 
@@ -161,9 +163,9 @@ def test_a_trial_that_segments_nothing_or_is_not_trained_says_so(trained, tiny, 
     Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
     scaling = Scaling((0.0,), (255.0,), (0.0,), (1.0,))
     with pytest.raises(UserError, match="experiment e3 segments nothing"):
-        run(tiny(experiment="e3"), tmp_path, scaling, [tmp_path / "a.png"], tmp_path / "out", "cpu")
+        predict_files(tiny(experiment="e3"), tmp_path, scaling, [tmp_path / "a.png"], tmp_path / "out", "cpu")
     with pytest.raises(UserError, match="no checkpoint"):
-        run(tiny(), tmp_path / "untrained", scaling, [tmp_path / "a.png"], tmp_path / "out", "cpu")
+        predict_files(tiny(), tmp_path / "untrained", scaling, [tmp_path / "a.png"], tmp_path / "out", "cpu")
 
 
 def test_the_command_finds_the_trial_in_the_store(tmp_path):

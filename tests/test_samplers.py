@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from diffseg.config import Diffusion
-from diffseg.diffusion.samplers import SAMPLERS, Settling, times
+from diffseg.diffusion.early_stopping import EarlyStoppingDenoiser
+from diffseg.diffusion.grids import sampling_times
+from diffseg.diffusion.samplers import SAMPLERS
 from diffseg.diffusion.schedules import alpha_sigma, log_snr
 from diffseg.diffusion.targets import to_epsilon
 from diffseg.randomness import generator
@@ -25,6 +27,10 @@ def level(t):
     return log_snr(t, Diffusion(schedule="cosine", input_scale=0.5))
 
 
+def uniform(steps):
+    return sampling_times(steps, level)
+
+
 def curved(x_t, t):
     """An x̂0 that is neither constant nor linear."""
     return (x_t * (1 + t)).tanh(), 0.0
@@ -32,8 +38,8 @@ def curved(x_t, t):
 
 @pytest.mark.parametrize("steps", [1, 7, 50])
 def test_ddim_without_noise_is_the_published_step(steps):
-    grid, x = times(steps, "cpu"), start()
-    for t, s in itertools.pairwise(grid):
+    x = start()
+    for t, s in itertools.pairwise(uniform(steps)):
         x0, _ = curved(x, t)
         if s == 0:
             break
@@ -44,13 +50,13 @@ def test_ddim_without_noise_is_the_published_step(steps):
     def none():
         raise AssertionError("no noise is drawn")
 
-    assert torch.equal(SAMPLERS["ddim"](curved, start(), steps, level, none), x0)
+    assert torch.equal(SAMPLERS["ddim"](curved, start(), uniform(steps), level, none), x0)
 
 
 @pytest.mark.parametrize("steps", [2, 7, 50])
 def test_ddim_with_all_noise_is_ancestral_with_the_small_variance(steps):
-    ddim = SAMPLERS["ddim"](curved, start(), steps, level, draws(), eta=1.0)
-    assert torch.allclose(ddim, SAMPLERS["ancestral"](curved, start(), steps, level, draws()), atol=1e-10)
+    ddim = SAMPLERS["ddim"](curved, start(), uniform(steps), level, draws(), eta=1.0)
+    assert torch.allclose(ddim, SAMPLERS["ancestral"](curved, start(), uniform(steps), level, draws()), atol=1e-10)
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
@@ -60,7 +66,7 @@ def test_ddim_keeps_the_distribution_of_a_gaussian(eta):
     denoise = gaussian(0.7, found)
     draw = generator("cpu", 2)
     noise = lambda: torch.randn(1, 1, 200, 200, generator=draw, dtype=torch.float64)  # noqa: E731
-    SAMPLERS["ddim"](denoise, noise(), 400, straight, noise, eta=eta)
+    SAMPLERS["ddim"](denoise, noise(), uniform(400), straight, noise, eta=eta)
     for t, x in found[::100]:
         alpha, sigma = alpha_sigma(straight(t), x)
         assert float(x.var() / (alpha**2 * 0.49 + sigma**2)) == pytest.approx(1, abs=0.04)
@@ -90,7 +96,7 @@ def error(name, steps):
         alpha, sigma = alpha_sigma(straight(t), start())
         return (alpha**2 * deviation**2 + sigma**2).sqrt()
 
-    SAMPLERS[name](gaussian(deviation, found), start(), steps, straight, None)
+    SAMPLERS[name](gaussian(deviation, found), start(), uniform(steps), straight, None)
     t, x = found[steps // 2]
     assert float(t) == pytest.approx(0.5)
     exact = start() * scale(t) / scale(torch.ones(()))
@@ -113,7 +119,7 @@ def test_its_first_step_is_ddims():
     states = {}
     for name in ("ddim", "dpm-solver++"):
         found = []
-        SAMPLERS[name](gaussian(0.5, found), start(), 4, straight, None)
+        SAMPLERS[name](gaussian(0.5, found), start(), uniform(4), straight, None)
         states[name] = [x for _, x in found]
     assert torch.allclose(states["ddim"][1], states["dpm-solver++"][1])
     assert not torch.allclose(states["ddim"][2], states["dpm-solver++"][2])
@@ -121,7 +127,7 @@ def test_its_first_step_is_ddims():
 
 def test_dpm_solver_passes_where_a_schedule_stands_still():
     cauchy = lambda t: log_snr(t, Diffusion(schedule="cauchy"))  # noqa: E731
-    assert SAMPLERS["dpm-solver++"](curved, start(), 1000, cauchy, None).isfinite().all()
+    assert SAMPLERS["dpm-solver++"](curved, start(), uniform(1000), cauchy, None).isfinite().all()
 
 
 MASKS = {  # of a sample by step
@@ -145,9 +151,9 @@ def test_samples_whose_mask_has_settled_keep_it_and_cost_nothing_more(sampler, s
         return x0, share if isinstance(share, float) else share[rows]
 
     x = torch.randn(4, 1, 2, 2)
-    settling = Settling(denoise, 2, 0.0, x)
-    found = SAMPLERS[sampler](settling, x, 8, level, lambda: torch.randn(4, 1, 2, 2))
-    assert settling.evaluations.tolist() == [8, 3, 7, 8]
+    denoiser = EarlyStoppingDenoiser(denoise, 2, 0.0, x)
+    found = SAMPLERS[sampler](denoiser, x, uniform(8), level, lambda: torch.randn(4, 1, 2, 2))
+    assert denoiser.evaluations.tolist() == [8, 3, 7, 8]
     assert sum(map(len, seen)) == 26
     assert found[:, 0, 0, 0].tolist() == pytest.approx([0.85, 0.6, 0.8, 0.85])
 
@@ -158,9 +164,9 @@ def test_one_that_waits_for_longer_than_all_steps_changes_nothing(sampler):
         return curved(x_t, t)
 
     def sample(patience):
-        settling = Settling(denoise, patience, 0.0, start())
-        found = SAMPLERS[sampler](settling, start(), 7, level, draws())
-        assert settling.evaluations.tolist() == [7, 7]
+        denoiser = EarlyStoppingDenoiser(denoise, patience, 0.0, start())
+        found = SAMPLERS[sampler](denoiser, start(), uniform(7), level, draws())
+        assert denoiser.evaluations.tolist() == [7, 7]
         return found
 
     assert torch.equal(sample(None), sample(7))

@@ -7,8 +7,8 @@ from diffseg import data, trial
 from diffseg.config import Config
 from diffseg.errors import ConfigError, DataError, Stopped
 from diffseg.training import checkpoints
-from diffseg.training.epoch_selection import selected
-from diffseg.training.loop import Hooks
+from diffseg.training.epoch_selection import select_epochs
+from diffseg.training.hooks import Hooks
 
 
 def equal(a, b):
@@ -57,10 +57,10 @@ def test_held_out_images_are_not_trained_on(tiny, tmp_path, monkeypatch):
         seen["validation"] = set(split.names)
         return measured(state, split, config)
 
-    original, measured = selection.train, selection._validated
+    original, measured = selection.train, selection._measure_validation_loss
     monkeypatch.setattr(selection, "train", spy)
-    monkeypatch.setattr(selection, "_validated", watch)
-    selected(config, whole, tmp_path, Hooks())
+    monkeypatch.setattr(selection, "_measure_validation_loss", watch)
+    select_epochs(config, whole, tmp_path, Hooks())
     assert len(seen["validation"]) == 3
     assert seen["training"] | seen["validation"] == set(whole.names)
     assert not seen["training"] & seen["validation"]

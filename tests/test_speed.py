@@ -15,7 +15,9 @@ from diffseg.bench import peers
 from diffseg.config import Config
 from diffseg.experiments import build_network
 from diffseg.training.batches import Batches
-from diffseg.training.loop import Hooks, start, train
+from diffseg.training.hooks import Hooks
+from diffseg.training.loop import train
+from diffseg.training.state import start_or_resume
 from studies.engine.environment import MALLOC
 
 SEGDIFF = {  # its published augmentation, on crops
@@ -48,7 +50,7 @@ def test_loading_a_batch_is_a_small_share_of_a_step(augment, limit, tmp_path, mo
     }
     config = Config().with_leaves(leaves).resolved()
     split = data.load(config.data, None).train
-    state = start(config, tmp_path, torch.device("cpu"))
+    state = start_or_resume(config, tmp_path, torch.device("cpu"))
     inside = 0.0
 
     def timed(function):

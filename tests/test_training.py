@@ -3,18 +3,22 @@
 import errno
 import itertools
 import json
+import math
 from pathlib import Path
 
 import pytest
 import torch
 from test_networks import SMALL
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffseg import data, trial
 from diffseg.diffusion.schedules import SCHEDULES
 from diffseg.errors import Diverged, Stopped
 from diffseg.training import checkpoints
-from diffseg.training import loop as training
-from diffseg.training.loop import Hooks, start, train
+from diffseg.training import state as training_state
+from diffseg.training.hooks import Hooks
+from diffseg.training.loop import train
+from diffseg.training.state import start_or_resume
 
 GOLDEN = json.loads((Path(__file__).parent / "golden_runs.json").read_text())
 EXPERIMENTS = ("e1", "e2", "e3", "e4")
@@ -27,7 +31,7 @@ def stop_at(call):
 
 
 def weights(config, folder):
-    return start(config, folder, torch.device("cpu")).average.state_dict()
+    return start_or_resume(config, folder, torch.device("cpu")).average.state_dict()
 
 
 def equal(a, b):
@@ -45,7 +49,7 @@ def test_a_stopped_and_resumed_run_ends_bit_for_bit_as_one_that_was_not(experime
     whole = trial.run(config, None, tmp_path / "whole", device="cpu")
     with pytest.raises(Stopped, match="stopped"):
         trial.run(config, None, tmp_path / "parts", device="cpu", hooks=stop_at(call))
-    assert start(config, tmp_path / "parts", torch.device("cpu")).step >= min(call, 4)
+    assert start_or_resume(config, tmp_path / "parts", torch.device("cpu")).step >= min(call, 4)
     parts = trial.run(config, None, tmp_path / "parts", device="cpu")
     assert equal(weights(config, tmp_path / "whole"), weights(config, tmp_path / "parts"))
     assert str(parts.timesteps) == str(whole.timesteps)  # as text, since E4's mask error is NaN
@@ -63,7 +67,7 @@ def test_a_run_killed_after_a_checkpoint_ends_bit_for_bit_as_one_that_was_not(ti
     trial.run(config, None, tmp_path / "whole", device="cpu")
     with pytest.raises(SystemExit):
         trial.run(config, None, tmp_path / "killed", device="cpu", hooks=Hooks(on_log=die))
-    assert start(config, tmp_path / "killed", torch.device("cpu")).step == 3
+    assert start_or_resume(config, tmp_path / "killed", torch.device("cpu")).step == 3
     trial.run(config, None, tmp_path / "killed", device="cpu")
     assert equal(weights(config, tmp_path / "whole"), weights(config, tmp_path / "killed"))
 
@@ -72,11 +76,11 @@ def test_a_run_killed_after_a_checkpoint_ends_bit_for_bit_as_one_that_was_not(ti
 def test_a_run_goes_on_in_another_memory_layout(layouts, tiny, tmp_path, monkeypatch):
     """As on a GPU, or compiled, after a processor, or the other way round: fused steps take moments as they lie in memory."""
     config, states = tiny(experiment="e1"), []
-    monkeypatch.setattr(training, "training_layout", lambda config, device: layouts[len(states)])
+    monkeypatch.setattr(training_state, "training_layout", lambda config, device: layouts[len(states)])
     with pytest.raises(Stopped):
         trial.run(config, None, tmp_path, device="cpu", hooks=stop_at(4))
     for _ in layouts:
-        states.append(start(config, tmp_path, torch.device("cpu")))
+        states.append(start_or_resume(config, tmp_path, torch.device("cpu")))
     for before, after in zip(*(state.network.parameters() for state in states), strict=True):
         moments, laid = (state.optimiser.state[one] for state, one in zip(states, (before, after), strict=True))
         for name in ("exp_avg", "exp_avg_sq"):
@@ -115,12 +119,12 @@ def test_a_run_whose_loss_learns_resumes_bit_for_bit(learning, tiny, tmp_path):
     whole = trial.run(config, None, tmp_path / "whole", device="cpu")
     with pytest.raises(Stopped):
         trial.run(config, None, tmp_path / "parts", device="cpu", hooks=stop_at(5))
-    assert start(config, tmp_path / "parts", torch.device("cpu")).step == 5
+    assert start_or_resume(config, tmp_path / "parts", torch.device("cpu")).step == 5
     parts = trial.run(config, None, tmp_path / "parts", device="cpu")
     assert equal(weights(config, tmp_path / "whole"), weights(config, tmp_path / "parts"))
     assert parts.timesteps == whole.timesteps
     assert parts.images == whole.images
-    fresh = start(config, tmp_path / "fresh", torch.device("cpu")).average.state_dict()
+    fresh = start_or_resume(config, tmp_path / "fresh", torch.device("cpu")).average.state_dict()
     learnt = [key for key in fresh if key in ("uncertainty.linear.weight", "density.average")]
     assert len(learnt) == (learning != "self-conditioning")
     assert not any(torch.equal(fresh[key], weights(config, tmp_path / "whole")[key]) for key in learnt)
@@ -129,7 +133,7 @@ def test_a_run_whose_loss_learns_resumes_bit_for_bit(learning, tiny, tmp_path):
 @pytest.mark.parametrize("learning", LEARNING)
 def test_the_network_starts_from_the_same_weights_whatever_its_loss_learns(learning, tiny, tmp_path):
     plain, other = (
-        start(tiny(**settings), tmp_path, torch.device("cpu")).network.state_dict()
+        start_or_resume(tiny(**settings), tmp_path, torch.device("cpu")).network.state_dict()
         for settings in ({}, LEARNING[learning])
     )
     if learning != "self-conditioning":  # which has more inputs
@@ -169,7 +173,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tiny, tmp_path, 
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 0xFF
     newest.write_bytes(content)
-    assert start(config, tmp_path, torch.device("cpu")).step == 3
+    assert start_or_resume(config, tmp_path, torch.device("cpu")).step == 3
     assert "damaged" in caplog.text
     trial.run(config, None, tmp_path, device="cpu")
     assert equal(weights(config, tmp_path), expected)
@@ -192,7 +196,7 @@ def test_a_disk_that_is_full_for_a_while_costs_a_checkpoint_and_no_more(tiny, tm
     monkeypatch.setattr(checkpoints.os, "fsync", limited)
     found = trial.run(config, None, tmp_path / "full", device="cpu")
     assert found.images == expected.images
-    assert caplog.text.count("could be left ([Errno 28] No space left on device)") == 2
+    assert caplog.text.count("could not be written ([Errno 28] No space left on device)") == 2
     assert [path.name[5:13] for path in sorted((tmp_path / "full").iterdir())] == ["00000008", "00000009"]
 
 
@@ -202,7 +206,7 @@ def test_with_no_sound_checkpoint_training_starts_anew(tiny, tmp_path, damage):
     trial.run(config, None, tmp_path, device="cpu")
     for path in tmp_path.glob("step-*.pt"):
         path.write_bytes(damage)
-    assert start(config, tmp_path, torch.device("cpu")).step == 0
+    assert start_or_resume(config, tmp_path, torch.device("cpu")).step == 0
 
 
 def test_only_the_two_newest_checkpoints_are_kept(tmp_path):
@@ -215,18 +219,60 @@ def test_only_the_two_newest_checkpoints_are_kept(tmp_path):
 def test_a_loss_that_is_not_finite_names_its_step(tiny, tmp_path):
     config = tiny(training__steps=20, training__log_every=5)
     dataset = data.load(config.data, None)
-    state = start(config, tmp_path, torch.device("cpu"))
+    state = start_or_resume(config, tmp_path, torch.device("cpu"))
     steps = iter(range(100))
     state.network.register_forward_hook(lambda *call: call[-1] * (float("nan") if next(steps) == 7 else 1.0))
     with pytest.raises(Diverged, match=r"nan at step 8\b.*learning_rate"):
         train(config, dataset.train, state, tmp_path, lambda state: [], ())
 
 
+def test_a_gradient_that_is_not_finite_names_its_step_and_is_not_saved(tiny, tmp_path):
+    """The last step's gradient shows in no later loss."""
+    config = tiny(training__steps=4, training__log_every=50)
+    dataset = data.load(config.data, None)
+    state = start_or_resume(config, tmp_path, torch.device("cpu"))
+    steps = itertools.count(1)
+    weight = next(state.network.parameters())
+    weight.register_hook(lambda gradient: gradient * (math.inf if next(steps) == 4 else 1.0))
+    with pytest.raises(Diverged, match=r"the norm of the gradient is (inf|nan) at step 4\b.*learning_rate"):
+        train(config, dataset.train, state, tmp_path, lambda state: [], ())
+    assert {path.name[:13] for path in tmp_path.glob("step-*.pt")} == {"step-00000003"}
+
+
+def test_no_training_step_waits_for_the_device_between_points_of_the_curve(tiny, tmp_path):
+    """No number is read from a tensor until a point is logged."""
+    waiting = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if function.__name__.split(".")[0] in (
+                "_local_scalar_dense",
+                "nonzero",
+                "masked_select",
+                "equal",
+                "unique",
+            ):
+                waiting.append(function.__name__)
+            return function(*args, **(kwargs or {}))
+
+    def should_stop():
+        """Is called after each step, before a point is logged."""
+        seen.append(list(waiting))
+        return False
+
+    config, seen = tiny(training__steps=4, training__log_every=50, training__checkpoint_every=50), []
+    dataset = data.load(config.data, None)
+    state = start_or_resume(config, tmp_path, torch.device("cpu"))
+    with Watch():
+        train(config, dataset.train, state, tmp_path, lambda state: [], (), Hooks(should_stop=should_stop))
+    assert seen == [[]] * 4
+
+
 @pytest.mark.parametrize(("ema", "near"), [(0.0, True), (0.9, False)])
 def test_the_average_follows_the_weights(ema, near, tiny, tmp_path):
     config = tiny(training__ema=ema, training__steps=30)
     trial.run(config, None, tmp_path, device="cpu")
-    state = start(config, tmp_path, torch.device("cpu"))
+    state = start_or_resume(config, tmp_path, torch.device("cpu"))
     assert equal(state.network.state_dict(), state.average.state_dict()) == near
 
 
@@ -316,4 +362,4 @@ def test_two_hundred_steps_in_bf16_yield_no_nan(name, experiment, tiny, tmp_path
     outcome = trial.run(config, None, tmp_path, device="cpu")
     losses = [row["value"] for row in outcome.curves if row["metric"] == "loss"]
     assert losses[-1] < losses[0]
-    assert all(p.isfinite().all() for p in start(config, tmp_path, torch.device("cpu")).network.parameters())
+    assert all(p.isfinite().all() for p in start_or_resume(config, tmp_path, torch.device("cpu")).network.parameters())

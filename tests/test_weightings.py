@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffseg.config import Config, Diffusion
-from diffseg.diffusion.densities import density
+from diffseg.diffusion.densities import timestep_density
 from diffseg.diffusion.effective import effective_weight
 from diffseg.diffusion.schedules import log_snr, slope
-from diffseg.diffusion.targets import activated
+from diffseg.diffusion.targets import activate
 from diffseg.diffusion.uncertainty import Uncertainty
-from diffseg.diffusion.weightings import OWN, WEIGHTINGS, target_weight
+from diffseg.diffusion.weightings import TARGET_ERROR_IN_X0, WEIGHTINGS, target_weight
 from diffseg.errors import ConfigError, UserError
-from diffseg.experiments import task
+from diffseg.experiments import build_experiment
 from diffseg.randomness import generator
 
 PROFILE = ((-12.0, 0.0), (-4.0, 2.0), (0.0, 1.0), (6.0, 0.0))
@@ -40,7 +40,7 @@ def made(**settings):
     return Diffusion(**settings)
 
 
-@pytest.mark.parametrize("target", OWN)
+@pytest.mark.parametrize("target", TARGET_ERROR_IN_X0)
 @pytest.mark.parametrize("weighting", ON_EPSILON)
 def test_weights_are_the_published_ones_whatever_the_target(target, weighting):
     diffusion = made(weighting=weighting, target=target, schedule="cosine")
@@ -114,9 +114,9 @@ def test_the_effective_weight_integrates_to_the_mean_over_t(
     t = torch.sigmoid(torch.linspace(-10, 18, 20_001, dtype=torch.float64))  # fine where a schedule is steep
     level, weight = effective_weight(t, diffusion)
     error = (torch.sigmoid(level) * torch.sigmoid(-level)).square()  # an error of ε, small at both ends
-    own = error * (level.exp() / OWN[target](level, diffusion)).reciprocal()
+    own = error * (level.exp() / TARGET_ERROR_IN_X0[target](level, diffusion)).reciprocal()
     factor = target_weight(t, diffusion)
-    over_t = torch.trapezoid(density(t, diffusion) * (1 if factor is None else factor) * own, t)
+    over_t = torch.trapezoid(timestep_density(t, diffusion) * (1 if factor is None else factor) * own, t)
     over_level = torch.trapezoid(weight * error, -level)
     assert float(over_level) == pytest.approx(float(over_t), rel=1e-2)
 
@@ -155,7 +155,7 @@ class TestProfile:
         diffusion = made(density="profile", schedule=schedule)
         t = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
         t = t[(log_snr(t, diffusion) > -9.5) & (log_snr(t, diffusion) < 5)]
-        of_level = density(t, diffusion) / slope(t, diffusion)
+        of_level = timestep_density(t, diffusion) / slope(t, diffusion)
         shape = np.interp(log_snr(t, diffusion), *zip(*PROFILE, strict=True))
         ratio = of_level.numpy() / shape
         assert ratio.std() / ratio.mean() < 0.01
@@ -230,7 +230,7 @@ def test_one_x0_costs_the_same_whatever_the_target(weighting, decoupled, tiny):
             "v": alpha * noise - sigma * masks - error / sigma,
         }
         network = lambda x_t, t, image: outputs[target]  # noqa: B023, E731
-        losses[target] = float(task(config).loss_at(network, images, masks, t, noise))
+        losses[target] = float(build_experiment(config).loss_at(network, images, masks, t, noise))
     assert losses["epsilon"] == pytest.approx(losses["x0"], rel=1e-4)
     assert losses["v"] == pytest.approx(losses["x0"], rel=1e-4)
 
@@ -240,4 +240,4 @@ def test_a_sigmoid_output_is_the_probability_in_the_masks_coding(coding):
     diffusion = made(target="x0", activation="sigmoid", coding=coding)
     low = {"pm1": -1.0, "01": 0.0}[coding]
     logits = torch.tensor([-30.0, 0.0, math.log(3)])
-    assert activated(logits, diffusion).tolist() == pytest.approx([low, (1 + low) / 2, low + 0.75 * (1 - low)])
+    assert activate(logits, diffusion).tolist() == pytest.approx([low, (1 + low) / 2, low + 0.75 * (1 - low)])

@@ -9,8 +9,9 @@ from ray.train import ControllerError, WorkerGroupError
 from test_folder import request_of
 
 from diffseg import trial
-from diffseg.training import loop as training
-from diffseg.training.loop import Hooks
+from diffseg.training import loop
+from diffseg.training.hooks import Hooks
+from diffseg.training.state import TrainingState
 from studies.engine import driver
 from studies.engine.files import STARTS
 from studies.engine.interruption import PreemptionNotice
@@ -93,7 +94,7 @@ def test_trials_that_differ_in_how_they_predict_are_trained_once(tiny, tmp_path,
     configs = [tiny(experiment="e2", inference__steps=steps) for steps in (2, 3)]
     orders = [request_of(str(tmp_path / "store"), config, trial=f"t{number}") for number, config in enumerate(configs)]
     assert run_trial(orders[0]) == "complete"
-    monkeypatch.setattr(training, "_gradients", None)  # nobody trains any more
+    monkeypatch.setattr(loop, "compute_gradients", None)  # any further training would fail
     assert run_trial(orders[1]) == "complete"
     first, second = ledger.last_rows()
     assert (first["network_of"], second["network_of"]) == (None, "t0")
@@ -118,7 +119,7 @@ def test_what_is_measured_while_it_trains_is_a_part_of_the_training(tiny):
 
 def test_a_checkpoint_is_left_before_the_machine_goes(tiny, tmp_path, monkeypatch):
     config, asked, saved = tiny(experiment="e1", training__checkpoint_every=100), [], []
-    save = training.State.save
+    save = TrainingState.save
 
     def should_save():
         asked.append(1)
@@ -128,7 +129,7 @@ def test_a_checkpoint_is_left_before_the_machine_goes(tiny, tmp_path, monkeypatc
         saved.append(state.step)
         save(state, folder)
 
-    monkeypatch.setattr(training.State, "save", noted)
+    monkeypatch.setattr(TrainingState, "save", noted)
     trial.run(config, None, tmp_path, device="cpu", hooks=Hooks(should_save=should_save))
     assert saved == [2, 6]
 

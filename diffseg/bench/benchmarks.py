@@ -23,13 +23,19 @@ from diffseg.bench.peers import (
 from diffseg.config import NETWORKS, Config
 from diffseg.config.presets import names
 from diffseg.diffusion.samplers import SAMPLERS
-from diffseg.experiments import build_network, task
+from diffseg.experiments import build_experiment, build_network
 from diffseg.fingerprint.quick import estimate_mask_error
-from diffseg.prediction.ensembles import predictions
+from diffseg.prediction.ensembles import predict_split
 from diffseg.randomness import generator
 from diffseg.training.batches import Batches
-from diffseg.training.execution import autocast, for_inference, for_training, inference_layout, training_layout
-from diffseg.training.loop import OPTIMISERS, fresh
+from diffseg.training.execution import (
+    autocast,
+    compile_for_inference,
+    compile_for_training,
+    inference_layout,
+    training_layout,
+)
+from diffseg.training.state import OPTIMISERS, initialise_network
 
 PARTS = ("training", "prediction", "data", "metrics", "fingerprint")
 PUBLISHED_STEPS = (100, 50)  # sampling steps of the published ensembles of SegDiff and MedSegDiff
@@ -143,11 +149,11 @@ def training_step(config: Config, device: torch.device, compiled: bool) -> Bench
     split = data.load(config.data, None).train
 
     def build(config: Config) -> Call:
-        network = fresh(config).to(device, memory_format=training_layout(config, device))
-        return _training_call(config, network, for_training(network, config, device), split.to(device))
+        network = initialise_network(config).to(device, memory_format=training_layout(config, device))
+        return _training_call(config, network, compile_for_training(network, config, device), split.to(device))
 
     ways = {way: build(config.with_leaves(leaves)) for way, leaves in _execution_modes(compiled).items()}
-    network = published_form(fresh(config)).to(device)
+    network = published_form(initialise_network(config)).to(device)
     float32 = config.with_leaves(FLOAT32)
     ways["plain transcription"] = _training_call(float32, network, network, split.to(device), fused=None)
     if "MONAI" in config.network.peers:
@@ -167,11 +173,11 @@ def network_evaluation(config: Config, device: torch.device, compiled: bool) -> 
         return evaluate
 
     def build(config: Config) -> Call:
-        network = fresh(config).eval().to(device, memory_format=inference_layout(config, device))
-        return call(config, for_inference(network, config, device))
+        network = initialise_network(config).eval().to(device, memory_format=inference_layout(config, device))
+        return call(config, compile_for_inference(network, config, device))
 
     ways = {way: build(config.with_leaves(leaves)) for way, leaves in _execution_modes(compiled).items()}
-    network = published_form(fresh(config)).eval().to(device)
+    network = published_form(initialise_network(config)).eval().to(device)
     ways["plain transcription"] = call(config.with_leaves(FLOAT32), network)
     if "MONAI" in config.network.peers:
         ways["MONAI"] = monai_evaluation(config, device)
@@ -180,7 +186,7 @@ def network_evaluation(config: Config, device: torch.device, compiled: bool) -> 
 
 def prediction(config: Config, device: torch.device, images: int) -> Benchmark:
     """Time the prediction of a few images."""
-    ways = {"diffseg": _prediction_call(config, fresh(config), _first_images(config, device, images))}
+    ways = {"diffseg": _prediction_call(config, initialise_network(config), _first_images(config, device, images))}
     return _of_predictions(config, ways, images)
 
 
@@ -192,7 +198,7 @@ def ensemble_prediction(config: Config, device: torch.device, images: int) -> Be
     """
     float32 = config.with_leaves(FLOAT32)
     one_by_one, bf16 = (config.with_leaves(leaves) for leaves in (FLOAT32 | {"inference.batch": 1}, BF16))
-    network, split = fresh(config), _first_images(config, device, images)
+    network, split = initialise_network(config), _first_images(config, device, images)
     ways = {
         "published procedure": _prediction_call(one_by_one, WithoutImageCache(published_form(network)), split),
         "in one batch": _prediction_call(float32, WithoutImageCache(network), split),
@@ -270,7 +276,7 @@ def _first_images(config: Config, device: torch.device, images: int) -> data.Spl
 def _prediction_call(config: Config, network: nn.Module, split: data.Split) -> Call:
     """Return a call that predicts a split."""
     network.to(split.device, memory_format=inference_layout(config, split.device)).eval()
-    return lambda: list(predictions(network, split, config))
+    return lambda: list(predict_split(network, split, config))
 
 
 def _training_call(
@@ -285,7 +291,7 @@ def _training_call(
         split: The training images.
         fused: torch's argument of the optimiser; None is torch's default.
     """
-    objective, batches, device = task(config), Batches(split, config), split.device
+    objective, batches, device = build_experiment(config), Batches(split, config), split.device
     optimiser = OPTIMISERS[config.training.optimiser](network.parameters(), lr=1e-6, fused=fused)
     draw, steps = partial(generator, device, config.seed, "bench"), itertools.count()
 

@@ -1,4 +1,4 @@
-"""Combinations of settings that are possible but known to train or sample badly. Impossible ones are refused by `Config`."""
+"""Combinations of settings that are allowed but known to train or sample badly. `Config` refuses impossible ones."""
 
 import math
 
@@ -7,25 +7,33 @@ import torch
 from diffseg.config import Config, Diffusion
 from diffseg.diffusion import profile
 from diffseg.diffusion.schedules import log_snr
-from diffseg.diffusion.weightings import WEIGHTINGS, on_target
+from diffseg.diffusion.weightings import WEIGHTINGS, weight_on_target
 
-MAGNIFIED = -12.0  # λ from which an error in ε is too large in x0; the linear schedule of T = 1000 ends at −10.1
-UNEVEN = 1e3  # times that the ε-loss may weigh more at the end than in the middle
-VISIBLE = -8.0  # λ at which large masks can still be seen
+MAGNIFIED = -12.0  # λ below which an error in ε is too large in x0; the linear schedule of T = 1000 ends at −10.1
+UNEVEN = 1e3  # how many times more the ε-loss may weigh at the end than in the middle
+VISIBLE = -8.0  # λ above which large masks can still be seen
 
 
-def warnings(config: Config) -> list[str]:
-    """What is known to go wrong with a configuration, a sentence each. E3 and E4 are measured, not sampled from."""
+def find_problems(config: Config) -> list[str]:
+    """Return one sentence for each known problem of a configuration.
+
+    Only E2 has any: E3 and E4 are measured, not sampled from.
+    """
     if config.experiment != "e2":
         return []
     diffusion = config.resolved().diffusion
     middle, last = log_snr(torch.tensor([0.5, 1.0], dtype=torch.float64), diffusion)
-    found = [_magnified(diffusion, last), _uneven(diffusion, middle, last), _visible(last), _blind(diffusion)]
+    found = [
+        _check_magnified_error(diffusion, last),
+        _check_uneven_weights(diffusion, middle, last),
+        _check_visible_masks(last),
+        _check_untrained_levels(diffusion),
+    ]
     return [sentence for sentence in found if sentence]
 
 
-def _magnified(diffusion: Diffusion, last: torch.Tensor) -> str | None:
-    """x̂0 = (x_t − σ ε̂)/α, and at α = 0 ε says nothing of x0 (Lin et al., 2024, Sec. 3.3)."""
+def _check_magnified_error(diffusion: Diffusion, last: torch.Tensor) -> str | None:
+    """Check that ε determines x0 at the last λ. At α = 0 it does not, as x̂0 = (x_t − σ ε̂)/α (Lin et al., 2024, Sec. 3.3)."""
     if diffusion.target == "epsilon" and last < MAGNIFIED:
         return (
             f"diffusion.target=epsilon with a last log-SNR of {float(last):.1f} magnifies the network's error "
@@ -35,20 +43,24 @@ def _magnified(diffusion: Diffusion, last: torch.Tensor) -> str | None:
     return None
 
 
-def _uneven(diffusion: Diffusion, middle: torch.Tensor, last: torch.Tensor) -> str | None:
-    """Seen to diverge with uniform and truncated-snr (Hang et al., 2023, Fig. 5)."""
+def _check_uneven_weights(diffusion: Diffusion, middle: torch.Tensor, last: torch.Tensor) -> str | None:
+    """Check that the ε-loss does not weigh far more at the last λ than in the middle.
+
+    Such weights were seen to diverge, with uniform and truncated-snr (Hang et al., 2023, Fig. 5).
+    """
     if diffusion.target != "epsilon" or diffusion.weighting not in WEIGHTINGS:
         return None
-    of_middle, of_last = (float(on_target(level, diffusion)) for level in (middle, last))
-    if of_last > UNEVEN * of_middle:
+    in_middle, at_end = (float(weight_on_target(level, diffusion)) for level in (middle, last))
+    if at_end > UNEVEN * in_middle:
         return (
-            f"diffusion.target=epsilon with weighting {diffusion.weighting} weighs the ε-loss {of_last / of_middle:,.0f} times "
+            f"diffusion.target=epsilon with weighting {diffusion.weighting} weighs the ε-loss {at_end / in_middle:,.0f} times "
             "more at t = 1 than at t = 0.5, which is known to diverge: take target v or x0, or weighting min-snr"
         )
     return None
 
 
-def _visible(last: torch.Tensor) -> str | None:
+def _check_visible_masks(last: torch.Tensor) -> str | None:
+    """Check that masks are hidden by the noise at the last λ, since sampling starts from noise alone."""
     if last > VISIBLE:
         return (
             f"the last log-SNR is {float(last):.1f}, at which large masks still show through the noise, while sampling starts "
@@ -57,21 +69,22 @@ def _visible(last: torch.Tensor) -> str | None:
     return None
 
 
-def _blind(diffusion: Diffusion) -> str | None:
+def _check_untrained_levels(diffusion: Diffusion) -> str | None:
+    """Check that a profile trains the network at all noise levels that are sampled from."""
     if diffusion.mixing or diffusion.profile_floor:
         return None
     if "fingerprint" in (diffusion.weighting, diffusion.density):
         return (
-            "diffusion.fingerprint is nearly 0 where nothing of the mask is lost yet and where everything is, and there the "
-            "network is hardly trained but will be sampled from: set diffusion.profile_floor or diffusion.mixing above 0"
+            "diffusion.fingerprint is nearly 0 where nothing of the mask is lost yet and where everything is, so that the "
+            "network is hardly trained there but sampled from: set diffusion.profile_floor or diffusion.mixing above 0"
         )
     if "profile" not in (diffusion.weighting, diffusion.density):
         return None
     t = torch.linspace(0, 1, profile.BINS + 1, dtype=torch.float64)
-    share = float((profile.shaped(log_snr(t, diffusion), diffusion) == 0).double().mean())
+    share = float((profile.evaluate(log_snr(t, diffusion), diffusion) == 0).double().mean())
     if share > 0.01:
         return (
-            f"diffusion.profile is 0 over {share:.0%} of the noise levels, where the network is not trained but will be sampled "
-            "from: set diffusion.profile_floor or diffusion.mixing above 0"
+            f"diffusion.profile is 0 over {share:.0%} of the noise levels, where the network is not trained but sampled from: "
+            "set diffusion.profile_floor or diffusion.mixing above 0"
         )
     return None

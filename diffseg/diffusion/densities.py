@@ -1,4 +1,4 @@
-"""Densities of the training timesteps p(t), t in [0, 1], drawn by the inverse of their distribution at uniform numbers."""
+"""Densities p(t) of the training timesteps, t in [0, 1], sampled by inverting their distribution functions."""
 
 import torch
 from torch import nn
@@ -7,97 +7,114 @@ from diffseg.config import Diffusion
 from diffseg.diffusion import profile
 
 
-def uniform(count: int, generator: torch.Generator) -> torch.Tensor:
-    """[count] uniform timesteps, float64, stratified: one in each of `count` equal intervals, in random order.
+def sample_stratified(count: int, generator: torch.Generator) -> torch.Tensor:
+    """Draw `count` uniform timesteps, one in each of as many equal intervals, in random order, float64.
 
-    Each is uniform on its own, and together they cover [0, 1] evenly, which lowers the variance of the batch's loss
-    (Kingma et al., 2021, App. I.1).
+    Each is uniform, and together they cover [0, 1] evenly, which lowers the variance of the batch's loss (Kingma et al.,
+    2021, App. I.1).
     """
     device = generator.device
     order = torch.randperm(count, generator=generator, device=device)
     return (order + torch.rand(count, generator=generator, device=device, dtype=torch.float64)) / count
 
 
-def independent(count: int, generator: torch.Generator) -> torch.Tensor:
-    """[count] uniform timesteps, float64, not stratified."""
+def sample_independent(count: int, generator: torch.Generator) -> torch.Tensor:
+    """Draw `count` independent uniform timesteps, float64."""
     return torch.rand(count, generator=generator, device=generator.device, dtype=torch.float64)
 
 
-def discrete(t: torch.Tensor, steps: int) -> torch.Tensor:
-    """Each t moved up to the next of the points 1/steps, 2/steps, … 1 of a published chain."""
+def round_up_to_chain(t: torch.Tensor, steps: int) -> torch.Tensor:
+    """Move each t up to the next of the points 1/steps, 2/steps, … 1 of a published chain."""
     return ((t * steps).floor() + 1).clamp(max=steps) / steps
 
 
-class Adaptive(nn.Module):
-    """p(t) in proportion to a moving average of the loss, in bins of t (Kingma & Gao, 2023).
+class AdaptiveDensity(nn.Module):
+    """p(t) proportional to a moving average of the loss, in bins of t (Kingma & Gao, 2023).
 
-    p(t) dt = p(λ) dλ, so bins of t do what the paper's bins of λ do. Its state is a part of the network, and so of the
-    checkpoint.
+    p(t) dt = p(λ) dλ, so bins of t are equivalent to the paper's bins of λ. The average is a buffer of the network, and so
+    part of its checkpoints.
     """
 
     BINS = 100
+    average: torch.Tensor
 
-    def __init__(self):
+    def __init__(self) -> None:
+        """Start from equal averages."""
         super().__init__()
         self.register_buffer("average", torch.ones(self.BINS, dtype=torch.float64))
-        self._noted: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._recorded: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    def masses(self, mixing: float) -> torch.Tensor:
-        """[BINS] shares of the training timesteps, of which a share is uniform."""
+    def bin_probabilities(self, mixing: float) -> torch.Tensor:
+        """Return the probability of each bin, [BINS]. The share `mixing` of it is uniform."""
         return torch.lerp(self.average / self.average.sum(), torch.full_like(self.average, 1 / self.BINS), mixing)
 
-    def note(self, t: torch.Tensor, losses: torch.Tensor) -> None:
-        """Keep the losses [B] at t [B] of a part of a batch until all of it is done."""
-        self._noted.append((t, losses))
+    def record(self, t: torch.Tensor, losses: torch.Tensor) -> None:
+        """Keep the losses [B] at t [B] of a part of a batch, until the whole batch is done."""
+        self._recorded.append((t, losses))
 
-    def noted(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """(t, losses) of all parts, in order; they are forgotten then."""
-        t, losses = (torch.cat(parts) for parts in zip(*self._noted, strict=True))
-        self._noted.clear()
+    def take_recorded(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (t, losses) of all recorded parts, in order, and clear the records."""
+        t, losses = (torch.cat(parts) for parts in zip(*self._recorded, strict=True))
+        self._recorded.clear()
         return t, losses
 
-    def forget(self) -> None:
-        """What was noted is to be done again."""
-        self._noted.clear()
+    def discard_recorded(self) -> None:
+        """Clear the records of a batch that will be computed again."""
+        self._recorded.clear()
 
     @torch.no_grad()
     def update(self, t: torch.Tensor, losses: torch.Tensor, decay: float) -> None:
-        """Move the averages of the bins that t [B] fall into towards the means of the losses [B] there."""
+        """Move the average of each bin towards the mean of the losses [B] whose t [B] lie in it. Empty bins stay."""
         inside = _bin(t, self.BINS)[:, None] == torch.arange(self.BINS, device=t.device)  # sums in a fixed order
         counts = inside.sum(0)
         means = (inside * losses.double()[:, None]).sum(0) / counts.clamp(min=1)
         self.average.copy_(torch.where(counts > 0, torch.lerp(means, self.average, decay), self.average))
 
 
-def timesteps(
-    count: int, diffusion: Diffusion, generator: torch.Generator, adaptive: Adaptive | None = None
+def sample_timesteps(
+    count: int, diffusion: Diffusion, generator: torch.Generator, adaptive: AdaptiveDensity | None = None
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """(t [count], p(t) [count]), float64; p is None where it is 1. All stratified but the independent ones."""
+    """Draw timesteps from the configured density. All densities but "independent" are stratified.
+
+    Args:
+        count: The number of timesteps.
+        diffusion: The configuration.
+        generator: The source of the random draws, on the device of the timesteps.
+        adaptive: The state of density "adaptive"; None for other densities.
+
+    Returns:
+        (t [count], p(t) [count]), float64. p is None if it is 1 everywhere.
+    """
     if diffusion.density == "independent":
-        return independent(count, generator), None
-    t = uniform(count, generator)
+        return sample_independent(count, generator), None
+    u = sample_stratified(count, generator)
     if diffusion.density == "uniform":
-        return t, None
-    masses = adaptive.masses(diffusion.mixing) if adaptive else profile.masses(diffusion, generator.device)
-    return inverse(masses, t)
+        return u, None
+    if adaptive:
+        return invert_distribution(adaptive.bin_probabilities(diffusion.mixing), u)
+    return invert_distribution(profile.bin_probabilities(diffusion, generator.device), u)
 
 
-def inverse(masses: torch.Tensor, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(t, p(t)) at which the distribution of equal bins with such shares is u: piecewise linear, p constant in a bin."""
-    ends = masses.cumsum(0)
+def invert_distribution(probabilities: torch.Tensor, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return (t, p(t)), each [N], where the distribution function of t equals u [N].
+
+    probabilities [BINS] are those of equal bins of [0, 1]. p is constant in a bin.
+    """
+    ends = probabilities.cumsum(0)
     ends = ends / ends[-1]
-    place = torch.searchsorted(ends, u, right=True).clamp(max=len(masses) - 1)
-    share = ((u - ends[place]) / masses[place] + 1).clamp(0, 1)
-    return (place + share) / len(masses), masses[place] * len(masses)
+    place = torch.searchsorted(ends, u, right=True).clamp(max=len(probabilities) - 1)
+    share = ((u - ends[place]) / probabilities[place] + 1).clamp(0, 1)
+    return (place + share) / len(probabilities), probabilities[place] * len(probabilities)
 
 
-def density(t: torch.Tensor, diffusion: Diffusion) -> torch.Tensor:
-    """How much t counts beside the loss's weight: p(t), or 1 where the loss is divided by it."""
+def timestep_density(t: torch.Tensor, diffusion: Diffusion) -> torch.Tensor:
+    """Return the factor by which the density changes the weight of t: p(t), or 1 where the loss is divided by p(t)."""
     if diffusion.density != "profile" or diffusion.unbiased:
         return torch.ones_like(t)
-    masses = profile.masses(diffusion, t.device)
-    return masses[_bin(t, len(masses))] * len(masses)
+    probabilities = profile.bin_probabilities(diffusion, t.device)
+    return probabilities[_bin(t, len(probabilities))] * len(probabilities)
 
 
 def _bin(t: torch.Tensor, bins: int) -> torch.Tensor:
+    """Return the number of the bin that each t lies in."""
     return (t * bins).long().clamp(max=bins - 1)

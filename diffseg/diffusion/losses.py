@@ -1,51 +1,72 @@
-"""What is minimised at one noise level, before weighting: maps [B, C, H, W], whose mean over an image is its loss."""
+"""Losses at one noise level, before weighting.
 
+All have one signature, `loss(prediction, target, logits, masks, diffusion) -> map`, with tensors [B, C, H, W]. The mean of
+the map over an image is the image's loss.
+
+    prediction  the network's prediction of the target, after its activation
+    target      what it should be
+    logits      the network's output before the activation
+    masks       the true masks, 0 or 1
+"""
+
+from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from diffseg.config import Diffusion
+from diffseg.diffusion.registry import register
+
+Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, Diffusion], torch.Tensor]
+LOSSES: dict[str, Loss] = {}
 
 
-def squared_error(prediction, wanted, logits, masks, diffusion: Diffusion) -> torch.Tensor:
-    """Of the target (Ho et al., 2020, Eq. 14)."""
-    return F.mse_loss(prediction, wanted, reduction="none")
+@register(LOSSES, "mse")
+def squared_error(
+    prediction: torch.Tensor, target: torch.Tensor, logits: torch.Tensor, masks: torch.Tensor, diffusion: Diffusion
+) -> torch.Tensor:
+    """Return the squared error of the target (Ho et al., 2020, Eq. 14)."""
+    return F.mse_loss(prediction, target, reduction="none")
 
 
-def boundary(prediction, wanted, logits, masks, diffusion: Diffusion) -> torch.Tensor:
-    """The squared error with a weight of 1 + w exp(−d²/2s²) at d pixels from the border (Ronneberger et al., 2015, Eq. 2).
+@register(LOSSES, "boundary")
+def boundary(
+    prediction: torch.Tensor, target: torch.Tensor, logits: torch.Tensor, masks: torch.Tensor, diffusion: Diffusion
+) -> torch.Tensor:
+    """Return the squared error times 1 + w exp(−d²/2s²) at d pixels from the border (Ronneberger et al., 2015, Eq. 2).
 
-    d is the distance to the nearest pixel of the other class. Masks without a border weigh 1 everywhere.
+    d is the distance to the nearest pixel of the other class. In masks without a border the factor is 1 everywhere.
     """
     width = diffusion.boundary_width
     near = (-squared_distance_to_border(masks, reach=round(3 * width)) / (2 * width**2)).exp()
-    return squared_error(prediction, wanted, logits, masks, diffusion) * (1 + diffusion.boundary_weight * near)
+    return squared_error(prediction, target, logits, masks, diffusion) * (1 + diffusion.boundary_weight * near)
 
 
-def cross_entropy(prediction, wanted, logits, masks, diffusion: Diffusion) -> torch.Tensor:
-    """Of the mask, the prediction being logits."""
+@register(LOSSES, "cross-entropy")
+def cross_entropy(
+    prediction: torch.Tensor, target: torch.Tensor, logits: torch.Tensor, masks: torch.Tensor, diffusion: Diffusion
+) -> torch.Tensor:
+    """Return the binary cross-entropy of the mask, given the logits of its foreground."""
     return F.binary_cross_entropy_with_logits(logits, masks, reduction="none")
 
 
-def dice_cross_entropy(prediction, wanted, logits, masks, diffusion: Diffusion) -> torch.Tensor:
-    """Dice plus cross-entropy, equally weighted: monai's DiceCELoss, image by image."""
-    return _dice()(logits, masks) + cross_entropy(prediction, wanted, logits, masks, diffusion)
-
-
-LOSSES = {
-    "mse": squared_error,
-    "boundary": boundary,
-    "cross-entropy": cross_entropy,
-    "dice-cross-entropy": dice_cross_entropy,
-}
+@register(LOSSES, "dice-cross-entropy")
+def dice_cross_entropy(
+    prediction: torch.Tensor, target: torch.Tensor, logits: torch.Tensor, masks: torch.Tensor, diffusion: Diffusion
+) -> torch.Tensor:
+    """Return Dice loss plus cross-entropy, equally weighted: monai's DiceCELoss, image by image."""
+    dice: torch.Tensor = _dice()(logits, masks)
+    return dice + cross_entropy(prediction, target, logits, masks, diffusion)
 
 
 def squared_distance_to_border(masks: torch.Tensor, reach: int) -> torch.Tensor:
-    """Squared Euclidean distance [B, 1, H, W] of each pixel to the nearest one of the other class, px²; beyond reach, infinite.
+    """Return the squared Euclidean distance of each pixel to the nearest one of the other class, [B, 1, H, W], px².
 
-    Exact, by lower envelopes of parabolas along each axis in turn (Felzenszwalb & Huttenlocher, 2012), and computed where
-    the masks are: the transforms of scipy and monai go through the host, which a training step must not wait for.
+    Distances beyond `reach` px are infinite. The transform is exact: lower envelopes of parabolas along each axis in turn
+    (Felzenszwalb & Huttenlocher, 2012). It runs on the device of the masks, while those of scipy and monai run on the
+    host, which a training step must not wait for.
     """
     foreground = masks > 0.5
     to_foreground, to_background = (
@@ -59,7 +80,7 @@ def squared_distance_to_border(masks: torch.Tensor, reach: int) -> torch.Tensor:
 
 
 def _envelope(values: torch.Tensor, dim: int, reach: int) -> torch.Tensor:
-    """min over |k| ≤ reach of values[i + k] + k² along a dimension."""
+    """Return the minimum over |k| ≤ reach of values[i + k] + k² along a dimension."""
     size = values.shape[dim]
     lowest = values
     for k in range(1, min(reach, size - 1) + 1):
@@ -70,7 +91,7 @@ def _envelope(values: torch.Tensor, dim: int, reach: int) -> torch.Tensor:
 
 
 @lru_cache
-def _dice():
+def _dice() -> Any:  # monai has no types
     from monai.losses import DiceLoss  # several seconds of imports
 
     return DiceLoss(sigmoid=True, reduction="none")

@@ -1,4 +1,4 @@
-"""The weighting that is learnt with the network: what it fails to explain at a noise level weighs less (EDM2)."""
+"""The learned loss weighting of EDM2: noise levels with a larger expected loss weigh less."""
 
 import torch
 from torch import nn
@@ -7,12 +7,16 @@ CHANNELS = 128
 
 
 class Uncertainty(nn.Module):
-    """u(λ), the log of the loss that is to be expected at λ: linear in random Fourier features (Karras et al., 2024, Eq. 14–16).
+    """u(λ), the log of the expected loss at λ, linear in random Fourier features (Karras et al., 2024, Eq. 14–16).
 
     Minimising loss/e^u + u makes e^u the mean loss at λ, so that all noise levels weigh alike. u starts at 0.
     """
 
-    def __init__(self):
+    frequencies: torch.Tensor
+    phases: torch.Tensor
+
+    def __init__(self) -> None:
+        """Draw the frequencies and phases from torch's global generator."""
         super().__init__()
         self.register_buffer("frequencies", 2 * torch.pi * torch.randn(CHANNELS))
         self.register_buffer("phases", 2 * torch.pi * torch.rand(CHANNELS))
@@ -20,7 +24,9 @@ class Uncertainty(nn.Module):
         nn.init.zeros_(self.linear.weight)
 
     def forward(self, level: torch.Tensor) -> torch.Tensor:
-        """u [B] of log-SNRs [B], in float32 also under autocast."""
+        """Return u [B] at log-SNRs [B], in float32 also under autocast."""
         noise = -level.float() / 8  # EDM's c_noise, ln(σ)/4
         with torch.autocast(level.device.type, enabled=False):
-            return self.linear(2**0.5 * (noise[:, None] * self.frequencies + self.phases).cos())[:, 0]
+            features = 2**0.5 * (noise[:, None] * self.frequencies + self.phases).cos()
+            logarithms: torch.Tensor = self.linear(features)
+            return logarithms[:, 0]

@@ -1,22 +1,31 @@
-"""The variational term that trains a learnt variance (Nichol & Dhariwal, 2021, Sec. 3.1; Ho et al., 2020, Eq. 5)."""
+"""The variational bound that trains a learned variance (Nichol & Dhariwal, 2021, Sec. 3.1; Ho et al., 2020, Eq. 5)."""
 
 import math
-from collections.abc import Callable
 
 import torch
 
+from diffseg.diffusion.grids import LogSNR
 from diffseg.diffusion.schedules import alpha_sigma
 
-HALF_BIN = 1 / 255  # of the 256 grey levels in [−1, 1] that the decoder's likelihood counts
+HALF_BIN = (
+    1 / 255
+)  # half the distance of the 256 grey levels in [−1, 1], over which the decoder's likelihood is defined
 
 
-def bound(
-    x0: torch.Tensor, predicted: torch.Tensor, share: torch.Tensor, t: torch.Tensor, log_snr: Callable, steps: int
+def variational_bound(
+    x0: torch.Tensor, predicted: torch.Tensor, share: torch.Tensor, t: torch.Tensor, log_snr: LogSNR, steps: int
 ) -> torch.Tensor:
-    """KL(q(x_s | x_t, x0) ‖ p(x_s | x_t)) with s = t − 1/steps, or −log p(x0 | x_t) where s ≤ 0; bits per dimension, [B].
+    """Return the term of the bound at t, [B], in bits per dimension.
 
-    x0, predicted (x̂0, detached: it is not trained by this term), share: [B, C, H, W]. share is where the log variance of
-    p lies between that of the posterior, β̃_t, and β_t (Eq. 15). t: [B].
+    This is KL(q(x_s | x_t, x0) ‖ p(x_s | x_t)) with s = t − 1/steps, and −log p(x0 | x_t) where s ≤ 0.
+
+    Args:
+        x0: The clean signal, [B, C, H, W].
+        predicted: x̂0, [B, C, H, W], detached, since this term does not train it.
+        share: The place of p's log variance between the posterior's, β̃_t (0), and β_t (1), [B, C, H, W] (Eq. 15).
+        t: The times, [B].
+        log_snr: The noise schedule.
+        steps: T, the number of steps of the chain.
     """
     s = (t - 1 / steps).clamp(min=0)
     lambda_t, lambda_s = log_snr(t), log_snr(s)
@@ -32,18 +41,25 @@ def bound(
     return torch.where(first, -likelihood, kl).flatten(1).mean(1) / math.log(2)
 
 
-def _posterior_log_variance(t, log_snr, steps, like) -> torch.Tensor:
-    """log β̃_t. Called with t ≥ 2/steps: at the first step it would be −∞, and the second step's is used, as published."""
+def _posterior_log_variance(t: torch.Tensor, log_snr: LogSNR, steps: int, like: torch.Tensor) -> torch.Tensor:
+    """Return log β̃_t for t ≥ 2/steps.
+
+    At the first step it is −∞, so the caller takes the second step's there, as published.
+    """
     lambda_t, lambda_s = log_snr(t), log_snr(t - 1 / steps)
     return (_like(-torch.expm1(lambda_t - lambda_s), like) * alpha_sigma(lambda_s, like)[1].square()).log()
 
 
 def _discretised_log_likelihood(x: torch.Tensor, mean: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
-    """log of the Gaussian's mass on x's grey level; the outermost levels reach to infinity (Ho et al., 2020, Eq. 13)."""
+    """Return the log of the Gaussian's mass on x's grey level (Ho et al., 2020, Eq. 13).
+
+    The outermost levels reach to infinity.
+    """
     above, below = (torch.special.ndtr((x - mean + side) * (-log_scale).exp()) for side in (HALF_BIN, -HALF_BIN))
     mass = torch.where(x < -0.999, above, torch.where(x > 0.999, 1 - below, above - below))
     return mass.clamp(min=1e-12).log()
 
 
 def _like(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Return values [B] in the dtype and number of dimensions of `like`."""
     return values.view(-1, *[1] * (like.dim() - 1)).to(like.dtype)

@@ -12,7 +12,7 @@ from diffseg.data import Split
 from diffseg.evaluation.ambiguity import ambiguity
 from diffseg.evaluation.metrics import Calibration, brier, calibration_errors, nll, overlap
 from diffseg.prediction.merging import Prediction
-from diffseg.prediction.resolution import truth
+from diffseg.prediction.resolution import reference_masks
 
 EXAMPLE_SIDE = 512  # px, at most, of the pictures kept for the report
 
@@ -22,7 +22,7 @@ def evaluate(found: Iterator[Prediction], test: Split, config: Config) -> dict:
     calibration, groups = Calibration(test.device), dict(zip(test.names, test.groups, strict=True))
     names, rows, evaluations, examples = [], [], [], []
     for prediction in found:
-        raters = truth(test, prediction.index, config)
+        raters = reference_masks(test, prediction.index, config)
         rows.append(_metrics(prediction, raters, config))
         names.append(test.names[prediction.index])
         evaluations.append(prediction.evaluations)

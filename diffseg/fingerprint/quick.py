@@ -18,7 +18,7 @@ from diffseg.data import Dataset
 from diffseg.data.partition import interleave_groups
 from diffseg.diffusion.schedules import log_snr
 from diffseg.randomness import generator
-from diffseg.training.batches import Batches, one_rater, random_corners
+from diffseg.training.batches import Batches, draw_corners, draw_rater
 
 PATCHES = ((1, 3), (1, 5), (2, 7), (2, 11), (4, 11), (4, 15))  # (s, side in blocks of s × s px)
 BLOCK = 4  # px; errors are averaged over the same blocks of test masks, or a part of each of s × s px
@@ -31,7 +31,7 @@ CHUNK = 512  # queries at once
 
 @torch.inference_mode()
 def estimate_mask_error(dataset: Dataset, config: Config, on_batch: Callable[[], None] = lambda: None) -> list[dict]:
-    """Rows of step (0), t, log_snr and mask_error, as `errors_over_t` of an E3 trial with this configuration has them.
+    """Rows of step (0), t, log_snr and mask_error, as `measure_noise_errors` of an E3 trial with this configuration has them.
 
     Examples are the training masks as E3 sees them, augmented; errors are those of the held-out ones, the data set's test split.
     """
@@ -39,8 +39,8 @@ def estimate_mask_error(dataset: Dataset, config: Config, on_batch: Callable[[],
     batches = Batches(dataset.train, config)
     examples = torch.cat([batches(step)[1] for step in range(-(-MASKS // config.training.batch))])[:MASKS] * 2 - 1
     which = interleave_groups(dataset.test)[torch.arange(WINDOWS) % len(dataset.test.names)]
-    places = random_corners(dataset.test, which, config.data.size, draw)
-    masks = one_rater(dataset.test.cut_windows(which, places, config.data.size)[1], draw).float() * 2 - 1
+    places = draw_corners(dataset.test, which, config.data.size, draw)
+    masks = draw_rater(dataset.test.cut_windows(which, places, config.data.size)[1], draw).float() * 2 - 1
     t = torch.arange(1, config.inference.timesteps + 1, dtype=torch.float64) / config.inference.timesteps
     levels = log_snr(t, config.diffusion)
     asked = _Places.drawn(QUERIES, masks, BLOCK, draw)

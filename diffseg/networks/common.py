@@ -12,13 +12,14 @@ from diffseg.data.partition import interleave_groups
 from diffseg.errors import Pruned
 from diffseg.evaluation.split import evaluate
 from diffseg.networks.protocol import RunContext, TrainedNetwork
-from diffseg.prediction.ensembles import predictions
+from diffseg.prediction.ensembles import predict_split
 from diffseg.prediction.merging import Prediction
-from diffseg.prediction.noise_errors import errors_over_t
+from diffseg.prediction.noise_errors import measure_noise_errors
 from diffseg.training import checkpoints
-from diffseg.training.epoch_selection import curves, later, selected
-from diffseg.training.execution import compiles, precision
-from diffseg.training.loop import State, start, train, trained
+from diffseg.training.epoch_selection import offset_hooks, select_epochs, selection_curves
+from diffseg.training.execution import compiles_training, precision
+from diffseg.training.loop import train
+from diffseg.training.state import TrainingState, load_trained, start_or_resume
 
 
 def fit(config: Config, folder: Path, context: RunContext) -> TrainedNetwork:
@@ -29,18 +30,18 @@ def fit(config: Config, folder: Path, context: RunContext) -> TrainedNetwork:
     hooks, search = context.hooks, None
     if config.training.validation:
         longest = config.training.steps
-        config, search = selected(config, context.training, folder / "selection", hooks, context.workers)
-        hooks = later(hooks, longest)
-    state = start(config, folder, context.device, context.workers)
+        config, search = select_epochs(config, context.training, folder / "selection", hooks, context.workers)
+        hooks = offset_hooks(hooks, longest)
+    state = start_or_resume(config, folder, context.device, context.workers)
     snapshots, evaluations = (
         {round(share * config.training.steps) for share in shares}
         for shares in (config.training.snapshots, config.training.evaluations)
     )
 
-    def measure(state: State) -> list[dict[str, Any]]:
+    def measure(state: TrainingState) -> list[dict[str, Any]]:
         rows = []
         if state.step in snapshots:
-            rows += errors_over_t(state.average, context.test, config, context.on_batch)
+            rows += measure_noise_errors(state.average, context.test, config, context.on_batch)
         if state.step in evaluations:
             rows += _evaluate_some(state, config, context)
         return rows
@@ -49,7 +50,7 @@ def fit(config: Config, folder: Path, context: RunContext) -> TrainedNetwork:
         train(config, context.training, state, folder, measure, snapshots | evaluations, hooks, context.workers)
     except Pruned as end:
         return _describe(state, folder, iter(()), search, pruned=str(end))
-    return _describe(state, folder, predictions(state.average, context.test, config, context.on_batch), search)
+    return _describe(state, folder, predict_split(state.average, context.test, config, context.on_batch), search)
 
 
 def load(
@@ -59,25 +60,29 @@ def load(
 
     Raises UserError for a checkpoint that is missing, damaged or another network's.
     """
-    network = trained(config, folder, device, checkpoint)
-    return lambda split, config: predictions(network, split, config)
+    network = load_trained(config, folder, device, checkpoint)
+    return lambda split, config: predict_split(network, split, config)
 
 
 def execution(config: Config, device: torch.device) -> dict[str, Any]:
     """Return the precision that the network is computed in, and whether it is compiled."""
-    return {"precision": precision(config, device), "compiled": compiles(config, device)}
+    return {"precision": precision(config, device), "compiled": compiles_training(config, device)}
 
 
-def _evaluate_some(state: State, config: Config, context: RunContext) -> list[dict[str, Any]]:
+def _evaluate_some(state: TrainingState, config: Config, context: RunContext) -> list[dict[str, Any]]:
     """Return points of the learning curves: the metrics of the first test images, of different patients."""
     count = min(config.inference.evaluation_images, len(context.test.names))
     some = context.test.subset(interleave_groups(context.test)[:count])
-    metrics = evaluate(predictions(state.average, some, config, context.on_batch), some, config)["trial"]
+    metrics = evaluate(predict_split(state.average, some, config, context.on_batch), some, config)["trial"]
     return [{"metric": metric, "value": value} for metric, value in metrics.items()]
 
 
 def _describe(
-    state: State, folder: Path, found: Iterator[Prediction], search: State | None, pruned: str | None = None
+    state: TrainingState,
+    folder: Path,
+    found: Iterator[Prediction],
+    search: TrainingState | None,
+    pruned: str | None = None,
 ) -> TrainedNetwork:
     """Return the record of a training. search: the training that found the number of epochs, if there was one."""
     return TrainedNetwork(
@@ -86,9 +91,11 @@ def _describe(
         seconds=state.seconds + (search.seconds if search else 0.0),
         resumed=state.resumed + (search.resumed if search else 0.0),
         steps=state.step,
-        curves=(curves(search) if search else []) + state.curves + [row for row in state.snapshots if "metric" in row],
+        curves=(selection_curves(search) if search else [])
+        + state.curves
+        + [row for row in state.snapshots if "metric" in row],
         timesteps=[row for row in state.snapshots if "t" in row],
         pruned=pruned,
         micro_batch=state.micro_batch,
-        checkpoint=checkpoints.newest(folder, state.step),
+        checkpoint=checkpoints.find_final(folder, state.step),
     )

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from diffseg.config import Config, Data, Training
     from diffseg.data import Dataset, Split
     from diffseg.prediction.merging import Prediction
-    from diffseg.training.loop import Hooks
+    from diffseg.training.hooks import Hooks
     from diffseg.training.parallel import Workers
 
 EXPERIMENTS = ("e1", "e2", "e3", "e4")

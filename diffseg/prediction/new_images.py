@@ -21,14 +21,14 @@ from diffseg.data.scaling import Scaling
 from diffseg.data.slices import list_slices
 from diffseg.data.splits import Split
 from diffseg.errors import DataError, UserError
-from diffseg.experiments import task
-from diffseg.prediction.merging import Prediction, pooled
-from diffseg.training.execution import computing_device
+from diffseg.experiments import build_experiment
+from diffseg.prediction.merging import Prediction, pool_predictions
+from diffseg.training.execution import choose_device
 
 AT_ONCE = 16  # pictures that are decoded together
 
 
-def run(
+def predict_files(
     config: Config,
     folder: Path,
     scaling: Scaling,
@@ -49,7 +49,7 @@ def run(
     cannot be read, or an output that cannot be written.
     """
     config = config.resolved()
-    if not task(config).segments:
+    if not build_experiment(config).segments:
         raise UserError(f"experiment {config.experiment} segments nothing: give a trial of e1 or e2")
     device = _usable(device)
     groups = _groups(config, inputs)
@@ -78,7 +78,7 @@ def run(
 def _usable(asked: torch.device | str | None) -> torch.device:
     """The device to compute on. Raises UserError if it is none, or is not there."""
     try:
-        device = computing_device(asked)
+        device = choose_device(asked)
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:  # torch raises either
         reason = str(error).strip().splitlines() or [type(error).__name__]
@@ -150,7 +150,9 @@ def _predictor(
     if config.inference.seeds:
         folder_of = folder_of or (lambda member: folder / member.digest)
         members = [_predictor(member, folder_of(member), device, None, checkpoint_of) for member in config.members()]
-        return lambda split: (pooled(same) for same in zip(*(member(split) for member in members), strict=True))
+        return lambda split: (
+            pool_predictions(same) for same in zip(*(member(split) for member in members), strict=True)
+        )
     predict = config.network.implementation().load(config, folder, device, checkpoint_of(config))
     return lambda split: predict(split, sized)
 

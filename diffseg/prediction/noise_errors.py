@@ -9,45 +9,72 @@ from diffseg.config import Config
 from diffseg.data.partition import interleave_groups
 from diffseg.data.splits import Split
 from diffseg.diffusion.effective import effective_weight
-from diffseg.experiments import Denoising, task
+from diffseg.experiments import Denoising, build_experiment
 from diffseg.randomness import generator
-from diffseg.training.batches import one_rater, random_corners
+from diffseg.rows import Row
+from diffseg.training.batches import draw_corners, draw_rater
 from diffseg.training.execution import autocast
 
-ERRORS = ("mask_error", "dice_error", "cross_entropy", "loss")  # over the noise levels
+ERRORS = ("mask_error", "dice_error", "cross_entropy", "loss")  # columns of the rows
 
 
 @torch.inference_mode()
-def errors_over_t(
+def measure_noise_errors(
     network: nn.Module, split: Split, config: Config, on_batch: Callable[[], None] = lambda: None
-) -> list[dict]:
-    """Errors at `inference.timesteps` equally spaced noise levels: rows of t, log_snr, the errors of ERRORS, weight.
+) -> list[Row]:
+    """Measure the errors of a denoising network (E2, E3, E4) at `inference.timesteps` equally spaced noise levels.
 
-    Means over `inference.timestep_images` pairs of an image (or a crop of it) and a noise (E2, E3, E4); the split's images
-    come in turn, first one of each patient, again if they are fewer. The pairs are the same at all levels, so that the
-    curve is smooth. weight is the effective weight of the noise level in training.
+    Errors are means over `inference.timestep_images` pairs of an image, or a crop of it, and a noise. The images of the
+    split are taken in turn, first one of each patient, and repeated if they are fewer. All levels share the same pairs, so
+    that the curve is smooth.
+
+    Args:
+        network: The trained network.
+        split: The images.
+        config: The trial's configuration.
+        on_batch: Called before each batch; it may raise to stop.
+
+    Returns:
+        A row for each noise level: t, log_snr, ERRORS, and weight, the effective weight of the level in training.
     """
-    experiment = task(config)
-    assert isinstance(experiment, Denoising)
+    device = split.device
+    images, masks = _draw_pairs(split, config)
+    levels = config.inference.timesteps
+    grid = torch.arange(1, levels + 1, dtype=torch.float64, device=device) / levels
+    errors = torch.stack([_measure_at(t, network, images, masks, config, on_batch) for t in grid])
+    log_snr, weights = effective_weight(grid, config.diffusion, getattr(network, "uncertainty", None))
+    columns = torch.stack([grid, log_snr, *errors.unbind(1), weights], dim=1)
+    return [dict(zip(("t", "log_snr", *ERRORS, "weight"), row, strict=True)) for row in columns.tolist()]
+
+
+def _draw_pairs(split: Split, config: Config) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return (images [N, C, S, S], masks [N, 1, S, S]) that are measured, with one rater's mask each."""
     count, device = config.inference.timestep_images, split.device
     which = interleave_groups(split)[torch.arange(count, device=device) % len(split.names)]
-    places = random_corners(split, which, config.data.size, generator(device, config.seed, "windows"))
-    images, masks = split.cut_windows(which, places, config.data.size)
-    masks = one_rater(masks, generator(device, config.seed, "raters"))
-    images, masks = split.prepare_inputs(images, which), masks.float()
-    grid = (
-        torch.arange(1, config.inference.timesteps + 1, dtype=torch.float64, device=device) / config.inference.timesteps
-    )
-    sums = torch.zeros(len(grid), len(ERRORS), dtype=torch.float64, device=device)
-    for k, t in enumerate(grid):
-        draw = generator(device, config.seed, "timesteps")
-        for first in range(0, count, config.inference.batch):
-            on_batch()
-            part = slice(first, first + config.inference.batch)
-            times = t.expand(len(images[part]))
-            with autocast(config, device):
-                found = experiment.errors(network, images[part], masks[part], times, draw)
-            sums[k] += torch.stack([found[name].double() for name in ERRORS]).sum(1)
-    levels, weights = effective_weight(grid, config.diffusion, getattr(network, "uncertainty", None))
-    columns = torch.stack([grid, levels, *(sums / count).unbind(1), weights], dim=1)
-    return [dict(zip(("t", "log_snr", *ERRORS, "weight"), row, strict=True)) for row in columns.tolist()]
+    corners = draw_corners(split, which, config.data.size, generator(device, config.seed, "windows"))
+    images, masks = split.cut_windows(which, corners, config.data.size)
+    masks = draw_rater(masks, generator(device, config.seed, "raters"))
+    return split.prepare_inputs(images, which), masks.float()
+
+
+def _measure_at(
+    t: torch.Tensor,
+    network: nn.Module,
+    images: torch.Tensor,
+    masks: torch.Tensor,
+    config: Config,
+    on_batch: Callable[[], None],
+) -> torch.Tensor:
+    """Return the mean errors, in the order of ERRORS, at time t []."""
+    experiment = build_experiment(config)
+    assert isinstance(experiment, Denoising)
+    draw = generator(images.device, config.seed, "timesteps")  # the same noises at all levels
+    sums = torch.zeros(len(ERRORS), dtype=torch.float64, device=images.device)
+    for first in range(0, len(images), config.inference.batch):
+        on_batch()
+        part = slice(first, first + config.inference.batch)
+        times = t.expand(len(images[part]))
+        with autocast(config, images.device):
+            found = experiment.errors(network, images[part], masks[part], times, draw)
+        sums += torch.stack([found[name].double() for name in ERRORS]).sum(1)
+    return sums / len(images)

@@ -1,4 +1,4 @@
-"""Maps and masks at the size at which they are compared."""
+"""The resolution at which predictions are compared with the masks: the network's or the images' own."""
 
 import torch
 import torch.nn.functional as F
@@ -8,10 +8,11 @@ from diffseg.data.resizing import scaled_size
 from diffseg.data.splits import Split
 
 
-def restored(maps: torch.Tensor, split: Split, index: int, config: Config) -> torch.Tensor:
-    """Maps [n, h, w] of the index-th image at the size at which it is evaluated; to its own they are interpolated bilinearly.
+def resize_to_evaluation(maps: torch.Tensor, split: Split, index: int, config: Config) -> torch.Tensor:
+    """Bring maps [n, h, w] of the index-th image to the size at which it is evaluated.
 
-    Mirrored borders, which small images have with data.fit="crop", are cut off then.
+    To the image's own size they are interpolated bilinearly. The mirrored borders that data.fit="crop" adds to small images
+    are cut off first.
     """
     if config.inference.resolution == "network" or split.records is None:
         return maps
@@ -20,10 +21,11 @@ def restored(maps: torch.Tensor, split: Split, index: int, config: Config) -> to
     return F.interpolate(maps[None, :, :height, :width], size, mode="bilinear")[0]
 
 
-def truth(split: Split, index: int, config: Config) -> torch.Tensor:
-    """The raters' masks of the index-th image at the size at which it is evaluated, bool [R, H, W].
+def reference_masks(split: Split, index: int, config: Config) -> torch.Tensor:
+    """Return the raters' masks of the index-th image at the size at which it is evaluated, bool [R, H, W].
 
-    Raises DataError if its files have changed since they were decoded.
+    Raises:
+        DataError: The image's files have changed since they were decoded.
     """
     if config.inference.resolution == "network" or split.records is None:
         return split.masks[index].to(split.device).bool()

@@ -1,4 +1,4 @@
-"""Tiles: how large images are cut, and how what was predicted of the tiles is blended."""
+"""Tiling: how large images are cut into overlapping tiles, and how the predictions of tiles are blended."""
 
 from dataclasses import dataclass
 
@@ -7,13 +7,21 @@ import torch
 
 @dataclass
 class Canvas:
-    """Where the tiles of one image and all members come together, weighted towards each tile's middle."""
+    """The blended predictions of one image's tiles, for all members of the ensemble."""
 
-    index: int
-    sums: torch.Tensor  # [members, H, W]
-    weights: torch.Tensor  # [members, H, W]
-    evaluations: torch.Tensor  # of the network, of all tiles and members, []
-    tiles: list[tuple[int, int]]
+    index: int  # of the image in its split
+    sums: torch.Tensor  # weighted sums of the tiles' probabilities, [members, H, W]
+    weights: torch.Tensor  # sums of the tiles' weights, [members, H, W]
+    evaluations: torch.Tensor  # network evaluations of all tiles and members, []
+    tiles: list[tuple[int, int]]  # top-left corners
+
+    @classmethod
+    def blank(
+        cls, index: int, members: int, size: tuple[int, int], tiles: list[tuple[int, int]], device: torch.device
+    ) -> "Canvas":
+        """Return the canvas of an image of (height, width) whose tiles are still to be predicted."""
+        sums = torch.zeros(members, *size, device=device)
+        return cls(index, sums, sums.clone(), torch.zeros((), device=device), tiles)
 
 
 @dataclass(frozen=True)
@@ -25,11 +33,12 @@ class Tile:
     corner: tuple[int, int]  # top, left
 
     @property
-    def of(self) -> tuple[int, int]:
+    def source(self) -> tuple[int, int]:
+        """The tile's (image, member)."""
         return self.canvas.index, self.member
 
     def add(self, probability: torch.Tensor, evaluations: torch.Tensor, window: torch.Tensor) -> None:
-        """Put what was predicted, [S, S], into its image, weighted by the window [S, S]."""
+        """Add the tile's prediction [S, S] to its canvas, weighted by the window [S, S]."""
         (top, left), size = self.corner, len(window)
         place = self.member, slice(top, top + size), slice(left, left + size)
         self.canvas.evaluations += evaluations
@@ -37,8 +46,11 @@ class Tile:
         self.canvas.weights[place] += window
 
 
-def corners(height: int, width: int, size: int, overlap: float) -> list[tuple[int, int]]:
-    """Top-left corners of the size × size tiles that cover an image, neighbours sharing at least `overlap` of a side."""
+def tile_corners(height: int, width: int, size: int, overlap: float) -> list[tuple[int, int]]:
+    """Return the top-left corners of the size × size tiles that cover an image.
+
+    Neighbouring tiles share at least `overlap` of their side.
+    """
 
     def starts(length: int) -> list[int]:
         count = 1 + max(0, -(-(length - size) // max(1, round(size * (1 - overlap)))))
@@ -47,7 +59,7 @@ def corners(height: int, width: int, size: int, overlap: float) -> list[tuple[in
     return [(top, left) for top in starts(height) for left in starts(width)]
 
 
-def window(size: int, device: torch.device) -> torch.Tensor:
-    """[size, size] weights of a tile's pixels: a squared sine, never quite zero, so that every pixel counts."""
+def tile_window(size: int, device: torch.device) -> torch.Tensor:
+    """Return the weights [size, size] of a tile's pixels: a squared sine that is never quite 0, so that every pixel counts."""
     ramp = torch.sin((torch.arange(size, device=device) + 0.5) / size * torch.pi).square() + 1e-3
     return ramp[:, None] * ramp

@@ -1,4 +1,4 @@
-"""Augmentation of whole batches on the device that holds them, each sample with draws of its own."""
+"""Augmentation of whole batches on their device. Every sample has its own random draws."""
 
 import math
 
@@ -7,22 +7,32 @@ import torch.nn.functional as F
 
 from diffseg.config import Augment
 
-COINS = {"none": 0, "horizontal": 1, "both": 2, "symmetries": 3}  # of the three flips that make the square's symmetries
+FLIP_COUNTS = {"none": 0, "horizontal": 1, "both": 2, "symmetries": 3}  # of the three flips of `apply_flips`
 GREY = (0.299, 0.587, 0.114)  # ITU-R 601 luma
 
 
-def augmented(
+def augment_batch(
     images: torch.Tensor, masks: torch.Tensor, augment: Augment, draw: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """images [B, C, S, S] in [−1, 1] and masks [B, 1, S, S] of 0 and 1, turned and zoomed alike, images recoloured."""
+    """Flip, rotate and zoom images and masks alike, and recolour the images.
+
+    Args:
+        images: [B, C, S, S] in [−1, 1].
+        masks: [B, 1, S, S] of 0 and 1.
+        augment: The kinds of augmentation and their strengths.
+        draw: The source of the random draws.
+
+    Returns:
+        (images, masks) of the same shapes and ranges.
+    """
     count, device = len(images), images.device
     if augment.flips != "none":
         coins = torch.rand(3, count, generator=draw, device=device) < 0.5
-        coins[COINS[augment.flips] :] = False
-        images, masks = (turned(x, coins) for x in (images, masks))
+        coins[FLIP_COUNTS[augment.flips] :] = False
+        images, masks = (apply_flips(x, coins) for x in (images, masks))
     if augment.degrees or augment.zoom != (1.0, 1.0):
         uniform = torch.rand(2, count, generator=draw, device=device)
-        images, masks = affine(
+        images, masks = apply_affine(
             images,
             masks,
             (2 * uniform[0] - 1) * math.radians(augment.degrees),
@@ -32,12 +42,15 @@ def augmented(
     if any(strengths):
         limits = torch.tensor(strengths, device=device)[:, None]
         changes = (2 * torch.rand(4, count, generator=draw, device=device) - 1) * limits
-        images = jittered(images, *changes)
+        images = jitter_colours(images, *changes)
     return images, masks
 
 
-def turned(x: torch.Tensor, coins: torch.Tensor, inverse: bool = False) -> torch.Tensor:
-    """Samples [B, C, S, S], each flipped left–right, up–down, along the diagonal where coins [3, B] say so; or back."""
+def apply_flips(x: torch.Tensor, coins: torch.Tensor, inverse: bool = False) -> torch.Tensor:
+    """Flip samples [B, C, S, S] left–right, up–down and along the diagonal, each where its row of coins [3, B] is true.
+
+    inverse undoes the flips of the same coins.
+    """
     flips = (lambda x: x.flip(-1), lambda x: x.flip(-2), lambda x: x.transpose(-1, -2))
     steps = list(zip(coins[:, :, None, None, None], flips, strict=True))
     for coin, flip in reversed(steps) if inverse else steps:
@@ -45,58 +58,61 @@ def turned(x: torch.Tensor, coins: torch.Tensor, inverse: bool = False) -> torch
     return x
 
 
-def symmetry(x: torch.Tensor, which: torch.Tensor, inverse: bool = False) -> torch.Tensor:
-    """Square samples [B, C, S, S] each in the view that which [B] numbers, 0 (as it is) to 7; or back again."""
-    return turned(x, torch.stack([which & 1, which & 2, which & 4]).bool(), inverse)
+def apply_symmetry(x: torch.Tensor, which: torch.Tensor, inverse: bool = False) -> torch.Tensor:
+    """Turn or mirror square samples [B, C, S, S], each by one of the square's eight symmetries `which` [B], 0 to 7.
+
+    Symmetry 0 leaves a sample as it is. inverse undoes the same symmetry.
+    """
+    return apply_flips(x, torch.stack([which & 1, which & 2, which & 4]).bool(), inverse)
 
 
-def affine(
+def apply_affine(
     images: torch.Tensor, masks: torch.Tensor, angles: torch.Tensor, zooms: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rotated about the middle by angles [B] (radians) and magnified by zooms [B], mirrored at the borders.
+    """Rotate images and masks about their middle by angles [B] (radians) and magnify them by zooms [B].
 
-    Images are interpolated linearly, masks take the nearest.
+    Borders are mirrored. Images are interpolated bilinearly; masks take the nearest pixel.
     """
     cos, sin, zero = angles.cos() / zooms, angles.sin() / zooms, torch.zeros_like(angles)
     maps = torch.stack([cos, -sin, zero, sin, cos, zero], dim=1).view(-1, 2, 3)
     grid = F.affine_grid(maps, list(images.shape), align_corners=False)
-    return tuple(
-        F.grid_sample(x, grid, mode=mode, padding_mode="reflection", align_corners=False)
-        for x, mode in ((images, "bilinear"), (masks, "nearest"))
-    )
+    images = F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    masks = F.grid_sample(masks, grid, mode="nearest", padding_mode="reflection", align_corners=False)
+    return images, masks
 
 
-def jittered(
+def jitter_colours(
     images: torch.Tensor,
     brightness: torch.Tensor,
     contrast: torch.Tensor,
     saturation: torch.Tensor,
     hue: torch.Tensor,
 ) -> torch.Tensor:
-    """images [B, C, H, W] in [−1, 1] with changes [B] of brightness, contrast, saturation (factors 1 + change) and hue.
+    """Change the colours of images [B, C, H, W] in [−1, 1] by changes [B], in a fixed order.
 
-    As torchvision's ColorJitter in a fixed order, but hue is turned about the grey axis of YIQ, not of HSV.
-    Saturation and hue are left alone in images of other than three channels.
+    Brightness, contrast and saturation are multiplied by 1 + change; hue is turned by that share of a circle. This is
+    torchvision's ColorJitter, but hue is turned about the grey axis of YIQ instead of HSV. Saturation and hue do not change
+    images that have not three channels.
     """
-    change = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
-    change = {key: value[:, None, None, None] for key, value in change.items()}
-    x = ((images + 1) / 2 * (1 + change["brightness"])).clamp(0, 1)
+    brightness, contrast, saturation = (value[:, None, None, None] for value in (brightness, contrast, saturation))
+    x = ((images + 1) / 2 * (1 + brightness)).clamp(0, 1)
     middle = _grey(x).mean((1, 2, 3), keepdim=True)
-    x = (middle + (x - middle) * (1 + change["contrast"])).clamp(0, 1)
+    x = (middle + (x - middle) * (1 + contrast)).clamp(0, 1)
     if images.shape[1] == 3:
         grey = _grey(x)
-        x = _hue_turned(grey + (x - grey) * (1 + change["saturation"]), hue).clamp(0, 1)
+        x = _rotate_hue(grey + (x - grey) * (1 + saturation), hue).clamp(0, 1)
     return 2 * x - 1
 
 
 def _grey(x: torch.Tensor) -> torch.Tensor:
-    """[B, 1, H, W]."""
+    """Return the luma of three channels, or else the mean of the channels, [B, 1, H, W]."""
     if x.shape[1] != 3:
         return x.mean(1, keepdim=True)
     return (x * torch.tensor(GREY, device=x.device)[:, None, None]).sum(1, keepdim=True)
 
 
-def _hue_turned(x: torch.Tensor, hue: torch.Tensor) -> torch.Tensor:
+def _rotate_hue(x: torch.Tensor, hue: torch.Tensor) -> torch.Tensor:
+    """Rotate the colours of RGB images [B, 3, H, W] about the grey axis of YIQ by hue [B], shares of a circle."""
     to_yiq = torch.tensor([GREY, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)], device=x.device)
     cos, sin = (2 * math.pi * hue).cos(), (2 * math.pi * hue).sin()
     zero, one = torch.zeros_like(hue), torch.ones_like(hue)

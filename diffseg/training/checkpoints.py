@@ -1,6 +1,6 @@
-"""Checkpoints of one trial: written whole or not at all, and checked by their own name when read.
+"""Checkpoints of one trial: files that are written whole or not at all, and checked when they are read.
 
-`step-00001200-1f3a….pt` carries the SHA-256 of its content, so that a damaged file is noticed and the one before is used.
+`step-00001200-1f3a….pt` has the SHA-256 of its content in its name. A damaged file is so noticed, and the one before used.
 """
 
 import contextlib
@@ -8,7 +8,9 @@ import hashlib
 import io
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,12 +19,13 @@ from diffseg.errors import UserError
 
 log = logging.getLogger(__name__)
 KEEP = 2  # the newest, and the one before in case the newest is damaged
+Saved = dict[str, Any]  # state dictionaries and plain values by name
 
 
-def save(folder: Path, step: int, state: dict) -> None:
-    """Write tensors and plain values; older checkpoints but one are removed.
+def save(folder: Path, step: int, state: Mapping[str, Any]) -> None:
+    """Write a checkpoint of tensors and plain values, and remove all but the KEEP newest ones.
 
-    A disk that is full or away is told in the log, and training goes on: a later checkpoint may find room.
+    If the disk is full or cannot be reached, this logs a warning and returns, since a later checkpoint may find room.
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
@@ -34,20 +37,25 @@ def save(folder: Path, step: int, state: dict) -> None:
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())  # the one before goes, so this one must survive a power cut
+            os.fsync(file.fileno())  # older checkpoints are removed, so this one must survive a power cut
         temporary.replace(path)
         for old in _files(folder)[KEEP:]:
             old.unlink(missing_ok=True)
     except OSError as error:
-        log.warning("no checkpoint of step %d could be left (%s)", step, error)
+        log.warning("the checkpoint of step %d could not be written (%s): training continues", step, error)
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
-def load(folder: Path, device: torch.device | str, network: nn.Module | None = None) -> dict | None:
-    """Return the state of the newest sound checkpoint of the network, for training to go on from; None if there is none.
+def load(folder: Path, device: torch.device | str, network: nn.Module | None = None) -> Saved | None:
+    """Return the newest sound checkpoint, for training to resume from; None if there is none.
 
-    Training writes into the folder next: leftovers and checkpoints that cannot be used are removed.
+    Removes unfinished files and checkpoints that cannot be used, since training writes into the folder next.
+
+    Args:
+        folder: The folder of the checkpoints.
+        device: Where to load tensors.
+        network: The network that a checkpoint must fit; None to accept any.
     """
     for leftover in folder.glob("step-*.tmp"):
         leftover.unlink()
@@ -55,18 +63,25 @@ def load(folder: Path, device: torch.device | str, network: nn.Module | None = N
         try:
             return _read(path, device, network)
         except UserError as error:
-            log.warning("%s: going on from the one before", error)
+            log.warning("%s: resuming from the checkpoint before it", error)
             path.unlink()
     return None
 
 
-def final(
+def load_final(
     folder: Path, name: str | None, steps: int | None, device: torch.device | str, network: nn.Module | None
-) -> dict:
-    """Return the state that a training ended with, for prediction; read only.
+) -> Saved:
+    """Return the checkpoint that a training ended with, for prediction. Nothing is written or removed.
 
-    name: the checkpoint's file, by the ledger; None for the newest one, which has to be of step `steps` unless that is None.
-    Raises UserError if the file is missing, damaged, not of the training's end, or not of the network.
+    Args:
+        folder: The folder of the checkpoints.
+        name: The file that the ledger names; None for the newest one.
+        steps: The step that the checkpoint must be of; None to accept any.
+        device: Where to load tensors.
+        network: The network that the checkpoint must fit; None to accept any.
+
+    Raises:
+        UserError: The file is missing, damaged, unreadable, of another step or of another network.
     """
     found = [path.name for path in _files(folder)]
     if not found:
@@ -88,13 +103,18 @@ def final(
         raise UserError(f"checkpoint {folder / name} cannot be read ({error}): make it readable") from None
 
 
-def newest(folder: Path, step: int) -> str | None:
-    """The name of the checkpoint of a training that has ended at the step; None if it could not be saved."""
+def find_final(folder: Path, step: int) -> str | None:
+    """Return the name of the checkpoint of the training's last step; None if it could not be saved."""
     return next((path.name for path in _files(folder) if _step(path.name) == step), None)
 
 
-def _read(path: Path, device: torch.device | str, network: nn.Module | None) -> dict:
-    """Raises UserError if the file is damaged, or holds no state of the network, OSError if it cannot be read."""
+def _read(path: Path, device: torch.device | str, network: nn.Module | None) -> Saved:
+    """Read and check one file.
+
+    Raises:
+        UserError: The file is damaged, or is no checkpoint of the network.
+        OSError: The file cannot be read.
+    """
     content = path.read_bytes()
     if _digest(content) != path.stem.rpartition("-")[2]:
         raise UserError(
@@ -102,23 +122,27 @@ def _read(path: Path, device: torch.device | str, network: nn.Module | None) -> 
         )
     try:
         state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
-    except Exception as error:  # torch raises all kinds for what is none of its files
+    except Exception as error:  # torch raises many kinds of errors for files that it did not write
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"{path} is no checkpoint ({reason[0]}): bring the trial's own back") from None
-    if network is not None and (problem := _misfit(state, network)):
+    if not isinstance(state, dict):
+        raise UserError(
+            f"{path} is no checkpoint of this trial's network (it holds no network): bring the trial's own back"
+        )
+    if network is not None and (problem := _find_mismatch(state, network)):
         raise UserError(f"{path} is no checkpoint of this trial's network ({problem}): bring the trial's own back")
     return state
 
 
-def _misfit(state: object, network: nn.Module) -> str | None:
-    """Why a state is not the network's, if it is not."""
-    weights = state.get("network") if isinstance(state, dict) else None
+def _find_mismatch(state: Saved, network: nn.Module) -> str | None:
+    """Return why a checkpoint does not fit the network; None if it fits."""
+    weights = state.get("network")
     if not isinstance(weights, dict):
         return "it holds no network"
     expected = network.state_dict()
-    if apart := sorted(weights.keys() ^ expected.keys(), key=str):
-        where = "is missing from it" if apart[0] in expected else "is not in the network"
-        return f"{apart[0]} {where}"
+    if different := sorted(weights.keys() ^ expected.keys(), key=str):
+        where = "is missing from it" if different[0] in expected else "is not in the network"
+        return f"{different[0]} {where}"
     shapes = {key: tuple(value.shape) for key, value in expected.items()}
     for key, value in weights.items():
         if tuple(getattr(value, "shape", ())) != shapes[key]:
@@ -127,6 +151,7 @@ def _misfit(state: object, network: nn.Module) -> str | None:
 
 
 def _files(folder: Path) -> list[Path]:
+    """Return the checkpoints in a folder, newest first."""
     return sorted((path for path in folder.glob("step-*.pt") if path.is_file()), reverse=True)
 
 
@@ -135,5 +160,5 @@ def _step(name: str) -> int | None:
     return int(step) if step.isdecimal() else None
 
 
-def _digest(content) -> str:
+def _digest(content: bytes | memoryview) -> str:
     return hashlib.sha256(content).hexdigest()[:16]

@@ -1,9 +1,10 @@
-"""How a network is computed on a device: precision, memory layout, compiled or not. `diffseg bench` measures what each brings."""
+"""How a network runs on a device: precision, memory layout, compilation. `diffseg bench` measures what each gains."""
 
 import os
 import shutil
 import sysconfig
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
@@ -11,16 +12,16 @@ from torch import nn
 from diffseg.config import Config
 from diffseg.errors import UserError
 
-COMPILED_FROM = 10_000  # steps of training, which repay the two to three minutes that compiling takes on two cores
+COMPILED_FROM = 10_000  # training steps that repay the two to three minutes of compiling on two cores
 
 
-def computing_device(asked: torch.device | str | None = None) -> torch.device:
-    """What is asked for, or else a GPU if there is one.
+def choose_device(requested: torch.device | str | None = None) -> torch.device:
+    """Return the requested device; by default a GPU if there is one, else the CPU.
 
-    On GPUs, convolutions are made repeatable, since a resumed run must end as one that was not stopped, and float32's are not
-    rounded to TF32's ten bits, which is cuDNN's default.
+    On GPUs, this makes cuDNN deterministic, since a resumed run must end as one that was not stopped, and turns off its
+    default of rounding float32 to TF32's ten bits in convolutions.
     """
-    device = torch.device(asked or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = torch.device(requested or ("cuda" if torch.cuda.is_available() else "cpu"))
     if device.type == "cuda":
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.allow_tf32 = False
@@ -28,25 +29,30 @@ def computing_device(asked: torch.device | str | None = None) -> torch.device:
 
 
 def precision(config: Config, device: torch.device) -> str:
-    """float32 or bf16: what the device computes a configuration in."""
+    """Return the precision that a configuration is computed in on a device, float32 or bf16."""
     return config.training.precision if has_bf16(device) else "float32"
 
 
 def autocast(config: Config, device: torch.device) -> torch.autocast:
-    """bf16 where the configuration asks for it and the device computes in it; float32 elsewhere."""
+    """Return the context to run a network in: bf16 where it is configured and the device has it, else float32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision(config, device) == "bf16")
 
 
 def has_bf16(device: torch.device) -> bool:
-    """GPUs since Ampere have it, and processors with AVX-512 BF16 or AMX; on others it is slower than float32."""
+    """Return whether a device computes in bf16: GPUs since Ampere, CPUs with AVX-512 BF16 or AMX.
+
+    On other CPUs bf16 is slower than float32.
+    """
     if device.type == "cpu":
         return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def compiles(config: Config, device: torch.device) -> bool:
-    """Whether training is compiled: as the configuration says, or, if it leaves that open, where it has been seen to pay, on
-    processors that compute in bf16, from COMPILED_FROM steps on. Not on machines without a compiler.
+def compiles_training(config: Config, device: torch.device) -> bool:
+    """Return whether training is compiled.
+
+    training.compile decides. If it is None, training is compiled where this was measured to pay: from COMPILED_FROM steps
+    on, on CPUs that compute in bf16. Without a compiler nothing is compiled.
     """
     if not _has_compiler():
         return False
@@ -56,42 +62,51 @@ def compiles(config: Config, device: torch.device) -> bool:
 
 
 def _has_compiler() -> bool:
-    """What torch.compile's own kernels are built with."""
+    """Return whether there are a C++ compiler and Python's headers, which torch.compile needs."""
     headers = Path(sysconfig.get_path("include"), "Python.h")
     return bool(shutil.which(os.environ.get("CXX", "g++"))) and headers.exists()
 
 
 def training_layout(config: Config, device: torch.device) -> torch.memory_format:
-    """What convolutions like best: channels last on GPUs and in compiled networks."""
-    last = device.type == "cuda" or compiles(config, device)
+    """Return the fastest memory layout of training: channels last on GPUs and in compiled networks."""
+    last = device.type == "cuda" or compiles_training(config, device)
     return torch.channels_last if last else torch.contiguous_format
 
 
 def inference_layout(config: Config, device: torch.device) -> torch.memory_format:
-    """What convolutions like best: channels last but in eager bf16 on processors."""
+    """Return the fastest memory layout of inference: channels last, except in eager bf16 on CPUs."""
     last = device.type == "cuda" or precision(config, device) == "float32" or _compiles_predictions(config, device)
     return torch.channels_last if last else torch.contiguous_format
 
 
-def for_training(network: nn.Module, config: Config, device: torch.device) -> nn.Module:
-    """The network, compiled if `compiles`; its weights are the same tensors.
+def compile_for_training(network: nn.Module, config: Config, device: torch.device) -> nn.Module:
+    """Return the network, compiled if `compiles_training`. Its weights are the same tensors.
 
-    A graph a batch size, so that a resumed training computes by the same graphs.
-    Raises UserError if the configuration asks for what the machine has no compiler for; what was trained is predicted with there.
+    Each batch size gets a graph of its own, so that a resumed training runs the same graphs.
+
+    Raises:
+        UserError: training.compile is true and there is no compiler. Inference then runs eagerly instead.
     """
     if config.training.compile and not _has_compiler():
         raise UserError(
             "training.compile=true needs a C++ compiler and Python's headers, which this machine lacks: install g++ and "
             "python3-dev, or leave the setting out"
         )
-    return torch.compile(network, dynamic=False) if compiles(config, device) else network
+    return _compile(network) if compiles_training(config, device) else network
 
 
-def for_inference(network: nn.Module, config: Config, device: torch.device) -> nn.Module:
-    """The network for whole batches, compiled if the configuration asks for it; its weights are the same tensors."""
-    return torch.compile(network, dynamic=False) if _compiles_predictions(config, device) else network
+def compile_for_inference(network: nn.Module, config: Config, device: torch.device) -> nn.Module:
+    """Return the network for whole batches, compiled if training.compile is true. Its weights are the same tensors."""
+    return _compile(network) if _compiles_predictions(config, device) else network
 
 
 def _compiles_predictions(config: Config, device: torch.device) -> bool:
-    """Not where samples that have settled leave their batch: a graph for all sizes takes minutes to compile."""
-    return bool(config.training.compile) and compiles(config, device) and not config.inference.settled
+    """Return whether prediction is compiled.
+
+    It is not where finished samples leave their batch: compiling a graph for every batch size would take minutes.
+    """
+    return bool(config.training.compile) and compiles_training(config, device) and not config.inference.settled
+
+
+def _compile(network: nn.Module) -> nn.Module:
+    return cast(nn.Module, torch.compile(network, dynamic=False))

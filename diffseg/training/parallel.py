@@ -1,14 +1,14 @@
-"""One training over several processes, each with a part of every batch; and parts done one by one where memory is short.
+"""Data-parallel training: the processes that train one network together, each on a share of every batch.
 
-Not DistributedDataParallel, which wraps the network's forward pass alone: losses here call more of it than that. What is
-added up is the same, the gradients, in one piece after the backward pass.
+DistributedDataParallel is not used: it wraps the network's forward pass, but losses here also call other parts of the
+network. Like it, `Workers` sums the gradients, all of them in one all-reduce after the backward pass.
 """
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -17,71 +17,75 @@ from torch import nn
 from diffseg.errors import UserError, WorkerLost
 
 T = TypeVar("T")
-WAITING = timedelta(days=1)  # for which the others wait while the first worker measures
+MEASUREMENT_TIMEOUT = timedelta(days=1)  # how long the other workers wait while the first one measures
 
 
 @dataclass(frozen=True)
 class Workers:
-    """The processes that train together, of which the first one measures and writes. One alone needs no torch.distributed.
+    """The processes that train one network together. The first one also measures and writes files.
 
-    All raise WorkerLost if one of them is gone.
+    A single process needs no torch.distributed: every method then returns its argument or does nothing. With several,
+    all of them must call the same methods in the same order. Every method raises WorkerLost if a worker is gone.
     """
 
     rank: int = 0
     count: int = 1
 
     @classmethod
-    def joined(cls) -> "Workers":
-        """Those of torch.distributed's default group, if this process is in one."""
+    def from_process_group(cls) -> "Workers":
+        """Return the workers of torch.distributed's default group, or a single one without a group."""
         if not (dist.is_available() and dist.is_initialized()):
             return cls()
         return cls(dist.get_rank(), dist.get_world_size())
 
     @property
-    def first(self) -> bool:
+    def is_first(self) -> bool:
+        """Whether this process is the one that measures and writes."""
         return self.rank == 0
 
     def parts(self, batch: int, most: int) -> list[slice]:
-        """This worker's share of a batch, in parts of at most so many images."""
+        """Return this worker's share of a batch, cut into slices of at most `most` images."""
         start, end = batch * self.rank // self.count, batch * (self.rank + 1) // self.count
         return [slice(first, min(first + most, end)) for first in range(start, end, most)]
 
-    def share(self, batch: int) -> int:
-        """The most images of a batch that a worker has."""
+    def largest_share(self, batch: int) -> int:
+        """Return the largest number of images of a batch that any worker gets."""
         return -(-batch // self.count)
 
     def any(self, *flags: bool) -> tuple[bool, ...]:
-        """Whether any worker says so, of each flag. Between processors: nothing waits for a GPU."""
+        """Return for each flag whether it is set on any worker. Runs between CPUs, so no GPU is waited for."""
         if self.count == 1:
             return flags
-        told = torch.tensor(flags, dtype=torch.uint8)
-        self._collective(lambda: dist.all_reduce(told, dist.ReduceOp.MAX, self._processors))
-        return tuple(told.bool().tolist())
+        combined = torch.tensor(flags, dtype=torch.uint8)
+        self._collective(lambda: dist.all_reduce(combined, dist.ReduceOp.MAX, self._cpu_group))
+        return tuple(combined.bool().tolist())
 
-    def told(self, word: T) -> T:
-        """What the first worker says, which only it needs to know."""
+    def broadcast(self, value: T) -> T:
+        """Return the first worker's value on all workers. What the others pass is ignored."""
         if self.count == 1:
-            return word
-        words = [word]
-        self._collective(lambda: dist.broadcast_object_list(words, 0, self._processors))
-        return words[0]
+            return value
+        values = [value]
+        self._collective(lambda: dist.broadcast_object_list(values, 0, self._cpu_group))
+        return values[0]
 
-    def united(self, action: Callable[[], T]) -> T:
-        """Do something on all workers; a UserError of one is raised by all of them."""
+    def run_on_all(self, action: Callable[[], T]) -> T:
+        """Run the action on every worker and return its own result. A UserError on one worker is raised on all."""
         if self.count == 1:
             return action()
-        found, problem, problems = None, None, [None] * self.count
+        result: T | None = None
+        problem: str | None = None
+        problems: list[str | None] = [None] * self.count
         try:
-            found = action()
+            result = action()
         except UserError as error:
             problem = str(error)
-        self._collective(lambda: dist.all_gather_object(problems, problem, self._processors))
-        if worst := next(filter(None, problems), None):
-            raise UserError(worst)
-        return found
+        self._collective(lambda: dist.all_gather_object(problems, problem, self._cpu_group))
+        if first := next(filter(None, problems), None):
+            raise UserError(first)
+        return cast(T, result)
 
-    def add_up(self, tensors: Iterable[torch.Tensor]) -> None:
-        """Replace the tensors of all workers by their sums, which are the same bits for each of them."""
+    def all_reduce(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Replace each tensor by its sum over the workers, in place. All workers get the same bits."""
         if self.count == 1:
             return
         tensors = list(tensors)
@@ -90,8 +94,8 @@ class Workers:
         for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(total.view_as(tensor))
 
-    def together(self, values: torch.Tensor, batch: int) -> torch.Tensor:
-        """[B] of the whole batch, of which each worker has its part."""
+    def gather(self, values: torch.Tensor, batch: int) -> torch.Tensor:
+        """Return the values [B] of the whole batch on all workers, given each worker's share of them."""
         if self.count == 1:
             return values
         whole = values.new_zeros(batch)
@@ -99,15 +103,15 @@ class Workers:
         self._collective(lambda: dist.all_reduce(whole))
         return whole
 
-    def leave(self) -> None:
-        """Do no more together: whoever still waits for this worker learns that it is gone."""
+    def shutdown(self) -> None:
+        """Leave the process group. A worker that still waits for this one then raises WorkerLost."""
         if self.count > 1 and dist.is_initialized():
             dist.destroy_process_group()
 
     @cached_property
-    def _processors(self) -> dist.ProcessGroup:
-        """A group beside the default one, which may be of GPUs. It waits while the first worker measures."""
-        return dist.new_group(backend="gloo", timeout=WAITING)
+    def _cpu_group(self) -> dist.ProcessGroup:
+        """A group over CPUs beside the default one, which may be over GPUs. Its timeout allows for measurements."""
+        return dist.new_group(backend="gloo", timeout=MEASUREMENT_TIMEOUT)
 
     def _collective(self, action: Callable[[], object]) -> None:
         try:
@@ -116,14 +120,14 @@ class Workers:
             raise WorkerLost(f"another of the {self.count} workers is gone ({error})") from error
 
 
-ALONE = Workers()
+SINGLE_PROCESS = Workers()
 
 
 def normalises_over_batches(network: nn.Module) -> bool:
-    """Whether what it makes of an image depends on the others of the batch, so that parts of one are not the whole."""
+    """Return whether an image's output depends on the other images of its batch, so that batches cannot be split."""
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Of a GPU, or of what the system lets this process have."""
+    """Return whether an error says that memory ran out, on a GPU or in this process."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)

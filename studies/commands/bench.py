@@ -77,11 +77,11 @@ def bench(
     from analysis.speed import chart
     from analysis.tables import records
     from diffseg.bench import benchmarks, harness
-    from diffseg.training.execution import computing_device
+    from diffseg.training.execution import choose_device
     from studies.commands.tables.estimates import speed_table
     from studies.engine import bench as engine
 
-    device = computing_device()
+    device = choose_device()
     parts = _checked("part", parts, [*benchmarks.PARTS, "engine"])
     chosen = _chosen_presets(_checked("network", networks, list(benchmarks.PRESETS)), preset)
     machine, rows = harness.describe_machine(device), []

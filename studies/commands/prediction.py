@@ -38,7 +38,7 @@ def predict(study: str, trial: str, inputs: tuple[Path, ...], store: str, output
 
     Example: diffseg predict quickstart e2- image.png
     """
-    from diffseg.prediction.new_images import run as predict_images
+    from diffseg.prediction.new_images import predict_files as predict_images
     from studies.definition.trial import trial_name
     from studies.store.copies import LocalCopy
     from studies.store.state import find_trial, finished_row

@@ -12,7 +12,7 @@ from ray import tune
 from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from diffseg.training.parallel import WAITING
+from diffseg.training.parallel import MEASUREMENT_TIMEOUT
 from studies.engine.files import SCRATCH
 from studies.engine.preparation import NotShared
 from studies.engine.records import record_failure
@@ -52,7 +52,7 @@ def _build_trainer(request: TrialRequest, config: dict[str, Any]) -> "LeanTraine
             resources_per_worker={kind: amount for kind, amount in resources.items() if amount},
             label_selector=request.labels or None,
         ),
-        torch_config=TorchConfig(timeout_s=int(WAITING.total_seconds())),
+        torch_config=TorchConfig(timeout_s=int(MEASUREMENT_TIMEOUT.total_seconds())),
         run_config=RunConfig(
             name=f"{request.attempt}-{tune.get_context().get_trial_id()}",  # unique, since Ray must restore nothing
             **scratch_storage(request.ledger, request.trial),

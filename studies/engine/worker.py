@@ -32,7 +32,7 @@ from studies.store.places import cache_folder, fetch_root
 from studies.store.progress import ProgressWriter
 
 if TYPE_CHECKING:  # torch, which commands that only read do without
-    from diffseg.training.loop import Hooks
+    from diffseg.training.hooks import Hooks
     from diffseg.training.parallel import Workers
     from diffseg.trial import Outcome
 
@@ -54,8 +54,8 @@ def run_trial(request: TrialRequest) -> str:
     from diffseg.training.parallel import Workers
 
     retry_outages(lambda: check_store(request))
-    workers = Workers.joined()
-    if not workers.first:
+    workers = Workers.from_process_group()
+    if not workers.is_first:
         return _help(request, workers)
     copy = LocalCopy(request.folder)
     retry_outages(copy.fetch)
@@ -66,13 +66,13 @@ def run_trial(request: TrialRequest) -> str:
         status = _attempt(request, copy, workers)
     if status != "stopped":
         retry_outages(lambda: remove_traces(request))
-        workers.leave()
+        workers.shutdown()
     return status
 
 
 def _help(request: TrialRequest, workers: "Workers") -> str:
     """Train with the first worker, which records the outcome and any failure."""
-    from diffseg.training.loop import Hooks
+    from diffseg.training.hooks import Hooks
 
     with tempfile.TemporaryDirectory() as nowhere:
         try:
@@ -141,7 +141,7 @@ def _run(
     request: TrialRequest, progress: ProgressWriter, copy: LocalCopy, workers: "Workers"
 ) -> tuple[dict[str, Rows], str | None]:
     """Train and evaluate; return the rows of each table, and why the trial was pruned if it was."""
-    from diffseg.training.loop import Hooks
+    from diffseg.training.hooks import Hooks
 
     def check_rung(step: int, metrics: dict[str, float]) -> str | None:
         if request.rungs is None:
@@ -183,12 +183,12 @@ def _train(request: TrialRequest, folder: Path, hooks: "Hooks", workers: "Worker
     root = request.root
     return trial.run(
         configuration.load(request.config),
-        root=workers.united(lambda: fetch_root(root)) if root else None,
+        root=workers.run_on_all(lambda: fetch_root(root)) if root else None,
         folder=folder,
         cache=cache_folder(request.store),
         device="cuda" if request.gpus else "cpu",
         hooks=hooks,
-        folder_of=fetch_other if workers.first else lambda other: folder,
+        folder_of=fetch_other if workers.is_first else lambda other: folder,
         workers=workers,
     )
 

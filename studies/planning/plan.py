@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from diffseg.config import Config
-from diffseg.diffusion.combinations import warnings
+from diffseg.diffusion.combinations import find_problems
 from studies.definition.study import Study
 from studies.definition.trial import trial_name
 from studies.engine.resources import Resources, allocate
@@ -83,7 +83,7 @@ def _collect_warnings(study: Study) -> dict[str, list[str]]:
     """Return sentences on settings that are known to go wrong together, each with the names of the trials that have them."""
     found: dict[str, list[str]] = {}
     for trial in (*study.trials, *study.starts):
-        for sentence in warnings(trial.config):
+        for sentence in find_problems(trial.config):
             found.setdefault(sentence, []).append(trial.name)
     return found
 

@@ -18,7 +18,7 @@ from diffseg.networks.nnunet.settings import NNUNet
 from diffseg.networks.nnunet.training import State, load_trained, train
 from diffseg.networks.protocol import Implementation, RunContext, TrainedNetwork
 from diffseg.prediction.merging import Prediction
-from diffseg.prediction.resolution import restored
+from diffseg.prediction.resolution import resize_to_evaluation
 from diffseg.training import checkpoints
 
 
@@ -38,7 +38,7 @@ class NNUNetImplementation(Implementation[NNUNet]):
             steps=state.step,
             curves=state.curves,
             timesteps=[],
-            checkpoint=checkpoints.newest(folder, state.step),
+            checkpoint=checkpoints.find_final(folder, state.step),
         )
 
     def load(
@@ -73,5 +73,5 @@ def predictions(
         with output_to_log():
             _, found = state.predictor.predict_single_npy_array(pixels, {"spacing": SPACING}, None, None, True)
         maps = torch.from_numpy(np.ascontiguousarray(found[1])).to(split.device)
-        mean = restored(maps, split, index, config)[0]
+        mean = resize_to_evaluation(maps, split, index, config)[0]
         yield Prediction(index, mean, torch.zeros_like(mean), mean[None] > config.inference.threshold, torch.ones(()))

@@ -23,7 +23,7 @@ from diffseg.networks.nnunet.library import environment, make_predictor, make_tr
 from diffseg.networks.nnunet.settings import NNUNet
 from diffseg.randomness import seed_of
 from diffseg.training import checkpoints
-from diffseg.training.loop import Hooks
+from diffseg.training.hooks import Hooks
 
 
 @dataclass
@@ -70,7 +70,7 @@ def load_trained(config: Config, folder: Path, device: torch.device, checkpoint:
     Raises UserError if nnunetv2's plans or that checkpoint cannot be used.
     """
     settings = _settings(config)
-    checkpoints.final(folder, checkpoint, config.steps, device, None)  # before nnunetv2 takes its time
+    checkpoints.load_final(folder, checkpoint, config.steps, device, None)  # before nnunetv2 takes its time
     with tempfile.TemporaryDirectory() as results, output_to_log(), environment(folder / "nnunet", 0, Path(results)):
         try:
             trainer = make_trainer(settings, config.seed, device)
@@ -79,7 +79,7 @@ def load_trained(config: Config, folder: Path, device: torch.device, checkpoint:
                 f"nnU-Net's plans in {folder / 'nnunet'} cannot be used ({type(error).__name__}: {error}): bring them back, or "
                 "run the trial again in a study of another name"
             ) from None
-        saved = checkpoints.final(folder, checkpoint, config.steps, device, trainer.network)
+        saved = checkpoints.load_final(folder, checkpoint, config.steps, device, trainer.network)
         trainer.network.load_state_dict(saved["network"])
         trainer.set_deep_supervision_enabled(False)
     return State(trainer.network, make_predictor(trainer, settings), saved["step"])

@@ -1,0 +1,125 @@
+"""The state of a training: what a checkpoint holds, how a training starts or resumes, and what prediction loads."""
+
+import copy
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from diffseg.config import Config
+from diffseg.errors import UserError
+from diffseg.experiments import build_network
+from diffseg.rows import Row
+from diffseg.training import checkpoints
+from diffseg.training.execution import inference_layout, training_layout
+from diffseg.training.parallel import SINGLE_PROCESS, Workers, normalises_over_batches
+
+OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+MODULES = ("network", "average", "optimiser")  # saved by their state dictionaries
+VALUES = ("step", "seconds", "micro_batch", "curves", "snapshots")  # saved as they are
+
+
+@dataclass
+class TrainingState:
+    """Everything that a checkpoint holds. Batches, noise and learning rates follow from the step."""
+
+    network: nn.Module
+    average: nn.Module  # the EMA of the weights, which is evaluated; with training.ema=0 a copy of them
+    optimiser: torch.optim.Optimizer
+    step: int = 0
+    seconds: float = 0.0  # of training
+    resumed: float = 0.0  # the part of `seconds` spent before this start
+    micro_batch: int = 0  # images per forward and backward pass, on one worker
+    curves: list[Row] = field(default_factory=list)  # rows of step, metric, value
+    snapshots: list[Row] = field(default_factory=list)  # measurements of the network, with their step
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint of this step into the folder."""
+        values = {name: getattr(self, name) for name in VALUES}
+        modules = {name: getattr(self, name).state_dict() for name in MODULES}
+        checkpoints.save(folder, self.step, values | modules)
+
+    def restore(self, folder: Path, device: torch.device, workers: Workers) -> bool:
+        """Load the newest sound checkpoint of the first worker's folder; return whether there is one."""
+        place = device if workers.count == 1 else "cpu"  # every worker then copies it to its own device
+        saved = workers.broadcast(checkpoints.load(folder, place, self.network) if workers.is_first else None)
+        for key, value in (saved or {}).items():
+            if key in MODULES:
+                getattr(self, key).load_state_dict(value)
+            else:
+                setattr(self, key, value)
+        for parameter, moments in self.optimiser.state.items():
+            _match_memory_layout(parameter, moments)
+        self.resumed = self.seconds
+        return saved is not None
+
+
+def _match_memory_layout(parameter: torch.Tensor, moments: dict[str, torch.Tensor]) -> None:
+    """Give the optimiser's moments the memory layout of their parameter.
+
+    A checkpoint may come from a machine with another layout. Fused optimisers ignore the difference on CPUs, and so
+    compute wrong numbers, and refuse it on GPUs.
+    """
+    for name, moment in moments.items():
+        if moment.shape == parameter.shape:
+            moments[name] = torch.empty_like(parameter, dtype=moment.dtype).copy_(moment)
+
+
+def initialise_network(config: Config) -> nn.Module:
+    """Build the network with weights drawn from the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return build_network(config)
+
+
+def start_or_resume(
+    config: Config, folder: Path, device: torch.device, workers: Workers = SINGLE_PROCESS
+) -> TrainingState:
+    """Load the newest sound checkpoint in the folder, or start with weights drawn from the seed.
+
+    Raises:
+        UserError: The network starts from pretrained weights that are not available, or several workers are to train a
+            network that normalises over batches.
+    """
+    network = initialise_network(config)
+    if workers.count > 1 and normalises_over_batches(network):
+        raise UserError(
+            f"{config.network.name} normalises over batches, which {workers.count} workers would split: give --workers 1"
+        )
+    average = copy.deepcopy(network).requires_grad_(False).eval()
+    network = network.to(device, memory_format=training_layout(config, device)).train()
+    average = average.to(device, memory_format=inference_layout(config, device))
+    training = config.training
+    optimiser = OPTIMISERS[training.optimiser](
+        network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, fused=True
+    )
+    state = TrainingState(network, average, optimiser, micro_batch=workers.largest_share(training.batch))
+    if not state.restore(folder, device, workers) and hasattr(network, "load_pretrained"):
+        workers.run_on_all(network.load_pretrained)
+        average.load_state_dict(network.state_dict())
+    return state
+
+
+def load_trained(config: Config, folder: Path, device: torch.device, checkpoint: str | None = None) -> nn.Module:
+    """Load the averaged weights of a finished training for prediction. The folder is only read.
+
+    Args:
+        config: The trial's configuration.
+        folder: The folder of its checkpoints.
+        device: The device to load the network on.
+        checkpoint: The file that the ledger names as the training's last; None for the newest file in the folder.
+
+    Raises:
+        UserError: The file is missing, damaged, of an earlier step or of another network.
+    """
+    steps = None if config.training.validation else config.training.steps  # epoch selection sets it from the data
+    network = initialise_network(config).requires_grad_(False).eval()
+    saved = checkpoints.load_final(folder, checkpoint, steps, "cpu", network)
+    try:
+        network.load_state_dict(saved["average"])
+    except (KeyError, TypeError, RuntimeError):
+        raise UserError(
+            f"the checkpoint in {folder} holds no average of its network: bring the trial's own back"
+        ) from None
+    return network.to(device, memory_format=inference_layout(config, device))
