@@ -1,9 +1,9 @@
-"""What is learnt: tables, charts and the report, from the ledger alone.
+"""Analysis: tables, charts and the report, made from the ledger alone; README.md is its manual.
 
     results = analysis.load("results", "quickstart")
     results.best("ece")
 
-`results` is a Tables (analysis/tables.py); the functions of charts, exhibits and uncertainty draw it with Altair.
+`results` is a Tables (analysis/tables.py). The functions of charts, pictures, uncertainty and search_charts draw it with Altair.
 """
 
 from pathlib import Path
@@ -14,6 +14,6 @@ from studies.store.ledger import open_ledger
 
 
 def load(store: str | Path, studies: str | list[str]) -> Tables:
-    """The results of one or more studies in a store, as far as they are. Raises UserError if there are none yet."""
+    """Return the results so far of one or more studies in a store. Raises UserError if there are none yet."""
     names = [studies] if isinstance(studies, str) else studies
     return tables.load([open_ledger(str(store), name) for name in names])

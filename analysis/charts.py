@@ -1,112 +1,63 @@
-"""Curves of training as Altair charts, with the axes of the paper's figures; and how all charts look.
+"""Charts of training and of curves over the noise levels, with the axes of the paper's figures.
 
-Each takes Tables and returns None if it has no data. Many variants make no chart: give `tables.shown()`.
+Each function takes Tables and returns None if it has no data. A chart cannot show many variants: give it `tables.shown()`.
 """
+
+from typing import Any
 
 import altair as alt
 import pandas as pd
 import pyarrow.dataset as ds
 
-from analysis import tables as t
+from analysis.frames import GROUP
+from analysis.noise_levels import average_over_seeds, epsilon_rows, errors_over_t, find_half_maxima
+from analysis.style import COLOURS, DASHES, DATA_COLOURS, FEW_TICKS, SHAPES, encode_series, facet_by_dataset, thin
 from analysis.tables import Tables
 from diffseg.fingerprint.curve import ERRORS
-from diffseg.networks import registry
 
-# Okabe & Ito's palette, which colour-blind readers can tell apart, without black and yellow
-COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
-NETWORKS = list(registry.NETWORKS)  # in the order of registration, so that a network has the same colour everywhere
-DATA_COLOURS = [
-    "#882255",
-    "#117733",
-    "#332288",
-    "#999933",
-    "#AA4499",
-    "#44AA99",
-]  # Tol's muted: data sets, not networks
-DASHES = [[1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [4, 1], [1, 1], [10, 4], [3, 1, 1, 1], [1, 4]]
-SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left"]
-FEW_TICKS = alt.Axis(tickCount=5)  # a log scale has ten a decade else
 T_AXIS = "t (0 clean, 1 noise)"
-POINTS = 100  # of a line
-WIDTHS = {1: 520, 2: 390}  # px of a panel, by how many stand side by side
-alt.data_transformers.disable_max_rows()
+LOG_SNR_AXIS = "log-SNR (noise at the left)"
 
 
 def mask_errors(tables: Tables) -> alt.FacetChart | None:
-    """Mask error over t, E2 against E3, a panel for each data set (Fig. 3 left)."""
-    return _panels(
-        tables, t.errors(tables, ["e2", "e3"], "mask_error"), "mean squared mask error", alt.Scale(zero=True)
-    )
+    """Draw the mask error over t, E2 against E3, a panel for each data set (Fig. 3 left)."""
+    curves = errors_over_t(tables, ["e2", "e3"], "mask_error")
+    return _curves_over_t(tables, curves, "mean squared mask error", alt.Scale(zero=True))
 
 
 def losses(tables: Tables) -> alt.FacetChart | None:
-    """Loss over t of E2 with the ε-target and of E4, at the first snapshot (Fig. 3 middle and right)."""
-    curves = epsilon_losses(tables)
-    return _panels(tables, curves, "ε-loss (log scale)", alt.Scale(type="log", nice=False))
-
-
-def epsilon_losses(tables: Tables) -> pd.DataFrame:
-    """Mean squared error of ε over t at the first snapshot: E2 with the ε-target, and E4. Columns of tables.over_t."""
-    return t.over_t(epsilon_rows(tables), "loss", snapshot="first")
-
-
-def epsilon_rows(tables: Tables) -> pd.DataFrame:
-    """The rows of `timesteps` whose loss is the squared error of ε: of E2 with the ε-target, and of E4."""
-    trials = tables.trials[tables.trials["experiment"].isin(["e2", "e4"])]
-    epsilon = trials.loc[trials["config_diffusion_target"] == "epsilon", ["study", "trial"]]
-    return tables.timesteps.merge(epsilon, on=["study", "trial"]).dropna(subset=["loss"])
+    """Draw the loss over t of E2 with the ε-target and of E4, at the first snapshot (Fig. 3 middle and right)."""
+    curves = average_over_seeds(epsilon_rows(tables), "loss", snapshot="first")
+    return _curves_over_t(tables, curves, "ε-loss (log scale)", alt.Scale(type="log", nice=False))
 
 
 def fingerprints(tables: Tables) -> alt.VConcatChart | None:
-    """E3's mask error over t, its derivative by the log-SNR, and the weight made of it (Fig. 4): of every data set the mean
-    over networks as a line, marked at half of its maximum, and each network dotted."""
-    curves = t.fingerprints(tables)
+    """Draw E3's mask error over t, its derivative by the log-SNR, and the weight made of it (Fig. 4).
+
+    A line is a data set's mean over networks, marked at half of its maximum; each of several networks is dotted.
+    """
+    curves = tables.fingerprints()
     if curves.empty:
         return None
-    curves = thinned(curves[curves["kind"] == "mask-error"], "t")
-    values = ["log_snr", "error", "derivative", "weight"]
-    networks = curves.groupby(["dataset", "network", "t"], sort=False)[values].mean().reset_index()
-    means = networks.groupby(["dataset", "t"], sort=False)[values].mean().reset_index()
-    dotted = networks[networks.groupby("dataset")["network"].transform("nunique") > 1]
-    rows = pd.concat([means.assign(network="mean over networks", line="mean"), dotted.assign(line="network")])
+    rows, means = _with_means_over_networks(thin(curves[curves["kind"] == "mask-error"], "t"))
     names = sorted(set(rows["dataset"]))
     colours = [DATA_COLOURS[place % len(DATA_COLOURS)] for place in range(len(names))]
     colour = alt.Color("dataset:N", title=None, scale=alt.Scale(domain=names, range=colours))
-    halves = t.half_maxima(means.assign(study="", network="", series="", mean=means["error"]))[["dataset", "t", "mean"]]
-
-    def panel(value: str, title: str, height: int):
-        lines = (
-            alt.Chart(rows)
-            .mark_line()
-            .encode(
-                x=alt.X("t:Q", title=T_AXIS if value == "weight" else None, scale=alt.Scale(domain=[0, 1])),
-                y=alt.Y(f"{value}:Q", title=title),
-                color=colour,
-                detail="network:N",
-                strokeDash=alt.StrokeDash(
-                    "line:N", legend=None, scale=alt.Scale(domain=["mean", "network"], range=[[1, 0], [2, 3]])
-                ),
-                tooltip=[
-                    "dataset",
-                    "network",
-                    alt.Tooltip("t", format=".3f"),
-                    alt.Tooltip("log_snr", format=".2f", title="log-SNR"),
-                    alt.Tooltip(value, format=".3g"),
-                ],
-            )
-        )
-        return lines.properties(width=560, height=height)
-
-    points = alt.Chart(halves).mark_point(filled=True, size=110, opacity=1, tooltip=True)
+    halves = find_half_maxima(means.assign(study="", network="", series="", mean=means["error"]))
+    points = alt.Chart(halves[["dataset", "t", "mean"]]).mark_point(filled=True, size=110, opacity=1, tooltip=True)
     shape = alt.Shape("dataset:N", title=None, scale=alt.Scale(domain=names, range=SHAPES[: len(names)]))
     points = points.encode(x="t:Q", y="mean:Q", color=colour, shape=shape)
-    errors = alt.layer(panel("error", "mean squared mask error", 240), points)
-    return alt.vconcat(errors, panel("derivative", "derivative by −log-SNR", 120), panel("weight", "weight", 120))
+    errors = alt.layer(_fingerprint_panel(rows, colour, "error", "mean squared mask error", 240), points)
+    return alt.vconcat(
+        errors,
+        _fingerprint_panel(rows, colour, "derivative", "derivative by −log-SNR", 120),
+        _fingerprint_panel(rows, colour, "weight", "weight", 120),
+    )
 
 
 def fingerprint_weights(tables: Tables) -> alt.FacetChart | None:
-    """What each kind of fingerprint stresses, over the log-SNR, a panel for each data set."""
-    rows = t.fingerprints(tables)
+    """Draw what each kind of fingerprint stresses, over the log-SNR, a panel for each data set."""
+    rows = tables.fingerprints()
     if rows.empty:
         return None
     kinds = list(ERRORS)
@@ -114,7 +65,7 @@ def fingerprint_weights(tables: Tables) -> alt.FacetChart | None:
     dashes = alt.Scale(domain=kinds, range=DASHES[: len(kinds)])
     lines = alt.Chart(rows).mark_line()
     lines = lines.encode(
-        x=alt.X("log_snr:Q", title="log-SNR (noise at the left)"),
+        x=alt.X("log_snr:Q", title=LOG_SNR_AXIS),
         y=alt.Y("weight:Q", title="weight, as a share of its greatest"),
         color=alt.Color("kind:N", title=None, scale=scale),
         strokeDash=alt.StrokeDash("kind:N", title=None, scale=dashes),
@@ -130,22 +81,22 @@ def fingerprint_weights(tables: Tables) -> alt.FacetChart | None:
             alt.Tooltip("weight", format=".3f"),
         ],
     )
-    return facets(lines.properties(width=260, height=200), rows)
+    return facet_by_dataset(lines.properties(width=260, height=200), rows)
 
 
 def effective_weights(tables: Tables) -> alt.FacetChart | None:
-    """The effective weight W(λ) of the noise levels in E2's training, log scale, each curve's greatest 1, over the log-SNR."""
+    """Draw the effective weight W(λ) of the noise levels in E2's training over the log-SNR, each curve's greatest 1, log scale."""
     rows = tables.timesteps[(tables.timesteps["experiment"] == "e2") & (tables.timesteps["weight"] > 0)]
-    rows = rows[rows["weight"] < float("inf")]  # a schedule's end, where it stands still
-    curves = t.over_t(rows, "weight")
+    rows = rows[rows["weight"] < float("inf")]  # the end of a schedule whose log-SNR does not move there
+    curves = average_over_seeds(rows, "weight")
     if curves.empty:
         return None
-    curves["share"] = curves["mean"] / curves.groupby(t.GROUP)["mean"].transform("max")
-    curves = thinned(curves, "t")
-    look = looks(tables, curves["series"])
+    curves["share"] = curves["mean"] / curves.groupby(GROUP)["mean"].transform("max")
+    curves = thin(curves, "t")
+    look = encode_series(tables, curves["series"])
     lines = alt.Chart(curves).mark_line()
     lines = lines.encode(
-        x=alt.X("log_snr:Q", title="log-SNR (noise at the left)"),
+        x=alt.X("log_snr:Q", title=LOG_SNR_AXIS),
         y=alt.Y(
             "share:Q", title="effective weight (log scale)", scale=alt.Scale(type="log", nice=False), axis=FEW_TICKS
         ),
@@ -159,16 +110,16 @@ def effective_weights(tables: Tables) -> alt.FacetChart | None:
             alt.Tooltip("mean", format=".3g", title="effective weight"),
         ],
     )
-    return facets(lines, rows)
+    return facet_by_dataset(lines, rows)
 
 
 def learning_curves(tables: Tables) -> alt.FacetChart | None:
-    """Training loss over the steps, log scale, a panel for each data set."""
+    """Draw the training loss over the steps, log scale, a panel for each data set."""
     rows = tables.frame("curves", ["step", "metric", "value"], ds.field("metric") == "loss")
     if rows.empty:
         return None
-    rows = thinned(rows.groupby([*t.GROUP, "step"], sort=False)["value"].mean().reset_index(), "step")
-    look = looks(tables, rows["series"])
+    rows = thin(rows.groupby([*GROUP, "step"], sort=False)["value"].mean().reset_index(), "step")
+    look = encode_series(tables, rows["series"])
     scale = "log" if (rows["value"] > 0).all() else "symlog"  # a learnt weighting makes the loss a logarithm
     lines = alt.Chart(rows).mark_line(strokeWidth=1.5)
     lines = lines.encode(
@@ -180,23 +131,24 @@ def learning_curves(tables: Tables) -> alt.FacetChart | None:
         strokeDash=look["strokeDash"],
         tooltip=["dataset", "series", "step", alt.Tooltip("value", format=".4g", title="loss")],
     )
-    return facets(lines, rows)
+    return facet_by_dataset(lines, rows)
 
 
-def _panels(tables: Tables, curves: pd.DataFrame, title: str, scale: alt.Scale) -> alt.FacetChart | None:
-    """Curves over t, a panel for each data set; with several seeds their mean, and a band from the least to the greatest."""
+def _curves_over_t(tables: Tables, curves: pd.DataFrame, title: str, scale: alt.Scale) -> alt.FacetChart | None:
+    """Draw curves over t, a panel for each data set: the mean over seeds, and a band from the least to the greatest."""
     if curves.empty:
         return None
-    curves = thinned(curves, "t")
-    look = looks(tables, curves["series"])
-    chart = _line(curves, title, scale).encode(color=look["color"], strokeDash=look["strokeDash"])
+    curves = thin(curves, "t")
+    look = encode_series(tables, curves["series"])
+    chart: Any = _line(curves, title, scale).encode(color=look["color"], strokeDash=look["strokeDash"])
     if curves["seeds"].max() > 1:
         band = alt.Chart(curves).mark_area(opacity=0.2).encode(x="t:Q", y="low:Q", y2="high:Q", color=look["color"])
         chart = alt.layer(chart, band)  # the legend looks like the first
-    return facets(chart, curves)
+    return facet_by_dataset(chart, curves)
 
 
 def _line(curves: pd.DataFrame, title: str, scale: alt.Scale) -> alt.Chart:
+    """Draw the mean of curves over t."""
     tooltip = [
         alt.Tooltip("dataset"),
         alt.Tooltip("series"),
@@ -210,45 +162,36 @@ def _line(curves: pd.DataFrame, title: str, scale: alt.Scale) -> alt.Chart:
         alt.Tooltip("share", format=".0%", title="of training"),
     ]
     x = alt.X("t:Q", title=T_AXIS, scale=alt.Scale(domain=[0, 1]))
-    return (
-        alt.Chart(curves)
-        .mark_line()
-        .encode(x=x, y=alt.Y("mean:Q", title=title, scale=scale, axis=FEW_TICKS), tooltip=tooltip)
+    y = alt.Y("mean:Q", title=title, scale=scale, axis=FEW_TICKS)
+    return alt.Chart(curves).mark_line().encode(x=x, y=y, tooltip=tooltip)
+
+
+def _with_means_over_networks(curves: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return (rows of means and of the networks of data sets with several, the means alone) of fingerprints over t."""
+    values = ["log_snr", "error", "derivative", "weight"]
+    networks = curves.groupby(["dataset", "network", "t"], sort=False)[values].mean().reset_index()
+    means = networks.groupby(["dataset", "t"], sort=False)[values].mean().reset_index()
+    dotted = networks[networks.groupby("dataset")["network"].transform("nunique") > 1]
+    rows = pd.concat([means.assign(network="mean over networks", line="mean"), dotted.assign(line="network")])
+    return rows, means
+
+
+def _fingerprint_panel(rows: pd.DataFrame, colour: alt.Color, value: str, title: str, height: int) -> alt.Chart:
+    """Draw one value of the fingerprints over t."""
+    dash = alt.Scale(domain=["mean", "network"], range=[[1, 0], [2, 3]])
+    lines = alt.Chart(rows).mark_line()
+    lines = lines.encode(
+        x=alt.X("t:Q", title=T_AXIS if value == "weight" else None, scale=alt.Scale(domain=[0, 1])),
+        y=alt.Y(f"{value}:Q", title=title),
+        color=colour,
+        detail="network:N",
+        strokeDash=alt.StrokeDash("line:N", legend=None, scale=dash),
+        tooltip=[
+            "dataset",
+            "network",
+            alt.Tooltip("t", format=".3f"),
+            alt.Tooltip("log_snr", format=".2f", title="log-SNR"),
+            alt.Tooltip(value, format=".3g"),
+        ],
     )
-
-
-def facets(chart, rows: pd.DataFrame, height: int = 220) -> alt.FacetChart:
-    """A panel for each data set, as wide as so many can be."""
-    panels = chart.properties(width=WIDTHS.get(rows["dataset"].nunique(), 250), height=height)
-    return panels.facet(facet=alt.Facet("dataset:N", title=None), columns=3).resolve_scale(x="shared", y="shared")
-
-
-def thinned(rows: pd.DataFrame, x: str) -> pd.DataFrame:
-    """At most about POINTS rows of each series, evenly, with its first and its last: more cannot be seen."""
-    place, size = (rows.groupby(t.GROUP)[x].rank(method="first") - 1, rows.groupby(t.GROUP)[x].transform("size"))
-    return rows[(place % (size // POINTS).clip(lower=1) == 0) | (place == size - 1)]
-
-
-def looks(tables: Tables, shown: pd.Series) -> dict:
-    """Colour, dash and shape of the series that are shown, in one legend; colour is never alone.
-
-    A network has the same colour everywhere, and its series differ in dash and shape; in studies of one network, which
-    have nothing to tell by that, the series have colours.
-    """
-    pairs = tables.trials[["network", "series"]].drop_duplicates().sort_values(["network", "series"])
-    if pairs["network"].nunique() > 1:
-        places = [NETWORKS.index(name) if name in NETWORKS else 0 for name in pairs["network"]]
-        forms = pairs.groupby("network").cumcount()
-    else:  # after one round of colours, dashes and shapes are shifted, so that the combinations differ
-        places = range(len(pairs))
-        forms = [place + place // len(COLOURS) for place in places]
-    chosen = {
-        series: (COLOURS[place % len(COLOURS)], DASHES[form % len(DASHES)], SHAPES[form % len(SHAPES)])
-        for series, place, form in zip(pairs["series"], places, forms, strict=True)
-    }
-    present = sorted(set(shown))
-    kinds = {"color": alt.Color, "strokeDash": alt.StrokeDash, "shape": alt.Shape}
-    return {
-        name: kind("series:N", title=None, scale=alt.Scale(domain=present, range=[chosen[each][k] for each in present]))
-        for k, (name, kind) in enumerate(kinds.items())
-    }
+    return lines.properties(width=560, height=height)

@@ -1,72 +1,85 @@
-"""Configurations against a baseline: means over seeds and images, with intervals, and what the differences come to."""
+"""Configurations against a baseline: means over seeds and images with intervals, and tests of the differences."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
 
-import altair as alt
 import numpy as np
 import pandas as pd
 import pyarrow.dataset as ds
 
-from analysis.charts import COLOURS
-from analysis.measurements import WHOLE, Measurements, Sample, compare, estimates, measure
-from analysis.statistics import LEVEL, area_under_curve, holm, steps_to, verdict
-from analysis.tables import GROUP, Tables
+from analysis.frames import GROUP
+from analysis.measurements import WHOLE, Key, Pair, Sample, Values, collect, compare, estimate_differences
+from analysis.statistics import area_under_curve, holm, steps_to, verdict
+from analysis.tables import Tables
 from diffseg.errors import UserError
+from diffseg.evaluation.registry import METRICS
 from studies.search.proposals import read_proposals
 from studies.store.ledger import Ledger
-from studies.store.tables import METRICS
 
-SHARE = 0.95  # of the baseline's final IoU, whose reaching is timed
-TITLES = {
-    "iou": "IoU",
-    "dice": "Dice",
-    "brier": "Brier",
-    "iou_raters": "IoU, mean over raters",
-    "dice_raters": "Dice, mean over raters",
-    "ged_unbiased": "GED, unbiased",
-    "hm_iou": "HM-IoU",
-}
+SHARE = 0.95  # of the baseline's final IoU, up to which the steps are counted
 NAMES = {
-    **{metric: TITLES.get(metric, metric.upper()) for metric in METRICS},
+    **{name: metric.title for name, metric in METRICS.items()},
     "area": "area under the IoU's learning curve",
     "steps": f"steps to {SHARE:.0%} of the baseline's final IoU",
 }
-
-
+LARGER_IS_BETTER = {name: bool(metric.larger_is_better) for name, metric in METRICS.items()} | {
+    "area": True,
+    "steps": False,
+}
 PLACE = ["study", "dataset", "network"]
-TESTED = ("low", "high", "p", "effect", "verdict")  # of a difference
+TESTED = ("low", "high", "p", "effect", "verdict")  # the columns of a tested difference
 
 
 @dataclass(frozen=True)
-class Names:
-    """What configurations are called, by the names of their trials, and which of them the others are compared with."""
+class ConfigurationNames:
+    """The names of configurations by trial, and the trials of the baselines."""
 
     labels: dict[str, str]
     baselines: set[str]
 
 
-def names(ledgers: list[Ledger]) -> Names:
-    """A study's variants, and the one that it names as its baseline; a search's proposals, and the first of them."""
-    labels, against = {}, set()
+def name_configurations(ledgers: list[Ledger]) -> ConfigurationNames:
+    """Return the names of the studies' variants and of the searches' proposals.
+
+    The baseline of a study is the variant that it names as such, that of a search its first proposal.
+    """
+    labels: dict[str, str] = {}
+    baselines: set[str] = set()
     for ledger in ledgers:
         definition = ledger.definition() or {}
-        variants, found = definition.get("variants") or {}, read_proposals(ledger)
+        variants, found = definition.get("variants") or {}, [one for one in read_proposals(ledger) if one.trial]
         labels |= variants | {one.trial: f"{one.number}: {one.label}" for one in found}
-        against |= {trial for trial, variant in variants.items() if variant == definition.get("baseline")}
-        against |= {one.trial for one in found if one.number == 0 and one.trial}
-    return Names(labels, against)
+        baselines |= {trial for trial, variant in variants.items() if variant == definition.get("baseline")}
+        baselines |= {one.trial for one in found if one.number == 0 and one.trial}
+    return ConfigurationNames(labels, baselines)
 
 
-def compared(tables: Tables, named: Names) -> pd.DataFrame:
-    """Every configuration of E1 and E2 against the baseline of its data set and network, a row a metric.
+def compare_to_baseline(tables: Tables, ledgers: list[Ledger]) -> pd.DataFrame:
+    """Return `compare_configurations`. Raises UserError if there is nothing to compare yet."""
+    found = compare_configurations(tables, name_configurations(ledgers))
+    if found.empty:
+        name = ledgers[0].study
+        raise UserError(
+            f"{name} has no complete trial of a baseline on the test images to compare with: `diffseg status {name}` prints "
+            "how far it is; a search compares what it confirms (--confirm KxN), a study file names its baseline's variant"
+        )
+    return found
 
-    Columns: those of GROUP, configuration (its name), baseline (bool), metric, seeds, images (that count), left_out (images
-    that were measured but are NaN for a seed), units (patients, volumes or single images; these three are 0 of what is not of
-    single images), mean, low, high (of the mean, 95 %), and, paired by seed and image, pairs (images), difference,
-    difference_low, difference_high, effect, p (adjusted by Holm among the data set's configurations) and verdict. Seeds that
-    did not reach the IoU that is timed count with all their steps. Empty without a baseline.
+
+def compare_configurations(tables: Tables, named: ConfigurationNames) -> pd.DataFrame:
+    """Return every configuration of E1 and E2 against the baseline of its data set and network, a row for each metric.
+
+    Columns: those of GROUP, configuration (its name), baseline (bool), metric (one of NAMES), seeds, images (the number that
+    counts), left_out (images that were measured but are NaN for a seed), units (patients, volumes or single images), mean,
+    low, high (of the mean, 95 %), and, paired by seed and image, pairs (images), difference, difference_low, difference_high,
+    effect, p (adjusted by Holm among the data set's configurations) and verdict. images, left_out and units are 0 for metrics
+    of the whole trial. Seeds that did not reach the IoU up to which steps are counted count with all their steps. Empty
+    without a baseline.
     """
     trials = tables.trials[tables.trials["experiment"].isin(["e1", "e2"])]
+    curves = dict(_iou_curves(tables))
     rows = []
     for _, alike in trials.groupby(["dataset", "network"], sort=False):
         base = alike[alike["trial"].isin(named.baselines)]
@@ -74,21 +87,27 @@ def compared(tables: Tables, named: Names) -> pd.DataFrame:
             continue
         alike = pd.concat([base, alike.drop(base.index)])  # the baseline comes first
         alike = alike.assign(configuration=alike["trial"].map(named.labels).fillna(alike["series"]))
-        measured = measure(tables, alike)
-        _add_curves(measured, tables, base)
+        learning = _measure_learning(curves, alike, base)
         for metric in NAMES:
-            rows += _rows(alike, base, metric, measured)
+            if metric in learning:
+                sample = partial(collect, values=learning[metric], groups={})
+            else:
+                sample = partial(tables.measurements.sample, metric=metric)
+            rows += _compare_metric(alike, base, metric, sample)
     return pd.DataFrame(rows)
 
 
 def against_e1(table1: pd.DataFrame, tables: Tables) -> pd.DataFrame:
-    """Table 1 (`tables.table1`) with tests of E2 against E1, paired by seed and image: for iou (%) and ece the columns of
-    TESTED, such as iou_low, and the difference that they are of; p is adjusted by Holm among the rows of a data set."""
-    return _tested(table1, pairs_with_e1(table1, tables), tables)
+    """Return Table 1 (`Tables.table1`) with tests of E2 against E1, paired by seed and image.
+
+    For iou (%) and ece it gets the columns of TESTED, such as iou_low, and the paired difference in iou_difference. p is
+    adjusted by Holm among the rows of a data set.
+    """
+    return _test(table1, pairs_with_e1(table1, tables), tables)
 
 
-def pairs_with_e1(table1: pd.DataFrame, tables: Tables) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
-    """The trials of E1 and of E2 of each row of Table 1; none where the row lacks one."""
+def pairs_with_e1(table1: pd.DataFrame, tables: Tables) -> list[Pair]:
+    """Return the trials of E1 and of E2 for each row of Table 1; none where the row lacks one."""
     trials, pairs = tables.trials, []
     for row in table1.to_dict("records"):
         alike = trials[(trials[PLACE] == [row[name] for name in PLACE]).all(axis=1)]
@@ -99,65 +118,29 @@ def pairs_with_e1(table1: pd.DataFrame, tables: Tables) -> list[tuple[pd.DataFra
 
 
 def against_first(studies: pd.DataFrame, tables: Tables) -> pd.DataFrame:
-    """Studies side by side (`tables.studies`) with tests against the first, in the same columns."""
-    trials, first, pairs = tables.trials, {}, []
+    """Return studies side by side (`segmentations.tabulate_studies`) with tests against the first one, in the same columns."""
+    trials, pairs = tables.trials, []
+    first: dict[tuple[str, ...], pd.DataFrame] = {}
     chosen = [*PLACE, "experiment", "variant"]
     for row in studies.to_dict("records"):
         ours = trials[(trials[chosen] == [row[name] for name in chosen]).all(axis=1)]
         key = (row["dataset"], row["experiment"], row["network"])
         is_first = row["study"] == tables.ledgers[0].study
-        pairs.append([first.get(key, ours[:0]), ours[:0] if is_first else ours])
+        pairs.append((first.get(key, ours[:0]), ours[:0] if is_first else ours))
         if is_first:
             first[key] = ours
-    return _tested(studies, pairs, tables)
+    return _test(studies, pairs, tables)
 
 
-def differences(compared: pd.DataFrame) -> alt.ConcatChart | None:
-    """Every configuration's difference to the baseline with its interval, a panel a metric and data set; None without any."""
-    if compared.empty or "difference" not in compared:
-        return None
-    rows = compared[~compared["baseline"] & compared["difference_low"].notna()]
-    rows = rows.assign(significant=rows["p"] < LEVEL)
-    panels = []
-    for metric, group in rows.groupby("metric", sort=False):
-        base = alt.Chart().encode(y=alt.Y("configuration:N", title=None, sort=None, axis=alt.Axis(labelLimit=320)))
-        zero = alt.Chart().mark_rule(color="#666").encode(x=alt.datum(0))
-        bars = base.mark_rule(strokeWidth=2, color=COLOURS[0])
-        bars = bars.encode(x=alt.X("difference_low:Q", title=f"difference in {NAMES[metric]}"), x2="difference_high:Q")
-        points = base.mark_point(size=70, color=COLOURS[0], strokeWidth=2).encode(
-            x="difference:Q",
-            fill=alt.Fill(
-                "significant:N", legend=None, scale=alt.Scale(domain=[True, False], range=[COLOURS[0], "#fff"])
-            ),
-            tooltip=["dataset", "configuration", "seeds", alt.Tooltip("difference", format=".4g"), "verdict"],
-        )
-        layers = alt.layer(zero, bars, points, data=group).properties(width=210)
-        panels.append(layers.facet(facet=alt.Facet("dataset:N", title=None), columns=3))
-    return alt.concat(*panels, columns=max(1, 3 // rows["dataset"].nunique())) if panels else None
-
-
-def required(tables: Tables, ledgers: list[Ledger]) -> pd.DataFrame:
-    """The comparison. Raises UserError if there is nothing to compare yet."""
-    found = compared(tables, names(ledgers))
-    if found.empty:
-        name = ledgers[0].study
-        raise UserError(
-            f"{name} has no complete trial of a baseline on the test images to compare with: `diffseg status {name}` tells "
-            "how far it is; a search compares what it confirms (--confirm KxN), a study file names its baseline's variant"
-        )
-    return found
-
-
-def _tested(rows: pd.DataFrame, pairs: list, tables: Tables) -> pd.DataFrame:
-    """Rows of a table with the tests of theirs against ours, one pair of trials a row."""
+def _test(rows: pd.DataFrame, pairs: list[Pair], tables: Tables) -> pd.DataFrame:
+    """Return the rows of a table with tests of theirs against ours, one pair of trials for each row."""
     rows = rows.reset_index(drop=True)
     for metric, unit in (("iou", 100), ("ece", 1)):
-        found = estimates(tables, pairs, metric)
+        found = [one.times(unit) for one in estimate_differences(tables, pairs, metric)]
         frame = pd.DataFrame([asdict(one) for one in found], columns=["mean", *TESTED[:-1]])
-        frame[["mean", "low", "high"]] *= unit
         frame["p"] = frame.groupby(rows["dataset"])["p"].transform(lambda p: holm(p.to_numpy()))
         frame["verdict"] = [
-            None if np.isnan(mean) else verdict(mean, p, METRICS[metric])
+            None if np.isnan(mean) else verdict(mean, p, LARGER_IS_BETTER[metric])
             for mean, p in zip(frame["mean"], frame["p"], strict=True)
         ]
         column = f"{metric}_difference"
@@ -166,17 +149,19 @@ def _tested(rows: pd.DataFrame, pairs: list, tables: Tables) -> pd.DataFrame:
     return rows
 
 
-def _rows(alike: pd.DataFrame, base: pd.DataFrame, metric: str, measured: Measurements) -> list[dict]:
-    """One metric of all configurations of a data set and network."""
-    ours, rows = measured.sample(base, metric), []
+def _compare_metric(
+    alike: pd.DataFrame, base: pd.DataFrame, metric: str, sample: Callable[[pd.DataFrame], Sample | None]
+) -> list[dict[str, Any]]:
+    """Return the rows of one metric: all configurations of a data set and network."""
+    ours, rows = sample(base), []
     if ours is None:
         return []
     for key, group in alike.groupby(GROUP, sort=False):
-        theirs = measured.sample(group, metric)
+        theirs = sample(group)
         if theirs is None:
             continue
         whole = theirs.estimate
-        row = dict(zip(GROUP, key, strict=True)) | {
+        row: dict[str, Any] = dict(zip(GROUP, key, strict=True)) | {
             "configuration": group["configuration"].iloc[0],
             "baseline": bool(group["trial"].isin(base["trial"]).all()),
             "metric": metric,
@@ -191,11 +176,12 @@ def _rows(alike: pd.DataFrame, base: pd.DataFrame, metric: str, measured: Measur
         rows.append(row if row["baseline"] else row | _difference(theirs, ours))
     others = [row for row in rows if not row["baseline"]]
     for row, p in zip(others, holm(np.array([row["p"] for row in others])), strict=True):
-        row |= {"p": p, "verdict": verdict(row["difference"], p, METRICS.get(metric, metric == "area"))}
+        row |= {"p": p, "verdict": verdict(row["difference"], p, LARGER_IS_BETTER[metric])}
     return rows
 
 
-def _difference(theirs: Sample, ours: Sample) -> dict:
+def _difference(theirs: Sample, ours: Sample) -> dict[str, Any]:
+    """Return the columns of the difference of a configuration to the baseline."""
     found, pairs = compare(theirs, ours)
     return {
         "pairs": pairs.images if pairs else 0,
@@ -207,19 +193,27 @@ def _difference(theirs: Sample, ours: Sample) -> dict:
     }
 
 
-def _add_curves(measured: Measurements, tables: Tables, base: pd.DataFrame) -> None:
-    """Add the area and the steps of the trials' learning curves; the steps are those to SHARE of the baseline's end."""
-    curves = {key: curve for key, curve in _curves(tables) if key in measured.values}
-    ours = [curves[key] for key in zip(base["study"], base["trial"], strict=True) if key in curves]
-    last = [curve["value"].iloc[-1] for curve in ours]
-    for key, curve in curves.items() if last else ():
-        steps, iou = curve["step"].to_numpy(), curve["value"].to_numpy()
-        reached = min(steps_to(SHARE * np.mean(last), steps, iou), steps[-1])
-        found = {"area": area_under_curve(steps, iou), "steps": float(reached)}
-        measured.values[key] |= {name: pd.Series([value], [WHOLE]) for name, value in found.items()}
+def _measure_learning(curves: dict[Key, pd.DataFrame], alike: pd.DataFrame, base: pd.DataFrame) -> dict[str, Values]:
+    """Return the area and the steps of the trials' learning curves; steps are counted to SHARE of the baseline's last IoU."""
+    found: dict[str, Values] = {"area": {}, "steps": {}}
+    last = [curves[key]["value"].iloc[-1] for key in _keys(base) if key in curves]
+    for key in _keys(alike):
+        if last and key in curves:
+            steps, iou = curves[key]["step"].to_numpy(), curves[key]["value"].to_numpy()
+            reached = min(steps_to(SHARE * np.mean(last), steps, iou), steps[-1])
+            found["area"][key] = pd.Series([area_under_curve(steps, iou)], [WHOLE])
+            found["steps"][key] = pd.Series([float(reached)], [WHOLE])
+    return found
 
 
-def _curves(tables: Tables) -> list[tuple[tuple[str, str], pd.DataFrame]]:
-    """The learning curves of the IoU, of two points or more, by (study, trial)."""
+def _keys(trials: pd.DataFrame) -> list[Key]:
+    """Return (study, trial) of each trial."""
+    return list(zip(trials["study"], trials["trial"], strict=True))
+
+
+def _iou_curves(tables: Tables) -> Iterator[tuple[Key, pd.DataFrame]]:
+    """Yield the learning curves of the IoU that have two points or more, with (study, trial)."""
     rows = tables.frame("curves", ["step", "metric", "value"], ds.field("metric") == "iou").sort_values("step")
-    return [(key, curve) for key, curve in rows.groupby(["study", "trial"], sort=False) if len(curve) > 1]
+    for key, curve in rows.groupby(["study", "trial"], sort=False):
+        if len(curve) > 1:
+            yield key, curve

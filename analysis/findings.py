@@ -1,8 +1,8 @@
-"""Whether the findings of "Analysing Diffusion Segmentation for Medical Images" (Öttl et al., 2024) are seen in a study.
+"""Tests of the findings of "Analysing Diffusion Segmentation for Medical Images" (Öttl et al., 2024) on a study's trials.
 
-Every claim is tested: on segmentations over patients (or images) and seeds, on curves over t over seeds alone, since the
-ledger has no curves of single images. What is stated over t holds for the paper's schedule alone, linear β without input
-scaling. A claim that the study's trials say nothing of is not decidable.
+Claims on segmentations are tested over patients (or images) and seeds, claims on curves over t over seeds alone, since the
+ledger has no curves of single images. Claims on curves over t hold for the paper's schedule only, linear β without input
+scaling. A claim is not decidable if the study has no trials for it.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,37 +13,41 @@ import numpy as np
 import pandas as pd
 from scipy.stats import linregress, spearmanr, ttest_ind
 
-from analysis import comparison
-from analysis import tables as t
-from analysis.charts import epsilon_rows
-from analysis.measurements import estimates
+from analysis.comparison import pairs_with_e1
+from analysis.frames import GROUP
+from analysis.measurements import estimate_differences
+from analysis.noise_levels import average_over_seeds, epsilon_rows, find_agreement, find_half_maxima, select_snapshot
 from analysis.statistics import Estimate
 from analysis.tables import Tables
-from analysis.verdicts import Comparison, decide, in_words, listed, over_seeds
+from analysis.verdicts import Comparison, decide, describe, estimate_over_seeds, list_in_words
 from diffseg.config import NETWORKS
 
-AGREE = (0.3, 0.5)  # what is taken for "about the first 400 of 1000 steps"
-MONOTONE, LINE = 0.95, 0.9  # rank correlation and R² from which a curve is monotone, or a line
-CONVERGED = 0.02  # rise over the last tenth of t below which a curve has converged
-APART = 2.0  # ratio of errors from which they are not alike
+AGREE = (0.3, 0.5)  # the range of t that counts as "about the first 400 of 1000 steps"
+MONOTONE, LINE = 0.95, 0.9  # the rank correlation from which a curve is monotone, and the R² from which it is a line
+CONVERGED = 0.02  # the rise over the last tenth of t below which a curve has converged
+APART = 2.0  # the ratio from which two errors differ
 CURVE = ["dataset", "network", "series"]
 
-Finding = tuple[str, list[Comparison], bool, str]  # claim, comparisons, whether it speaks of every case, what it needs
+Finding = tuple[str, list[Comparison], bool, str]  # claim, comparisons, whether it is on all cases, the trials it needs
 
 
-def findings(tables: Tables) -> pd.DataFrame:
-    """The paper's five findings, in parts: columns finding (1 to 5), claim, verdict (see analysis/verdicts.py) and number, the
-    comparisons in words with their 95 % intervals and p-values."""
-    linear = _linear(tables)
+def check_findings(tables: Tables) -> pd.DataFrame:
+    """Return the verdicts on the paper's five findings, in parts.
+
+    Columns: finding (1 to 5), claim, verdict (see analysis/verdicts.py) and number, the comparisons in words with their 95 %
+    intervals and p-values.
+    """
+    linear = _select_linear(tables)
     checks: tuple[tuple[Callable[[Tables], Iterator[Finding]], Tables], ...] = (
-        (_table1, tables), (_image, linear), (_loss, linear), (_fingerprint, linear), (_uncertainty, tables),
+        (_check_table1, tables), (_check_image, linear), (_check_loss, linear), (_check_fingerprint, linear),
+        (_check_uncertainty, tables),
     )  # fmt: skip
     rows = [
         {
             "finding": number,
             "claim": claim,
             "verdict": decide(found, every),
-            "number": listed(found) if found else f"needs {needs}",
+            "number": list_in_words(found) if found else f"needs {needs}",
         }
         for number, (check, given) in enumerate(checks, 1)
         for claim, found, every, needs in check(given)
@@ -51,91 +55,98 @@ def findings(tables: Tables) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _table1(tables: Tables) -> Iterator[Finding]:
+def _check_table1(tables: Tables) -> Iterator[Finding]:
+    """Finding 1: E2 against E1, and diffusion against feed-forward networks, in IoU and ECE."""
     needs = "E1 and E2 of one network"
     claim = "E2 has a lower ECE than E1 of the same network (in 8 of the paper's 9 comparisons)"
     yield claim, _against_e1(tables, "ece", "ECE of E2 − E1 {}", "+.3f", sign=-1), False, needs
     claim = "E2 has a higher IoU than E1 of the same network (in 7 of the paper's 9 comparisons)"
     yield claim, _against_e1(tables, "iou", "IoU of E2 − E1 (%) {}", "+.2f", unit=100), False, needs
     claim = "nnU-Net or SegFormer has the best IoU on every data set"
-    yield claim, list(_best(tables)), True, "one of them and a diffusion network"
+    yield claim, list(_compare_best(tables)), True, "one of them and a diffusion network"
 
 
 def _against_e1(
     tables: Tables, metric: str, words: str, form: str, sign: int = 1, unit: float = 1.0
 ) -> list[Comparison]:
-    """E2 against E1, a comparison for each row of Table 1 that has both. words: with a place for the difference."""
+    """Compare E2 with E1 for each row of Table 1 that has both. words: with a place for the difference."""
     cells = tables.table1()
     if cells.empty:
         return []
     found = []
     for row, one in zip(
-        cells.to_dict("records"), estimates(tables, comparison.pairs_with_e1(cells, tables), metric), strict=True
+        cells.to_dict("records"), estimate_differences(tables, pairs_with_e1(cells, tables), metric), strict=True
     ):
         if not np.isnan(one.mean):
             variants = [row[name] for name in ("variant_e1", "variant_e2") if row[name]]
             where = ", ".join([row["dataset"], row["network"], *variants])
             found.append(
-                Comparison(sign * one.mean, one.p, f"{where}: {words.format(in_words(_scaled(one, unit), form))}")
+                Comparison(sign * one.mean, one.p, f"{where}: {words.format(describe(one.times(unit), form))}")
             )
     return found
 
 
-def _best(tables: Tables) -> Iterator[Comparison]:
-    """The best feed-forward network of each data set against every diffusion network, or the best of these against every
-    feed-forward one, whichever has the greater IoU."""
+def _compare_best(tables: Tables) -> Iterator[Comparison]:
+    """Compare, for each data set, the network of the greatest IoU with every network of the other kind.
+
+    The kinds are feed-forward and diffusion networks.
+    """
     trials = tables.trials.dropna(subset=["iou"])
     feed_forward = {name for name, network in NETWORKS.items() if "e2" not in network.experiments}
     for dataset, rows in trials.groupby("dataset", sort=False):
-        groups = dict(list(rows.groupby(t.GROUP, sort=False)))
+        groups = dict(list(rows.groupby(GROUP, sort=False)))
         means = {key: group["iou"].mean() for key, group in groups.items()}
-        plain = {key for key in groups if key[t.GROUP.index("network")] in feed_forward}
+        plain = {key for key in groups if key[GROUP.index("network")] in feed_forward}
         if not plain or len(plain) == len(groups):
             continue
         best = max(means, key=means.get)
         sign = 1 if best in plain else -1
         others = [key for key in groups if (key in plain) != (best in plain)]
-        found = estimates(tables, [(groups[other], groups[best]) for other in others], "iou")
+        found = estimate_differences(tables, [(groups[other], groups[best]) for other in others], "iou")
         closest = max(found, key=lambda one: one.p if one.p == one.p else np.inf)
-        words = f"{best[t.GROUP.index('series')]} is best on {dataset}, by {in_words(_scaled(closest, 100), '+.2f')}"
+        words = f"{best[GROUP.index('series')]} is best on {dataset}, by {describe(closest.times(100), '+.2f')}"
         p = [one.p for one in found]
         yield Comparison(sign * min(one.mean for one in found), np.nan if np.isnan(p).any() else max(p), words)
 
 
-def _image(tables: Tables) -> Iterator[Finding]:
+def _check_image(tables: Tables) -> Iterator[Finding]:
+    """Finding 2: from which noise level on the image matters, E2 against E3."""
     rows = tables.timesteps[tables.timesteps["experiment"].isin(["e2", "e3"])].dropna(subset=["mask_error"])
-    found = [t.agreements(t.over_t(own, "mask_error")).assign(seed=seed) for seed, own in rows.groupby("seed")]
+    found = [
+        find_agreement(average_over_seeds(own, "mask_error")).assign(seed=seed) for seed, own in rows.groupby("seed")
+    ]
     found = pd.concat(found) if found else pd.DataFrame()
     near, ratios = [], []
     for (dataset, _, series), own in found.groupby(CURVE, sort=False) if len(found) else ():
         until = own["t"].fillna(0.0)  # NaN: they differ from the first level on
-        near.append(Comparison.of([over_seeds(until - AGREE[0]), over_seeds(AGREE[1] - until)], ""))
-        words = in_words(over_seeds(until), ".2f", near[-1].p)
+        near.append(Comparison.of([estimate_over_seeds(until - AGREE[0]), estimate_over_seeds(AGREE[1] - until)], ""))
+        words = describe(estimate_over_seeds(until), ".2f", near[-1].p)
         words = f"within 10 % up to t = {words}" if until.any() else "they differ by 10 % at every level"
         near[-1] = replace(near[-1], words=f"{dataset}, {series}: {words}")
         logs = np.log(own["e3_end"] / own["e2_end"])
-        ratio, margin = over_seeds(logs), over_seeds(logs - np.log(APART))
+        ratio, margin = estimate_over_seeds(logs), estimate_over_seeds(logs - np.log(APART))
         factor = Estimate(*np.exp([ratio.mean, ratio.low, ratio.high]), margin.p, ratio.effect)
-        words = f"{dataset}, {series}: E3's error over E2's at t = 1 is {in_words(factor, '.1f')}"
+        words = f"{dataset}, {series}: E3's error over E2's at t = 1 is {describe(factor, '.1f')}"
         ratios.append(Comparison(margin.mean, margin.p, words))
     needs = "E2 and E3 of one network and seed with the linear schedule"
     yield "without the image, the mask error is the same up to about t = 0.4", near, False, needs
     yield "beyond, the error rises without the image and stays low with it", ratios, False, needs
 
 
-def _loss(tables: Tables) -> Iterator[Finding]:
+def _check_loss(tables: Tables) -> Iterator[Finding]:
+    """Finding 3: the ε-loss over t, of images (E4) and of masks (E2)."""
     rows = epsilon_rows(tables)
     falls, shapes = [], []
     for (dataset, _, series), own in rows.groupby(CURVE, sort=False):
-        curves = [curve.sort_values("t") for _, curve in t.snapshot_of(own, "first").groupby("trial", sort=False)]
+        curves = [curve.sort_values("t") for _, curve in select_snapshot(own, "first").groupby("trial", sort=False)]
         if own["experiment"].iloc[0] == "e4":
             ranks = [spearmanr(curve["t"], curve["loss"]).statistic for curve in curves if len(curve) > 2]
             if ranks:
-                margin = over_seeds(-MONOTONE - np.array(ranks))
-                words = f"{dataset}, {series}: rank correlation with t {in_words(over_seeds(ranks), '.3f', margin.p)}"
+                margin = estimate_over_seeds(-MONOTONE - np.array(ranks))
+                words = f"{dataset}, {series}: rank correlation with t {describe(estimate_over_seeds(ranks), '.3f', margin.p)}"
                 falls.append(Comparison(margin.mean, margin.p, words))
-        elif measured := [shape for curve in curves if (shape := _shape(curve))]:
-            margins = [over_seeds(values) for values in zip(*measured, strict=True)]
+        elif measured := [shape for curve in curves if (shape := _measure_shape(curve))]:
+            margins = [estimate_over_seeds(values) for values in zip(*measured, strict=True)]
             dip, jump, slope, line = margins
             words = (
                 f"{dataset}, {series}: dip {np.exp(dip.mean):.2f}, jump {np.exp(jump.mean):.2f}, "
@@ -150,8 +161,8 @@ def _loss(tables: Tables) -> Iterator[Finding]:
     yield claim, shapes, False, needs
 
 
-def _shape(curve: pd.DataFrame) -> tuple[float, ...] | None:
-    """Margins of E2's ε-loss over t, positive where it dips, jumps, falls, and falls along a line; None of too few levels."""
+def _measure_shape(curve: pd.DataFrame) -> tuple[float, ...] | None:
+    """Return margins of E2's ε-loss over t, positive if it dips, jumps, falls, and falls along a line; None for too few levels."""
     t, loss = curve["t"].to_numpy(), curve["loss"].to_numpy()
     early, middle, late = loss[t <= 0.05], loss[(t > 0.05) & (t <= 0.15)], t > 0.15
     if len(early) < 3 or not len(middle) or late.sum() < 3:
@@ -160,16 +171,17 @@ def _shape(curve: pd.DataFrame) -> tuple[float, ...] | None:
     return np.log(early[0] / early[1:].min()), np.log(middle.max() / early.min()), -line.slope, line.rvalue**2 - LINE
 
 
-def _fingerprint(tables: Tables) -> Iterator[Finding]:
+def _check_fingerprint(tables: Tables) -> Iterator[Finding]:
+    """Finding 4: the order in which the data sets' mask errors rise, and whether they converge."""
     rows = tables.timesteps[tables.timesteps["experiment"] == "e3"].dropna(subset=["mask_error"])
     order = ["monuseg", "her2", "isic16"]
     halves, rises = {}, {}
     for (dataset, _), own in rows[rows["dataset"].isin(order)].groupby(["dataset", "seed"], sort=False):
-        curves = t.over_t(own, "mask_error")
-        halves.setdefault(dataset, []).append(t.half_maxima(curves)["t"].mean())
+        curves = average_over_seeds(own, "mask_error")
+        halves.setdefault(dataset, []).append(find_half_maxima(curves)["t"].mean())
         rises.setdefault(dataset, []).append(np.mean([_rise(curve) for _, curve in curves.groupby("network")]))
     present = [dataset for dataset in order if dataset in halves]
-    found = [_later(a, b, halves[a], halves[b]) for a, b in pairwise(present)]
+    found = [_compare_half_maxima(a, b, halves[a], halves[b]) for a, b in pairwise(present)]
     yield (
         "the mask error rises soonest for MoNuSeg, later for HER2, last for ISIC16",
         found,
@@ -179,22 +191,20 @@ def _fingerprint(tables: Tables) -> Iterator[Finding]:
     found = []
     for dataset in ("her2", "isic16"):
         if dataset in rises:
-            margin = over_seeds(np.array(rises[dataset]) - CONVERGED)
-            words = (
-                f"{dataset}: rises over the last tenth of t by {in_words(over_seeds(rises[dataset]), '.1%', margin.p)}"
-            )
+            margin = estimate_over_seeds(np.array(rises[dataset]) - CONVERGED)
+            words = f"{dataset}: rises over the last tenth of t by {describe(estimate_over_seeds(rises[dataset]), '.1%', margin.p)}"
             found.append(Comparison(margin.mean, margin.p, words))
     yield "for HER2 and ISIC16 it has not converged at t = 1", found, True, "E3 on one of them"
 
 
 def _rise(curve: pd.DataFrame) -> float:
-    """The rise of an error over the last tenth of t, as a share of its end."""
+    """Return the rise of an error over the last tenth of t, as a share of its end."""
     curve = curve.sort_values("t")
     return 1 - np.interp(0.9, curve["t"], curve["mean"]) / curve["mean"].iloc[-1]
 
 
-def _later(first: str, second: str, ours: list[float], theirs: list[float]) -> Comparison:
-    """How much later the second data set's error is half of its maximum: Welch's test over seeds."""
+def _compare_half_maxima(first: str, second: str, ours: list[float], theirs: list[float]) -> Comparison:
+    """Compare the t at which two data sets' errors are half of their maxima, by Welch's test over seeds."""
     one = Estimate(np.mean(theirs) - np.mean(ours), *[np.nan] * 4)
     if len(ours) > 1 and len(theirs) > 1:
         if np.ptp(ours) or np.ptp(theirs):
@@ -204,23 +214,20 @@ def _later(first: str, second: str, ours: list[float], theirs: list[float]) -> C
         else:
             one = Estimate(one.mean, one.mean, one.mean, float(one.mean == 0), np.nan)
     words = f"half of the maximum at t = {np.mean(ours):.3f} ({first}) and {np.mean(theirs):.3f} ({second}), "
-    return Comparison(one.mean, one.p, words + f"difference {in_words(one, '+.3f')}")
+    return Comparison(one.mean, one.p, words + f"difference {describe(one, '+.3f')}")
 
 
-def _uncertainty(tables: Tables) -> Iterator[Finding]:
+def _check_uncertainty(tables: Tables) -> Iterator[Finding]:
+    """Finding 5: the ensembles' variance, E2 against E1."""
     found = _against_e1(tables, "variance", "mean variance of E2 − E1 {}", "+.4f")
     needs = "E1 and E2 of one network, by a version that records the ensemble's variance"
     yield "feed-forward networks with noise as their input (E1) are less uncertain than E2", found, False, needs
 
 
-def _scaled(one: Estimate, factor: float) -> Estimate:
-    return replace(one, mean=factor * one.mean, low=factor * one.low, high=factor * one.high)
-
-
-def _linear(tables: Tables) -> Tables:
-    """Trials with the paper's schedule."""
+def _select_linear(tables: Tables) -> Tables:
+    """Return the trials with the paper's schedule."""
     trials = tables.trials
     kept = trials["config_diffusion_schedule"].fillna("linear") == "linear"
     if "config_diffusion_input_scale" in trials:
         kept &= trials["config_diffusion_input_scale"].fillna(1.0) == 1.0
-    return tables if kept.all() else Tables(tables.ledgers, trials[kept], tables.failed)
+    return tables if kept.all() else tables.part(trials[kept])

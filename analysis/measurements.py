@@ -1,44 +1,52 @@
-"""What trials measured of each test image, with its patient or volume, as `statistics.estimate` takes it."""
+"""The metrics of test images by trial, and paired differences between trials, as `statistics.estimate` takes them."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import pyarrow.dataset as ds
 
-from analysis.statistics import UNKNOWN, Estimate, codes, estimate, linearised_ece
-from analysis.tables import Tables
-from studies.store.tables import METRICS
+from analysis.statistics import UNKNOWN, Estimate, estimate, linearised_ece, number_groups
+
+if TYPE_CHECKING:
+    from analysis.tables import Tables
 
 Key = tuple[str, str]  # study and name of a trial
+Values = dict[Key, pd.Series]  # by trial: by image, or one value of the whole trial
+Pair = tuple[pd.DataFrame, pd.DataFrame]  # the trials of two configurations: ours, theirs
 BINS = 10  # of the table `calibration`
+WHOLE = "the whole trial"  # in the place of an image's name
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One metric of trials that differ in their seed, without the images that one of them lacks or has NaN of."""
+    """One metric of trials that differ in their seed, without the images that one of them lacks or has NaN for."""
 
-    values: pd.DataFrame  # [seeds, images]; of what is not of single images one column
-    groups: pd.Series  # of images by name: their patient or volume, None where it is not known
-    measured: int  # images, with those left out; 0 of what is not of single images
+    values: pd.DataFrame  # [seeds, images]; one column if the metric is not of single images
+    groups: pd.Series  # the patient or volume of each image by name; None where it is not known
+    measured: int  # images, with those left out; 0 if the metric is not of single images
 
     @property
     def images(self) -> int:
-        """The images that count; 0 of what is not of single images."""
-        return self.values.shape[1] if self.measured else 0
+        """The number of images that count; 0 if the metric is not of single images."""
+        return int(self.values.shape[1]) if self.measured else 0
 
     @property
     def units(self) -> int:
-        """The independent units among the images: patients or volumes, and images without one."""
-        return len(np.unique(codes(self._groups, self.images))) if self.measured else 0
+        """The number of independent units among the images: patients or volumes, and images without one."""
+        return len(np.unique(number_groups(self._groups, self.images))) if self.measured else 0
 
     @property
     def estimate(self) -> Estimate:
+        """The mean with its interval."""
         return estimate(self.values.to_numpy(), self._groups)
 
-    def minus(self, other: "Sample") -> "Sample | None":
-        """The differences, paired by seed and image; None without a seed and an image that both have."""
+    def minus(self, other: Sample) -> Sample | None:
+        """Return the differences, paired by seed and image; None if the two share no seed or no image."""
         seeds = self.values.index.intersection(other.values.index)
         images = self.values.columns.intersection(other.values.columns)
         if not len(seeds) or not len(images):
@@ -48,83 +56,97 @@ class Sample:
         return Sample(values, groups, max(self.measured, other.measured))
 
     @property
-    def _groups(self) -> list | None:
+    def _groups(self) -> list[Any] | None:
+        """The group of each column; None if no groups are known."""
         return self.groups.reindex(self.values.columns).tolist() if len(self.groups) else None
 
 
 def compare(theirs: Sample, ours: Sample) -> tuple[Estimate, Sample | None]:
-    """Return the difference of two configurations and the pairs that it is made of; without any, it is that of the means."""
+    """Return the paired difference of two configurations and the pairs.
+
+    If they share no seed or no image, the difference of their means is returned without an interval, and None.
+    """
     if (pairs := theirs.minus(ours)) is None:
         return Estimate(theirs.estimate.mean - ours.estimate.mean, *[np.nan] * 4), None
     return pairs.estimate, pairs
 
 
-@dataclass(frozen=True)
 class Measurements:
-    """All metrics of some trials."""
+    """The metrics of the trials of some tables, each read once, when it is asked for first."""
 
-    values: dict[Key, dict[str, pd.Series]]  # by trial and metric: by image, or one value of the whole trial
-    groups: dict[Key, pd.Series]  # of each trial's images
+    def __init__(self, tables: Tables):
+        """Read nothing yet."""
+        self._tables = tables
+        self._values: dict[str, Values] = {}
 
     def sample(self, trials: pd.DataFrame, metric: str) -> Sample | None:
-        """The metric of trials that differ in their seed (rows of Tables.trials); None if none has a value."""
-        keys = list(zip(trials["study"], trials["trial"], strict=True))
-        found = {seed: self.values.get(key, {}).get(metric) for seed, key in zip(trials["seed"], keys, strict=True)}
-        found = {seed: values for seed, values in found.items() if values is not None}
-        if not found:
-            return None
-        frame = pd.DataFrame(found).T
-        of_images = any(len(values) > 1 or values.index[0] != WHOLE for values in found.values())
-        if of_images and WHOLE in frame:  # an earlier version measured one of them as a whole: so all are taken
-            frame, of_images = frame.mean(axis=1).to_frame(WHOLE), False
-        whole = frame.dropna(axis=1)
-        groups = [self.groups[key] for key in keys if key in self.groups]
-        groups = pd.concat(groups).groupby(level=0).first() if groups and of_images else pd.Series(dtype=object)
-        return None if whole.empty else Sample(whole, groups, frame.shape[1] if of_images else 0)
+        """Return the metric of trials that differ in their seed (rows of Tables.trials); None if none has a value."""
+        if metric not in self._values:
+            self._values[metric] = self._read(metric)
+        return collect(trials, self._values[metric], self._groups)
+
+    def _read(self, metric: str) -> Values:
+        """Return the metric of every trial: by image where the ledger has it so, else of the whole trial."""
+        trials = self._tables.trials
+        whole = trials[["study", "trial", metric]].dropna().to_numpy() if metric in trials else ()
+        values = {(study, trial): pd.Series([value], [WHOLE]) for study, trial, value in whole}
+        images = self._tables.images
+        for key, rows in images[images["metric"] == metric].groupby(["study", "trial"], sort=False, observed=True):
+            if rows["value"].notna().any():
+                values[key] = rows.set_index("image")["value"]
+        if metric == "ece":
+            values |= {key: _linearise(rows) for key, rows in self._calibration}
+        return values
+
+    @cached_property
+    def _calibration(self) -> list[tuple[Key, pd.DataFrame]]:
+        """The calibration of single images, by trial; none of earlier versions, which recorded that of the whole trial only."""
+        columns = ["image", "group", "bin", "count", "confidence", "accuracy"]
+        rows = self._tables.frame("calibration", columns, ds.field("image").is_valid())
+        return list(rows.groupby(["study", "trial"], sort=False))
+
+    @cached_property
+    def _groups(self) -> Values:
+        """The patient or volume of each trial's images."""
+        found = {key: _first_groups(rows) for key, rows in self._calibration}
+        images = self._tables.images
+        return found | {key: _first_groups(rows) for key, rows in images.groupby(["study", "trial"], observed=True)}
 
 
-WHOLE = "the whole trial"  # in the place of an image's name
+def collect(trials: pd.DataFrame, values: Values, groups: Values) -> Sample | None:
+    """Return one metric of trials that differ in their seed (rows of Tables.trials); None if none has a value."""
+    keys = list(zip(trials["study"], trials["trial"], strict=True))
+    found = {seed: values[key] for seed, key in zip(trials["seed"], keys, strict=True) if key in values}
+    if not found:
+        return None
+    frame = pd.DataFrame(found).T
+    of_images = any(len(each) > 1 or each.index[0] != WHOLE for each in found.values())
+    if of_images and WHOLE in frame:  # an earlier version measured one of them as a whole: so all are taken
+        frame, of_images = frame.mean(axis=1).to_frame(WHOLE), False
+    kept = frame.dropna(axis=1)
+    known = [groups[key] for key in keys if key in groups]
+    own = pd.concat(known).groupby(level=0).first() if known and of_images else pd.Series(dtype=object)
+    return None if kept.empty else Sample(kept, own, frame.shape[1] if of_images else 0)
 
 
-def measure(tables: Tables, trials: pd.DataFrame, metrics: Iterable[str] = METRICS) -> Measurements:
-    """The metrics of the trials: by image where the ledger has them so, else the one of the whole trial."""
-    metrics = list(metrics)
-    values: dict[Key, dict[str, pd.Series]] = {}
-    for row in trials.to_dict("records"):
-        measured = {m: pd.Series([row[m]], [WHOLE]) for m in metrics if m in row and not pd.isna(row[m])}
-        values[row["study"], row["trial"]] = measured
-    images, groups = tables.images[tables.images["metric"].isin(metrics)], {}
-    for (study, trial, metric), rows in images.groupby(["study", "trial", "metric"], sort=False, observed=True):
-        if (study, trial) in values and rows["value"].notna().any():
-            values[study, trial][metric] = rows.set_index("image")["value"]
-            if (study, trial) not in groups:
-                groups[study, trial] = rows.set_index("image")["group"]
-    for key, ece, own in _ece(replace(tables, trials=trials)) if "ece" in metrics else ():
-        values[key]["ece"] = ece
-        groups.setdefault(key, own)
-    return Measurements(values, groups)
+def _linearise(calibration: pd.DataFrame) -> pd.Series:
+    """Return a trial's ECE as values of its images (`statistics.linearised_ece`)."""
+    place, images = pd.factorize(calibration["image"])
+    counts, gaps = np.zeros((2, len(images), BINS))
+    counts[place, calibration["bin"]] = calibration["count"]
+    gaps[place, calibration["bin"]] = calibration["count"] * (calibration["confidence"] - calibration["accuracy"])
+    return pd.Series(linearised_ece(gaps, counts), images)
 
 
-def _ece(tables: Tables) -> Iterator[tuple[Key, pd.Series, pd.Series]]:
-    """(trial, its ECE as values of its images (`statistics.linearised_ece`), their groups); none of earlier versions' trials."""
-    columns = ["image", "group", "bin", "count", "confidence", "accuracy"]
-    rows = tables.frame("calibration", columns, ds.field("image").is_valid())
-    for key, own in rows.groupby(["study", "trial"], sort=False):
-        place, images = pd.factorize(own["image"])
-        counts, gaps = np.zeros((2, len(images), BINS))
-        counts[place, own["bin"]] = own["count"]
-        gaps[place, own["bin"]] = own["count"] * (own["confidence"] - own["accuracy"])
-        groups = own.drop_duplicates("image").set_index("image")["group"]
-        yield key, pd.Series(linearised_ece(gaps, counts), images), groups
+def _first_groups(rows: pd.DataFrame) -> pd.Series:
+    """Return the group of each image."""
+    return rows.drop_duplicates("image").set_index("image")["group"]
 
 
-def estimates(tables: Tables, pairs: list[tuple[pd.DataFrame, pd.DataFrame]], metric: str) -> list[Estimate]:
-    """The difference of theirs to ours for pairs (ours, theirs) of trials; unknown where one of both is missing."""
-    both = [trials for pair in pairs if all(map(len, pair)) for trials in pair]
-    rows = pd.concat(both).drop_duplicates(["study", "trial"]) if both else tables.trials[:0]
-    measured = measure(tables, rows, [metric])
+def estimate_differences(tables: Tables, pairs: list[Pair], metric: str) -> list[Estimate]:
+    """Return the difference of theirs to ours for each pair (ours, theirs); UNKNOWN where one of both is missing."""
     found = []
     for ours, theirs in pairs:
-        one, other = measured.sample(ours, metric), measured.sample(theirs, metric)
+        one, other = (tables.measurements.sample(trials, metric) if len(trials) else None for trials in (ours, theirs))
         found.append(UNKNOWN if one is None or other is None else compare(other, one)[0])
     return found

@@ -20,8 +20,8 @@ TABLE1 = {
 COLUMNS = ("iou_e1", "ece_e1", "iou_e2", "ece_e2")
 
 
-def beside(table1: pd.DataFrame) -> pd.DataFrame:
-    """Table 1 with the paper's numbers in columns paper_iou_e1, … where it has the data set (by its name) and the network."""
+def add_paper_numbers(table1: pd.DataFrame) -> pd.DataFrame:
+    """Return Table 1 with columns paper_iou_e1, … of the paper's numbers, for the data sets (by name) and networks it has."""
     rows = [
         {"dataset": dataset, "network": network}
         | {f"paper_{name}": value for name, value in zip(COLUMNS, values, strict=False)}

@@ -1,45 +1,52 @@
-"""What searches have proposed and what came of it. Values are of the held-out images."""
+"""The searches of studies: what they proposed and what came of it. Values are of the held-out images."""
+
+from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import pandas as pd
 
-from analysis.tables import records
+from analysis.frames import records
 from diffseg import config as configuration
 from diffseg.config import Config
+from diffseg.evaluation.pareto import ranks
+from diffseg.evaluation.registry import METRICS
 from search_spaces import INITIAL_POINTS
 from studies.search.proposals import EvaluatedProposal, describe_settings, read_history, read_proposals
-from studies.search.search import Search, fronts, parse
+from studies.search.search import Search, parse
 from studies.store.ledger import Ledger
-from studies.store.tables import METRICS
 
 
 @dataclass(frozen=True)
-class Searched:
-    """One search of a study's ledger."""
+class SearchHistory:
+    """One search of a study: its settings, the trial it starts from, and its evaluated proposals."""
 
     ledger: Ledger
     search: Search
     name: str  # of the trial that it starts from
     start: Config
     tried: list[EvaluatedProposal]
-    rows: dict[str, dict]  # of the ledger's `trials`, by name
+    rows: dict[str, dict[str, Any]]  # of the ledger's `trials`, by name
 
-    @cached_property
+    @property
     def title(self) -> str:
+        """The data set and the network."""
         return f"{self.start.data.name}, {self.start.network.name}"
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """A row a proposal, without confirmations: number, source, trial, status (complete, pruned, failed, refused, or
-        running), words (its settings), error, METRICS (on the held-out images; NaN unless complete), rank (0 the best, or the
-        front of several objectives; NaN without a value), hours until its end, one after the other, and the settings as
-        columns."""
+        """A row for each proposal, without confirmations.
+
+        Columns: number, source, trial, status (complete, pruned, failed, refused or running), words (its settings), error, the
+        metrics (on the held-out images; NaN unless complete), rank (0 the best, or the front of several objectives; NaN without
+        a value), hours (of all proposals until its end, one after the other), search, and the settings as columns.
+        """
         hours, rows = 0.0, []
         for one in self.tried:
-            row = self.rows.get(one.proposal.trial, {})
+            row = self.row_of(one)
             hours += (row.get("seconds") or 0.0) / 3600
             rows.append(
                 {
@@ -56,7 +63,7 @@ class Searched:
             )
         frame = pd.DataFrame(rows)
         measured = [one.losses for one in self.tried if one.losses]
-        frame.loc[[one.losses is not None for one in self.tried], "rank"] = fronts(measured)
+        frame.loc[[one.losses is not None for one in self.tried], "rank"] = ranks(measured)
         frame[list(METRICS)] = frame[list(METRICS)].astype(float)
         return frame.assign(search=self.title)
 
@@ -67,9 +74,13 @@ class Searched:
         names = dict.fromkeys(name for one in drawn for name in one.proposal.settings)
         return [name for name in names if len({repr(one.proposal.settings.get(name)) for one in self.tried}) > 1]
 
+    def row_of(self, one: EvaluatedProposal) -> dict[str, Any]:
+        """Return the ledger's row of a proposal's trial; empty if there is none yet."""
+        return self.rows.get(one.proposal.trial or "", {})
 
-def searched(ledgers: Iterable[Ledger]) -> list[Searched]:
-    """The searches of the studies that have tried anything."""
+
+def load_searches(ledgers: Iterable[Ledger]) -> list[SearchHistory]:
+    """Return the searches of the studies that have proposed anything."""
     found = []
     for ledger in ledgers:
         definition = ledger.definition() or {}
@@ -81,47 +92,50 @@ def searched(ledgers: Iterable[Ledger]) -> list[Searched]:
         for name, leaves in definition.get("starts", {}).items():
             start = configuration.load(leaves)
             if tried := read_history(ledger, read_proposals(ledger, name), start.seed, search.objective, rows):
-                found.append(Searched(ledger, search, name, start, tried, rows))
+                found.append(SearchHistory(ledger, search, name, start, tried, rows))
     return found
 
 
-def ranked(ledgers: Iterable[Ledger]) -> pd.DataFrame:
-    """All proposals of all searches, of each search the best first.
+def rank_proposals(searches: Iterable[SearchHistory]) -> pd.DataFrame:
+    """Return all proposals of the searches, of each search the best first.
 
-    Columns: study, search, dataset, objective (names, separated by commas), scored_on (held-out), and as Searched.frame has
-    them number, source, trial, status, METRICS, rank, settings (in words) and error.
+    Columns: study, search, dataset, objective (names, separated by commas), scored_on (held-out), and as in
+    SearchHistory.frame number, source, trial, status, the metrics, rank, settings (in words) and error.
     """
     columns = ["number", "source", "trial", "status", *METRICS, "rank", "words", "error"]
     frames = []
-    for one in searched(ledgers):
-        told = {"study": one.ledger.study, "search": one.name, "dataset": one.start.data.name}
-        told |= {"objective": ", ".join(one.search.objective), "scored_on": "held-out"}
+    for one in searches:
+        place = {"study": one.ledger.study, "search": one.name, "dataset": one.start.data.name}
+        place |= {"objective": ", ".join(one.search.objective), "scored_on": "held-out"}
         frame = one.frame.sort_values(["rank", "number"])[columns].rename(columns={"words": "settings"})
-        frames.append(pd.concat([pd.DataFrame(told, index=frame.index), frame], axis=1))
+        frames.append(pd.concat([pd.DataFrame(place, index=frame.index), frame], axis=1))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
-def best_proposals(ledger: Ledger, starts: list[str], metric: str | None, pareto: bool) -> list[dict]:
-    """The proposals of the searches that start from these trials, of each search the best first: by the metric, or by rank.
+def best_proposals(ledger: Ledger, starts: list[str], metric: str | None, pareto: bool) -> list[dict[str, Any]]:
+    """Return the proposals of the searches that start from these trials, of each search the best first.
 
-    With pareto only the first front. Columns: those of `ranked`."""
-    found = ranked([ledger])
+    They are sorted by the metric, or by rank without one. With pareto only the first front is returned. Keys: the columns of
+    `rank_proposals`.
+    """
+    found = rank_proposals(load_searches([ledger]))
     if found.empty:
         return []
     found = found[found["search"].isin(starts)]
     if pareto:
         found = found[found["rank"] == 0]
     if metric:
-        found = found.sort_values(metric, ascending=not METRICS[metric], kind="stable", na_position="last")
+        ascending = not METRICS[metric].larger_is_better
+        found = found.sort_values(metric, ascending=ascending, kind="stable", na_position="last")
         found = found.sort_values("search", key=lambda names: names.map(starts.index), kind="stable")
     return records(found)
 
 
-def costs(ledgers: Iterable[Ledger]) -> pd.DataFrame:
-    """What searches took: search, status, trials, hours of computing, GPU hours and training steps, a row a status."""
+def sum_costs(searches: Iterable[SearchHistory]) -> pd.DataFrame:
+    """Return what the searches took: search, status, trials, hours of computing, GPU hours and steps, a row for each status."""
     frames = []
-    for one in searched(ledgers):
-        rows = [one.rows.get(each.proposal.trial, {}) for each in one.tried]
+    for one in searches:
+        rows = [one.row_of(each) for each in one.tried]
         numbers = {"hours": "seconds", "gpu_hours": "gpu_seconds", "steps": "steps"}
         frame = pd.DataFrame({name: [row.get(column) or 0.0 for row in rows] for name, column in numbers.items()})
         frame[["hours", "gpu_hours"]] /= 3600

@@ -1,30 +1,39 @@
 """Intervals and tests for means over several seeds and the same test images, which may come in groups (patients, volumes).
 
-Values come as arrays [seeds, images]; what is not of single images has one column. Seed and group are crossed random
+Values are arrays [seeds, images]; a metric of the whole trial has one column. Seed and group are crossed random
 effects, and images are nested in groups: y = μ + seed + group + seed×group + image + seed×image. The estimand is the mean
 over images, so a group counts by its number of images. An image without a group is a group of its own.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy import special
 
+Array = npt.NDArray[np.float64]
+Codes = npt.NDArray[np.int64]
+
 LEVEL = 0.05  # of a test
-ROUNDING = 1e-12  # below which a mean difference is none, and relative to which a spread is none
+ROUNDING = 1e-12  # a mean difference below it counts as 0, and so does a spread below this share of the mean
 LEAST_P = 1e-16
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its confidence interval, NaN where one value alone says nothing of the spread."""
+    """A mean with its confidence interval; all but the mean are NaN if a single value gives no spread."""
 
     mean: float
     low: float
     high: float
     p: float  # two-sided, of a mean of 0
-    effect: float  # the mean in standard deviations of what varies more: images or seeds
+    effect: float  # the mean in standard deviations of the images or of the seeds, whichever vary more
+
+    def times(self, factor: float) -> "Estimate":
+        """Return the estimate in another unit."""
+        return replace(self, mean=factor * self.mean, low=factor * self.low, high=factor * self.high)
 
 
 UNKNOWN = Estimate(*[np.nan] * 5)
@@ -38,13 +47,17 @@ class Component:
     freedom: float
 
 
-def estimate(values: np.ndarray, groups: Sequence | None = None, level: float = 0.95) -> Estimate:
+def estimate(values: Array, groups: Sequence[Any] | None = None, level: float = 0.95) -> Estimate:
     """Return the mean of values [seeds, images], its interval, and the test of a mean of 0 (for paired differences).
 
-    groups: the group of each image; None, also of single images, where there is none. The squared half width is
-    Σ t(freedom)² variance over the components of groups and of seeds, each with Student's quantile of its own: with few
-    seeds this covers as often as it says where Welch and Satterthwaite's single quantile covers too seldom. With one seed
-    the interval speaks of groups only, with one group of seeds only; with one of each it is NaN.
+    The squared half width is Σ t(freedom)² variance over the components of groups and of seeds, each with its own quantile of
+    Student's t. With few seeds this reaches the nominal coverage, where the single quantile of Welch and Satterthwaite covers
+    too seldom. With one seed the interval covers groups only, with one group seeds only; with one of each it is NaN.
+
+    Args:
+        values: [seeds, images].
+        groups: The group of each image, None for an image without one; None if no image has one.
+        level: The coverage of the interval.
     """
     values = np.asarray(values, dtype=float)
     mean, parts = float(values.mean()), components(values, groups)
@@ -56,19 +69,20 @@ def estimate(values: np.ndarray, groups: Sequence | None = None, level: float = 
     return Estimate(mean, mean - half, mean + half, _p_value(mean, parts), effect)
 
 
-def components(values: np.ndarray, groups: Sequence | None = None) -> list[Component]:
+def components(values: Array, groups: Sequence[Any] | None = None) -> list[Component]:
     """Return the variance of the mean of values [seeds, images] by groups and by seeds, each only if there are two or more.
 
-    Means by group and seed make a two-way table, whose columns vary by v = τ² + σ²/n, with τ² and σ² estimated between and
+    Means by group and seed make a two-way table. Its columns vary by v = τ² + σ²/n, with τ² and σ² estimated between and
     within groups of n images. The columns' squared residuals, weighted by 1/v, scale Σ w² v, the variance of the mean by
-    groups that have the shares w of the images. Row means give the variance by seeds, from which that of the interaction is
-    subtracted, since the columns count it already. With groups of equal size this is the two-way analysis of variance.
+    groups that have the shares w of the images. The row means give the variance by seeds. The variance of the interaction is
+    subtracted from it, since the columns contain it already. With groups of equal size this is the two-way analysis of
+    variance.
     """
-    own = codes(groups, values.shape[1])
+    own = number_groups(groups, values.shape[1])
     table, sizes = _by_group(values, own)
     seeds, count = table.shape
     share = sizes / sizes.sum()
-    variance = _working_variances(values.mean(0), own, sizes)
+    variance = _group_variances(values.mean(0), own, sizes)
     of_mean = float(share**2 @ variance)
     weight = 1 / variance / (1 / variance).sum()
     rows, parts, interaction = table @ share, [], 0.0
@@ -85,23 +99,28 @@ def components(values: np.ndarray, groups: Sequence | None = None) -> list[Compo
     return parts
 
 
-def linearised_ece(gaps: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return a value for each image [images] whose mean is the pooled ECE, and whose spread is that of the pooled ECE when
-    images are resampled (the infinitesimal jackknife).
+def linearised_ece(gaps: Array, counts: Array) -> Array:
+    """Return the pooled ECE as values of the images [images], by the infinitesimal jackknife.
 
-    gaps: Σ (p − y) of each image's pixels in each bin [images, bins]; counts: its pixels there.
+    Their mean is the pooled ECE, and their spread is that of the pooled ECE when images are resampled.
+
+    Args:
+        gaps: Σ (p − y) of each image's pixels in each bin [images, bins].
+        counts: The number of those pixels [images, bins].
     """
     pooled, total, pixels = gaps.sum(0), counts.sum(), counts.sum(1)
     ece = np.abs(pooled).sum() / total
     return ece + len(gaps) * (gaps @ np.sign(pooled) - ece * pixels) / total
 
 
-def correlation_within(values: np.ndarray, groups: Sequence) -> tuple[float, float]:
-    """Return (intra-class correlation, design effect) of the images [seeds, images] of a group, by one-way analysis of
-    variance of their means over seeds. The design effect is how many times the variance of the mean exceeds that of
-    independent images: 1 + (Σn²/N − 1) × correlation. NaN where no group has two images."""
+def correlation_within(values: Array, groups: Sequence[Any]) -> tuple[float, float]:
+    """Return (intra-class correlation, design effect) of images in groups, from values [seeds, images].
+
+    Both are estimated by a one-way analysis of variance of the images' means over seeds. The design effect is the variance of
+    the mean as a multiple of that of independent images: 1 + (Σn²/N − 1) × correlation. NaN if no group has two images.
+    """
     means = np.asarray(values, dtype=float).mean(0)
-    own = codes(groups, len(means))
+    own = number_groups(groups, len(means))
     sizes = np.bincount(own)
     between, within = _variances(means, own, sizes)
     if not len(means) > len(sizes) > 1 or not between + within:
@@ -110,8 +129,8 @@ def correlation_within(values: np.ndarray, groups: Sequence) -> tuple[float, flo
     return correlation, 1 + (float((sizes**2).sum() / sizes.sum()) - 1) * correlation
 
 
-def holm(p: np.ndarray) -> np.ndarray:
-    """P-values adjusted for their number (Holm, 1979); NaN stays NaN and does not count."""
+def holm(p: Array) -> Array:
+    """Return p-values adjusted for their number (Holm, 1979); NaN stays NaN and does not count."""
     p = np.asarray(p, dtype=float)
     adjusted, known = np.full(p.shape, np.nan), np.flatnonzero(~np.isnan(p))
     order = known[np.argsort(p[known])]
@@ -121,7 +140,7 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def verdict(difference: float, p: float, larger_is_better: bool, alpha: float = LEVEL) -> str:
-    """What a difference to the baseline comes to, in words; p is adjusted for the number of comparisons."""
+    """Return in words what a difference to the baseline amounts to; p is adjusted for the number of comparisons."""
     if np.isnan(p):
         return "not tested: one value each"
     if p >= alpha:
@@ -129,13 +148,13 @@ def verdict(difference: float, p: float, larger_is_better: bool, alpha: float = 
     return "better" if (difference > 0) == larger_is_better else "worse"
 
 
-def area_under_curve(steps: np.ndarray, values: np.ndarray) -> float:
-    """The mean of a learning curve over its steps, from its first to its last point."""
+def area_under_curve(steps: Array, values: Array) -> float:
+    """Return the mean of a learning curve over its steps, from its first to its last point."""
     return float(np.trapezoid(values, steps) / (steps[-1] - steps[0]))
 
 
-def steps_to(threshold: float, steps: np.ndarray, values: np.ndarray) -> float:
-    """The step at which a rising curve first reaches a threshold, between points on straight lines; infinite if never."""
+def steps_to(threshold: float, steps: Array, values: Array) -> float:
+    """Return the step at which a rising curve first reaches a threshold, interpolated linearly; infinite if it never does."""
     above = np.flatnonzero(values >= threshold)
     if not len(above):
         return np.inf
@@ -145,8 +164,8 @@ def steps_to(threshold: float, steps: np.ndarray, values: np.ndarray) -> float:
     return float(np.interp(threshold, values[span], steps[span]))
 
 
-def codes(groups: Sequence | None, count: int) -> np.ndarray:
-    """Return the number of each image's group [images], 0, 1, …; images without a group have one of their own."""
+def number_groups(groups: Sequence[Any] | None, count: int) -> Array:
+    """Return the number of each image's group [images], 0, 1, …; an image without a group has one of its own."""
     if groups is None:
         return np.arange(count)
     keys = [("image", k) if group is None or group != group else ("group", group) for k, group in enumerate(groups)]
@@ -154,16 +173,16 @@ def codes(groups: Sequence | None, count: int) -> np.ndarray:
     return np.array([numbers[key] for key in keys])
 
 
-def _by_group(values: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(means [seeds, groups], images of each group [groups]) of values [seeds, images] in groups own [images]."""
+def _by_group(values: Array, own: Array) -> tuple[Array, Array]:
+    """Return (means [seeds, groups], images of each group [groups]) of values [seeds, images] in groups own [images]."""
     sizes = np.bincount(own)
     if len(sizes) == len(own):
         return values, sizes
     return np.stack([np.bincount(own, row) for row in values]) / sizes, sizes
 
 
-def _variances(means: np.ndarray, own: np.ndarray, sizes: np.ndarray) -> tuple[float, float]:
-    """The variances of images' means over seeds [images] between groups and within them, by analysis of variance."""
+def _variances(means: Array, own: Array, sizes: Array) -> tuple[float, float]:
+    """Return the variances of images' means over seeds [images] between and within groups, by analysis of variance."""
     count, total = len(sizes), len(means)
     table = _by_group(means[None], own)[0][0]
     within = float(((means - table[own]) ** 2).sum()) / max(1, total - count)
@@ -173,19 +192,20 @@ def _variances(means: np.ndarray, own: np.ndarray, sizes: np.ndarray) -> tuple[f
     return max(0.0, between / (total - float((sizes**2).sum()) / total)), within
 
 
-def _working_variances(means: np.ndarray, own: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """The variance of each group's mean [groups], up to a factor."""
+def _group_variances(means: Array, own: Array, sizes: Array) -> Array:
+    """Return the variance of each group's mean [groups], up to a factor."""
     between, within = _variances(means, own, sizes)
     found = between + within / sizes
     return found if found.sum() > 0 else 1 / sizes
 
 
 def _squared_half_width(parts: list[Component], p: float) -> float:
+    """Return the squared half width of an interval that misses with probability p."""
     return sum(special.stdtrit(part.freedom, 1 - p / 2) ** 2 * part.variance for part in parts)
 
 
 def _p_value(mean: float, parts: list[Component]) -> float:
-    """The level at which the interval just reaches 0, by bisection."""
+    """Return the level at which the interval just reaches 0, by bisection."""
     if abs(mean) <= ROUNDING:
         return 1.0
     if len(known := [part for part in parts if part.variance > 0]) <= 1:
@@ -197,5 +217,6 @@ def _p_value(mean: float, parts: list[Component]) -> float:
     return float(np.exp(high))
 
 
-def _sd(values: np.ndarray) -> float:
+def _sd(values: Array) -> float:
+    """Return the sample standard deviation; 0 for a single value."""
     return float(values.std(ddof=1)) if len(values) > 1 else 0.0

@@ -1,23 +1,28 @@
-"""How far a network knows where it is wrong: reliability, risk and coverage, error and variance, GED; data and charts.
+"""Uncertainty: reliability, risk and coverage, error and variance, and GED over the number of samples; data and charts.
 
-Functions that return frames take Tables; charts return None if they have no data. Of per-image numbers, `variance` is the
-ensemble's, mean over the image's pixels, and the error is Brier's, mean (p − y)². All are fractions.
+All functions take Tables. Charts return None if they have no data. Of an image, `variance` is the variance of the ensemble's
+members, mean over the pixels, and the error is the Brier score, mean (p − y)². All values are fractions.
 """
+
+from collections.abc import Iterator
+from typing import Any
 
 import altair as alt
 import numpy as np
 import pandas as pd
 
-from analysis.charts import facets, looks
-from analysis.tables import GROUP, Tables
+from analysis.frames import GROUP
+from analysis.statistics import Array
+from analysis.style import encode_series, facet_by_dataset
+from analysis.tables import Tables
 
 REGIONS = {"ece_image": "whole image", "ece_foreground": "foreground", "ece_boundary": "boundary"}
 POINTS = 50  # of a curve, at most
-GROUPS = 10  # of images alike in variance
+GROUPS = 10  # of images of similar variance
 
 
-def per_image(tables: Tables, metrics: list[str]) -> pd.DataFrame:
-    """A row an image and trial: columns of GROUP, seed, trial, image, and those of the metrics that were recorded."""
+def pivot_images(tables: Tables, metrics: list[str]) -> pd.DataFrame:
+    """Return a row for each image and trial: columns of GROUP, seed, trial, image, and the metrics; NaN if not recorded."""
     rows = tables.images[tables.images["metric"].isin(metrics)]
     wide = rows.pivot_table(
         index=["study", "trial", "image"], columns="metric", values="value", dropna=False, observed=True
@@ -27,13 +32,14 @@ def per_image(tables: Tables, metrics: list[str]) -> pd.DataFrame:
 
 
 def risk_coverage(tables: Tables) -> pd.DataFrame:
-    """Risk (mean 1 − Dice) of the share of images that are kept when those of greatest ensemble variance go first.
+    """Return the risk (mean 1 − Dice) of the images that are kept when those of the greatest ensemble variance are left out.
 
-    Columns: those of GROUP, coverage, risk and oracle (when the worst go first); means over seeds. Images of equal variance
-    share their risk. A trial whose variance is 0 everywhere has no order, and is left out.
+    Columns: those of GROUP, coverage (share of images kept), risk and oracle (the risk when the worst images are left out);
+    means over seeds. Images of equal variance share their risk. A trial whose images all have the same variance has no order,
+    and is left out.
     """
     found = []
-    for (_, *key, seed), rows in _measured(tables):
+    for (_, *key, seed), rows in _trials_with_variance(tables):
         some = np.unique(np.linspace(0, len(rows) - 1, POINTS).round().astype(int))
         for coverage, risk, oracle in zip(*(curve[some] for curve in _curves(rows)), strict=True):
             found.append([*key, seed, coverage, risk, oracle])
@@ -42,12 +48,12 @@ def risk_coverage(tables: Tables) -> pd.DataFrame:
 
 
 def aurc(tables: Tables) -> pd.DataFrame:
-    """Area under the risk-coverage curve (Geifman et al., 2019), its excess over the best order's, and the mean risk.
+    """Return the area under the risk-coverage curve (Geifman et al., 2019), its excess over the oracle's, and the mean risk.
 
     Columns: those of GROUP, images, seeds, aurc, excess_aurc, risk; means over seeds.
     """
     found = []
-    for (_, *key, seed), rows in _measured(tables):
+    for (_, *key, seed), rows in _trials_with_variance(tables):
         _, risk, oracle = _curves(rows)
         found.append([*key, seed, len(rows), risk.mean(), risk.mean() - oracle.mean(), risk[-1]])
     frame = pd.DataFrame(found, columns=[*GROUP, "seed", "images", "aurc", "excess_aurc", "risk"])
@@ -58,11 +64,12 @@ def aurc(tables: Tables) -> pd.DataFrame:
 
 
 def error_by_variance(tables: Tables) -> pd.DataFrame:
-    """Images in groups of equal number by their ensemble variance: columns of GROUP, group, images, variance, error.
+    """Return mean variance and error of images, in ten groups of equal size by their ensemble variance.
 
-    Where the members are sampled masks that are as likely as they are frequent, both are the same.
+    Columns: those of GROUP, group, images, variance, error. Variance and error are equal if the sampled masks are as frequent as
+    they are likely.
     """
-    rows = per_image(tables, ["variance", "brier"]).dropna(subset=["variance", "brier"])
+    rows = pivot_images(tables, ["variance", "brier"]).dropna(subset=["variance", "brier"])
     if rows.empty:
         return pd.DataFrame(columns=[*GROUP, "group", "images", "variance", "error"])
     rank = rows.groupby(GROUP)["variance"].rank(method="first") - 1
@@ -72,7 +79,7 @@ def error_by_variance(tables: Tables) -> pd.DataFrame:
 
 
 def ged_by_samples(tables: Tables) -> pd.DataFrame:
-    """GED, mean over images and seeds, by the number of samples: columns of GROUP, samples, estimate, ged."""
+    """Return the GED, mean over images and seeds, by the number of samples: columns of GROUP, samples, estimate, ged."""
     names = [f"ged{kind}{number}" for kind in ("", "_unbiased") for number in ("", *(f"_{2**k}" for k in range(1, 12)))]
     rows = tables.images[tables.images["metric"].isin([*names, "samples"])].dropna(subset=["value"])
     means = rows.groupby([*GROUP, "metric"], sort=False)["value"].mean().reset_index()
@@ -85,8 +92,10 @@ def ged_by_samples(tables: Tables) -> pd.DataFrame:
 
 
 def image_calibration(tables: Tables) -> pd.DataFrame:
-    """The ECE of single images, and of their foreground and boundary alone (diffseg/metrics.py): columns of GROUP, region,
-    images, and over these mean, low (first quartile), median, high (third quartile)."""
+    """Return the ECE of single images, of the whole image, its foreground and its boundary.
+
+    Columns: those of GROUP, region, images, and over the images mean, low (first quartile), median, high (third quartile).
+    """
     rows = tables.images[tables.images["metric"].isin(list(REGIONS))].dropna(subset=["value"])
     groups = rows.groupby([*GROUP, "metric"], sort=False)["value"]
     found = groups.agg(images="size", mean="mean", median="median").reset_index()
@@ -94,9 +103,11 @@ def image_calibration(tables: Tables) -> pd.DataFrame:
     return found.assign(region=found["metric"].map(REGIONS)).drop(columns="metric")
 
 
-def left_out(tables: Tables) -> pd.DataFrame:
-    """The images that means leave out since they are NaN there: columns of GROUP, metric, images and left_out, sums over
-    seeds. Metrics without such images have no row."""
+def count_left_out(tables: Tables) -> pd.DataFrame:
+    """Return the numbers of images for which a metric is NaN, so that its mean leaves them out.
+
+    Columns: those of GROUP, metric, images and left_out, sums over seeds. Metrics without such images have no row.
+    """
     rows = tables.images[[*GROUP, "metric", "value"]]
     rows = rows.assign(metric=rows["metric"].astype(str), left_out=rows["value"].isna())
     found = rows.groupby([*GROUP, "metric"], sort=False)["left_out"].agg(images="size", left_out="sum").reset_index()
@@ -104,7 +115,7 @@ def left_out(tables: Tables) -> pd.DataFrame:
 
 
 def pooled_calibration(tables: Tables) -> pd.DataFrame:
-    """The reliability of p(foreground) over all pixels and seeds: columns of GROUP, bin, count, confidence, accuracy."""
+    """Return the reliability of p(foreground) over all pixels and seeds: columns of GROUP, bin, count, confidence, accuracy."""
     rows = tables.frame("calibration", ["bin", "count", "confidence", "accuracy"])  # by image: sums are the pooled ones
     rows = rows.assign(p=rows["confidence"] * rows["count"], y=rows["accuracy"] * rows["count"])
     rows = rows.groupby([*GROUP, "bin"], sort=False)[["count", "p", "y"]].sum().reset_index()
@@ -115,11 +126,11 @@ def pooled_calibration(tables: Tables) -> pd.DataFrame:
 
 
 def reliability(tables: Tables) -> alt.ConcatChart | None:
-    """Share of foreground against mean predicted probability in ten bins, and below, how many pixels each bin has."""
+    """Draw the share of foreground against the mean predicted probability in ten bins, and below, the pixels in each bin."""
     rows = pooled_calibration(tables)
     if rows.empty:
         return None
-    look, domain = looks(tables, rows["series"]), alt.Scale(domain=[0, 1])
+    look, domain = encode_series(tables, rows["series"]), alt.Scale(domain=[0, 1])
     panels = []
     for dataset, ours in rows.groupby("dataset", sort=True):
         base = alt.Chart(ours).encode(color=look["color"], tooltip=_tooltip("bin", "count", "confidence", "accuracy"))
@@ -138,11 +149,11 @@ def reliability(tables: Tables) -> alt.ConcatChart | None:
 
 
 def risk_coverage_curves(tables: Tables) -> alt.FacetChart | None:
-    """Risk over coverage by ensemble variance; dotted, were the worst images left out first."""
+    """Draw the risk over the coverage by ensemble variance; dotted, the risk when the worst images are left out."""
     rows = risk_coverage(tables)
     if rows.empty:
         return None
-    look = looks(tables, rows["series"])
+    look = encode_series(tables, rows["series"])
     base = alt.Chart(rows).encode(
         x=alt.X("coverage:Q", title="coverage: share of images kept", axis=alt.Axis(format="%")),
         color=look["color"],
@@ -150,15 +161,15 @@ def risk_coverage_curves(tables: Tables) -> alt.FacetChart | None:
     )
     y = alt.Y("risk:Q", title="risk: mean 1 − Dice")
     oracle = base.mark_line(strokeWidth=0.8, strokeDash=[1, 2]).encode(y="oracle:Q")
-    return facets(alt.layer(oracle, base.mark_line().encode(y=y, strokeDash=look["strokeDash"])), rows)
+    return facet_by_dataset(alt.layer(oracle, base.mark_line().encode(y=y, strokeDash=look["strokeDash"])), rows)
 
 
 def error_against_variance(tables: Tables) -> alt.FacetChart | None:
-    """Brier score against ensemble variance, in ten groups of images alike in variance; equal on the diagonal."""
+    """Draw the Brier score against the ensemble variance, in ten groups of images; both are equal on the diagonal."""
     rows = error_by_variance(tables)
     if rows.empty:
         return None
-    look = looks(tables, rows["series"])
+    look = encode_series(tables, rows["series"])
     base = alt.Chart(rows).encode(
         x=alt.X("variance:Q", title="ensemble variance"),
         y=alt.Y("error:Q", title="Brier score"),
@@ -167,15 +178,15 @@ def error_against_variance(tables: Tables) -> alt.FacetChart | None:
     )
     points = base.mark_point(filled=True, size=45).encode(shape=look["shape"])
     end = float(min(rows["variance"].max(), rows["error"].max()))
-    return facets(alt.layer(_diagonal(rows, end), base.mark_line(strokeWidth=1), points), rows)
+    return facet_by_dataset(alt.layer(_diagonal(rows, end), base.mark_line(strokeWidth=1), points), rows)
 
 
 def ged_over_samples(tables: Tables) -> alt.FacetChart | None:
-    """GED over the number of samples: as published, which falls with it even for a perfect model, and dashed without that."""
+    """Draw the GED over the number of samples: as published, biased by that number, and dashed without the bias."""
     rows = ged_by_samples(tables)
     if rows.empty:
         return None
-    look = looks(tables, rows["series"])
+    look = encode_series(tables, rows["series"])
     dash = alt.StrokeDash("estimate:N", title="estimate", scale=alt.Scale(range=[[1, 0], [4, 3]]))
     lines = (
         alt.Chart(rows)
@@ -191,15 +202,15 @@ def ged_over_samples(tables: Tables) -> alt.FacetChart | None:
             tooltip=_tooltip("samples", "estimate", "ged"),
         )
     )
-    return facets(lines, rows)
+    return facet_by_dataset(lines, rows)
 
 
 def image_calibrations(tables: Tables) -> alt.FacetChart | None:
-    """ECE of single images, and of their foreground and boundary alone: mean, and a bar over the middle half of the images."""
+    """Draw the ECE of single images, of their foreground and boundary: mean, and a bar over the middle half of the images."""
     rows = image_calibration(tables)
     if rows.empty:
         return None
-    look = looks(tables, rows["series"])
+    look = encode_series(tables, rows["series"])
     base = alt.Chart(rows).encode(
         y=alt.Y("region:N", title=None, sort=list(REGIONS.values())),
         yOffset="series:N",
@@ -209,19 +220,19 @@ def image_calibrations(tables: Tables) -> alt.FacetChart | None:
     bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title="ECE of an image"), x2="high:Q")
     points = base.mark_point(filled=True, size=45, opacity=1).encode(x="mean:Q", shape=look["shape"])
     height = 3 * max(40, 9 * rows["series"].nunique())
-    return facets(alt.layer(bars, points), rows, height)
+    return facet_by_dataset(alt.layer(bars, points), rows, height)
 
 
-def _measured(tables: Tables):
-    """(key, images) by trial: those with variance and Dice, and a variance that is not the same everywhere."""
-    rows = per_image(tables, ["variance", "dice"]).dropna(subset=["variance", "dice"])
+def _trials_with_variance(tables: Tables) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:
+    """Yield (trial, *GROUP, seed) and the images of each trial whose images have Dice and differ in variance."""
+    rows = pivot_images(tables, ["variance", "dice"]).dropna(subset=["variance", "dice"])
     for key, images in rows.groupby(["trial", *GROUP, "seed"], sort=False):
         if images["variance"].nunique() > 1:
             yield key, images
 
 
-def _curves(images: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Coverage, risk and the best order's risk of one trial, at every number of images kept."""
+def _curves(images: pd.DataFrame) -> tuple[Array, Array, Array]:
+    """Return coverage, risk and the oracle's risk of one trial, at every number of images kept."""
     risk = 1 - images["dice"]
     shared = risk.groupby(images["variance"]).transform("mean")  # images of equal variance have no order
     kept = np.arange(1, len(risk) + 1)
@@ -230,12 +241,13 @@ def _curves(images: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _diagonal(rows: pd.DataFrame, end: float = 1.0) -> alt.Chart:
-    """What is ideal: both axes equal."""
+    """Draw the diagonal, on which both axes are equal."""
     line = alt.Chart(rows).transform_aggregate(groupby=["dataset"]).transform_calculate(zero="0", end=str(end))
     return line.mark_rule(color="#888", strokeDash=[2, 2]).encode(x="zero:Q", x2="end:Q", y="zero:Q", y2="end:Q")
 
 
-def _tooltip(*names: str) -> list:
+def _tooltip(*names: str) -> list[Any]:
+    """Return the tooltip of these columns, after data set and series."""
     forms = {"count": ",", "images": ",", "coverage": ".0%"}
     words = ("region", "estimate", "bin", "samples")
     return ["dataset", "series", *(n if n in words else alt.Tooltip(n, format=forms.get(n, ".4f")) for n in names)]

@@ -1,4 +1,4 @@
-"""Verdicts on claims by tests: reproduced, contradicted, inconclusive, or not decidable where trials are missing."""
+"""Verdicts on claims by tests: reproduced, contradicted, inconclusive, or not decidable if trials are missing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ LISTED = 6  # comparisons in words, at most
 
 @dataclass(frozen=True)
 class Comparison:
-    """A claim on one data set and network: whether it agrees, how surely, and in words."""
+    """The evidence for a claim on one data set and network."""
 
     margin: float  # positive where the claim holds
     p: float  # two-sided, of a margin of 0; NaN where it cannot be tested
@@ -21,8 +21,11 @@ class Comparison:
 
     @classmethod
     def of(cls, margins: Sequence[Estimate], words: str) -> "Comparison":
-        """Of a claim that holds where all margins are positive: it is as sure as its least sure margin. Where one is
-        negative, it is refuted as surely as by the surest of these, corrected for their number (Bonferroni)."""
+        """Return the comparison of a claim that holds where all margins are positive.
+
+        Its p-value is the greatest of the margins. If a margin is negative, it is the least p-value of the negative ones,
+        corrected for the number of margins (Bonferroni).
+        """
         negative = [one for one in margins if one.mean < 0]
         if negative:
             least = min(negative, key=lambda one: np.inf if np.isnan(one.p) else one.p)
@@ -34,8 +37,8 @@ class Comparison:
 def decide(comparisons: Sequence[Comparison], every: bool = False) -> str:
     """Return the verdict on a claim, with p-values corrected for the number of comparisons (Holm).
 
-    It is reproduced, or contradicted, if the tests say so of more than half of the comparisons. every: of a claim that speaks
-    of all cases, it is reproduced if the tests say so of each, and contradicted by one.
+    The claim is reproduced, or contradicted, if more than half of the comparisons are significantly so. With `every`, for a
+    claim on all cases, it is reproduced if every comparison is significantly so, and contradicted by a single one.
     """
     if not comparisons:
         return UNDECIDED
@@ -47,13 +50,19 @@ def decide(comparisons: Sequence[Comparison], every: bool = False) -> str:
     return REPRODUCED if 2 * holds > len(signs) else CONTRADICTED if 2 * fails > len(signs) else INCONCLUSIVE
 
 
-def over_seeds(values: Sequence[float]) -> Estimate:
-    """The mean of one value a seed, with its interval and the test of 0 over seeds."""
+def estimate_over_seeds(values: Sequence[float]) -> Estimate:
+    """Return the mean of one value for each seed, with its interval and the test of 0 over seeds."""
     return estimate(np.asarray(values, dtype=float)[:, None])
 
 
-def in_words(one: Estimate, form: str, p: float | None = None) -> str:
-    """The mean with its interval and p, or that one value has none. p: that of the claim, if it is not of a mean of 0."""
+def describe(one: Estimate, form: str, p: float | None = None) -> str:
+    """Return the mean in words with its interval and p; without them for a single seed.
+
+    Args:
+        one: The estimate.
+        form: The format of its numbers, such as ".3f".
+        p: The p-value of the claim, if the claim is not that the mean differs from 0.
+    """
     p = one.p if p is None else p
     if np.isnan(p):
         return f"{one.mean:{form}} (one seed, so no interval)"
@@ -61,7 +70,7 @@ def in_words(one: Estimate, form: str, p: float | None = None) -> str:
     return f"{one.mean:{form}} ({one.low:{form}} to {one.high:{form}}; {words})"
 
 
-def listed(comparisons: Sequence[Comparison]) -> str:
-    """The comparisons in words, the first few of many."""
+def list_in_words(comparisons: Sequence[Comparison]) -> str:
+    """Return the words of the first LISTED comparisons, and the number of the others."""
     more = f"; and {len(comparisons) - LISTED} more" if len(comparisons) > LISTED else ""
     return "; ".join(one.words for one in comparisons[:LISTED]) + more

@@ -163,5 +163,5 @@ def _outcome(
         curves=fitted.curves,
         timesteps=fitted.timesteps,
         pruned=fitted.pruned,
-        **{table: found for table, found in rows.items() if table not in ("trial", "left_out")},
+        **{table: found for table, found in rows.items() if table not in ("trial", "means", "left_out")},
     )

@@ -13,7 +13,9 @@ from pyarrow.fs import FileSystemHandler
 from test_report import attempt
 
 from analysis import tables
-from analysis.searches import costs, ranked
+from analysis.noise_levels import errors_over_t
+from analysis.searches import rank_proposals, sum_costs
+from analysis.segmentations import tabulate_studies
 from diffseg.errors import UserError
 from studies.commands.program import main
 from studies.definition.reading import read_study
@@ -80,8 +82,8 @@ def read_all(ledger: Ledger) -> None:
         return
     for frame in (found.timesteps, found.calibration, found.examples, found.images, found.curves()):
         assert len(frame.columns)
-    found.best(), found.pareto(), found.table1(), tables.studies(found), found.shown()
-    tables.errors(found, ["e2", "e3"], "mask_error"), ranked([ledger]), costs([ledger])
+    found.best(), found.pareto(), found.table1(), tabulate_studies(found), found.shown()
+    errors_over_t(found, ["e2", "e3"], "mask_error"), rank_proposals(found.searches), sum_costs(found.searches)
     with contextlib.suppress(UserError):
         found.fingerprints()
 

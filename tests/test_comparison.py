@@ -10,8 +10,9 @@ from test_report import attempt
 from test_search import START, carry_out, planted, study_of
 
 from analysis import searches, tables
-from analysis.comparison import against_e1, against_first, compared, names
-from analysis.report import write
+from analysis.comparison import against_e1, against_first, compare_configurations, name_configurations
+from analysis.report import write_report
+from analysis.segmentations import tabulate_studies
 from analysis.statistics import estimate
 from diffseg.config import Config
 from studies.commands.program import main
@@ -57,7 +58,9 @@ def ledger(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def found(ledger):
-    return compared(tables.load([ledger]), names([ledger])).set_index(["configuration", "metric"])
+    return compare_configurations(tables.load([ledger]), name_configurations([ledger])).set_index(
+        ["configuration", "metric"]
+    )
 
 
 def test_a_difference_is_paired_by_image_and_corrected(found):
@@ -96,7 +99,7 @@ def test_the_program_and_the_report_show_it(ledger, tmp_path):
     assert "baseline" in shown.output
     rows = json.loads(CliRunner().invoke(main, ["compare", "question", "--store", store, "--json"]).output)
     assert len(rows) == 12
-    page = write([ledger], tmp_path / "report.html").read_text()
+    page = write_report([ledger], tmp_path / "report.html").read_text()
     assert "Against the baseline" in page
     assert "steps to 95% of the baseline&#39;s final IoU" in page
 
@@ -129,7 +132,7 @@ def small_study(path, name, effects, seeds=SEEDS):
 
 def test_table1_tests_e2_against_e1_by_seed_and_image(tmp_path):
     found = tables.load([small_study(tmp_path, "study", {"e1": 0.0, "snr+1": 0.1, "uniform": 0.0})])
-    rows = against_e1(tables.table1(found), found).set_index("variant_e2")
+    rows = against_e1(found.table1(), found).set_index("variant_e2")
     better, same = rows.loc["weighting snr+1"], rows.loc["weighting uniform"]
     assert better["iou_difference"] == pytest.approx(10)
     assert [better["iou_low"], better["iou_high"]] == pytest.approx([10, 10])  # the same noise in both
@@ -143,11 +146,11 @@ def test_table1_tests_e2_against_e1_by_seed_and_image(tmp_path):
 
 def test_one_seed_is_tested_by_its_images_and_not_by_its_ece(tmp_path):
     found = tables.load([small_study(tmp_path, "study", {"e1": 0.0, "snr+1": 0.1}, seeds=1)])
-    (row,) = against_e1(tables.table1(found), found).to_dict("records")
+    (row,) = against_e1(found.table1(), found).to_dict("records")
     assert row["iou_verdict"] == "better"
     assert row["ece_verdict"] == "not tested: one value each"
     found = tables.load([small_study(tmp_path, "without", {"snr+1": 0.1})])
-    (row,) = against_e1(tables.table1(found), found).to_dict("records")
+    (row,) = against_e1(found.table1(), found).to_dict("records")
     assert np.isnan(row["iou_p"])
     assert pd.isna(row["iou_verdict"])
 
@@ -156,14 +159,14 @@ def test_studies_are_tested_against_the_first_even_if_trials_are_called_alike(tm
     ledgers = [small_study(tmp_path, "one", {"snr+1": 0.0}), small_study(tmp_path, "two", {"snr+1": 0.05})]
     found = tables.load(ledgers)
     assert found.trials["trial"].nunique() == SEEDS
-    first, second = against_first(tables.studies(found), found).to_dict("records")
+    first, second = against_first(tabulate_studies(found), found).to_dict("records")
     assert (first["study"], second["study"]) == ("one", "two")
     assert np.isnan(first["iou_p"])
     assert pd.isna(first["iou_verdict"])
     assert second["iou_difference"] == pytest.approx(5)
     assert second["iou_low"] == pytest.approx(5)  # the same noise in both
     assert second["iou_verdict"] == "better"
-    page = " ".join(write(ledgers, tmp_path / "report.html").read_text().split())
+    page = " ".join(write_report(ledgers, tmp_path / "report.html").read_text().split())
     assert "▲ +5.00 <br><small>+5.00 to +5.00</small><br><small>better, p &lt; 0.001</small></td>" in page
 
 
@@ -190,7 +193,7 @@ def searched(tmp_path_factory):
 
 def test_a_searchs_proposals_are_ranked_and_only_what_was_confirmed_is_compared(searched):
     _, ledger = searched
-    ranked = searches.ranked([ledger])
+    ranked = searches.rank_proposals(searches.load_searches([ledger]))
     assert len(ranked) == 6
     assert ranked["rank"].tolist() == [0, 0, 1, 2, 3, 4]  # two of the points are alike in what counts
     assert ranked["iou"].is_monotonic_decreasing
@@ -198,7 +201,7 @@ def test_a_searchs_proposals_are_ranked_and_only_what_was_confirmed_is_compared(
     confirmed = tables.load([ledger])
     assert len(confirmed.trials) == 4
     assert set(confirmed.trials["seed"]) == {1, 2}
-    found = compared(confirmed, names([ledger]))
+    found = compare_configurations(confirmed, name_configurations([ledger]))
     assert found["baseline"].sum() == (~found["baseline"]).sum() > 0
     assert found["configuration"].iloc[0] == "0: paper: ε, linear"
 
@@ -214,7 +217,7 @@ def test_the_program_and_the_report_show_a_search(searched, tmp_path):
     assert len(json.loads(CliRunner().invoke(main, ["status", "searched", *options, "--json"]).output)) == 6 + 4
     found = json.loads(CliRunner().invoke(main, ["plan", "searched", *options, "--json"]).output)
     assert found["missing"] == 0
-    page = write([ledger], tmp_path / "report.html").read_text()
+    page = write_report([ledger], tmp_path / "report.html").read_text()
     assert "<h2>Searches</h2>" in page
     assert "Against the baseline" in page
 
@@ -225,7 +228,7 @@ def test_a_search_without_confirmations_has_a_report(tmp_path):
     carry_out(study, ledger)
     for trial in study.known_trials(ledger):
         write_trial(ledger, trial, 0.0, 0)
-    page = write([ledger], tmp_path / "report.html").read_text()
+    page = write_report([ledger], tmp_path / "report.html").read_text()
     assert "<h2>Searches</h2>" in page
     assert "Against the baseline" not in page
 
@@ -234,7 +237,7 @@ def test_a_search_that_has_only_begun_is_shown(tmp_path):
     study, ledger = study_of(budget=6), Ledger(str(tmp_path), "searched")
     ledger.define(study.definition())
     Scheduler(study, ledger).next_trial()
-    found = searches.ranked([ledger])
+    found = searches.rank_proposals(searches.load_searches([ledger]))
     assert found["status"].tolist() == ["running"]
     assert found["rank"].isna().all()
     result = CliRunner().invoke(main, ["best", "searched", "--store", str(tmp_path)])

@@ -6,9 +6,9 @@ from test_report import T, attempt
 
 from analysis import tables
 from analysis.comparison import against_e1
-from analysis.findings import findings
+from analysis.findings import check_findings
 from analysis.statistics import Estimate
-from analysis.verdicts import Comparison, decide, in_words, over_seeds
+from analysis.verdicts import Comparison, decide, describe, estimate_over_seeds
 from diffseg.config import Config
 from studies.definition.study import Study
 from studies.definition.trial import Trial, trial_name
@@ -64,15 +64,15 @@ def test_a_claim_of_several_parts_needs_them_all(pairs, margin, p):
 
 
 def test_words_have_the_interval_or_say_that_there_is_none():
-    assert in_words(over_seeds([1.0, 2.0, 3.0]), ".1f") == "2.0 (-0.5 to 4.5; p = 0.074)"
-    assert in_words(over_seeds([1.0]), ".1f") == "1.0 (one seed, so no interval)"
-    assert "p = 0.500" in in_words(over_seeds([1.0, 2.0, 3.0]), ".1f", 0.5)
+    assert describe(estimate_over_seeds([1.0, 2.0, 3.0]), ".1f") == "2.0 (-0.5 to 4.5; p = 0.074)"
+    assert describe(estimate_over_seeds([1.0]), ".1f") == "1.0 (one seed, so no interval)"
+    assert "p = 0.500" in describe(estimate_over_seeds([1.0, 2.0, 3.0]), ".1f", 0.5)
 
 
 def test_a_claim_that_is_not_true_is_rarely_reproduced():
     draw, verdicts = np.random.default_rng(0), []
     for _ in range(300):
-        found = [over_seeds(draw.normal(0, 1, 4)) for _ in range(3)]
+        found = [estimate_over_seeds(draw.normal(0, 1, 4)) for _ in range(3)]
         verdicts.append(decide([Comparison(one.mean, one.p, "") for one in found]))
     assert verdicts.count("inconclusive") / 300 > 0.95
 
@@ -122,7 +122,7 @@ def curved(values, column="mask_error"):
 
 
 def verdict_of(found, words):
-    (row,) = (row for row in findings(found).to_dict("records") if words in row["claim"])
+    (row,) = (row for row in check_findings(found).to_dict("records") if words in row["claim"])
     assert "nan" not in row["number"]
     return row["verdict"], row["number"]
 
@@ -134,7 +134,7 @@ def test_the_verdict_is_that_of_the_table(tmp_path, gain, verdict, table):
     cells = {("e1", "isic16", "ensemdiff"): scored(0.8), ("e2", "isic16", "ensemdiff"): scored(0.8 + gain)}
     found = study(tmp_path, cells)
     assert verdict_of(found, "higher IoU")[0] == verdict
-    (row,) = against_e1(tables.table1(found), found).to_dict("records")
+    (row,) = against_e1(found.table1(), found).to_dict("records")
     assert row["iou_verdict"] == table
 
 

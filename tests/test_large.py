@@ -11,7 +11,9 @@ from test_report import browser, opened  # noqa: F401
 from test_session import kill_tree
 
 from analysis import tables
-from analysis.report import figures, write
+from analysis.figures import draw_figures
+from analysis.report import write_report
+from diffseg.evaluation.registry import METRICS
 from studies.commands.tables.cells import MOST_ROWS
 from studies.commands.tables.trials import best_tables, status_table
 from studies.definition.study import stored_study
@@ -20,7 +22,6 @@ from studies.store.best import best_trials
 from studies.store.compaction import compact
 from studies.store.ledger import Ledger
 from studies.store.state import trial_states
-from studies.store.tables import METRICS
 from studies.store.validity import is_merged
 
 
@@ -35,7 +36,7 @@ def test_merged_and_unmerged_studies_answer_alike(ledger):
 
     def answers():
         found = tables.load([ledger])
-        charts = {figure.name: figure.chart.to_dict() for figure in figures(found.shown()) if figure.chart}
+        charts = {figure.name: figure.chart.to_dict() for figure in draw_figures(found.shown()) if figure.chart}
         return {
             "states": sorted(state.trial for state in trial_states(study, ledger) if state.status == "complete"),
             "best": [best_trials(study, ledger, metric, pareto=False) for metric in ("iou", "ece")],
@@ -87,7 +88,7 @@ def test_a_front_is_what_none_beats(ledger):
 @pytest.mark.slow
 def test_the_report_of_a_thousand_trials_opens_within_two_seconds(tmp_path, browser):  # noqa: F811
     ledger = generate(tmp_path, trials=1000, timesteps=200, images=100)
-    path = write([ledger], tmp_path / "report.html")
+    path = write_report([ledger], tmp_path / "report.html")
     assert path.stat().st_size < 15e6
     page = browser(1280)
     page.get("about:blank")

@@ -6,8 +6,8 @@ import pytest
 from test_report import attempt
 
 from analysis import tables
-from analysis.comparison import against_e1, compared, names
-from analysis.measurements import compare, estimates, measure
+from analysis.comparison import against_e1, compare_configurations, name_configurations
+from analysis.measurements import compare, estimate_differences
 from analysis.statistics import estimate
 from diffseg.config import Config
 from studies.definition.study import Study
@@ -80,17 +80,19 @@ def trials_of(found, experiment):
 
 
 def test_differences_are_estimated_by_patients(found):
-    (one,) = estimates(found, [(trials_of(found, "e1"), trials_of(found, "e2"))], "iou")
+    (one,) = estimate_differences(found, [(trials_of(found, "e1"), trials_of(found, "e2"))], "iou")
     differences = np.stack([iou_of("e2", seed) - iou_of("e1", seed) for seed in range(SEEDS)])
     expected, slices = estimate(differences, GROUPS), estimate(differences)
     assert (one.low, one.high, one.p) == pytest.approx((expected.low, expected.high, expected.p))
     assert one.high - one.low > 1.5 * (slices.high - slices.low)
-    (row,) = against_e1(tables.table1(found), found).to_dict("records")
+    (row,) = against_e1(found.table1(), found).to_dict("records")
     assert (row["iou_low"], row["iou_high"]) == pytest.approx((100 * expected.low, 100 * expected.high))
 
 
 def test_means_say_how_many_images_and_patients_they_are_of(found):
-    rows = compared(found, names(list(found.ledgers))).set_index(["configuration", "metric"])
+    rows = compare_configurations(found, name_configurations(list(found.ledgers))).set_index(
+        ["configuration", "metric"]
+    )
     for configuration in ("e1", "e2"):
         row = rows.loc[(configuration, "iou")]
         assert (row["images"], row["left_out"], row["units"]) == (len(GROUPS), 0, PATIENTS)
@@ -98,8 +100,10 @@ def test_means_say_how_many_images_and_patients_they_are_of(found):
 
 
 @pytest.mark.parametrize("metric", ["iou", "ece"])
-def test_a_metric_alone_is_estimated_by_patients_as_among_others(found, metric):
-    alone, among = (measure(found, found.trials, metrics) for metrics in ([metric], ["iou", "ece"]))
+def test_the_order_in_which_metrics_are_read_changes_nothing(found, metric):
+    alone, among = (tables.load(list(found.ledgers)).measurements for _ in range(2))
+    for other in ("iou", "ece", "dice"):
+        among.sample(trials_of(found, "e1"), other)
     one, other = (each.sample(trials_of(found, "e1"), metric) for each in (alone, among))
     assert one.units == other.units == PATIENTS
     assert one.estimate == other.estimate
@@ -107,11 +111,11 @@ def test_a_metric_alone_is_estimated_by_patients_as_among_others(found, metric):
 
 def test_the_pooled_ece_has_an_interval_by_patients_even_with_one_seed(tmp_path):
     one = tables.load([ledger_of(tmp_path, seeds=1)])
-    sample = measure(one, one.trials).sample(trials_of(one, "e1"), "ece")
+    sample = one.measurements.sample(trials_of(one, "e1"), "ece")
     assert sample.estimate.mean == pytest.approx(trials_of(one, "e1")["ece"].iloc[0], abs=1e-12)
     assert (sample.images, sample.units) == (len(GROUPS), PATIENTS)
     assert sample.estimate.low < sample.estimate.mean < sample.estimate.high
-    (row,) = against_e1(tables.table1(one), one).to_dict("records")
+    (row,) = against_e1(one.table1(), one).to_dict("records")
     assert row["ece_verdict"] == "better"
     assert row["ece_low"] < row["ece_difference"] < row["ece_high"] < 0
 
@@ -129,16 +133,16 @@ def without(*columns):
 
 def test_ledgers_without_groups_have_their_images_for_units(tmp_path):
     old = tables.load([ledger_of(tmp_path, without("group"))])
-    sample = measure(old, old.trials).sample(trials_of(old, "e1"), "iou")
+    sample = old.measurements.sample(trials_of(old, "e1"), "iou")
     assert sample.units == sample.images == len(GROUPS)
 
 
 def test_ledgers_without_the_images_calibration_test_the_ece_over_seeds(tmp_path):
     old = tables.load([ledger_of(tmp_path, _no_calibration_by_image)])
-    sample = measure(old, old.trials).sample(trials_of(old, "e1"), "ece")
+    sample = old.measurements.sample(trials_of(old, "e1"), "ece")
     assert (sample.images, sample.units, sample.values.shape) == (0, 0, (SEEDS, 1))
     mixed = _mixed(tmp_path / "mixed")
-    sample = measure(mixed, mixed.trials).sample(trials_of(mixed, "e1"), "ece")
+    sample = mixed.measurements.sample(trials_of(mixed, "e1"), "ece")
     assert sample.values.to_numpy()[:, 0] == pytest.approx(trials_of(mixed, "e1").sort_values("seed")["ece"])
 
 
@@ -171,12 +175,12 @@ def leaving_out(names, value):
 @pytest.mark.parametrize("value", [np.nan, None])
 def test_images_that_are_left_out_are_counted(tmp_path, value):
     some = tables.load([ledger_of(tmp_path, leaving_out({"3", "7"}, value))])
-    measured = measure(some, some.trials)
+    measured = some.measurements
     ours, theirs = (measured.sample(trials_of(some, name), "iou") for name in ("e1", "e2"))
     assert (theirs.images, theirs.measured) == (len(GROUPS) - 2, len(GROUPS))
     assert (ours.images, ours.measured) == (len(GROUPS), len(GROUPS))
     assert compare(theirs, ours)[1].images == len(GROUPS) - 2
-    rows = compared(some, names(list(some.ledgers))).set_index(["configuration", "metric"])
+    rows = compare_configurations(some, name_configurations(list(some.ledgers))).set_index(["configuration", "metric"])
     assert rows.loc[("e2", "iou"), "left_out"] == 2
     assert rows.loc[("e1", "iou"), "left_out"] == 0
     assert rows.loc[("e2", "iou"), "pairs"] == len(GROUPS) - 2
@@ -185,7 +189,7 @@ def test_images_that_are_left_out_are_counted(tmp_path, value):
 def test_where_one_seed_has_no_image_the_trials_own_values_count(tmp_path):
     nothing = ledger_of(tmp_path, leaving_out({f"{k}" for k in range(len(GROUPS))}, np.nan))
     some = tables.load([nothing])
-    sample = measure(some, some.trials).sample(trials_of(some, "e2"), "iou")
+    sample = some.measurements.sample(trials_of(some, "e2"), "iou")
     assert (sample.measured, len(sample.values)) == (0, SEEDS)
 
 
@@ -194,7 +198,7 @@ def test_the_shown_difference_is_that_of_the_interval_where_seeds_are_unequal(tm
     trials = tables.load([ledger_of(tmp_path)])
     e2 = trials_of(trials, "e2")
     kept = tables.Tables(trials.ledgers, trials.trials.drop(e2[e2["seed"] == 0].index), trials.failed)
-    (row,) = against_e1(tables.table1(kept), kept).to_dict("records")
+    (row,) = against_e1(kept.table1(), kept).to_dict("records")
     paired = np.mean([iou_of("e2", seed) - iou_of("e1", seed) for seed in (1, 2)])
     assert row["iou_difference"] == pytest.approx(100 * paired)
     assert row["iou_low"] < row["iou_difference"] < row["iou_high"]

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from diffseg.evaluation.metrics import Calibration, brier, calibration_errors, nll, overlap
+from diffseg.evaluation.calibration import Calibration, calibration_errors
+from diffseg.evaluation.metrics import brier, nll, overlap
 
 
 def random_maps(seed, shape=(24, 24)):

@@ -10,13 +10,13 @@ from test_search import carry_out, planted, study_of
 from test_search import end as end_trial
 
 from diffseg.config import Config
+from diffseg.evaluation.registry import METRICS
 from studies.commands.program import main
 from studies.definition.study import Study
 from studies.definition.trial import Trial, trial_name
 from studies.store.best import best_trials
 from studies.store.ledger import Ledger
 from studies.store.state import trial_states
-from studies.store.tables import METRICS
 
 NUMBERS = {"iou": 0.8, "dice": 0.9, "ece": 0.01, "brier": 0.05, "nll": 0.2}
 
@@ -67,7 +67,7 @@ def test_best_orders_by_the_metric_with_and_without_the_front(grid, metric, pare
     assert {row["scored_on"] for row in rows} == {"test"}
     for dataset in ("a", "b"):
         values = [row[metric] for row in rows if row["dataset"] == dataset]
-        assert values == sorted(values, reverse=METRICS[metric])
+        assert values == sorted(values, reverse=METRICS[metric].larger_is_better)
     text = call("best", "grid", "--metric", metric, *pareto, store=grid)
     assert metric in text.splitlines()[0]
     assert "snr+1" in text
@@ -207,7 +207,7 @@ def test_all_proposals_are_still_to_be_had(search):
 @pytest.mark.parametrize("pareto", [[], ["--pareto"]])
 def test_proposals_are_ordered_by_the_metric_that_is_asked_for(search, metric, pareto):
     values = [row[metric] for row in shown("best", "open", "--metric", metric, *pareto, store=search)]
-    assert values == sorted(values, reverse=METRICS[metric])
+    assert values == sorted(values, reverse=METRICS[metric].larger_is_better)
 
 
 def test_best_says_what_is_missing(tmp_path):

@@ -15,9 +15,16 @@ import pytest
 from PIL import Image
 
 import analysis
-from analysis import charts, findings, paper, pictures, tables, uncertainty
-from analysis.report import CHARTS, figures, write
-from diffseg.config import Config
+from analysis import charts, paper, pictures, tables, uncertainty
+from analysis.figures import CHARTS, draw_figures
+from analysis.findings import check_findings
+from analysis.frames import GROUP
+from analysis.noise_levels import errors_over_t, find_agreement, find_half_maxima
+from analysis.report import write_report
+from analysis.segmentations import tabulate_studies
+from analysis.series import describe_setting
+from analysis.style import COLOURS, encode_series
+from diffseg.config import NETWORKS, Config
 from diffseg.errors import UserError
 from studies.definition.study import Study
 from studies.definition.trial import Trial, trial_name
@@ -175,7 +182,7 @@ def found(ledger):
 
 
 def test_table1_is_means_and_deviations_over_seeds(found):
-    rows = tables.table1(found)
+    rows = found.table1()
     assert len(rows) == 4  # two data sets, two targets of E2
     for row in rows.to_dict("records"):
         offset = 0.02 if row["variant_e2"] == "ε" else 0
@@ -190,10 +197,10 @@ def test_table1_is_means_and_deviations_over_seeds(found):
 
 
 def test_half_maxima_and_agreements_are_those_of_the_known_curves(found):
-    halves = tables.half_maxima(tables.errors(found, ["e3"], "mask_error")).set_index("dataset")["t"]
+    halves = find_half_maxima(errors_over_t(found, ["e3"], "mask_error")).set_index("dataset")["t"]
     assert halves["big"] == pytest.approx(0.4)
     assert halves["small"] == pytest.approx(0.2)
-    agreed = tables.agreements(tables.errors(found, ["e2", "e3"], "mask_error"))
+    agreed = find_agreement(errors_over_t(found, ["e2", "e3"], "mask_error"))
     assert set(agreed["t"].round(6)) == {0.5}
     assert set(agreed["e2_end"]) == {0.3}
     assert set(agreed["e3_end"]) == {1.0}
@@ -201,7 +208,7 @@ def test_half_maxima_and_agreements_are_those_of_the_known_curves(found):
 
 def test_fingerprints_are_those_of_the_known_curves(found):
     """The error rises in proportion to t, and so to −λ = 20 t − 10, up to t = 0.8 or 0.4; 1 − Dice was not measured."""
-    rows = {(group["dataset"], one.kind): one for group, one in tables.measured_fingerprints(found)}
+    rows = {(group["dataset"], one.kind): one for group, one in found.measured_fingerprints}
     assert set(rows) == {(dataset, kind) for dataset in DATASETS for kind in ("mask-error", "entropy-rate")}
     for dataset, end in (("big", 0.8), ("small", 0.4)):
         one = rows[dataset, "mask-error"]
@@ -219,7 +226,7 @@ def values(chart):
     return [row for rows in spec["datasets"].values() for row in rows]
 
 
-DRAWN = {draw.__name__ for draw in CHARTS if draw.__module__ != "analysis.searching"}  # without a search
+DRAWN = {draw.__name__ for draw in CHARTS if not draw.__module__.startswith("analysis.search_")}  # without a search
 
 
 @pytest.fixture(scope="module")
@@ -241,22 +248,22 @@ def several(tmp_path_factory):
 
 class TestSeveralNetworks:
     def test_a_deep_ensemble_is_not_averaged_with_its_members(self, several):
-        rows = tables.table1(tables.load([several]))
+        rows = tables.load([several]).table1()
         assert len(rows) == 5 * 2
         assert set(rows["variant_e1"]) == {"one network", "deep ensemble of 3"}
         assert set(rows["seeds_e1"]) == {1}
 
     def test_the_error_with_the_image_is_compared_with_that_of_the_same_network(self, several):
         found = tables.load([several])
-        agreed = tables.agreements(tables.errors(found, ["e2", "e3"], "mask_error"))
+        agreed = find_agreement(errors_over_t(found, ["e2", "e3"], "mask_error"))
         assert sorted(agreed["series"]) == [f"E2 diffusion, {name}" for name in ("ensemdiff", "medsegdiff", "segdiff")]
-        halves = tables.half_maxima(tables.errors(found, ["e3"], "mask_error"))
+        halves = find_half_maxima(errors_over_t(found, ["e3"], "mask_error"))
         assert sorted(halves["network"]) == ["ensemdiff", "medsegdiff", "segdiff"]
 
     def test_no_two_series_look_alike(self, several):
         found = tables.load([several])
         shown = found.trials.loc[found.trials["experiment"].isin(["e1", "e2"]), "series"]
-        look = charts.looks(found, shown)
+        look = encode_series(found, shown)
         for channel in ("shape", "strokeDash"):
             scales = [look[name].to_dict()["scale"] for name in ("color", channel)]
             pairs = list(zip(*(map(str, scale["range"]) for scale in scales), strict=True))
@@ -267,12 +274,12 @@ class TestSeveralNetworks:
         names = found.trials.set_index("series")["network"].to_dict()
         for experiments in (["e1"], ["e2", "e3"], ["e1", "e2", "e3"]):
             shown = found.trials.loc[found.trials["experiment"].isin(experiments), "series"]
-            scale = charts.looks(found, shown)["color"].to_dict()["scale"]
+            scale = encode_series(found, shown)["color"].to_dict()["scale"]
             for series, colour in zip(scale["domain"], scale["range"], strict=True):
-                assert colour == charts.COLOURS[charts.NETWORKS.index(names[series])]
+                assert colour == COLOURS[list(NETWORKS).index(names[series])]
 
     def test_the_page_names_networks_and_baselines(self, several, tmp_path):
-        page = " ".join(write([several], tmp_path / "report.html").read_text().split())
+        page = " ".join(write_report([several], tmp_path / "report.html").read_text().split())
         assert "E1 with" in page
         assert "deep ensemble of 3" in page
         assert "for big (segdiff)" in page
@@ -321,7 +328,7 @@ def test_learning_curves_below_zero_are_drawn(found, shift, scale, monkeypatch):
 
 
 def test_every_chart_of_the_report_is_valid(found):
-    drawn = figures(found.shown())
+    drawn = draw_figures(found.shown())
     assert [figure.name for figure in drawn] == [draw.__name__ for draw in CHARTS]
     assert {figure.name for figure in drawn if figure.chart} == DRAWN
     for figure in drawn:
@@ -347,7 +354,7 @@ class TestUncertainty:
             assert set(rows["images"]) == {IMAGES}
         curve = uncertainty.risk_coverage(found)
         assert (curve["risk"] >= curve["oracle"] - 1e-12).all()
-        assert curve.groupby(tables.GROUP)["coverage"].max().eq(1).all()
+        assert curve.groupby(GROUP)["coverage"].max().eq(1).all()
 
     def test_images_of_equal_variance_share_their_risk(self):
         images = pd.DataFrame({"variance": [0.1, 0.1, 0.2], "dice": [1.0, 0.0, 1.0]})
@@ -359,7 +366,7 @@ class TestUncertainty:
     def test_error_and_variance_are_equal_where_they_are(self, found):
         rows = uncertainty.error_by_variance(found)
         assert np.allclose(rows["variance"], rows["error"])
-        assert set(rows.groupby(tables.GROUP)["group"].nunique()) == {10}
+        assert set(rows.groupby(GROUP)["group"].nunique()) == {10}
         assert set(rows["images"]) == {IMAGES * len(SEEDS) // 10}
 
     def test_ged_by_its_number_of_samples(self, found):
@@ -382,7 +389,7 @@ class TestUncertainty:
 
 class TestFindings:
     def verdicts(self, found):
-        rows = findings.findings(found)
+        rows = check_findings(found)
         assert set(rows["finding"]) == {1, 2, 3, 4, 5}
         return [tuple(row) for row in rows[["finding", "verdict", "number"]].to_numpy()]
 
@@ -420,7 +427,7 @@ class TestFindings:
 
     def test_the_papers_numbers_stand_beside_ours(self):
         ours = pd.DataFrame({"dataset": ["isic16", "mine"], "network": ["segdiff", "segdiff"], "iou_e1": [80.0, 70.0]})
-        rows = paper.beside(ours)
+        rows = paper.add_paper_numbers(ours)
         assert list(rows["iou_e1"]) == [80, 70]
         assert rows["paper_iou_e2"].iloc[0] == 86.39
         assert rows["paper_ece_e1"].isna().tolist() == [False, True]
@@ -440,12 +447,6 @@ class TestLoad:
         assert set(results.curves()["metric"]) == {"loss"}
         with pytest.raises(UserError, match="there is no study 'other'"):
             analysis.load(ledger.store, ["study", "other"])
-
-    def test_the_front_is_of_those_that_none_beats(self):
-        draw = np.random.default_rng(0).integers(0, 6, (60, 2))
-        frame = pd.DataFrame(draw, columns=["a", "b"])
-        beaten = [any((other <= row).all() and (other < row).any() for other in draw) for row in draw]
-        assert sorted(tables.front(frame)) == [index for index, lost in enumerate(beaten) if not lost]
 
     def test_tables_are_scanned_by_column_and_condition(self, ledger, found):
         data = found.dataset("images")
@@ -471,7 +472,7 @@ class TestLoad:
         found = analysis.load(tmp_path, ["study", "older"])
         assert len(found.trials) == len(configs(("e1",))) + 1
         assert set(found.trials["study"]) == {"study", "older"}
-        assert write(list(found.ledgers), tmp_path / "both.html").exists()
+        assert write_report(list(found.ledgers), tmp_path / "both.html").exists()
 
     def test_what_is_shown_are_the_best_variants(self, found):
         shown = found.shown(variants=1)
@@ -510,18 +511,18 @@ def test_two_studies_are_compared(ledger, tmp_path):
         other.write(trial_name(config), 1, rows)
     other.define({"trials": {trial_name(config): {} for config in chosen}, "command": "diffseg run better.toml"})
     found = tables.load([ledger, other])
-    rows = tables.studies(found).set_index(["dataset", "experiment", "study"])
+    rows = tabulate_studies(found).set_index(["dataset", "experiment", "study"])
     assert rows.loc[("big", "e2", "better"), "iou_difference"] == pytest.approx(1)
     assert rows.loc[("big", "e2", "study"), "iou_difference"] == 0
     assert rows.loc[("big", "e1", "better"), "trials"] == len(SEEDS)
     assert set(found.trials["series"].str.rsplit(", ", n=1).str[1]) == {"study", "better"}
-    page = " ".join(write([ledger, other], tmp_path / "report.html").read_text().split())
+    page = " ".join(write_report([ledger, other], tmp_path / "report.html").read_text().split())
     assert "Studies compared" in page
     assert "diffseg report study better" in page
 
 
 def test_charts_are_exported(ledger, tmp_path):
-    write([ledger], tmp_path / "report.html", tmp_path / "png")
+    write_report([ledger], tmp_path / "report.html", tmp_path / "png")
     assert {path.stem for path in (tmp_path / "png").iterdir()} == DRAWN
     assert all(Image.open(path).size[0] > 300 for path in (tmp_path / "png").iterdir())
 
@@ -538,13 +539,15 @@ def test_the_words_of_a_variant_tell_settings_apart():
         ("config_diffusion_activation", "tanh"): "tanh",
     }
     for (column, value), label in words.items():
-        assert tables._value(column, value) == label
-    one, other = (tables._value("config_diffusion_profile", text) for text in ("[[0, 1], [1, 2]]", "[[0, 1], [1, 3]]"))
+        assert describe_setting(column, value) == label
+    one, other = (
+        describe_setting("config_diffusion_profile", text) for text in ("[[0, 1], [1, 2]]", "[[0, 1], [1, 3]]")
+    )
     assert one != other
 
 
 def test_the_page_is_whole_and_nothing_of_the_users_is_markup(ledger, tmp_path):
-    page = write([ledger], tmp_path / "report.html").read_text()
+    page = write_report([ledger], tmp_path / "report.html").read_text()
     body, *scripts = re.split(r"<script>", page)
     assert len(scripts) == 2  # Vega and the charts; none came from names or errors
     assert "alert(&#39;x&#39;)" in body
@@ -568,12 +571,12 @@ def test_trials_of_an_installed_program_have_no_commit(tmp_path):
     rows["trials"][0] |= {"git_commit": None, "dirty": False}
     ledger.define({"trials": {}, "command": "diffseg run study"})
     ledger.write(trial_name(config), 1, rows)
-    assert "To make this again:" in write([ledger], tmp_path / "report.html").read_text()
+    assert "To make this again:" in write_report([ledger], tmp_path / "report.html").read_text()
 
 
 def test_a_half_done_study_says_what_is_missing(tmp_path):
     ledger = ledger_of(tmp_path, configs(("e1",)))
-    page = write([ledger], tmp_path / "report.html").read_text()
+    page = write_report([ledger], tmp_path / "report.html").read_text()
     assert "this needs complete trials of E3" in page
     assert "this needs complete trials of E2 or E3" in page
     assert "80.00" in page or "81.00" in page
@@ -581,9 +584,9 @@ def test_a_half_done_study_says_what_is_missing(tmp_path):
 
 def test_a_study_of_failures_alone_and_an_empty_one(tmp_path):
     with pytest.raises(UserError, match="no trial of study has ended"):
-        write([Ledger(str(tmp_path), "study")], tmp_path / "report.html")
+        write_report([Ledger(str(tmp_path), "study")], tmp_path / "report.html")
     ledger = ledger_of(tmp_path, [], configs(("e1",)))
-    assert "6 failed" in " ".join(write([ledger], tmp_path / "report.html").read_text().split())
+    assert "6 failed" in " ".join(write_report([ledger], tmp_path / "report.html").read_text().split())
 
 
 OVERLAPS = """
@@ -657,9 +660,11 @@ def opened(browser, path) -> float:
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [1280, 768, 390])
 def test_the_page_in_a_browser(ledger, tmp_path, browser, width, dark):
-    path, page = write([ledger], tmp_path / "report.html"), browser(width, dark)
+    path, page = write_report([ledger], tmp_path / "report.html"), browser(width, dark)
     opened(page, path)
-    check_page(page, path, width, sum(figure.chart is not None for figure in figures(tables.load([ledger]).shown())))
+    check_page(
+        page, path, width, sum(figure.chart is not None for figure in draw_figures(tables.load([ledger]).shown()))
+    )
     dark_ground = page.execute_script("return getComputedStyle(document.body).backgroundColor")
     assert (dark_ground == "rgb(22, 24, 27)") == dark
 
@@ -692,7 +697,7 @@ def test_the_page_is_used_by_keyboard(ledger, tmp_path, browser):
 
     page = browser(1280)
     page.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path / "saved")})
-    opened(page, write([ledger], tmp_path / "report.html"))
+    opened(page, write_report([ledger], tmp_path / "report.html"))
     stops = []
     for _ in range(150):
         page.switch_to.active_element.send_keys(Keys.TAB)
@@ -703,7 +708,7 @@ def test_the_page_is_used_by_keyboard(ledger, tmp_path, browser):
         ):
             here.send_keys(Keys.ENTER)
     assert stops[0] == "To the content"
-    drawn = [figure for figure in figures(tables.load([ledger]).shown()) if figure.chart]
+    drawn = [figure for figure in draw_figures(tables.load([ledger]).shown()) if figure.chart]
     assert sum(stop.startswith("Chart: ") for stop in set(stops)) == len(drawn)
     end = time.monotonic() + 10
     while len(list((tmp_path / "saved").glob("mask_errors.*"))) < 3 and time.monotonic() < end:

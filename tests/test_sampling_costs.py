@@ -4,8 +4,8 @@ import pytest
 from test_report import attempt
 
 from analysis import tables
-from analysis.report import write
-from analysis.sampling import by_evaluations, sampling
+from analysis.report import write_report
+from analysis.sampling import compare_sampling, sampling
 from diffseg.config import Config
 from studies.definition.study import Study
 from studies.definition.trial import Trial, trial_name
@@ -44,7 +44,7 @@ def ledger(tmp_path_factory):
 
 
 def test_ways_of_sampling_are_told_against_the_dearest(ledger):
-    rows = by_evaluations(tables.load([ledger]))
+    rows = compare_sampling(tables.load([ledger]))
     rows = rows.assign(settled=rows["settled"].replace(0, None)).set_index(["sampler", "steps", "ensemble", "settled"])
     assert len(rows) == len(WAYS)
     assert next(iter(rows.index[rows["reference"]]))[:3] == ("ancestral", 1000, 5)
@@ -64,19 +64,19 @@ def test_ways_of_sampling_are_told_against_the_dearest(ledger):
 def test_the_report_has_the_chart(ledger, tmp_path):
     chart = sampling(tables.load([ledger])).to_dict()
     assert len(chart["vconcat"]) >= 2
-    assert "network evaluations an image" in write([ledger], tmp_path / "report.html").read_text()
+    assert "network evaluations an image" in write_report([ledger], tmp_path / "report.html").read_text()
 
 
 def test_where_no_sample_was_to_end_early_none_has(tmp_path):
     ledger = Ledger(str(tmp_path), "unsettled")
     trials = tuple(write_trial(ledger, ways, 0) for ways in WAYS if not ways[-1])
     ledger.define(Study("unsettled", trials, {}).definition())
-    assert list(by_evaluations(tables.load([ledger]))["settled"]) == [0] * len(trials)
+    assert list(compare_sampling(tables.load([ledger]))["settled"]) == [0] * len(trials)
 
 
 def test_trials_that_share_no_training_make_no_chart(tmp_path):
     ledger = Ledger(str(tmp_path), "apart")
     trials = tuple(write_trial(ledger, ways, 0, trained=str(k)) for k, ways in enumerate(WAYS))
     ledger.define(Study("apart", trials, {}).definition())
-    assert by_evaluations(tables.load([ledger])).empty
+    assert compare_sampling(tables.load([ledger])).empty
     assert sampling(tables.load([ledger])) is None

@@ -12,14 +12,15 @@ from scipy.stats import wilcoxon
 import search_spaces
 from diffseg.config import Config
 from diffseg.errors import ConfigError, UserError
+from diffseg.evaluation.pareto import losses
 from search_spaces import INITIAL_POINTS
 from studies.definition.study import Study
 from studies.definition.trial import Trial, trial_name
 from studies.engine.pruning import count_better, reason_to_prune, record_rung, survives
 from studies.engine.scheduler import Scheduler
 from studies.search import sampling
-from studies.search.proposals import EvaluatedProposal, losses, read_proposals
-from studies.search.search import Rungs, Search, fronts, parse
+from studies.search.proposals import EvaluatedProposal, read_proposals
+from studies.search.search import Rungs, Search, parse
 from studies.store.ledger import Ledger
 
 RUNGS = (0.12, 0.34)
@@ -261,13 +262,6 @@ def test_damaged_proposals_are_made_again(tmp_path):
 
 
 # ---- the rule by which trials end early
-
-
-def test_fronts_are_those_of_non_dominated_sorting():
-    assert fronts([(3.0,), (1.0,), (2.0,), (1.0,)]) == [2, 0, 1, 0]
-    assert fronts([(0, 3), (1, 1), (3, 0), (2, 2), (3, 3), (1, 1)]) == [0, 0, 0, 1, 2, 0]
-    assert losses({"iou": 0.8, "ece": 0.1}, ("iou", "ece")) == (-0.8, 0.1)
-    assert losses({"iou": float("nan")}, ("iou",)) is None
 
 
 def test_the_best_share_of_a_rung_goes_on():

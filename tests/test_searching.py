@@ -12,9 +12,11 @@ from test_comparison import write_trial
 from test_report import browser, check_page, opened, values  # noqa: F401
 from test_search import START, carry_out, planted, study_of
 
-from analysis import comparison, searches, searching, tables
-from analysis.export import event_files, journal
-from analysis.report import figures, write
+from analysis import comparison, search_charts, search_settings, searches, tables
+from analysis.difference_chart import differences
+from analysis.export import write_event_files, write_journal
+from analysis.figures import draw_figures
+from analysis.report import write_report
 from studies.commands.program import main
 from studies.definition.study import Study
 from studies.search.proposals import read_proposals
@@ -49,7 +51,7 @@ def found(ledger):
 
 @pytest.fixture(scope="module")
 def one(found):
-    (one,) = searches.searched(found.ledgers)
+    (one,) = found.searches
     return one
 
 
@@ -66,7 +68,7 @@ def test_what_was_tried_is_in_the_order_of_the_proposals(one):
 
 
 def test_the_best_so_far_never_falls(found, one):
-    rows = pd.DataFrame(values(searching.optimisation(found)))
+    rows = pd.DataFrame(values(search_charts.optimisation(found)))
     for _, same in rows.groupby("objective"):
         same = same.drop_duplicates("number").sort_values("number")
         assert np.allclose(same["best"], same["value"].cummax())
@@ -74,22 +76,22 @@ def test_the_best_so_far_never_falls(found, one):
 
 
 def test_settings_that_a_proposal_does_not_have_lie_below_the_axis(found, one):
-    rows = pd.DataFrame(values(searching.parallel_coordinates(found)))
+    rows = pd.DataFrame(values(search_settings.parallel_coordinates(found)))
     spread = rows[rows["setting"] == "spread"]
-    assert set(spread.loc[spread["value"] == "not set", "place"]) == {searching.UNSET}
+    assert set(spread.loc[spread["value"] == "not set", "place"]) == {search_settings.UNSET}
     assert spread.loc[spread["value"] != "not set", "place"].between(0, 1).all()
     assert set(rows["setting"]) == {name.removeprefix("diffusion.").replace("_", " ") for name in one.parameters}
 
 
 def test_a_setting_that_decides_nothing_is_the_least_important(found):
-    rows = pd.DataFrame(values(searching.importances(found)))
+    rows = pd.DataFrame(values(search_settings.importances(found)))
     assert rows["importance"].sum() == pytest.approx(1)
     ordered = rows.groupby("setting")["importance"].mean().sort_values().index
     assert ordered[0] == "temperature"  # which has no part in the planted objective
 
 
 def test_slices_show_each_setting_with_its_own_values(found, one):
-    spec = searching.slices(found).to_dict()
+    spec = search_settings.slices(found).to_dict()
     (panel,) = spec["vconcat"]
     titles = [small["encoding"]["x"]["title"] for small in panel["concat"]]
     assert "input scale" in titles
@@ -98,7 +100,7 @@ def test_slices_show_each_setting_with_its_own_values(found, one):
 
 
 def test_the_front_is_drawn_of_several_objectives_alone(found, one):
-    chart = searching.pareto_fronts(found)
+    chart = search_charts.pareto_fronts(found)
     if len(one.search.objective) == 1:
         assert chart is None
         return
@@ -109,31 +111,31 @@ def test_the_front_is_drawn_of_several_objectives_alone(found, one):
 
 
 def test_rungs_say_who_ended_there(found):
-    rows = pd.DataFrame(values(searching.pruning(found)))
+    rows = pd.DataFrame(values(search_charts.pruning(found)))
     assert len(rows) == BUDGET
     assert set(rows.loc[rows["number"] % 8 == 7, "status"]) == {"pruned"}
     assert np.allclose(rows["value"], 0.1 * rows["number"])
 
 
 def test_weights_are_of_the_best(found, one):
-    rows = pd.DataFrame(values(searching.best_weights(found)))
-    best = one.frame[one.frame["rank"].notna()].sort_values(["rank", "number"]).head(searching.BEST)
+    rows = pd.DataFrame(values(search_charts.best_weights(found)))
+    best = one.frame[one.frame["rank"].notna()].sort_values(["rank", "number"]).head(search_charts.BEST)
     assert set(rows["number"].dropna()) == set(best["number"])
     assert rows.groupby("number")["share"].max().eq(1).all()
 
 
 def test_costs_are_told_by_what_came_of_trials(found):
-    costs = searches.costs(found.ledgers).set_index("status")
+    costs = searches.sum_costs(found.searches).set_index("status")
     assert costs.loc["pruned", "trials"] == BUDGET // 8
     assert costs.loc["pruned", "hours"] == pytest.approx(BUDGET // 8 * 5 / 3600)
 
 
 def test_the_report_shows_them_and_the_differences(found, ledger, tmp_path):
-    against = comparison.compared(found, comparison.names([ledger]))
-    rows = pd.DataFrame(values(comparison.differences(against)))
+    against = comparison.compare_configurations(found, comparison.name_configurations([ledger]))
+    rows = pd.DataFrame(values(differences(against)))
     wanted = against[~against["baseline"] & against["difference_low"].notna()]
     assert len(rows) == len(wanted) > 0
-    page = write([ledger], tmp_path / "report.html").read_text()
+    page = write_report([ledger], tmp_path / "report.html").read_text()
     for name in (
         "optimisation",
         "parallel_coordinates",
@@ -149,9 +151,9 @@ def test_the_report_shows_them_and_the_differences(found, ledger, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_searchs_page_in_a_browser(found, ledger, tmp_path, browser, width):  # noqa: F811
-    path, page = write([ledger], tmp_path / "report.html"), browser(width)
+    path, page = write_report([ledger], tmp_path / "report.html"), browser(width)
     opened(page, path)
-    drawn = [figure for figure in figures(found.shown()) if figure.chart]
+    drawn = [figure for figure in draw_figures(found.shown()) if figure.chart]
     check_page(page, path, width, len(drawn) + 1)  # and the differences
 
 
@@ -159,15 +161,20 @@ def test_a_study_without_a_search_has_no_such_charts(tmp_path):
     study, ledger = Study("plain", (), {}), Ledger(str(tmp_path), "plain")
     ledger.define(study.definition())
     empty = tables.Tables((ledger,), pd.DataFrame(), pd.DataFrame())
-    for draw in (searching.optimisation, searching.parallel_coordinates, searching.importances, searching.slices):
+    for draw in (
+        search_charts.optimisation,
+        search_settings.parallel_coordinates,
+        search_settings.importances,
+        search_settings.slices,
+    ):
         assert draw(empty) is None
-    assert searches.costs(empty.ledgers).empty
-    assert comparison.differences(pd.DataFrame()) is None
+    assert searches.sum_costs(empty.searches).empty
+    assert differences(pd.DataFrame()) is None
 
 
 class TestOtherPrograms:
     def test_the_journal_has_the_searchs_numbers(self, found, one, tmp_path):
-        storage = journal(found, tmp_path / "dashboard.journal")
+        storage = write_journal(found, tmp_path / "dashboard.journal")
         names = {summary.study_name for summary in optuna.get_all_study_summaries(storage)}
         (name,) = (name for name in names if ": search, " in name)
         study = optuna.load_study(study_name=name, storage=storage)
@@ -222,5 +229,5 @@ class TestOtherPrograms:
         assert result.exit_code == 0, result.output
         folders = sorted(path.name for path in (tmp_path / "searched").iterdir())
         assert folders == sorted(found.trials["trial"])
-        assert event_files(found, tmp_path / "again") == len(folders)
+        assert write_event_files(found, tmp_path / "again") == len(folders)
         assert all(next(iter(path.glob("events.*"))).stat().st_size > 100 for path in (tmp_path / "searched").iterdir())

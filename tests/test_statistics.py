@@ -8,12 +8,12 @@ from scipy import stats
 
 from analysis.statistics import (
     area_under_curve,
-    codes,
     components,
     correlation_within,
     estimate,
     holm,
     linearised_ece,
+    number_groups,
     steps_to,
     verdict,
 )
@@ -119,8 +119,8 @@ def test_groups_of_one_image_and_images_without_a_group_are_the_same():
 
 
 def test_groups_are_numbered_in_their_order_and_images_without_one_stand_alone():
-    assert codes(["b", None, "a", "b", None], 5).tolist() == [0, 1, 2, 0, 3]
-    assert codes(None, 3).tolist() == [0, 1, 2]
+    assert number_groups(["b", None, "a", "b", None], 5).tolist() == [0, 1, 2, 0, 3]
+    assert number_groups(None, 3).tolist() == [0, 1, 2]
 
 
 def test_one_group_leaves_the_seeds_and_one_seed_the_groups():
@@ -153,12 +153,12 @@ def test_an_interval_is_that_of_its_numbers_however_they_are_ordered_scaled_and_
     assert (shifted.low - 7, shifted.high - 7) == pytest.approx((found.low, found.high), rel=1e-6)
 
 
-def resampled(statistic, seeds, codes, rounds=4000):
+def resampled(statistic, seeds, number_groups, rounds=4000):
     """A statistic of counts [seeds] and [groups], seeds and groups drawn with replacement and crossed (Owen, 2007)."""
     draw, found = np.random.default_rng(0), []
     for _ in range(rounds):
-        counts = [draw.multinomial(n, np.full(n, 1 / n)) for n in (seeds, codes.max() + 1)]
-        found.append(statistic(counts[0], counts[1][codes]))
+        counts = [draw.multinomial(n, np.full(n, 1 / n)) for n in (seeds, number_groups.max() + 1)]
+        found.append(statistic(counts[0], counts[1][number_groups]))
     return np.array(found)
 
 

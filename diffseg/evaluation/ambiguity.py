@@ -1,7 +1,7 @@
-"""How well sampled masks match several raters' masks of one image: GED, HM-IoU, NCC. All on the device of the masks.
+"""Agreement of sampled masks with several raters' masks of one image: GED, HM-IoU, NCC, on the device of the masks.
 
-samples: bool or 0/1 [n, H, W], the ensemble's masks. raters: bool or 0/1 [m, H, W], the raters' masks. Distances are
-1 − IoU of the foreground, where empty against empty has an IoU of 1.
+Arguments: samples, bool or 0/1 [n, H, W], the ensemble's masks; raters, bool or 0/1 [m, H, W], the raters' masks. Distances
+are 1 − IoU of the foreground, where empty against empty has an IoU of 1.
 """
 
 import math
@@ -10,49 +10,51 @@ import torch
 
 
 def iou_matrix(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """IoU of every mask of a [n, H, W] with every one of b [m, H, W]: float64 [n, m]."""
+    """Return the IoU of every mask of a [n, H, W] with every mask of b [m, H, W]: float64 [n, m]."""
     a, b = a.flatten(1).double(), b.flatten(1).double()
     both = a @ b.T
     either = a.sum(1)[:, None] + b.sum(1)[None] - both
     return torch.where(either > 0, both / either.clamp(min=1), 1.0)
 
 
-def ged(samples: torch.Tensor, raters: torch.Tensor) -> tuple[float, float]:
-    """Generalised energy distance 2 E d(S, Y) − E d(S, S′) − E d(Y, Y′) (Kohl et al., 2018, Eq. 3), in two estimates.
-
-    First the V-statistic of the literature, whose E d(S, S′) counts a sample against itself; a perfect model then scores
-    E d(Y, Y′)/n, so that values of different n cannot be compared. Then the estimate without that bias (the U-statistic
-    in the samples; NaN for a single one). The raters are the truth, all of it, in both.
-    """
-    return _ged(*distances(samples, raters))
-
-
 def distances(samples: torch.Tensor, raters: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """1 − IoU between samples and raters [n, m], among samples [n, n], among raters [m, m]."""
-    return tuple(1 - iou_matrix(x, y) for x, y in ((samples, raters), (samples, samples), (raters, raters)))
+    """Return 1 − IoU between samples and raters [n, m], among samples [n, n], and among raters [m, m]."""
+    return 1 - iou_matrix(samples, raters), 1 - iou_matrix(samples, samples), 1 - iou_matrix(raters, raters)
 
 
-def ged_of_fewer(cross: torch.Tensor, among: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
-    """GED of the first 2, 4, 8, … samples, fewer than all, by both estimates: what more samples bring."""
-    found, count = {}, 2
-    while count < len(among):
-        biased, unbiased = _ged(cross[:count], among[:count, :count], truth)
-        found |= {f"ged_{count}": biased, f"ged_unbiased_{count}": unbiased}
-        count *= 2
-    return found
+def ged(samples: torch.Tensor, raters: torch.Tensor) -> tuple[float, float]:
+    """Return two estimates of the generalised energy distance 2 E d(S, Y) − E d(S, S′) − E d(Y, Y′).
+
+    Source: Kohl et al. (2018), Eq. 3. The first estimate is the V-statistic of the literature, whose E d(S, S′) counts a
+    sample against itself: a perfect model then scores E d(Y, Y′)/n, so that values of different n cannot be compared. The
+    second has no such bias (the U-statistic in the samples; NaN for a single one). Both take the raters as the whole truth.
+    """
+    return energy_distance(*distances(samples, raters))
 
 
-def _ged(cross: torch.Tensor, among: torch.Tensor, truth: torch.Tensor) -> tuple[float, float]:
+def energy_distance(cross: torch.Tensor, among: torch.Tensor, truth: torch.Tensor) -> tuple[float, float]:
+    """Return the two estimates of `ged` from the `distances`."""
     rest = float(2 * cross.mean() - truth.mean())
     n = len(among)
     unbiased = rest - float(among.sum()) / (n * (n - 1)) if n > 1 else math.nan
     return rest - float(among.mean()), unbiased
 
 
-def hungarian_matched_iou(samples: torch.Tensor, raters: torch.Tensor) -> float:
-    """HM-IoU: mean IoU of the best one-to-one matching of samples and raters (Zbinden et al., 2023).
+def energy_distance_of_fewer(cross: torch.Tensor, among: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
+    """Return both estimates of the first 2, 4, 8, … samples, fewer than all, which shows what more samples bring."""
+    found: dict[str, float] = {}
+    count = 2
+    while count < len(among):
+        biased, unbiased = energy_distance(cross[:count], among[:count, :count], truth)
+        found |= {f"ged_{count}": biased, f"ged_unbiased_{count}": unbiased}
+        count *= 2
+    return found
 
-    Both are repeated to the least common multiple of their numbers first, so that every one counts alike.
+
+def hungarian_matched_iou(samples: torch.Tensor, raters: torch.Tensor) -> float:
+    """Return HM-IoU: the mean IoU of the best one-to-one matching of samples and raters (Zbinden et al., 2023).
+
+    Both are first repeated to the least common multiple of their numbers, so that every mask counts alike.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -63,15 +65,15 @@ def hungarian_matched_iou(samples: torch.Tensor, raters: torch.Tensor) -> float:
 
 
 def ncc(samples: torch.Tensor, raters: torch.Tensor, epsilon: float = 1e-8) -> float:
-    """Normalised cross-correlation of uncertainty and error (Baumgartner et al., 2019, S_NCC), mean over the raters.
+    """Return the normalised cross-correlation of uncertainty and error (Baumgartner et al., 2019, S_NCC), mean over raters.
 
-    Per pixel, the cross-entropy of the samples with their mean against that with a rater's mask; NaN where either map
-    is constant, since a correlation is then not defined.
+    Correlates, over the pixels, the cross-entropy of the samples with their mean and that with a rater's mask. NaN where
+    either map is constant, since a correlation is then not defined.
     """
     log_p, log_q = (torch.log(x + epsilon) for x in (samples.flatten(1).double(), 1 - samples.flatten(1).double()))
 
     def cross_entropy(truth: torch.Tensor) -> torch.Tensor:
-        """[..., pixels]: mean over the samples."""
+        """Return the cross-entropy of each pixel [..., pixels], mean over the samples."""
         return -(truth * log_p.mean(0) + (1 - truth) * log_q.mean(0))
 
     uncertainty = cross_entropy(samples.flatten(1).double().mean(0))
@@ -80,23 +82,6 @@ def ncc(samples: torch.Tensor, raters: torch.Tensor, epsilon: float = 1e-8) -> f
 
 
 def _correlation(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Return Pearson's correlation of two vectors."""
     a, b = a - a.mean(), b - b.mean()
     return (a * b).mean() / (a.square().mean() * b.square().mean()).sqrt()
-
-
-def ambiguity(samples: torch.Tensor, merged: torch.Tensor, raters: torch.Tensor) -> dict[str, torch.Tensor]:
-    """All of these of one image, and the mean IoU and Dice of the merged mask [H, W] against each rater."""
-    iou = iou_matrix(merged[None], raters)[0]
-    apart = distances(samples, raters)
-    biased, unbiased = _ged(*apart)
-    found = {
-        "iou_raters": iou.mean(),
-        "dice_raters": (2 * iou / (1 + iou)).mean(),
-        "ged": biased,
-        "ged_unbiased": unbiased,
-        "hm_iou": hungarian_matched_iou(samples, raters),
-        "ncc": ncc(samples, raters),
-        "samples": len(samples),
-        **ged_of_fewer(*apart),
-    }
-    return {name: torch.as_tensor(value, dtype=torch.float64, device=iou.device) for name, value in found.items()}

@@ -1,98 +1,79 @@
-"""The evaluation of a test split: metrics of every image and of all, calibration, and example pictures."""
+"""The evaluation of a test split: the metrics of every image and of all, calibration, and example pictures."""
 
-import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable
+from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 
 from diffseg.config import Config
 from diffseg.data import Split
-from diffseg.evaluation.ambiguity import ambiguity
-from diffseg.evaluation.metrics import Calibration, brier, calibration_errors, nll, overlap
+from diffseg.evaluation.calibration import Calibration
+from diffseg.evaluation.case import Case, sample_counts
+from diffseg.evaluation.examples import draw_example
+from diffseg.evaluation.registry import MEASURES, METRICS
 from diffseg.prediction.merging import Prediction
 from diffseg.prediction.resolution import reference_masks
 
-EXAMPLE_SIDE = 512  # px, at most, of the pictures kept for the report
+Row = dict[str, Any]
 
 
-def evaluate(found: Iterator[Prediction], test: Split, config: Config) -> dict:
-    """Metrics and calibration of the ensemble on the test split, per image and overall, and example pictures."""
-    calibration, groups = Calibration(test.device), dict(zip(test.names, test.groups, strict=True))
-    names, rows, evaluations, examples = [], [], [], []
-    for prediction in found:
-        raters = reference_masks(test, prediction.index, config)
-        rows.append(_metrics(prediction, raters, config))
-        names.append(test.names[prediction.index])
+def evaluate(predictions: Iterable[Prediction], test: Split, config: Config) -> dict[str, Any]:
+    """Return the metrics and the calibration of the ensemble on a test split, and example pictures.
+
+    Keys: `means`, the mean of every metric over the images for which it is defined, and the pooled metrics; `trial`, those of
+    them that are columns of the ledger's table `trials`; `left_out`, the number of images for which a metric is NaN, by
+    metric; and rows of the ledger's tables `images`, `calibration` and `examples`.
+    """
+    calibration, cases = Calibration(test.device), []
+    indices, evaluations, examples = [], [], []
+    for prediction in predictions:
+        case = Case(prediction, reference_masks(test, prediction.index, config), config)
+        cases.append(measure(case))
+        indices.append(prediction.index)
         evaluations.append(prediction.evaluations)
-        calibration.add(prediction.mean, raters)
-        if len(names) <= config.inference.examples:
-            examples += _example(prediction, raters, test)
-    metrics = list(rows[0])
-    values = torch.stack([torch.stack([row[metric] for metric in metrics]) for row in rows])
-    images = [
-        {"image": name, "group": groups[name], "metric": metric, "value": value}
-        for name, row in zip(names, values.tolist(), strict=True)
-        for metric, value in zip(metrics, row, strict=True)
-    ]
-    images += [
-        {"image": name, "group": groups[name], "metric": "objects", "value": float(count)}
-        for name, count in zip(test.names, test.objects, strict=True)
-    ]
-    missing = {metric: count for metric, count in zip(metrics, values.isnan().sum(0).tolist(), strict=True) if count}
-    overall = {"ece": calibration.ece(), "evaluations": torch.stack(evaluations).mean().item()}
+        calibration.add(prediction.mean, case.raters)
+        if len(cases) <= config.inference.examples:
+            examples += draw_example(prediction, case.raters, test)
+    metrics = list(cases[0])
+    values = torch.stack([torch.stack([case[metric] for metric in metrics]) for case in cases])
+    pooled = {name: metric.compute(calibration) for name, metric in MEASURES.items() if metric.pooled}
+    pooled["evaluations"] = torch.stack(evaluations).mean().item()
+    means = dict(zip(metrics, values.nanmean(0).tolist(), strict=True)) | pooled
+    missing = dict(zip(metrics, values.isnan().sum(0).tolist(), strict=True))
     return {
-        "trial": dict(zip(metrics, values.nanmean(0).tolist(), strict=True)) | overall,
-        "left_out": missing,
-        "images": images,
-        "calibration": [
-            row | {"image": names[row["image"]], "group": groups[names[row["image"]]]} for row in calibration.rows()
-        ],
+        "means": means,
+        "trial": {name: mean for name, mean in means.items() if name in (*METRICS, "samples", "evaluations")},
+        "left_out": {metric: count for metric, count in missing.items() if count},
+        "images": _image_rows(metrics, values.tolist(), indices, test),
+        "calibration": [row | _name(indices[row["image"]], test) for row in calibration.rows()],
         "examples": examples,
     }
 
 
-def _metrics(prediction: Prediction, raters: torch.Tensor, config: Config) -> dict[str, torch.Tensor]:
-    """Of one image. IoU and Dice are against what more than half of the raters [R, H, W] marked."""
-    sampled = config.experiment == "e2" or config.inference.merge != "mean"
-    members = config.inference.ensemble if sampled else None  # E1's members are probabilities, not masks
-    merged = prediction.mean > config.inference.threshold
-    iou, dice = overlap(merged, raters.float().mean(0) > 0.5)
-    found = {
-        "iou": iou,
-        "dice": dice,
-        "brier": torch.stack([brier(prediction.mean, mask).double() for mask in raters]).mean(),
-        "nll": torch.stack([nll(prediction.mean, mask, members) for mask in raters]).mean(),
-        **_mean_over(raters, lambda mask: calibration_errors(prediction.mean, merged, mask)),
-        "variance": prediction.sd.double().square().mean(),  # of the ensemble, mean over the pixels
+def measure(case: Case) -> dict[str, torch.Tensor]:
+    """Return every metric of one test image that applies to it, float64 [] on the device of its masks."""
+    found: dict[str, torch.Tensor | float] = {
+        name: metric.compute(case)
+        for name, metric in MEASURES.items()
+        if not metric.pooled and metric.applies.holds(case)
     }
-    return found if len(raters) == 1 else found | ambiguity(prediction.masks, merged, raters)
+    found |= sample_counts(case)
+    device = case.raters.device
+    return {name: torch.as_tensor(value, dtype=torch.float64, device=device) for name, value in found.items()}
 
 
-def _mean_over(raters: torch.Tensor, found: Callable[[torch.Tensor], dict]) -> dict[str, torch.Tensor]:
-    """Means of what is found of each rater's mask, without what is NaN."""
-    rows = [found(mask) for mask in raters]
-    return {name: torch.stack([row[name] for row in rows]).nanmean() for name in rows[0]}
-
-
-def _example(prediction: Prediction, raters: torch.Tensor, test: Split) -> list[dict]:
-    """PNG pictures of one test image: the image, the true mask, mean and standard deviation of the ensemble."""
-    image = test.display_image(prediction.index)
-    image = image.permute(1, 2, 0).round() if len(image) == 3 else image.mean(0)
-    pictures = {
-        "image": image,
-        "truth": raters.float().mean(0) * 255,
-        "mean": prediction.mean * 255,
-        "sd": prediction.sd * 2 * 255,
-    }
-    return [
-        {"image": test.names[prediction.index], "kind": kind, "png": _png(pixels)} for kind, pixels in pictures.items()
+def _image_rows(metrics: list[str], values: list[list[float]], indices: list[int], test: Split) -> list[Row]:
+    """Return rows of the ledger's table `images`: the metrics, and the number of objects of the images' masks."""
+    rows = [
+        {**_name(index, test), "metric": metric, "value": value}
+        for index, row in zip(indices, values, strict=True)
+        for metric, value in zip(metrics, row, strict=True)
+    ]
+    return rows + [
+        {**_name(index, test), "metric": "objects", "value": float(count)} for index, count in enumerate(test.objects)
     ]
 
 
-def _png(pixels: torch.Tensor) -> bytes:
-    buffer, picture = io.BytesIO(), Image.fromarray(pixels.round().clamp(0, 255).cpu().numpy().astype(np.uint8))
-    picture.thumbnail((EXAMPLE_SIDE, EXAMPLE_SIDE))
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()
+def _name(index: int, test: Split) -> Row:
+    """Return the name of a test image and its patient or volume."""
+    return {"image": test.names[index], "group": test.groups[index]}

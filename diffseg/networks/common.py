@@ -73,7 +73,7 @@ def _evaluate_some(state: TrainingState, config: Config, context: RunContext) ->
     """Return points of the learning curves: the metrics of the first test images, of different patients."""
     count = min(config.inference.evaluation_images, len(context.test.names))
     some = context.test.subset(interleave_groups(context.test)[:count])
-    metrics = evaluate(predict_split(state.average, some, config, context.on_batch), some, config)["trial"]
+    metrics = evaluate(predict_split(state.average, some, config, context.on_batch), some, config)["means"]
     return [{"metric": metric, "value": value} for metric, value in metrics.items()]
 
 

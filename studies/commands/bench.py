@@ -74,8 +74,8 @@ def bench(
         os.environ.setdefault(name, level)
     import pandas as pd
 
+    from analysis.frames import records
     from analysis.speed import chart
-    from analysis.tables import records
     from diffseg.bench import benchmarks, harness
     from diffseg.training.execution import choose_device
     from studies.commands.tables.estimates import speed_table

@@ -61,9 +61,9 @@ def finish(study: "Study", ledger: "Ledger", finished: bool, with_report: bool) 
         click.echo(f"stopped; the same command resumes from the last checkpoints ({ledger.root})", err=True)
         sys.exit(STOPPED)
     if with_report:
-        from analysis.report import write
+        from analysis.report import write_report
 
-        click.echo(write([ledger], path_beside(ledger, "report.html")))
+        click.echo(write_report([ledger], path_beside(ledger, "report.html")))
     failed = count_statuses(trial_states(study, ledger))["failed"]
     if failed:
         click.echo(

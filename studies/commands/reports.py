@@ -27,11 +27,11 @@ def report(studies: tuple[str, ...], store: str, output: str | None, png: Path |
 
     The file opens offline. Several studies are shown side by side.
     """
-    from analysis.report import write
+    from analysis.report import write_report
     from studies.store.ledger import open_ledger
 
     ledgers = [open_ledger(store, study) for study in studies]
-    click.echo(write(ledgers, Path(output) if output else path_beside(ledgers[0], "report.html"), png))
+    click.echo(write_report(ledgers, Path(output) if output else path_beside(ledgers[0], "report.html"), png))
 
 
 @click.command()
@@ -57,15 +57,17 @@ def dashboard(study: str, store: str, port: int, tensorboard: Path | None) -> No
     ledger = open_ledger(store, study)
     found = load([ledger])
     if tensorboard:
-        from analysis.export import event_files
+        from analysis.export import write_event_files
 
-        click.echo(f"{event_files(found, tensorboard)} trials in {tensorboard}: tensorboard --logdir {tensorboard}")
+        click.echo(
+            f"{write_event_files(found, tensorboard)} trials in {tensorboard}: tensorboard --logdir {tensorboard}"
+        )
         return
     import optuna_dashboard
 
-    from analysis.export import journal
+    from analysis.export import write_journal
 
-    storage = journal(found, path_beside(ledger, "dashboard.journal"))
+    storage = write_journal(found, path_beside(ledger, "dashboard.journal"))
     try:
         socket.create_server(("127.0.0.1", port)).close()  # fail before the server prints that it listens
         optuna_dashboard.run_server(storage, host="127.0.0.1", port=port)

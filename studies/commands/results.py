@@ -2,23 +2,10 @@
 
 import click
 
+from diffseg.evaluation.registry import METRICS
 from studies.commands.options import json_option, store_option, study_argument
 from studies.commands.output import show as show_value
 from studies.commands.requests import open_study
-
-METRICS = [
-    "iou",
-    "dice",
-    "ece",
-    "brier",
-    "nll",
-    "iou_raters",
-    "dice_raters",
-    "ged",
-    "ged_unbiased",
-    "hm_iou",
-    "ncc",
-]
 
 
 @click.command()
@@ -62,7 +49,7 @@ def show(study: str, trial: str, store: str, as_json: bool) -> None:
 @store_option
 @click.option(
     "--metric",
-    type=click.Choice(METRICS),
+    type=click.Choice(list(METRICS)),
     help="Sort by this metric.  [default: iou, and for proposals the search's objectives]",
 )
 @click.option(
@@ -106,9 +93,10 @@ def compare(study: str, store: str, as_json: bool) -> None:
     Prints means on the test images, differences with 95 % intervals, and verdicts. The baseline is the variant that a
     study file names, or the first proposal of a search among those that it confirmed.
     """
-    from analysis.comparison import required
-    from analysis.tables import load, records
+    from analysis.comparison import compare_to_baseline
+    from analysis.frames import records
+    from analysis.tables import load
     from studies.commands.tables.comparison import comparison_table
 
     ledgers = [open_study(study, store)[1]]
-    show_value(records(required(load(ledgers), ledgers)), as_json, comparison_table)
+    show_value(records(compare_to_baseline(load(ledgers), ledgers)), as_json, comparison_table)

@@ -4,8 +4,8 @@ A rung is one of `training.evaluations`. Trials are compared there by the search
 images. Running trials leave these values in the ledger, so the rule needs no coordinator and survives every restart.
 """
 
-from studies.search.proposals import losses
-from studies.search.search import Rungs, fronts
+from diffseg.evaluation.pareto import losses, ranks
+from studies.search.search import Rungs
 from studies.store.ledger import Ledger
 
 
@@ -36,8 +36,8 @@ def count_better(trial: str, metrics: dict[str, dict[str, float]], objective: tu
     """
     worst = (float("inf"),) * len(objective)
     points = {name: losses(values, objective) or worst for name, values in metrics.items()}
-    ranks = dict(zip(points, fronts(list(points.values())), strict=True))
-    return sum(rank < ranks[trial] for rank in ranks.values())
+    found = dict(zip(points, ranks(list(points.values())), strict=True))
+    return sum(rank < found[trial] for rank in found.values())
 
 
 def survives(better: int, count: int, reduction: int) -> bool:

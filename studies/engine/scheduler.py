@@ -5,14 +5,15 @@ from typing import Any
 
 from diffseg.config import Config
 from diffseg.errors import UserError
+from diffseg.evaluation import pareto
+from diffseg.evaluation.registry import METRICS
 from studies.definition.study import Study
 from studies.definition.trial import Trial, trial_name
 from studies.search.proposals import EvaluatedProposal, Proposal, read_history, read_proposals
-from studies.search.search import Search, fronts
+from studies.search.search import Search
 from studies.store.compaction import compact_search_records
 from studies.store.latest import LatestRows
 from studies.store.ledger import Ledger
-from studies.store.tables import METRICS
 
 HOPELESS = 5  # trials without a value, and none with one, after which a search ends
 
@@ -163,7 +164,7 @@ class Scheduler:
 def _ranked(tried: list[EvaluatedProposal]) -> list[Proposal]:
     """Sort the proposals that have a value, the best first: by non-dominated rank, then by their losses."""
     measured = [(one.losses, one.proposal) for one in tried if one.losses is not None]
-    ranks = fronts([losses for losses, _ in measured])
+    ranks = pareto.ranks([losses for losses, _ in measured])
     ranked = sorted(zip(ranks, measured, strict=True), key=lambda pair: (pair[0], pair[1][0]))
     return [proposal for _, (_, proposal) in ranked]
 

@@ -1,7 +1,6 @@
 """Proposals of searches: what they try, as rows of the ledger's table `proposals`, and what came of it."""
 
 import json
-import math
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -9,9 +8,9 @@ from typing import Any
 from diffseg import config as configuration
 from diffseg.config import Config
 from diffseg.errors import ConfigError
+from diffseg.evaluation.pareto import losses
 from search_spaces import INITIAL_POINTS
 from studies.store.ledger import Ledger
-from studies.store.tables import METRICS
 
 
 @dataclass(frozen=True)
@@ -112,12 +111,3 @@ def read_history(
         loss = losses(row, objective) if status == "complete" else None
         found.append(EvaluatedProposal(proposal, status, loss, tuple(sorted(rungs.get(proposal.trial or "", ())))))
     return found
-
-
-def losses(metrics: dict[str, Any], objective: tuple[str, ...]) -> tuple[float, ...] | None:
-    """Turn the objectives so that less is better; return None if one of them was not measured."""
-    values = [metrics.get(name) for name in objective]
-    found = [float(value) for value in values if value is not None and not math.isnan(value)]
-    if len(found) < len(values):
-        return None
-    return tuple(-value if METRICS[name] else value for name, value in zip(objective, found, strict=True))

@@ -13,8 +13,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from diffseg.config import Config, PositiveInt, Section
 from diffseg.errors import ConfigError
+from diffseg.evaluation.registry import METRICS
 from search_spaces import SPACES
-from studies.store.tables import METRICS
 
 
 # fmt: off
@@ -82,19 +82,6 @@ class Rungs:
     search: str  # name of the trial that the search starts from
     objective: tuple[str, ...]
     reduction: int  # the best 1/reduction continue; 0: the trial continues in any case
-
-
-def fronts(points: list[tuple[float, ...]]) -> list[int]:
-    """The rank of each point by non-dominated sorting, 0 for those that no other beats; less is better."""
-    ranks: dict[tuple[float, ...], int] = {}
-    for point in sorted(set(points)):  # what dominates a point comes before it
-        ranks[point] = 1 + max((rank for other, rank in ranks.items() if dominates(other, point)), default=-1)
-    return [ranks[point] for point in points]
-
-
-def dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    """Whether one point is nowhere worse than another, and better somewhere."""
-    return one != other and all(a <= b for a, b in zip(one, other, strict=True))
 
 
 def _sentence(fault: Any) -> str:

@@ -4,12 +4,12 @@ import json
 import math
 
 from diffseg.errors import UserError
+from diffseg.evaluation.pareto import front, losses
+from diffseg.evaluation.registry import METRICS
 from studies.definition.study import Study
 from studies.definition.trial import Trial
-from studies.search.proposals import losses, read_proposals
-from studies.search.search import dominates
+from studies.search.proposals import read_proposals
 from studies.store.ledger import Ledger
-from studies.store.tables import METRICS
 
 COLUMNS = ["status", "dataset", "experiment", "network", "seed", "test_images", "left_out", "scored_on", *METRICS]
 
@@ -34,8 +34,8 @@ def best_trials(study: Study, ledger: Ledger, metric: str, pareto: bool) -> list
         rows = _front(rows, pareto_metrics(study))
     names = study.variants | {one.trial: f"{one.number}: {one.label}" for one in read_proposals(ledger) if one.trial}
     rows = [row | {"configuration": names.get(row["trial"], "")} for row in rows if _measured(row[metric])]
-    sign = -1 if METRICS[metric] else 1
-    return sorted(rows, key=lambda row: (row["dataset"] or "", sign * row[metric]))
+    loss = METRICS[metric].loss
+    return sorted(rows, key=lambda row: (row["dataset"] or "", loss(row[metric])))
 
 
 def unconfirmed_searches(study: Study, ledger: Ledger, tested: list[dict]) -> list[str]:
@@ -77,13 +77,10 @@ def _measured(value: float | None) -> bool:
 
 
 def _front(rows: list[dict], objective: tuple[str, ...]) -> list[dict]:
-    """The rows that none of the same data set beats. Sorted so that rows that beat another come before it."""
-    measured = [(found, row) for row in rows if (found := losses(row, objective))]
-    kept: dict[str, list[tuple[float, ...]]] = {}
-    front = []
-    for found, row in sorted(measured, key=lambda pair: pair[0]):
-        others = kept.setdefault(row["dataset"], [])
-        if not any(dominates(other, found) for other in others):
-            others.append(found)
-            front.append(row)
-    return front
+    """Return the rows that no other row of the same data set dominates, sorted by their objectives."""
+    measured = [(point, row) for row in rows if (point := losses(row, objective))]
+    places = []
+    for dataset in dict.fromkeys(row["dataset"] for _, row in measured):
+        own = [place for place, (_, row) in enumerate(measured) if row["dataset"] == dataset]
+        places += [own[place] for place in front([measured[place][0] for place in own])]
+    return [measured[place][1] for place in sorted(places, key=lambda place: (measured[place][0], place))]

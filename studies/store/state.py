@@ -4,13 +4,13 @@ from collections import Counter
 from dataclasses import dataclass
 
 from diffseg.errors import UserError
+from diffseg.evaluation.registry import METRICS
 from studies.definition.study import Study
 from studies.definition.trial import Trial
 from studies.store.latest import LatestRows
 from studies.store.ledger import Ledger
 from studies.store.lock import Lock
 from studies.store.progress import Progress, read_progress
-from studies.store.tables import METRICS
 
 NAMED = 10  # trials in a sentence, at most
 COLUMNS = [*METRICS, "status", "steps", "seconds", "error", "log"]

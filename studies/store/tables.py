@@ -11,14 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 
-Row = dict[str, Any]
+from diffseg.evaluation.registry import METRICS
 
-# Metrics of `trials`, means over the test images, and whether more is better. From iou_raters on, of data with several
-# raters only.
-METRICS = {
-    "iou": True, "dice": True, "ece": False, "brier": False, "nll": False, "iou_raters": True, "dice_raters": True,
-    "ged": False, "ged_unbiased": False, "hm_iou": True, "ncc": True,
-}  # fmt: skip
+Row = dict[str, Any]
 
 _KEY = [("trial", pa.string()), ("attempt", pa.int32())]
 # fmt: off
@@ -65,8 +60,8 @@ SCHEMAS = {
                                ("coding", pa.string()), ("kind", pa.string()), ("t", pa.float64()), ("log_snr", pa.float64()),
                                ("error", pa.float64()), ("error_smooth", pa.float64()), ("derivative", pa.float64()),
                                ("derivative_t", pa.float64()), ("weight", pa.float64())]),
-    # Metrics of single test images: METRICS except ece, and more from diffseg/evaluation/. group: the patient or volume
-    # of the image, null if unknown.
+    # Metrics of single test images: those of diffseg/evaluation/registry.py that are not pooled, `samples`, `objects`, and the
+    # GED of fewer samples. group: the patient or volume of the image, null if unknown.
     "images": pa.schema([*_KEY, ("image", pa.string()), ("group", pa.string()), ("metric", pa.string()),
                          ("value", pa.float64())]),
     # Reliability of the merged foreground probability of a test image, in ten equal bins, without the empty ones. The sums

@@ -7,9 +7,9 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
+from diffseg.evaluation.registry import METRICS
 from studies.commands.tables.cells import MOST_ROWS, more_rows, name_column, number, plain_table
 from studies.store.state import TrialState, count_statuses
-from studies.store.tables import METRICS
 
 ALWAYS_SHOWN = ("iou", "dice", "ece", "brier", "nll")  # metrics of `best`, after the one that it sorts by
 Row = dict[str, Any]

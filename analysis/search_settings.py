@@ -1,0 +1,151 @@
+"""Charts of which settings matter in a search: parallel coordinates, importances, and slices.
+
+Each function takes Tables and returns None if there is no search, or nothing to draw of one. Values are of the held-out images.
+"""
+
+import warnings
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from analysis.searches import SearchHistory
+from analysis.style import COLOURS, SHAPES, facet_by_search
+from analysis.tables import Tables
+from diffseg.evaluation.registry import METRICS
+
+UNSET = -0.12  # where parallel coordinates show a setting that a proposal does not have
+LARGE = 30  # trials from which importances are meaningful
+
+
+def parallel_coordinates(tables: Tables) -> alt.VConcatChart | None:
+    """Draw a line for each proposal over the varied settings, from least to greatest; unset ones are below the axis."""
+    panels = []
+    for one in tables.searches:
+        frame, objective = one.frame[one.frame["rank"].notna()], one.search.objective[0]
+        if frame.empty or len(one.parameters) < 2:
+            continue
+        names = [_short(name) for name in one.parameters]
+        rows = pd.concat([_place_on_axis(frame, name) for name in one.parameters])
+        rows = rows[["number", "setting", "place", "value", objective, "words"]]
+        scale = alt.Scale(scheme="viridis", reverse=not METRICS[objective].larger_is_better)
+        lines = alt.Chart(rows).mark_line(point=True, opacity=0.6)
+        lines = lines.encode(
+            x=alt.X("setting:N", title=None, sort=names, axis=alt.Axis(labelAngle=-30)),
+            y=alt.Y("place:Q", title="least to greatest; not set below", scale=alt.Scale(domain=[UNSET, 1]), axis=None),
+            color=alt.Color(f"{objective}:Q", scale=scale),
+            detail="number:N",
+            tooltip=["number", "setting", "value", alt.Tooltip(objective, format=".4f"), "words"],
+        )
+        panels.append(lines.properties(width=max(300, 110 * len(one.parameters)), height=220, title=one.title))
+    return alt.vconcat(*panels).resolve_scale(color="independent") if panels else None
+
+
+def importances(tables: Tables) -> alt.FacetChart | None:
+    """Draw how much each setting explains of being among the best tenth, conditional settings included.
+
+    PED-ANOVA (Watanabe et al., 2023).
+    """
+    found = [
+        {
+            "search": one.title,
+            "setting": _short(name),
+            "importance": value,
+            "trials": int(one.frame["rank"].notna().sum()),
+        }
+        for one in tables.searches
+        for name, value in _compute_importances(one).items()
+    ]
+    if not found:
+        return None
+    rows = pd.DataFrame(found)
+    bars = alt.Chart(rows).mark_bar(color=COLOURS[0])
+    bars = bars.encode(
+        x=alt.X("importance:Q", title="share of the importance", axis=alt.Axis(format="%")),
+        y=alt.Y("setting:N", title=None, sort="-x"),
+        tooltip=["setting", alt.Tooltip("importance", format=".1%"), "trials"],
+    )
+    return facet_by_search(bars, rows, 18 * rows["setting"].nunique()).resolve_scale(y="independent")
+
+
+def slices(tables: Tables) -> alt.VConcatChart | None:
+    """Draw the first objective over each setting alone; the Pareto front, or the best, is marked."""
+    panels = []
+    for one in tables.searches:
+        frame = one.frame[one.frame["rank"].notna()]
+        small = [
+            _slice(frame, name, one.search.objective[0])
+            for name in one.parameters
+            if name in frame and frame[name].notna().sum() > 1
+        ]
+        if small:
+            panels.append(alt.concat(*small, columns=3, title=one.title))
+    return alt.vconcat(*panels) if panels else None
+
+
+def _slice(frame: pd.DataFrame, name: str, objective: str) -> alt.Chart:
+    """Draw an objective over one setting; numbers that span more than a decade get a log scale."""
+    kept = frame[frame[name].notna()].assign(best=frame["rank"] == 0)
+    numeric = kept[name].map(lambda value: isinstance(value, int | float) and not isinstance(value, bool)).all()
+    kept = kept.assign(setting=kept[name] if numeric else kept[name].map(_text))
+    log = numeric and kept["setting"].min() > 0 and kept["setting"].max() > 10 * kept["setting"].min()
+    x = alt.X(
+        "setting:Q" if numeric else "setting:N",
+        title=_short(name),
+        axis=alt.Axis(labelOverlap="greedy", labelSeparation=4, tickCount=4) if numeric else alt.Undefined,
+        scale=(alt.Scale(type="log") if log else alt.Scale(zero=False)) if numeric else alt.Undefined,
+    )
+    points = alt.Chart(kept[["number", "setting", "best", objective, "words"]]).mark_point(filled=True, size=50)
+    points = points.encode(
+        x=x,
+        y=alt.Y(f"{objective}:Q", scale=alt.Scale(zero=False)),
+        color=alt.Color("best:N", legend=None, scale=alt.Scale(domain=[False, True], range=COLOURS[:2])),
+        shape=alt.Shape("best:N", legend=None, scale=alt.Scale(domain=[False, True], range=SHAPES[:2])),
+        tooltip=["number", alt.Tooltip(objective, format=".4f"), "words"],
+    )
+    return points.properties(width=190, height=150)
+
+
+def _compute_importances(one: SearchHistory) -> dict[str, float]:
+    """Return the importance of each setting; nothing for fewer than LARGE complete trials."""
+    import optuna
+
+    from studies.search.sampling import to_optuna
+
+    study = optuna.create_study(directions=["minimize"] * len(one.search.objective))
+    study.add_trials(to_optuna(one.search, one.start, one.tried))
+    if sum(trial.state == optuna.trial.TrialState.COMPLETE for trial in study.trials) < LARGE:
+        return {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return optuna.importance.get_param_importances(study)
+
+
+def _place_on_axis(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Return the proposals with a setting's name, its place on its axis, and its value in words."""
+    place = _places(frame[name]) if name in frame else pd.Series(UNSET, index=frame.index)
+    text = frame[name].map(_text) if name in frame else "not set"
+    return frame.assign(setting=_short(name), place=place, value=text)
+
+
+def _places(values: pd.Series) -> pd.Series:
+    """Return the places of values between the least and the greatest, 0 to 1, by their order; UNSET for missing values."""
+    order = {
+        value: place for place, value in enumerate(sorted(values.dropna().unique(), key=lambda v: (str(type(v)), v)))
+    }
+    return values.map(lambda value: UNSET if _is_missing(value) else order[value] / max(1, len(order) - 1))
+
+
+def _is_missing(value: Any) -> bool:
+    """Return whether a setting is None or NaN."""
+    return value is None or value != value
+
+
+def _text(value: Any) -> str:
+    """Return the value of a setting in words."""
+    return "not set" if _is_missing(value) else f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _short(name: str) -> str:
+    """Return the name of a setting without its section."""
+    return name.removeprefix("diffusion.").replace("_", " ")

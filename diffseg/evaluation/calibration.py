@@ -1,0 +1,88 @@
+"""Calibration of foreground probabilities: reliability in ten bins, per image and pooled, and calibration errors of regions."""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+BINS = 10
+BAND = 0.02  # of the image's diagonal: how far from a mask's contour its boundary reaches (Cheng et al., 2021)
+
+
+class Calibration:
+    """Reliability of p(foreground) in ten equal bins [0, 0.1), … [0.9, 1], of each image and pooled over all pixels.
+
+    The sums stay on the device until `rows` or `ece` is called.
+    """
+
+    def __init__(self, device: torch.device | str):
+        """Start without images."""
+        self.sums = torch.zeros(3, BINS, dtype=torch.float64, device=device)  # pixels, their p, their y
+        self._after: list[torch.Tensor] = []  # the sums after each image
+
+    def add(self, probability: torch.Tensor, masks: torch.Tensor) -> None:
+        """Add an image: probability [H, W] against each rater's mask, masks [R, H, W]."""
+        p = probability.flatten().double()
+        index, ones = _bins(p), torch.ones_like(p)
+        for mask in masks:
+            for row, values in zip(self.sums, (ones, p, mask.flatten().double()), strict=True):
+                row.index_add_(0, index, values)
+        self._after.append(self.sums.clone())
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row for each image and bin that has pixels.
+
+        Keys: image (its place), bin, count, confidence (mean p), accuracy (share of foreground).
+        """
+        after = torch.stack(self._after)
+        count, p, y = after.diff(dim=0, prepend=torch.zeros_like(after[:1])).unbind(1)
+        places = count.nonzero()
+        found = (places, *(values[count > 0].tolist() for values in (count, p / count, y / count)))
+        return [
+            {"image": image, "bin": b, "count": int(n), "confidence": confidence, "accuracy": accuracy}
+            for (image, b), n, confidence, accuracy in zip(found[0].tolist(), *found[1:], strict=True)
+        ]
+
+    def ece(self) -> float:
+        """Return the expected calibration error over all pixels: Σ_b n_b/N |accuracy_b − confidence_b|.
+
+        Source: Naeini et al. (2015).
+        """
+        count, p, y = self.sums
+        return float((p - y).abs().sum() / count.sum())
+
+
+def pooled_ece(calibration: Calibration) -> float:
+    """Return the expected calibration error over all pixels of all images."""
+    return calibration.ece()
+
+
+def calibration_errors(
+    probability: torch.Tensor, prediction: torch.Tensor, mask: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Return the ECE of one image [H, W] over regions, since most pixels are background that no model doubts.
+
+    `ece_image`: all pixels. `ece_boundary`: the band of BAND on both sides of the mask's contour. `ece_foreground`: the
+    mask, that band, and the predicted foreground. NaN where a region has no pixels. Ten bins, as in Calibration.
+    """
+    p = probability.double()
+    gap, index = (p - mask.double()).flatten(), _bins(p).flatten()
+    outer, inner = _dilate(mask), ~_dilate(~mask)
+    regions = {"image": torch.ones_like(outer), "boundary": outer & ~inner, "foreground": outer | prediction}
+    inside = torch.stack(list(regions.values())).flatten(1).double()
+    sums = torch.zeros(len(regions), BINS, dtype=torch.float64, device=gap.device).index_add_(1, index, inside * gap)
+    errors = sums.abs().sum(1) / inside.sum(1)
+    return {f"ece_{name}": error for name, error in zip(regions, errors, strict=True)}
+
+
+def _bins(p: torch.Tensor) -> torch.Tensor:
+    """Return each probability's bin of ten equal ones; 1 belongs to the last."""
+    return (p * BINS).long().clamp(max=BINS - 1)
+
+
+def _dilate(mask: torch.Tensor) -> torch.Tensor:
+    """Return a boolean mask [H, W] with all pixels at most the band's width from it, in rows and in columns."""
+    reach = max(1, round(BAND * math.hypot(*mask.shape)))
+    rows = F.max_pool2d(mask[None, None].float(), (1, 2 * reach + 1), 1, (0, reach))
+    return F.max_pool2d(rows, (2 * reach + 1, 1), 1, (reach, 0))[0, 0] > 0

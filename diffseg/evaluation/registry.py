@@ -1,0 +1,157 @@
+"""The metrics: one entry each, read by the ledger, the commands, the comparison, the charts and the manual.
+
+A new metric is a function and an entry here. The registry imports neither torch nor pyarrow, so that commands start fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from diffseg.evaluation.calibration import Calibration
+    from diffseg.evaluation.case import Case
+
+
+@dataclass(frozen=True)
+class Condition:
+    """The test images for which a metric is defined."""
+
+    words: str
+    holds: Callable[[Case], bool]
+
+
+ALWAYS = Condition("every test image", lambda case: True)
+SEVERAL_RATERS = Condition("test images with masks of several raters", lambda case: len(case.raters) > 1)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric of segmentations: its name, its meaning, and the function that computes it."""
+
+    name: str  # in the ledger and on the command line
+    title: str  # in tables and charts
+    function: str  # "module:function"; of a Case, or of the Calibration if pooled
+    definition: str  # formula and source
+    larger_is_better: bool | None  # None: neither, as of a description
+    range: str  # of its values
+    unit: str = "fraction"
+    pooled: bool = False  # over the pixels of all test images; else per image, then averaged
+    ranks: bool = (
+        True  # trials are ranked by it: a column of the table `trials`; else it is stored of single images alone
+    )
+    applies: Condition = ALWAYS
+
+    def compute(self, of: Case | Calibration) -> torch.Tensor | float:
+        """Return the metric of one test image, or of the pooled calibration of all."""
+        module, _, name = self.function.partition(":")
+        function: Callable[[Case | Calibration], torch.Tensor | float] = getattr(import_module(module), name)
+        return function(of)
+
+    def loss(self, value: float) -> float:
+        """Return the value, turned so that less is better."""
+        return -value if self.larger_is_better else value
+
+
+MEASURES: dict[str, Metric] = {}  # all metrics, in the order in which they are computed and stored
+METRICS: dict[str, Metric] = {}  # the metrics by which trials are ranked: columns of the table `trials`, in this order
+
+
+def register(metric: Metric) -> None:
+    """Add a metric. The ledger's columns and the commands' choices are made of the metrics known when they are imported."""
+    MEASURES[metric.name] = metric
+    if metric.ranks:
+        METRICS[metric.name] = metric
+
+
+# fmt: off
+for _entry in (
+    Metric(
+        "iou", "IoU", "diffseg.evaluation.case:iou",
+        "|P ∩ Y| / |P ∪ Y| of the predicted foreground P and the mask Y; 1 if both are empty (Jaccard, 1912). "
+        "With several raters, Y is what more than half of them marked.",
+        larger_is_better=True, range="0 to 1",
+    ),
+    Metric(
+        "dice", "Dice", "diffseg.evaluation.case:dice",
+        "2 |P ∩ Y| / (|P| + |Y|); 1 if both are empty (Dice, 1945). Y as for the IoU.",
+        larger_is_better=True, range="0 to 1",
+    ),
+    Metric(
+        "ece", "ECE", "diffseg.evaluation.calibration:pooled_ece",
+        "Expected calibration error Σ_b n_b/N |accuracy_b − confidence_b| over ten equal bins of p(foreground) "
+        "(Naeini et al., 2015).",
+        larger_is_better=False, range="0 to 1", pooled=True,
+    ),
+    Metric(
+        "brier", "Brier", "diffseg.evaluation.case:brier_score",
+        "Mean of (p − y)² over the pixels, and over the raters (Brier, 1950).",
+        larger_is_better=False, range="0 to 1",
+    ),
+    Metric(
+        "nll", "NLL", "diffseg.evaluation.case:negative_log_likelihood",
+        "Mean of −y ln p − (1 − y) ln(1 − p) over the pixels, and over the raters. p of n sampled masks is clipped to "
+        "[½/(n + 1), (n + ½)/(n + 1)], a network's own probability to [1e-6, 1 − 1e-6].",
+        larger_is_better=False, range="0 to 13.8", unit="nats",
+    ),
+    Metric(
+        "ece_image", "ECE of an image", "diffseg.evaluation.case:ece_image",
+        "The ECE of all pixels of one image.",
+        larger_is_better=False, range="0 to 1", ranks=False,
+    ),
+    Metric(
+        "ece_boundary", "ECE of the boundary", "diffseg.evaluation.case:ece_boundary",
+        "The ECE of the band on both sides of the mask's contour, as wide as 2 % of the image's diagonal; NaN without a "
+        "contour (the band: Cheng et al., 2021).",
+        larger_is_better=False, range="0 to 1", ranks=False,
+    ),
+    Metric(
+        "ece_foreground", "ECE of the foreground", "diffseg.evaluation.case:ece_foreground",
+        "The ECE of the mask, that band, and the predicted foreground; NaN if there are no such pixels.",
+        larger_is_better=False, range="0 to 1", ranks=False,
+    ),
+    Metric(
+        "variance", "ensemble variance", "diffseg.evaluation.case:variance",
+        "Variance of the ensemble's members, mean over the pixels.",
+        larger_is_better=None, range="0 to 0.25", ranks=False,
+    ),
+    Metric(
+        "iou_raters", "IoU, mean over raters", "diffseg.evaluation.case:iou_raters",
+        "Mean over the raters of the IoU with each rater's mask.",
+        larger_is_better=True, range="0 to 1", applies=SEVERAL_RATERS,
+    ),
+    Metric(
+        "dice_raters", "Dice, mean over raters", "diffseg.evaluation.case:dice_raters",
+        "Mean over the raters of the Dice with each rater's mask.",
+        larger_is_better=True, range="0 to 1", applies=SEVERAL_RATERS,
+    ),
+    Metric(
+        "ged", "GED", "diffseg.evaluation.case:generalised_energy_distance",
+        "Generalised energy distance 2 E d(S, Y) − E d(S, S′) − E d(Y, Y′) of samples S and raters Y with d = 1 − IoU "
+        "(Kohl et al., 2018, Eq. 3), as the V-statistic of the literature: a perfect model of n samples scores E d(Y, Y′)/n.",
+        larger_is_better=False, range="0 to 2", applies=SEVERAL_RATERS,
+    ),
+    Metric(
+        "ged_unbiased", "GED, unbiased", "diffseg.evaluation.case:unbiased_energy_distance",
+        "The generalised energy distance without the V-statistic's bias in the samples (U-statistic); NaN for one sample.",
+        larger_is_better=False, range="−0.5 to 2", applies=SEVERAL_RATERS,
+    ),
+    Metric(
+        "hm_iou", "HM-IoU", "diffseg.evaluation.case:hm_iou",
+        "Mean IoU of the best one-to-one matching of samples and raters, both repeated to the least common multiple of "
+        "their numbers (Zbinden et al., 2023).",
+        larger_is_better=True, range="0 to 1", applies=SEVERAL_RATERS,
+    ),
+    Metric(
+        "ncc", "NCC", "diffseg.evaluation.case:cross_correlation",
+        "Normalised cross-correlation of the samples' cross-entropy with their mean and that with a rater's mask, mean over "
+        "the raters (S_NCC, Baumgartner et al., 2019); NaN where one of both maps is constant.",
+        larger_is_better=True, range="−1 to 1", applies=SEVERAL_RATERS,
+    ),
+):
+    register(_entry)
+# fmt: on
