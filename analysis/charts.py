@@ -120,7 +120,7 @@ def learning_curves(tables: Tables) -> alt.FacetChart | None:
         return None
     rows = thin(rows.groupby([*GROUP, "step"], sort=False)["value"].mean().reset_index(), "step")
     look = encode_series(tables, rows["series"])
-    scale = "log" if (rows["value"] > 0).all() else "symlog"  # a learnt weighting makes the loss a logarithm
+    scale: Any = "log" if (rows["value"] > 0).all() else "symlog"  # a learnt weighting makes the loss a logarithm
     lines = alt.Chart(rows).mark_line(strokeWidth=1.5)
     lines = lines.encode(
         x=alt.X("step:Q", title="step"),
@@ -140,14 +140,14 @@ def _curves_over_t(tables: Tables, curves: pd.DataFrame, title: str, scale: alt.
         return None
     curves = thin(curves, "t")
     look = encode_series(tables, curves["series"])
-    chart: Any = _line(curves, title, scale).encode(color=look["color"], strokeDash=look["strokeDash"])
+    chart = _line(curves, title, scale).encode(color=look["color"], strokeDash=look["strokeDash"])
     if curves["seeds"].max() > 1:
         band = alt.Chart(curves).mark_area(opacity=0.2).encode(x="t:Q", y="low:Q", y2="high:Q", color=look["color"])
         chart = alt.layer(chart, band)  # the legend looks like the first
     return facet_by_dataset(chart, curves)
 
 
-def _line(curves: pd.DataFrame, title: str, scale: alt.Scale) -> alt.Chart:
+def _line(curves: pd.DataFrame, title: str, scale: alt.Scale) -> Any:
     """Draw the mean of curves over t."""
     tooltip = [
         alt.Tooltip("dataset"),
@@ -176,7 +176,7 @@ def _with_means_over_networks(curves: pd.DataFrame) -> tuple[pd.DataFrame, pd.Da
     return rows, means
 
 
-def _fingerprint_panel(rows: pd.DataFrame, colour: alt.Color, value: str, title: str, height: int) -> alt.Chart:
+def _fingerprint_panel(rows: pd.DataFrame, colour: alt.Color, value: str, title: str, height: int) -> Any:
     """Draw one value of the fingerprints over t."""
     dash = alt.Scale(domain=["mean", "network"], range=[[1, 0], [2, 3]])
     lines = alt.Chart(rows).mark_line()

@@ -10,6 +10,7 @@ import optuna
 import pandas as pd
 from optuna.distributions import CategoricalDistribution
 from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from analysis.searches import SearchHistory
@@ -84,7 +85,8 @@ def _add_study(
     storage: optuna.storages.JournalStorage, name: str, objective: Sequence[str], trials: list[FrozenTrial]
 ) -> None:
     """Add an Optuna study with its trials to the storage."""
-    directions = ["maximize" if METRICS[metric].larger_is_better else "minimize" for metric in objective]
+    best = (StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE)
+    directions = [best[bool(METRICS[metric].larger_is_better)] for metric in objective]
     study = optuna.create_study(storage=storage, study_name=name, directions=directions)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

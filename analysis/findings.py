@@ -99,7 +99,7 @@ def _compare_best(tables: Tables) -> Iterator[Comparison]:
         plain = {key for key in groups if key[GROUP.index("network")] in feed_forward}
         if not plain or len(plain) == len(groups):
             continue
-        best = max(means, key=means.get)
+        best = max(means, key=lambda key: means[key])
         sign = 1 if best in plain else -1
         others = [key for key in groups if (key in plain) != (best in plain)]
         found = estimate_differences(tables, [(groups[other], groups[best]) for other in others], "iou")
@@ -125,7 +125,8 @@ def _check_image(tables: Tables) -> Iterator[Finding]:
         near[-1] = replace(near[-1], words=f"{dataset}, {series}: {words}")
         logs = np.log(own["e3_end"] / own["e2_end"])
         ratio, margin = estimate_over_seeds(logs), estimate_over_seeds(logs - np.log(APART))
-        factor = Estimate(*np.exp([ratio.mean, ratio.low, ratio.high]), margin.p, ratio.effect)
+        mean, low, high = np.exp([ratio.mean, ratio.low, ratio.high])
+        factor = Estimate(mean, low, high, margin.p, ratio.effect)
         words = f"{dataset}, {series}: E3's error over E2's at t = 1 is {describe(factor, '.1f')}"
         ratios.append(Comparison(margin.mean, margin.p, words))
     needs = "E2 and E3 of one network and seed with the linear schedule"
@@ -175,7 +176,8 @@ def _check_fingerprint(tables: Tables) -> Iterator[Finding]:
     """Finding 4: the order in which the data sets' mask errors rise, and whether they converge."""
     rows = tables.timesteps[tables.timesteps["experiment"] == "e3"].dropna(subset=["mask_error"])
     order = ["monuseg", "her2", "isic16"]
-    halves, rises = {}, {}
+    halves: dict[str, list[float]] = {}
+    rises: dict[str, list[float]] = {}
     for (dataset, _), own in rows[rows["dataset"].isin(order)].groupby(["dataset", "seed"], sort=False):
         curves = average_over_seeds(own, "mask_error")
         halves.setdefault(dataset, []).append(find_half_maxima(curves)["t"].mean())
@@ -200,12 +202,12 @@ def _check_fingerprint(tables: Tables) -> Iterator[Finding]:
 def _rise(curve: pd.DataFrame) -> float:
     """Return the rise of an error over the last tenth of t, as a share of its end."""
     curve = curve.sort_values("t")
-    return 1 - np.interp(0.9, curve["t"], curve["mean"]) / curve["mean"].iloc[-1]
+    return 1 - float(np.interp(0.9, curve["t"], curve["mean"])) / float(curve["mean"].iloc[-1])
 
 
 def _compare_half_maxima(first: str, second: str, ours: list[float], theirs: list[float]) -> Comparison:
     """Compare the t at which two data sets' errors are half of their maxima, by Welch's test over seeds."""
-    one = Estimate(np.mean(theirs) - np.mean(ours), *[np.nan] * 4)
+    one = Estimate(float(np.mean(theirs) - np.mean(ours)), *[np.nan] * 4)
     if len(ours) > 1 and len(theirs) > 1:
         if np.ptp(ours) or np.ptp(theirs):
             test = ttest_ind(theirs, ours, equal_var=False)

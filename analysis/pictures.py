@@ -7,6 +7,7 @@ import base64
 import io
 import textwrap
 from collections.abc import Iterator
+from typing import Any
 
 import altair as alt
 import numpy as np
@@ -95,12 +96,12 @@ def _select(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows.groupby("dataset")["image"].rank(method="dense") <= ROWS]
 
 
-def _grid(cells: pd.DataFrame, title: str) -> alt.Chart:
+def _grid(cells: pd.DataFrame, title: str) -> Any:
     """Draw pictures in a grid: a column for each kind and series, in the order of their appearance, and a row for each image."""
     columns, images = list(dict.fromkeys(cells["column"])), list(dict.fromkeys(cells["image"]))
     lines = {column: "|".join(textwrap.wrap(KINDS.get(column, column), 13)) for column in columns}
     cells = cells.assign(column=cells["column"].map(lines), label=cells["column"])
-    bare = {"ticks": False, "domain": False, "grid": False}
+    bare: dict[str, Any] = {"ticks": False, "domain": False, "grid": False}
     below = 12 * max(text.count("|") for text in lines.values())  # Vega places the first line of a label, not the last
     head = alt.Axis(
         orient="top",

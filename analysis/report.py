@@ -45,7 +45,7 @@ def write_report(ledgers: list[Ledger], path: Path, png: Path | None = None) -> 
         figures={figure.name: figure for figure in figures},
         comparison=records(compared),
         metrics=comparison.NAMES,
-        javascript=vl_convert.javascript_bundle().replace("</script", "<\\/script"),
+        javascript=_vega(),
         now=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         **_segmentation_tables(found, shown),
         **_noise_level_tables(shown),
@@ -56,6 +56,12 @@ def write_report(ledgers: list[Ledger], path: Path, png: Path | None = None) -> 
     if png:
         _save_pictures(figures, png)
     return _write(page, path)
+
+
+def _vega() -> str:
+    """Return the JavaScript of Vega, as text that cannot end the script element that holds it."""
+    bundle = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub lacks the argument's default
+    return bundle.replace("</script", "<\\/script")
 
 
 def _segmentation_tables(found: Tables, shown: Tables) -> dict[str, Any]:

@@ -4,6 +4,8 @@ Each function takes Tables and returns None if there is no search, or nothing to
 analysis/search_settings.py has the charts of which settings matter.
 """
 
+from typing import Any
+
 import altair as alt
 import pandas as pd
 
@@ -28,7 +30,7 @@ def optimisation(tables: Tables) -> alt.VConcatChart | None:
     rows = rows[rows["objective"] == rows.groupby("search")["objective"].transform("first")]
     kind = encode_values("status", STATUSES, rows["status"])
     numbers = [alt.Tooltip("value", format=".4f"), alt.Tooltip("best", format=".4f")]
-    tooltip = ["number", "source", "status", *numbers, "words"]
+    tooltip: list[Any] = ["number", "source", "status", *numbers, "words"]
 
     def panel(x: str, title: str) -> alt.FacetChart:
         base = alt.Chart(rows).encode(x=alt.X(f"{x}:Q", title=title), tooltip=tooltip)
@@ -50,7 +52,7 @@ def pareto_fronts(tables: Tables) -> alt.HConcatChart | None:
     return alt.hconcat(*panels) if panels else None
 
 
-def _front(proposals: pd.DataFrame, first: str, second: str) -> alt.LayerChart:
+def _front(proposals: pd.DataFrame, first: str, second: str) -> Any:
     """Draw proposals by two objectives."""
     frame = proposals.assign(front=proposals["rank"] == 0)[["number", "source", "front", first, second, "words"]]
     chosen = alt.selection_interval()
@@ -129,7 +131,7 @@ def _weights_of_best(one: SearchHistory) -> pd.DataFrame:
     """Return the effective weights over the log-SNR of a search's best proposals, at the end of their training."""
     best = one.frame[one.frame["rank"].notna()].sort_values(["rank", "number"]).head(BEST)
     chosen = set(best["number"])
-    numbers = {each.proposal.trial: each.proposal.number for each in one.tried if each.proposal.number in chosen}
+    numbers = {each.proposal.trial or "": each.proposal.number for each in one.tried if each.proposal.number in chosen}
     rows = one.ledger.read("timesteps", ["trial", "step", "log_snr", "weight"], list(numbers)).to_pandas()
     rows = rows[(rows["weight"] > 0) & (rows["weight"] < float("inf"))]
     rows = rows[rows["step"] == rows.groupby("trial")["step"].transform("max")]

@@ -65,7 +65,9 @@ def importances(tables: Tables) -> alt.FacetChart | None:
         y=alt.Y("setting:N", title=None, sort="-x"),
         tooltip=["setting", alt.Tooltip("importance", format=".1%"), "trials"],
     )
-    return facet_by_search(bars, rows, 18 * rows["setting"].nunique()).resolve_scale(y="independent")
+    panels = facet_by_search(bars, rows, 18 * rows["setting"].nunique())
+    independent: alt.FacetChart = panels.resolve_scale(y="independent")
+    return independent
 
 
 def slices(tables: Tables) -> alt.VConcatChart | None:
@@ -83,7 +85,7 @@ def slices(tables: Tables) -> alt.VConcatChart | None:
     return alt.vconcat(*panels) if panels else None
 
 
-def _slice(frame: pd.DataFrame, name: str, objective: str) -> alt.Chart:
+def _slice(frame: pd.DataFrame, name: str, objective: str) -> Any:
     """Draw an objective over one setting; numbers that span more than a decade get a log scale."""
     kept = frame[frame[name].notna()].assign(best=frame["rank"] == 0)
     numeric = kept[name].map(lambda value: isinstance(value, int | float) and not isinstance(value, bool)).all()

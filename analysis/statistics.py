@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy import special
 
 Array = npt.NDArray[np.float64]
-Codes = npt.NDArray[np.int64]
+Codes = npt.NDArray[np.integer[Any]]
 
 LEVEL = 0.05  # of a test
 ROUNDING = 1e-12  # a mean difference below it counts as 0, and so does a spread below this share of the mean
@@ -110,7 +110,8 @@ def linearised_ece(gaps: Array, counts: Array) -> Array:
     """
     pooled, total, pixels = gaps.sum(0), counts.sum(), counts.sum(1)
     ece = np.abs(pooled).sum() / total
-    return ece + len(gaps) * (gaps @ np.sign(pooled) - ece * pixels) / total
+    values: Array = ece + len(gaps) * (gaps @ np.sign(pooled) - ece * pixels) / total
+    return values
 
 
 def correlation_within(values: Array, groups: Sequence[Any]) -> tuple[float, float]:
@@ -164,7 +165,7 @@ def steps_to(threshold: float, steps: Array, values: Array) -> float:
     return float(np.interp(threshold, values[span], steps[span]))
 
 
-def number_groups(groups: Sequence[Any] | None, count: int) -> Array:
+def number_groups(groups: Sequence[Any] | None, count: int) -> Codes:
     """Return the number of each image's group [images], 0, 1, …; an image without a group has one of its own."""
     if groups is None:
         return np.arange(count)
@@ -173,7 +174,7 @@ def number_groups(groups: Sequence[Any] | None, count: int) -> Array:
     return np.array([numbers[key] for key in keys])
 
 
-def _by_group(values: Array, own: Array) -> tuple[Array, Array]:
+def _by_group(values: Array, own: Codes) -> tuple[Array, Codes]:
     """Return (means [seeds, groups], images of each group [groups]) of values [seeds, images] in groups own [images]."""
     sizes = np.bincount(own)
     if len(sizes) == len(own):
@@ -181,7 +182,7 @@ def _by_group(values: Array, own: Array) -> tuple[Array, Array]:
     return np.stack([np.bincount(own, row) for row in values]) / sizes, sizes
 
 
-def _variances(means: Array, own: Array, sizes: Array) -> tuple[float, float]:
+def _variances(means: Array, own: Codes, sizes: Codes) -> tuple[float, float]:
     """Return the variances of images' means over seeds [images] between and within groups, by analysis of variance."""
     count, total = len(sizes), len(means)
     table = _by_group(means[None], own)[0][0]
@@ -192,7 +193,7 @@ def _variances(means: Array, own: Array, sizes: Array) -> tuple[float, float]:
     return max(0.0, between / (total - float((sizes**2).sum()) / total)), within
 
 
-def _group_variances(means: Array, own: Array, sizes: Array) -> Array:
+def _group_variances(means: Array, own: Codes, sizes: Codes) -> Array:
     """Return the variance of each group's mean [groups], up to a factor."""
     between, within = _variances(means, own, sizes)
     found = between + within / sizes
@@ -201,7 +202,7 @@ def _group_variances(means: Array, own: Array, sizes: Array) -> Array:
 
 def _squared_half_width(parts: list[Component], p: float) -> float:
     """Return the squared half width of an interval that misses with probability p."""
-    return sum(special.stdtrit(part.freedom, 1 - p / 2) ** 2 * part.variance for part in parts)
+    return sum(float(special.stdtrit(part.freedom, 1 - p / 2)) ** 2 * part.variance for part in parts)
 
 
 def _p_value(mean: float, parts: list[Component]) -> float:

@@ -48,16 +48,19 @@ def encode_series(tables: Tables, shown: pd.Series) -> dict[str, Any]:
     }
 
 
-def facet_by_dataset(chart: alt.Chart | alt.LayerChart, rows: pd.DataFrame, height: int = 220) -> alt.FacetChart:
+def facet_by_dataset(chart: Any, rows: pd.DataFrame, height: int = 220) -> alt.FacetChart:
     """Return the chart with a panel for each data set, up to three in a row, on the same axes."""
     panels = chart.properties(width=WIDTHS.get(rows["dataset"].nunique(), NARROW), height=height)
-    return panels.facet(facet=alt.Facet("dataset:N", title=None), columns=3).resolve_scale(x="shared", y="shared")
+    panels = panels.facet(facet=alt.Facet("dataset:N", title=None), columns=3)
+    faceted: alt.FacetChart = panels.resolve_scale(x="shared", y="shared")
+    return faceted
 
 
-def facet_by_search(chart: alt.Chart | alt.LayerChart, rows: pd.DataFrame, height: int) -> alt.FacetChart:
+def facet_by_search(chart: Any, rows: pd.DataFrame, height: int) -> alt.FacetChart:
     """Return the chart with a panel for each search, up to three in a row."""
     panels = chart.properties(width=WIDTHS.get(rows["search"].nunique(), NARROW), height=height)
-    return panels.facet(facet=alt.Facet("search:N", title=None), columns=3)
+    faceted: alt.FacetChart = panels.facet(facet=alt.Facet("search:N", title=None), columns=3)
+    return faceted
 
 
 def encode_values(name: str, domain: list[str], present: pd.Series) -> dict[str, Any]:

@@ -240,7 +240,7 @@ def _curves(images: pd.DataFrame) -> tuple[Array, Array, Array]:
     return kept / len(risk), ordered.cumsum() / kept, np.sort(risk.to_numpy()).cumsum() / kept
 
 
-def _diagonal(rows: pd.DataFrame, end: float = 1.0) -> alt.Chart:
+def _diagonal(rows: pd.DataFrame, end: float = 1.0) -> Any:
     """Draw the diagonal, on which both axes are equal."""
     line = alt.Chart(rows).transform_aggregate(groupby=["dataset"]).transform_calculate(zero="0", end=str(end))
     return line.mark_rule(color="#888", strokeDash=[2, 2]).encode(x="zero:Q", x2="end:Q", y="zero:Q", y2="end:Q")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from analysis.statistics import LEVEL, Estimate, estimate, holm
 
@@ -50,7 +51,7 @@ def decide(comparisons: Sequence[Comparison], every: bool = False) -> str:
     return REPRODUCED if 2 * holds > len(signs) else CONTRADICTED if 2 * fails > len(signs) else INCONCLUSIVE
 
 
-def estimate_over_seeds(values: Sequence[float]) -> Estimate:
+def estimate_over_seeds(values: npt.ArrayLike) -> Estimate:
     """Return the mean of one value for each seed, with its interval and the test of 0 over seeds."""
     return estimate(np.asarray(values, dtype=float)[:, None])
 

@@ -319,7 +319,7 @@ def test_report_with_its_options(slices, tmp_path, studies):
     assert call("report", *studies, "--output", str(path), "--png", str(png), store=slices).strip() == str(path)
     page = " ".join(path.read_text().split("<script>")[0].split())
     assert "46 of 48" in page or studies == ["single"]
-    assert ("One seed: intervals speak of patients or images alone" in page) == (studies == ["single"])
+    assert ("One seed: intervals cover patients or images only" in page) == (studies == ["single"])
     assert "Studies compared" in page or len(studies) == 1
     assert list(png.iterdir())
     assert not re.findall(r"[>+(±=]\s*-?nan", page, re.IGNORECASE)

@@ -571,7 +571,7 @@ def test_trials_of_an_installed_program_have_no_commit(tmp_path):
     rows["trials"][0] |= {"git_commit": None, "dirty": False}
     ledger.define({"trials": {}, "command": "diffseg run study"})
     ledger.write(trial_name(config), 1, rows)
-    assert "To make this again:" in write_report([ledger], tmp_path / "report.html").read_text()
+    assert "To reproduce this report:" in write_report([ledger], tmp_path / "report.html").read_text()
 
 
 def test_a_half_done_study_says_what_is_missing(tmp_path):

@@ -37,11 +37,12 @@ class Calibration:
         """
         after = torch.stack(self._after)
         count, p, y = after.diff(dim=0, prepend=torch.zeros_like(after[:1])).unbind(1)
-        places = count.nonzero()
-        found = (places, *(values[count > 0].tolist() for values in (count, p / count, y / count)))
+        filled = count > 0
+        places, counts = filled.nonzero().tolist(), count[filled].tolist()
+        confidences, accuracies = (p / count)[filled].tolist(), (y / count)[filled].tolist()
         return [
             {"image": image, "bin": b, "count": int(n), "confidence": confidence, "accuracy": accuracy}
-            for (image, b), n, confidence, accuracy in zip(found[0].tolist(), *found[1:], strict=True)
+            for (image, b), n, confidence, accuracy in zip(places, counts, confidences, accuracies, strict=True)
         ]
 
     def ece(self) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from diffseg.data import Split
+from diffseg.data.splits import Split
 from diffseg.prediction.merging import Prediction
 
 SIDE = 512  # px, at most

@@ -26,7 +26,7 @@ class Condition:
 
 
 ALWAYS = Condition("every test image", lambda case: True)
-SEVERAL_RATERS = Condition("test images with masks of several raters", lambda case: len(case.raters) > 1)
+SEVERAL_RATERS = Condition("images with masks of several raters", lambda case: len(case.raters) > 1)
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,8 @@ for _entry in (
     ),
     Metric(
         "ece_boundary", "ECE of the boundary", "diffseg.evaluation.case:ece_boundary",
-        "The ECE of the band on both sides of the mask's contour, as wide as 2 % of the image's diagonal; NaN without a "
-        "contour (the band: Cheng et al., 2021).",
+        "The ECE of the pixels within 2 % of the image's diagonal of the mask's contour, on both sides (the band: Cheng et "
+        "al., 2021); NaN without a contour.",
         larger_is_better=False, range="0 to 1", ranks=False,
     ),
     Metric(

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from diffseg.config import Config
-from diffseg.data import Split
+from diffseg.data.splits import Split
 from diffseg.evaluation.calibration import Calibration
 from diffseg.evaluation.case import Case, sample_counts
 from diffseg.evaluation.examples import draw_example

@@ -1,0 +1,97 @@
+"""analysis/README.md: its snippets run, its commands exist, and its lists are complete."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from test_report import configs, ledger_of
+
+from diffseg.evaluation.registry import MEASURES, Metric
+from studies.commands.program import main
+from studies.store.tables import SCHEMAS, SEARCH_SCHEMAS
+
+FOLDER = Path(__file__).parent.parent / "analysis"
+MANUAL = (FOLDER / "README.md").read_text()
+BETTER = {True: "larger", False: "smaller", None: "–"}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", MANUAL, re.DOTALL)
+
+
+def section(title: str) -> str:
+    return MANUAL.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A folder in which results/quickstart is a finished study."""
+    folder = tmp_path_factory.mktemp("manual")
+    ledger = ledger_of(folder / "results", configs())
+    (folder / "results" / ledger.study).rename(folder / "results" / "quickstart")
+    return folder
+
+
+@pytest.mark.parametrize("snippet", [text for text in blocks("python") if "register(" not in text])
+def test_a_python_snippet_runs(snippet, store, monkeypatch):
+    monkeypatch.chdir(store)
+    exec(compile(snippet, "analysis/README.md", "exec"), {})
+
+
+@pytest.mark.parametrize("query", blocks("sql"))
+def test_a_query_has_rows(query, store, monkeypatch):
+    import duckdb
+
+    monkeypatch.chdir(store)
+    assert duckdb.sql(query).fetchall()
+
+
+@pytest.mark.parametrize("line", [line for block in blocks("sh") for line in block.splitlines()])
+def test_a_command_is_understood(line, store, monkeypatch):
+    monkeypatch.chdir(store)
+    result = CliRunner().invoke(main, shlex.split(line)[1:])
+    assert result.exit_code == 0 or "has no complete trial of a baseline" in result.output, result.output
+
+
+def test_the_new_metric_is_the_one_that_is_tested():
+    (snippet,) = (text for text in blocks("python") if "register(" in text)
+    assert snippet == (Path(__file__).parent / "example_metric.py").read_text()
+
+
+def metric_row(metric: Metric) -> str:
+    """The row of the manual's table that a metric has."""
+    definition = metric.definition.replace("|", "\\|")
+    unit = "" if metric.unit == "fraction" else f" {metric.unit}"
+    tables = [*(["`trials`"] if metric.ranks else []), *([] if metric.pooled else ["`images`"])]
+    cells = (f"`{metric.name}`", metric.title, definition, f"{metric.range}{unit}", BETTER[metric.larger_is_better])
+    return f"| {' | '.join(cells)} | {', '.join(tables)} |"
+
+
+def test_metrics_are_those_of_the_registry():
+    rows = [line for line in section("Metrics").splitlines() if line.startswith("| `")]
+    assert rows == [metric_row(metric) for metric in MEASURES.values()]
+
+
+def test_every_table_and_every_column_is_described():
+    text = section("Tables and their columns")
+    for table, schema in (SCHEMAS | SEARCH_SCHEMAS).items():
+        (row,) = re.findall(rf"^\| `{table}` \| .*$", text, re.MULTILINE)
+        described = text if table == "trials" else row
+        keys = {"trial", "attempt"} if table in SCHEMAS else set()
+        missing = {name for name in schema.names if f"`{name}`" not in described} - keys - set(MEASURES)
+        assert not missing, f"{table}: {missing}"
+
+
+def test_links_lead_to_files():
+    links = re.findall(r"\]\(([^)#]+)\)", MANUAL)
+    assert links
+    assert all((FOLDER / link).exists() for link in links)
+
+
+def test_charts_are_those_of_the_report():
+    from analysis.figures import CHARTS
+
+    named = set(re.findall(r"`(\w+)`", section("In a notebook").split("| file | charts |")[1].split("\n\n")[0]))
+    assert {draw.__name__ for draw in CHARTS} <= named
