@@ -56,7 +56,7 @@ def check_findings(tables: Tables) -> pd.DataFrame:
 
 
 def _check_table1(tables: Tables) -> Iterator[Finding]:
-    """Finding 1: E2 against E1, and diffusion against feed-forward networks, in IoU and ECE."""
+    """Yield the parts of finding 1: E2 against E1, and diffusion against feed-forward networks, in IoU and ECE."""
     needs = "E1 and E2 of one network"
     claim = "E2 has a lower ECE than E1 of the same network (in 8 of the paper's 9 comparisons)"
     yield claim, _against_e1(tables, "ece", "ECE of E2 − E1 {}", "+.3f", sign=-1), False, needs
@@ -110,7 +110,7 @@ def _compare_best(tables: Tables) -> Iterator[Comparison]:
 
 
 def _check_image(tables: Tables) -> Iterator[Finding]:
-    """Finding 2: from which noise level on the image matters, E2 against E3."""
+    """Yield the parts of finding 2: from which noise level on the image matters, E2 against E3."""
     rows = tables.timesteps[tables.timesteps["experiment"].isin(["e2", "e3"])].dropna(subset=["mask_error"])
     found = [
         find_agreement(average_over_seeds(own, "mask_error")).assign(seed=seed) for seed, own in rows.groupby("seed")
@@ -135,7 +135,7 @@ def _check_image(tables: Tables) -> Iterator[Finding]:
 
 
 def _check_loss(tables: Tables) -> Iterator[Finding]:
-    """Finding 3: the ε-loss over t, of images (E4) and of masks (E2)."""
+    """Yield the parts of finding 3: the ε-loss over t, of images (E4) and of masks (E2)."""
     rows = epsilon_rows(tables)
     falls, shapes = [], []
     for (dataset, _, series), own in rows.groupby(CURVE, sort=False):
@@ -173,7 +173,7 @@ def _measure_shape(curve: pd.DataFrame) -> tuple[float, ...] | None:
 
 
 def _check_fingerprint(tables: Tables) -> Iterator[Finding]:
-    """Finding 4: the order in which the data sets' mask errors rise, and whether they converge."""
+    """Yield the parts of finding 4: the order in which the data sets' mask errors rise, and whether they converge."""
     rows = tables.timesteps[tables.timesteps["experiment"] == "e3"].dropna(subset=["mask_error"])
     order = ["monuseg", "her2", "isic16"]
     halves: dict[str, list[float]] = {}
@@ -220,7 +220,7 @@ def _compare_half_maxima(first: str, second: str, ours: list[float], theirs: lis
 
 
 def _check_uncertainty(tables: Tables) -> Iterator[Finding]:
-    """Finding 5: the ensembles' variance, E2 against E1."""
+    """Yield the parts of finding 5: the ensembles' variance, E2 against E1."""
     found = _against_e1(tables, "variance", "mean variance of E2 − E1 {}", "+.4f")
     needs = "E1 and E2 of one network, by a version that records the ensemble's variance"
     yield "feed-forward networks with noise as their input (E1) are less uncertain than E2", found, False, needs

@@ -6,7 +6,7 @@ import pytest
 
 from diffseg.evaluation.registry import MEASURES, METRICS, Metric
 from studies.search.search import Search
-from studies.store.ledger import SCHEMAS
+from studies.store.tables import SCHEMAS
 
 
 @pytest.mark.parametrize("metric", MEASURES.values(), ids=list(MEASURES))
