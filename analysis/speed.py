@@ -3,7 +3,7 @@
 import altair as alt
 import pandas as pd
 
-from analysis.charts import COLOURS
+from analysis.style import COLOURS
 
 
 def chart(rows: pd.DataFrame) -> alt.FacetChart:
