@@ -1,11 +1,11 @@
-"""Rounds of chaos: a small study on a cluster of three nodes on this machine, with a fault every few seconds until it ends.
+"""Rounds of chaos: a small study runs on a cluster of three nodes within this machine, with a fault every few seconds.
 
     python tests/chaos.py --rounds 20
 
-Faults are killed workers, drivers, nodes, heads and sessions, nodes that do not answer for a while, and nodes that are drained. The
-store is a folder whose disk is full for a while (as root, who may mount one), and in every fourth round an S3 bucket whose server
-does not answer for up to a minute. After each round the ledger has to hold what an undisturbed run's does, bit for bit, with one
-attempt a trial.
+The faults are killed workers, drivers, nodes, heads and sessions, nodes that do not answer for a while, and drained nodes.
+The store is a folder whose disk is full for a while (if root runs this, who may mount one). In every fourth round it is an
+S3 bucket whose server does not answer for up to a minute. After each round the ledger must hold the same as that of an
+undisturbed run, bit for bit, with one attempt for each trial.
 """
 
 import argparse
@@ -33,18 +33,18 @@ from studies.store.tables import SCHEMAS
 ROOT = Path(__file__).parent.parent
 SHORT = test_session.STUDY.replace("steps = 300", "steps = 120").replace("every = 20", "every = 10")
 STUDY = f"seeds = [0, 1, 2]\n{SHORT}"
-OF_A_RUN = {  # columns that differ between two runs; a checkpoint's name is of its content, which holds the seconds
+VARYING = {  # columns that differ between two runs; a checkpoint's name depends on its content, which holds the seconds
     "seconds", "train_seconds", "evaluate_seconds", "gpu_seconds", "started", "finished", "log", "error", "checkpoint",
 }  # fmt: skip
-OF_A_CLOCK = {"step_seconds", "idle_share"}  # curves that tell of the machine
+TIMINGS = {"step_seconds", "idle_share"}  # curves that depend on the machine
 DISK = "600m"
 WEIGHTS = {"worker": 4, "driver": 2, "node": 2, "silence": 2, "drain": 2, "session": 1, "head": 1}  # of faults
 START_TRIES = 6
 PAUSE = (5.0, 12.0)  # seconds between two faults
 
 
-def patiently(action: Callable[[], None]) -> None:
-    """Ray gives a node half a minute to start, which a machine that is this busy may exceed."""
+def retry_start(action: Callable[[], None]) -> None:
+    """Start a node, with START_TRIES tries: Ray waits half a minute, which may be too short on a busy machine."""
     for left in reversed(range(START_TRIES)):
         try:
             return action()
@@ -54,7 +54,7 @@ def patiently(action: Callable[[], None]) -> None:
 
 
 class Machine:
-    """A head that holds drivers, and two nodes that train, of one processor each."""
+    """A cluster of a head that holds drivers, and of two nodes that train, with one processor each."""
 
     memory = {"object_store_memory": 100 * 2**20}
 
@@ -63,7 +63,8 @@ class Machine:
         self.start()
 
     def start(self) -> None:
-        patiently(self._start)
+        """Start the cluster."""
+        retry_start(self._start)
 
     def _start(self) -> None:
         from ray.cluster_utils import Cluster
@@ -75,16 +76,18 @@ class Machine:
             self.add_node()
 
     def add_node(self) -> None:
+        """Add a node that trains."""
         self.nodes.append(self.cluster.add_node(num_cpus=1, **self.memory))
 
-    def session(self, folder: Path, store: str) -> subprocess.Popen:
+    def run_session(self, folder: Path, store: str) -> subprocess.Popen:
+        """Start a session of the study in a folder, which logs beside it."""
         line = [sys.executable, "-m", "studies", "run", str(folder / "small.toml"), "--store", store]
         line += ["--no-report", "--address", self.cluster.address]
         with folder.with_suffix(".log").open("a") as log:
             return subprocess.Popen(line, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
 
-    def titled(self, title: str) -> list[psutil.Process]:
-        """Processes of this cluster, not of another one on the machine."""
+    def find_processes(self, title: str) -> list[psutil.Process]:
+        """Find the processes of this cluster, and of no other on the machine, whose title starts so."""
         found = []
         for node in (self.cluster.head_node, *self.nodes):
             for process in self.raylet(node).children(recursive=True):
@@ -94,15 +97,17 @@ class Machine:
         return found
 
     def raylet(self, node) -> psutil.Process:
+        """Find the process of Ray that manages a node."""
         return psutil.Process(node.all_processes["raylet"][0].process.pid)
 
-    def end(self) -> None:
+    def shut_down(self) -> None:
+        """End all processes of the cluster."""
         self.cluster.shutdown()
 
 
 @dataclass(frozen=True)
 class Store:
-    """Where a round's study lies, and how that breaks for a while, by name."""
+    """The place of a round's study, and the functions that break it for a while, by the names of the faults."""
 
     place: str
     breaks: dict[str, Callable[[random.Random], None]]
@@ -110,7 +115,7 @@ class Store:
 
 @contextlib.contextmanager
 def disk(folder: Path) -> Iterator[Store]:
-    """A disk of its own for the folder, which can be filled without harm; an unbreakable one but for root."""
+    """Mount a disk for the folder, which can be filled without harm. Only root may; without it nothing breaks."""
     place = str(folder / "store")
     if os.geteuid():
         yield Store(place, {})
@@ -124,7 +129,7 @@ def disk(folder: Path) -> Iterator[Store]:
 
 @contextlib.contextmanager
 def bucket(folder: Path) -> Iterator[Store]:
-    """A bucket of an S3 server of its own, which can be suspended."""
+    """Start an S3 server with a bucket. The server can be suspended."""
     import boto3
 
     os.environ |= {"AWS_ACCESS_KEY_ID": "chaos", "AWS_SECRET_ACCESS_KEY": "chaos", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -147,7 +152,7 @@ def bucket(folder: Path) -> Iterator[Store]:
 
 
 def fill(folder: Path, seconds: float) -> None:
-    """Leave no room on the folder's disk for a while."""
+    """Fill the folder's disk for some seconds."""
     filler = folder / "filler"
     with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
@@ -157,20 +162,20 @@ def fill(folder: Path, seconds: float) -> None:
 
 
 def silence(process: psutil.Process, seconds: float) -> None:
-    """As if its network were cut for a while."""
+    """Suspend a process for some seconds, as if its network were cut."""
     process.suspend()
     time.sleep(seconds)
     process.resume()
 
 
-def fault(machine: Machine, session: subprocess.Popen, draw: random.Random, store: Store) -> str:
-    """One fault; its name, or "" if there was nothing to break."""
+def cause_fault(machine: Machine, session: subprocess.Popen, draw: random.Random, store: Store) -> str:
+    """Cause a random fault; return its name, or "" if there was nothing to break."""
     weights = WEIGHTS | dict.fromkeys(store.breaks, 2)
     (kind,) = draw.choices(list(weights), list(weights.values()))
     if kind in store.breaks:
         store.breaks[kind](draw)
     elif kind in ("worker", "driver"):
-        victims = machine.titled("ray::RayTrainWorker" if kind == "worker" else "ray::ImplicitFunc")
+        victims = machine.find_processes("ray::RayTrainWorker" if kind == "worker" else "ray::ImplicitFunc")
         if not victims:
             return ""
         draw.choice(victims).kill()
@@ -178,7 +183,7 @@ def fault(machine: Machine, session: subprocess.Popen, draw: random.Random, stor
         os.killpg(session.pid, signal.SIGKILL)
         session.wait()
         if kind == "head":
-            machine.end()
+            machine.shut_down()
             machine.start()
     elif kind == "silence":
         silence(machine.raylet(draw.choice(machine.nodes)), draw.uniform(1, 4))
@@ -190,62 +195,63 @@ def fault(machine: Machine, session: subprocess.Popen, draw: random.Random, stor
             subprocess.run([*line, "--deadline-remaining-seconds", "3"], capture_output=True)
             time.sleep(3)
         machine.cluster.remove_node(node, allow_graceful=False)
-        patiently(machine.add_node)
+        retry_start(machine.add_node)
     return kind
 
 
-def contents(ledger: Ledger) -> dict[str, list[str]]:
-    """All rows of all tables but what tells of the run and not of the trial, as text, since some numbers are NaN."""
+def read_contents(ledger: Ledger) -> dict[str, list[str]]:
+    """Read all rows of all tables, without columns that vary between runs; as text, since some numbers are NaN."""
     found = {}
     for table in SCHEMAS:
-        rows = [{k: v for k, v in row.items() if k not in OF_A_RUN} for row in ledger.read(table).to_pylist()]
-        found[table] = sorted(str(row) for row in rows if row.get("metric") not in OF_A_CLOCK)
+        rows = [{k: v for k, v in row.items() if k not in VARYING} for row in ledger.read(table).to_pylist()]
+        found[table] = sorted(str(row) for row in rows if row.get("metric") not in TIMINGS)
     return found
 
 
-def undisturbed(folder: Path) -> dict[str, list[str]]:
+def run_undisturbed(folder: Path) -> dict[str, list[str]]:
+    """Run the study without faults; return its contents."""
     folder.mkdir(parents=True)
     (folder / "small.toml").write_text(STUDY)
     machine, store = Machine(), str(folder / "store")
     try:
-        assert machine.session(folder, store).wait(1800) == 0, folder.with_suffix(".log").read_text()
+        assert machine.run_session(folder, store).wait(1800) == 0, folder.with_suffix(".log").read_text()
     finally:
-        machine.end()
-    return contents(Ledger(store, "small"))
+        machine.shut_down()
+    return read_contents(Ledger(store, "small"))
 
 
-def round_of_chaos(folder: Path, seed: int, expected: dict[str, list[str]], limit: float = 3600) -> Counter:
-    """Faults by name, of one round. Raises AssertionError if a row is lost, doubled or different."""
+def run_round(folder: Path, seed: int, expected: dict[str, list[str]], limit: float = 3600) -> Counter:
+    """Run one round; count its faults by name. Raises AssertionError if a row is lost, doubled or different."""
     folder.mkdir(parents=True)
     with (bucket if seed % 4 == 1 else disk)(folder) as store:
         (folder / "small.toml").write_text(STUDY)
-        return _disturbed(folder, seed, expected, limit, store)
+        return _run_disturbed(folder, seed, expected, limit, store)
 
 
-def _disturbed(folder: Path, seed: int, expected, limit: float, store: Store) -> Counter:
+def _run_disturbed(folder: Path, seed: int, expected, limit: float, store: Store) -> Counter:
     machine, draw, faults = Machine(), random.Random(seed), Counter()
     try:
-        session, end = machine.session(folder, store.place), time.monotonic() + limit
+        session, end = machine.run_session(folder, store.place), time.monotonic() + limit
         while True:
             assert time.monotonic() < end, f"not done after {limit} s and {faults}"
             try:
                 status = session.wait(draw.uniform(*PAUSE))
             except subprocess.TimeoutExpired:
-                faults[fault(machine, session, draw, store)] += 1
+                faults[cause_fault(machine, session, draw, store)] += 1
                 if session.poll() is None:
                     continue
                 status = session.returncode
             if status == 0:
                 break
-            told = folder.with_suffix(".log").read_text()
-            assert "trials failed" not in told, told
+            log = folder.with_suffix(".log").read_text()
+            assert "trials failed" not in log, log
             time.sleep(3)  # behind a URI, the lock of a killed session ends after a minute
-            session = machine.session(folder, store.place)  # the same command again
+            session = machine.run_session(folder, store.place)  # the same command again
     finally:
-        machine.end()
+        machine.shut_down()
     ledger = Ledger(store.place, "small")
     assert set(ledger.last_attempts().values()) == {1}, ledger.last_attempts()
-    found = contents(ledger)
+    found = read_contents(ledger)
     for table, rows in expected.items():
         assert found[table] == rows, f"{table} differs"
     del faults[""]
@@ -258,10 +264,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        expected, total, clock = undisturbed(Path(place) / "undisturbed"), Counter(), time.monotonic()
+        expected, total, clock = run_undisturbed(Path(place) / "undisturbed"), Counter(), time.monotonic()
         print(f"undisturbed: {len(expected['trials'])} trials", flush=True)
         for number in range(given.rounds):
-            faults = round_of_chaos(Path(place) / f"round-{number}", given.seed + number, expected)
+            faults = run_round(Path(place) / f"round-{number}", given.seed + number, expected)
             total += faults
             print(f"round {number}: {dict(faults)}, {time.monotonic() - clock:.0f} s in all", flush=True)
         print(f"{given.rounds} rounds, {sum(total.values())} faults ({dict(total)}): no row lost, doubled or different")

@@ -1,4 +1,4 @@
-"""Small things that many tests need. Nothing here is slow: 16 px, a network of a few thousand weights."""
+"""Fixtures that many tests use. They are small and fast: images of 16 px, a network of a few thousand weights."""
 
 import os
 import shutil
@@ -14,9 +14,9 @@ from diffseg.data.packing import PackedImages
 from diffseg.data.scaling import Scaling
 from diffseg.data.splits import Split
 
-hypothesis.settings.register_profile("diffseg", deadline=None, derandomize=True)  # alike on slow machines and each time
+hypothesis.settings.register_profile("diffseg", deadline=None, derandomize=True)  # the same examples in every run
 hypothesis.settings.load_profile("diffseg")
-torch.set_num_threads(1)  # so that numbers do not depend on the machine's processors
+torch.set_num_threads(1)  # numbers must not depend on the number of processors
 
 TINY = {
     "data.size": 16,
@@ -44,14 +44,14 @@ TINY = {
 
 @pytest.fixture
 def tiny():
-    """A function from settings to a resolved configuration that trains in well under a second."""
+    """A function that makes, from settings, a resolved configuration that trains in well under a second."""
     return lambda **leaves: (
         Config().with_leaves(TINY | {key.replace("__", "."): value for key, value in leaves.items()}).resolved()
     )
 
 
 def split_of(images: list[torch.Tensor], masks: list[torch.Tensor]) -> Split:
-    """Images uint8 [C, H, W] and masks uint8 [R, H, W] of any sizes as a split; they are called 0, 1, …"""
+    """Build a split of images uint8 [C, H, W] and masks uint8 [R, H, W] of any sizes, named 0, 1, …"""
     return Split(
         names=tuple(map(str, range(len(images)))),
         groups=(None,) * len(images),
@@ -76,7 +76,7 @@ def finished(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def ray():
-    """The address of a Ray of two CPUs that the tests of a file share."""
+    """The address of a Ray with two CPUs that the tests of a file share."""
 
     from studies.engine.environment import set_environment
 
@@ -98,7 +98,7 @@ def ray():
 
 
 def folder_of(variable: str) -> Path:
-    """The folder that an environment variable names; the test is skipped without it."""
+    """Return the folder that an environment variable names; skip the test if it is not set."""
     if not os.environ.get(variable):
         pytest.skip(f"{variable} is not set")
     return Path(os.environ[variable])
@@ -106,9 +106,11 @@ def folder_of(variable: str) -> Path:
 
 @pytest.fixture
 def reference() -> Path:
+    """The folder of outputs of the published networks."""
     return folder_of("DIFFSEG_REFERENCE")
 
 
 @pytest.fixture
 def real_data() -> Path:
+    """The folder of real data sets."""
     return folder_of("DIFFSEG_DATA")

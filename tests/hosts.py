@@ -1,4 +1,4 @@
-"""Hosts on one machine: namespaces of network, processes, mounts and names, with a home, a /tmp and an SSH server each."""
+"""Hosts within this machine: each has namespaces (network, processes, mounts, names), a home, a /tmp and an SSH server."""
 
 import contextlib
 import os
@@ -11,11 +11,11 @@ from pathlib import Path
 
 NEEDED = ("ip", "unshare", "ssh", "ssh-keygen", "rsync", "/usr/sbin/sshd")
 NET = "10.77.0"
-SHARED = "/mnt"  # where hosts see the folder that they share
+SHARED = "/mnt"  # where hosts mount the folder that they share
 
 
 def missing() -> str | None:
-    """Why there can be no hosts here, if so."""
+    """Return why there can be no hosts on this machine; None if there can."""
     if os.geteuid() != 0:
         return "needs root, for namespaces"
     if absent := [name for name in NEEDED if not shutil.which(name)]:
@@ -30,7 +30,7 @@ def missing() -> str | None:
 
 
 class Hosts:
-    """A context: `count` hosts at NET.2 and on, which this machine reaches from NET.1, and `key`, which logs in as root."""
+    """A context with `count` hosts at the addresses NET.2 and following. This machine is NET.1; `key` logs in as root."""
 
     def __init__(self, folder: Path, count: int):
         self.folder, self.shared, self.key = folder, folder / "shared", folder / "key"
@@ -51,26 +51,28 @@ class Hosts:
             self._wait(ip)
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         for number in range(len(self._processes)):
             self.kill(number)
         self._remove_network()
 
     def kill(self, number: int) -> None:
-        """End a host at once, with everything that runs on it."""
+        """Kill a host at once, with all its processes."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._processes[number].pid, signal.SIGKILL)
         subprocess.run(["ip", "netns", "del", f"dsh{number}"], capture_output=True)
         self._processes[number].wait()
 
     def cut(self, number: int) -> None:
-        """Take a host off the network, on which everything goes on running; what it shares, it still reaches."""
+        """Cut a host's network. Its processes continue, and it still has the shared folder."""
         _run("ip", "link", "set", f"dsv{number}", "down")
 
     def ssh(self, number: int, command: str) -> str:
+        """Run a command on a host; return what it prints."""
         return subprocess.run(self._line(number, command), capture_output=True, text=True, check=True).stdout
 
     def start(self, number: int, command: str) -> subprocess.Popen:
+        """Start a command on a host."""
         pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         return subprocess.Popen(self._line(number, command), stdin=subprocess.DEVNULL, **pipe)
 

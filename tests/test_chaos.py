@@ -1,4 +1,4 @@
-"""One round of chaos; `python tests/chaos.py --rounds N` does more."""
+"""One round of chaos; `python tests/chaos.py --rounds N` runs more."""
 
 import chaos
 import pytest
@@ -6,7 +6,7 @@ import pytest
 
 @pytest.mark.chaos
 def test_a_study_survives_a_fault_every_few_seconds(tmp_path):
-    expected = chaos.undisturbed(tmp_path / "undisturbed")
+    expected = chaos.run_undisturbed(tmp_path / "undisturbed")
     assert len(expected["trials"]) == 12
-    faults = chaos.round_of_chaos(tmp_path / "chaos", 0, expected)
+    faults = chaos.run_round(tmp_path / "chaos", 0, expected)
     assert faults.total() > 0

@@ -1,4 +1,4 @@
-"""Files that describe clusters, and studies submitted to them."""
+"""Clusters: checks of their files, studies submitted to them, and their nodes."""
 
 import logging
 import re
@@ -39,7 +39,7 @@ def problems(tmp_path, text):
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_the_files_that_are_shipped_have_no_problems_but_their_placeholders(kind, tmp_path):
+def test_shipped_files_have_no_problems_but_placeholders(kind, tmp_path):
     assert problems(tmp_path, filled(FILES[kind])) == []
     left = problems(tmp_path, FILES[kind])
     assert all("still has the placeholder 'CHANGE-ME'" in problem for problem in left)
@@ -85,7 +85,7 @@ def test_the_files_that_are_shipped_have_no_problems_but_their_placeholders(kind
         ("kubernetes", "diffseg run paper", "python other.py", "runs no diffseg"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_said_in_a_sentence(kind, old, new, said, tmp_path):
+def test_a_problem_is_named_in_one_sentence(kind, old, new, said, tmp_path):
     text = filled(FILES[kind])
     assert old in text
     found = problems(tmp_path, text.replace(old, new))
@@ -93,7 +93,7 @@ def test_what_is_wrong_is_said_in_a_sentence(kind, old, new, said, tmp_path):
     assert all("\n" not in problem for problem in found)
 
 
-def test_a_store_that_is_mounted_is_shared(tmp_path):
+def test_a_mounted_store_is_shared(tmp_path):
     text = filled(AWS).replace("s3://mine/studies", "/efs/studies")
     assert "a folder of each node's own" in problems(tmp_path, text)[0]
     mounted = text.replace("setup_commands:\n", "setup_commands:\n  - sudo mount -t nfs4 fs-1.efs:/ /efs\n", 1)
@@ -129,7 +129,7 @@ def test_the_program_names_all_problems(tmp_path):
 class TestSubmit:
     @pytest.fixture
     def sent(self, monkeypatch):
-        """What would go to the head."""
+        """The files and the command that would go to the head."""
         from ray.autoscaler import sdk
 
         found = {}
@@ -146,7 +146,7 @@ class TestSubmit:
         monkeypatch.setattr(sdk, "run_on_cluster", run_on_cluster)
         return found
 
-    def test_code_and_study_go_along_and_arguments_are_those_of_run(self, sent, tmp_path):
+    def test_code_and_study_are_sent_and_the_head_runs_the_study(self, sent, tmp_path):
         (tmp_path / "cluster.yaml").write_text(filled(AWS))
         (tmp_path / "my study.toml").write_text("seeds = [0]")
         line = [
@@ -193,15 +193,17 @@ class TestSubmit:
             (OSError(28, "No space left on device"), r"refuses the job \(OSError: .*No space"),
         ],
     )  # fmt: skip
-    def test_whatever_the_launcher_raises_is_one_sentence(self, error, said, sent, tmp_path, monkeypatch, capfd):
+    def test_any_error_of_the_launcher_is_reported_in_one_sentence(
+        self, error, said, sent, tmp_path, monkeypatch, capfd
+    ):
         from ray.autoscaler import sdk
 
-        def fails(*_, **__):
+        def fail(*_, **__):
             print("first\n\x1b[31mthe last line\x1b[0m")
             logging.getLogger("ray").error("a traceback")
             raise error
 
-        monkeypatch.setattr(sdk, "rsync", fails)
+        monkeypatch.setattr(sdk, "rsync", fail)
         (tmp_path / "cluster.yaml").write_text(filled(AWS))
         shown = CliRunner().invoke(main, ["cluster", "submit", str(tmp_path / "cluster.yaml"), "paper"])
         assert shown.exit_code == 2
@@ -209,7 +211,7 @@ class TestSubmit:
         assert shown.output.count("\n") == 1
         assert "".join(capfd.readouterr()) == ""
 
-    def test_without_credentials_the_real_launcher_ends_in_one_sentence(self, tmp_path, monkeypatch):
+    def test_the_real_launcher_without_credentials_ends_with_one_sentence(self, tmp_path, monkeypatch):
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -229,19 +231,19 @@ class TestSubmit:
             submission.submit(tmp_path / "file", ("paper",), print)
         assert not sent
 
-    def test_a_head_that_is_not_there_is_told(self, sent, tmp_path, monkeypatch):
+    def test_an_absent_head_is_reported(self, sent, tmp_path, monkeypatch):
         from ray.autoscaler import sdk
 
-        def nobody(*_, **__):
+        def fail(*_, **__):
             raise RuntimeError("Head node of cluster (diffseg) not found!")
 
-        monkeypatch.setattr(sdk, "rsync", nobody)
+        monkeypatch.setattr(sdk, "rsync", fail)
         (tmp_path / "cluster.yaml").write_text(filled(AWS))
         with pytest.raises(UserError, match=r"cannot be reached.*not found.*`ray up .*` starts it"):
             submission.submit(tmp_path / "cluster.yaml", ("paper",), print)
 
 
-def test_nodes_that_may_still_come_count(tmp_path, monkeypatch):
+def test_nodes_that_may_still_start_count(tmp_path, monkeypatch):
     head, gpu = {"driver": 1000.0, "CPU": 0.0}, {"CPU": 4.0, "GPU": 1.0}
     monkeypatch.setattr(resources, "LAUNCHED", tmp_path / "config.yaml")
     monkeypatch.setattr(resources.time, "sleep", lambda _: there.append(gpu))
@@ -252,7 +254,7 @@ def test_nodes_that_may_still_come_count(tmp_path, monkeypatch):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     found = resources.find_nodes(ray, resources.read_launcher_config(), {})
     assert found == [head] + 8 * [{"CPU": 4, "GPU": 1}]
-    config["available_node_types"]["gpu"] |= {"min_workers": 2}  # as of machines that are always there
+    config["available_node_types"]["gpu"] |= {"min_workers": 2}  # as for machines that always run
     resources.find_nodes(ray, config, {})
     assert there == [head, gpu, gpu]
     assert allocate(Resources(), found) == (Resources(1, 1), 8)
@@ -262,7 +264,7 @@ def test_nodes_that_may_still_come_count(tmp_path, monkeypatch):
             allocate(given, [{"driver": 1000.0}], on_demand)
 
 
-def test_only_nodes_with_the_labels_that_are_asked_for_count(monkeypatch):
+def test_only_nodes_with_the_requested_labels_count(monkeypatch):
     kinds = [
         ("A100", {"CPU": 8.0, "GPU": 1.0}),
         ("H100", {"CPU": 16.0, "GPU": 2.0}),
@@ -286,7 +288,7 @@ def test_only_nodes_with_the_labels_that_are_asked_for_count(monkeypatch):
     assert resources.find_nodes(ray, launched, {label: "L4"}) == 3 * [{"CPU": 4, "GPU": 1}]
 
 
-def test_a_study_is_told_to_stop_through_its_store(tmp_path):
+def test_stop_writes_the_stop_file_if_a_session_runs(tmp_path):
     ledger = Ledger(str(tmp_path), "study")
     ledger.define({"trials": {}})
     line = ["stop", "study", "--store", str(tmp_path)]

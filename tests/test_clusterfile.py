@@ -1,4 +1,4 @@
-"""Files of clusters that are none, or more than they seem: one sentence, in bounded time and memory."""
+"""Bad files of clusters: each is refused in one sentence, in bounded time and memory."""
 
 import os
 import re
@@ -43,7 +43,7 @@ REFUSED = {
     "nothing": ("---\n---\n", "describes no cluster"),
     "control characters": ("a: \x07", "is not YAML"),
 }  # fmt: skip
-TOLD = {
+NAMED = {
     "a job is text": ("kind: RayJob\nspec: mine", "spec is 'mine', but a mapping belongs there"),
     "a job is a list": ("kind: RayJob\nspec: [1]", "spec is a list, but a mapping belongs there"),
     "a cluster is text": ("kind: RayJob\nspec: {rayClusterSpec: mine}", "spec.rayClusterSpec is 'mine'"),
@@ -87,7 +87,7 @@ TOLD = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_describes_no_cluster_is_refused_in_a_sentence(case, tmp_path):
+def test_a_file_that_describes_no_cluster_is_refused_in_one_sentence(case, tmp_path):
     text, said = REFUSED[case]
     (tmp_path / "file.yaml").write_text(text)
     with pytest.raises(UserError, match=said) as error:
@@ -96,9 +96,9 @@ def test_what_describes_no_cluster_is_refused_in_a_sentence(case, tmp_path):
     assert len(str(error.value)) < 800
 
 
-@pytest.mark.parametrize("case", TOLD)
-def test_what_has_another_form_is_named(case, tmp_path):
-    text, said = TOLD[case]
+@pytest.mark.parametrize("case", NAMED)
+def test_a_field_of_another_form_is_named(case, tmp_path):
+    text, said = NAMED[case]
     (tmp_path / "file.yaml").write_text(text)
     found = check(tmp_path / "file.yaml")
     assert any(re.search(said, problem) for problem in found), found
@@ -106,7 +106,7 @@ def test_what_has_another_form_is_named(case, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "huge", "bytes", "none"])
-def test_what_is_no_text_is_refused_in_a_sentence(kind, tmp_path):
+def test_a_file_that_is_no_text_is_refused_in_one_sentence(kind, tmp_path):
     path = tmp_path / "file.yaml"
     if kind == "folder":
         path.mkdir()
@@ -122,10 +122,10 @@ def test_what_is_no_text_is_refused_in_a_sentence(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", [kind for kind in FILES if kind != "slurm"])
-def test_the_bounds_are_far_from_the_files_that_are_shipped(kind, tmp_path, monkeypatch):
-    monkeypatch.setattr(clusterfile, "MOST_NODES", clusterfile.MOST_NODES // 20)
+def test_shipped_files_are_far_from_the_bounds(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(clusterfile, "MOST_VALUES", clusterfile.MOST_VALUES // 20)
     monkeypatch.setattr(clusterfile, "DEEPEST", clusterfile.DEEPEST // 3)
-    assert clusterfile.documents(tmp_path / "file", filled(FILES[kind]))
+    assert clusterfile.parse_documents(tmp_path / "file", filled(FILES[kind]))
 
 
 WORDS = st.sampled_from(
@@ -160,7 +160,7 @@ CONTENT = (
 )  # fmt: skip
 
 
-def never_more_than_a_user_error(content, folder):
+def check_raises_only_user_errors(content, folder):
     path = folder / "file.yaml"
     path.write_bytes(content)
     said = []
@@ -177,11 +177,11 @@ FUZZ = {"suppress_health_check": [HealthCheck.function_scoped_fixture, HealthChe
 @settings(max_examples=60, **FUZZ)
 @given(CONTENT)
 def test_no_file_ends_in_a_traceback(tmp_path, content):
-    never_more_than_a_user_error(content, tmp_path)
+    check_raises_only_user_errors(content, tmp_path)
 
 
 @pytest.mark.slow
 @settings(max_examples=3000, **FUZZ)
 @given(CONTENT)
 def test_no_file_of_many_ends_in_a_traceback(tmp_path, content):
-    never_more_than_a_user_error(content, tmp_path)
+    check_raises_only_user_errors(content, tmp_path)

@@ -1,4 +1,4 @@
-"""The Ray of a session: its place, its path, and those that do not come."""
+"""The connection to Ray: addresses, failed starts, signals, the temporary folder, and what workers import."""
 
 import ctypes
 import os
@@ -40,7 +40,7 @@ def no_ray_yet(monkeypatch):
         ("auto", None, "auto"),
     ],
 )
-def test_the_address_is_the_options_or_else_the_environments(given, variable, address, monkeypatch):
+def test_the_option_address_precedes_the_environment(given, variable, address, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     if variable is not None:
         monkeypatch.setenv("RAY_ADDRESS", variable)
@@ -48,8 +48,8 @@ def test_the_address_is_the_options_or_else_the_environments(given, variable, ad
 
 
 @pytest.fixture
-def deaf():
-    """The address of a port that takes connections and says nothing."""
+def silent():
+    """The address of a port that takes connections and never answers."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
@@ -68,12 +68,12 @@ ADDRESSES += [
 ]
 
 
-@pytest.mark.parametrize("address", [*ADDRESSES, "deaf"])
-def test_an_address_without_a_cluster_is_one_sentence(address, deaf, no_ray_yet, monkeypatch):
+@pytest.mark.parametrize("address", [*ADDRESSES, "silent"])
+def test_an_address_without_a_cluster_is_refused_in_one_sentence(address, silent, no_ray_yet, monkeypatch):
     monkeypatch.setattr(connection, "ANSWER", 0.5)
     with (
         pytest.raises(UserError, match="no Ray cluster at") as found,
-        connect(deaf if address == "deaf" else address),
+        connect(silent if address == "silent" else address),
     ):
         pass
     assert "--address HOST:PORT" in str(found.value)
@@ -89,7 +89,9 @@ def test_an_address_without_a_cluster_is_one_sentence(address, deaf, no_ray_yet,
         (RuntimeError(), "RuntimeError"),
     ],
 )
-def test_a_ray_that_does_not_start_is_one_sentence_that_names_its_logs(error, words, no_ray_yet, monkeypatch, tmp_path):
+def test_a_failed_start_is_reported_in_one_sentence_that_names_the_logs(
+    error, words, no_ray_yet, monkeypatch, tmp_path
+):
     def init(**settings):
         assert settings["address"] == "local"
         raise error
@@ -99,12 +101,12 @@ def test_a_ray_that_does_not_start_is_one_sentence_that_names_its_logs(error, wo
     with pytest.raises(MachineryError, match=words) as found, connect(None):
         pass
     assert "\n" not in str(found.value)
-    (folder,) = Path(os.environ["RAY_TMPDIR"]).iterdir()  # it stays, for its logs
+    (folder,) = Path(os.environ["RAY_TMPDIR"]).iterdir()  # kept for its logs
     assert f"{folder}/session_latest/logs" in str(found.value)
 
 
-def test_a_terminated_start_is_an_interrupted_one(no_ray_yet, monkeypatch):
-    """Ray sets a handler of SIGTERM of its own while it starts, which ends the program."""
+def test_sigterm_interrupts_the_start_of_ray(no_ray_yet, monkeypatch):
+    """While Ray starts, it sets its own handler of SIGTERM, which ends the program."""
 
     def init(**settings):
         ray._private.utils.set_sigterm_handler(lambda number, frame: sys.exit(number))
@@ -117,18 +119,18 @@ def test_a_terminated_start_is_an_interrupted_one(no_ray_yet, monkeypatch):
         pass
 
 
-def test_a_terminated_session_asks_its_trials_to_stop(no_ray_yet, monkeypatch):
-    """Ray's C++ sets a handler of SIGTERM that Python does not know of."""
-    asked, ignored = threading.Event(), ctypes.c_void_p(1)  # SIG_IGN
+def test_sigterm_requests_a_stop_after_ray_has_started(no_ray_yet, monkeypatch):
+    """Ray's C++ sets a handler of SIGTERM behind Python's back."""
+    requested, ignored = threading.Event(), ctypes.c_void_p(1)  # SIG_IGN
     monkeypatch.setattr("ray.init", lambda **settings: ctypes.CDLL(None).signal(signal.SIGTERM, ignored))
     with Signals() as signals, connect(None):
-        signals.stop_by(asked.set)
+        signals.stop_by(requested.set)
         os.kill(os.getpid(), signal.SIGTERM)
-        assert asked.wait(10)
+        assert requested.wait(10)
 
 
-class TestPlaces:
-    def test_the_folder_is_short_and_goes_with_its_ray(self, no_ray_yet, monkeypatch):
+class TestFolder:
+    def test_it_has_a_short_path_and_is_removed_with_its_ray(self, no_ray_yet, monkeypatch):
         found = []
         monkeypatch.setattr("ray.init", lambda **settings: found.append(Path(settings["_temp_dir"])))
         with connect(None) as logs:
@@ -138,7 +140,7 @@ class TestPlaces:
         assert len(str(found[0]) + ray_folder.SOCKET) <= ray_folder.PATH_LIMIT
 
     @pytest.mark.parametrize("length", [60, 200])
-    def test_a_long_temporary_folder_is_not_used(self, length, monkeypatch, tmp_path):
+    def test_a_place_with_a_long_path_is_not_used(self, length, monkeypatch, tmp_path):
         long = tmp_path / ("x" * length)
         long.mkdir()
         monkeypatch.delenv("RAY_TMPDIR", raising=False)
@@ -149,7 +151,7 @@ class TestPlaces:
         folder.rmdir()
 
     @pytest.mark.parametrize("place", ["/nowhere", "x" * 10, "/proc", "/" + "x" * 100])
-    def test_without_a_place_it_is_one_sentence(self, place, monkeypatch):
+    def test_it_is_refused_in_one_sentence_if_there_is_no_place(self, place, monkeypatch):
         monkeypatch.setenv("RAY_TMPDIR", place)
         with pytest.raises(UserError, match="RAY_TMPDIR has to name a folder that can be written"):
             ray_folder.make_folder()
@@ -161,10 +163,10 @@ class TestPlaces:
             (3600, True, True, True, True),  # in use
             (1, False, True, True, True),  # about to be locked
             (3600, False, False, True, True),  # another user's
-            (3600, False, True, False, True),  # of no session
+            (3600, False, True, False, True),  # made by no session
         ],
     )
-    def test_what_a_killed_session_left_is_removed(self, age, locked, mine, named, stays, monkeypatch, tmp_path):
+    def test_folders_of_killed_sessions_are_removed(self, age, locked, mine, named, stays, monkeypatch, tmp_path):
         folder = tmp_path / (f"{ray_folder.PREFIX}abcdefgh" if named else "important")
         (folder / "session_1").mkdir(parents=True)
         (folder / "lock").touch()
@@ -193,30 +195,30 @@ class TestPlaces:
         ),
     ],
 )
-def test_of_an_error_one_line_is_shown(text, line):
+def test_errors_are_summarised_in_one_line(text, line):
     assert summarise(ValueError(text)) == line
 
 
 class TestSignals:
-    def test_the_first_one_interrupts_a_start(self):
+    def test_the_first_one_interrupts_the_start(self):
         with pytest.raises(KeyboardInterrupt), Signals():
             signal.raise_signal(signal.SIGINT)
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    def test_the_first_one_asks_trials_and_the_second_ends_at_once(self, number, monkeypatch, capsys):
-        asked, ended = threading.Event(), []
+    def test_the_first_one_requests_a_stop_and_the_second_one_ends_the_process(self, number, monkeypatch, capsys):
+        requested, ended = threading.Event(), []
         monkeypatch.setattr(os, "_exit", ended.append)
         with Signals() as signals:
-            signals.stop_by(asked.set)
+            signals.stop_by(requested.set)
             signal.raise_signal(number)
-            assert asked.wait(10)
+            assert requested.wait(10)
             assert not ended
             signal.raise_signal(number)
         assert ended == [130]
         assert capsys.readouterr().err == "diffseg: stopped at once\n"
 
-    def test_one_that_was_lost_during_the_start_is_remembered(self):
-        """Python ignores what is raised where an object is freed."""
+    def test_an_interrupt_that_python_ignored_is_raised_again(self):
+        """Python ignores exceptions where an object is freed."""
 
         class Freed:
             def __del__(self):
@@ -254,7 +256,7 @@ CALLS = {"the program": [str(PROGRAM)], "python -m": [sys.executable, "-m", "stu
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("arguments", [["--help"], ["status", "nothing"], ["plan", "../small.toml"]])
 def test_nothing_is_imported_from_the_current_folder(call, arguments, trap, tmp_path):
-    if call == "python -m":  # which takes a package that is run from the current folder, before it is ours
+    if call == "python -m":  # Python itself takes the package to run from the current folder
         (trap / "studies/__init__.py").unlink()
         (trap / "studies").rmdir()
     elif not PROGRAM.exists():
@@ -266,8 +268,8 @@ def test_nothing_is_imported_from_the_current_folder(call, arguments, trap, tmp_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("call", CALLS)
-def test_a_session_in_hostile_surroundings(call, trap, tmp_path):
-    """Foreign modules, another Ray on the machine, RAY_ADDRESS=local and a temporary folder of a long name, all at once."""
+def test_a_session_runs_among_foreign_modules_and_another_ray(call, trap, tmp_path):
+    """All at once: foreign modules, another Ray on the machine, RAY_ADDRESS=local and a temporary folder with a long path."""
     if call == "python -m":
         (trap / "studies/__init__.py").unlink()
         (trap / "studies").rmdir()
@@ -285,10 +287,10 @@ def test_a_session_in_hostile_surroundings(call, trap, tmp_path):
             pass
         line = [*CALLS[call], "run", "../small.toml", "--store", str(tmp_path / "store"), "--no-report"]
         session = subprocess.Popen(line, cwd=trap, env=env, **pipes)
-        _, said = session.communicate()
+        _, output = session.communicate()
     finally:
         other.communicate("\n")
-    assert session.returncode == 0, said
+    assert session.returncode == 0, output
     assert not (tmp_path / "marker").exists()
     left = [
         path for pattern in ("diffseg-*", "ray") for path in Path("/tmp").glob(f"{pattern}/session_*_{session.pid}")

@@ -1,4 +1,4 @@
-"""Searches without Ray: a fake trainable whose optimum is known, killed, extended, pruned, and given bad input."""
+"""Searches without Ray, with a simulated trial whose optimum is known: killed, extended, pruned, and given bad input."""
 
 import math
 import re
@@ -35,7 +35,7 @@ def study_of(start=START, **settings):
 
 
 def planted(config):
-    """IoU and ECE: best is the laplace schedule with b = 0.1 and a spread of 1; the ECE prefers b = 0.5."""
+    """Compute IoU and ECE. The IoU is best for the laplace schedule, b = 0.1 and a spread of 1; the ECE is for b = 0.5."""
     diffusion = config.diffusion
     off = abs(math.log(diffusion.input_scale / 0.1)) / 5 + 0.3 * (diffusion.schedule != "laplace")
     off += abs(math.log(diffusion.spread or 1.0)) / 5 + 0.1 * (diffusion.ends != "limited")
@@ -49,7 +49,10 @@ def end(ledger, trial, status="complete", **row):
 
 
 def carry_out(study, ledger, killed_at=(), **options):
-    """Do what the scheduler says, one trial after the other; at some of them the process dies before the trial ends."""
+    """Run the scheduler's trials one by one; return the proposals.
+
+    killed_at: numbers of the trials, from 1, during which the process dies.
+    """
     count = 0
     while trial := Scheduler(study, ledger).next_trial():
         count += 1
@@ -62,7 +65,7 @@ def carry_out(study, ledger, killed_at=(), **options):
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "random", "grid"])
 @pytest.mark.parametrize("objective", [["iou"], ["iou", "ece"]])
-def test_an_interrupted_search_proposes_what_an_uninterrupted_one_does(sampler, objective, tmp_path):
+def test_an_interrupted_search_makes_the_same_proposals(sampler, objective, tmp_path):
     study = study_of(sampler=sampler, objective=objective, budget=14, confirm="2x2")
     whole = carry_out(study, Ledger(str(tmp_path / "whole"), "searched"))
     killed = carry_out(study, Ledger(str(tmp_path / "killed"), "searched"), killed_at=(5, 12))
@@ -73,7 +76,7 @@ def test_an_interrupted_search_proposes_what_an_uninterrupted_one_does(sampler, 
 
 
 @pytest.mark.slow
-def test_proposals_do_not_depend_on_how_python_orders_sets(tmp_path):
+def test_proposals_do_not_depend_on_the_order_of_sets(tmp_path):
     code = """
 import sys; sys.path.insert(0, "tests")
 from test_search import *
@@ -91,7 +94,7 @@ for line in carry_out(study_of(space="schedule", budget=16), Ledger(sys.argv[1],
     assert found[0].count(b"\n") == 16
 
 
-def test_a_larger_budget_extends_and_a_smaller_one_than_was_done_is_refused(tmp_path):
+def test_a_larger_budget_extends_a_search_and_a_smaller_one_is_refused(tmp_path):
     ledger = Ledger(str(tmp_path), "searched")
     first = carry_out(study_of(budget=5), ledger)
     assert len(first) == 5
@@ -104,7 +107,7 @@ def test_a_larger_budget_extends_and_a_smaller_one_than_was_done_is_refused(tmp_
         Scheduler(study_of(budget=7), ledger).check_budget()
 
 
-def test_several_at_once_are_told_apart_and_told_as_running(tmp_path):
+def test_trials_that_run_at_once_are_distinct(tmp_path):
     study, ledger, scheduler = study_of(budget=14), Ledger(str(tmp_path), "searched"), None
     scheduler, busy = Scheduler(study, ledger), {}
     for _ in range(40):
@@ -134,7 +137,7 @@ def test_the_best_and_the_baseline_are_confirmed_on_the_test_images(tmp_path):
 
 
 def test_a_fingerprint_is_measured_before_the_trials_that_use_it(tmp_path):
-    """Once for all trials of a search, and not for its budget; meanwhile no more is proposed than is found to wait."""
+    """It is measured once for all trials of a search and does not count for its budget. Meanwhile few proposals are made."""
     study, ledger = study_of(space="fingerprint", budget=9), Ledger(str(tmp_path), "searched")
     scheduler, busy, order = Scheduler(study, ledger), {}, []
     while (len(busy) < 2 and (trial := scheduler.next_trial(set(busy)))) or busy:
@@ -153,12 +156,12 @@ def test_a_fingerprint_is_measured_before_the_trials_that_use_it(tmp_path):
 
 
 def impossible(trial):
-    """A space half of which no configuration can be."""
+    """A space of which half cannot be configured."""
     trial.suggest_categorical("diffusion.loss", ["mse", "cross-entropy"])
     trial.suggest_float("diffusion.input_scale", 0.1, 1.0)
 
 
-def test_an_invalid_configuration_is_refused_with_its_reason_and_the_search_goes_on(tmp_path, monkeypatch):
+def test_an_invalid_configuration_is_refused_with_its_reason_and_the_search_continues(tmp_path, monkeypatch):
     monkeypatch.setitem(search_spaces.SPACES, "schedule", impossible)
     study, ledger = study_of(budget=16), Ledger(str(tmp_path), "searched")
     carry_out(study, ledger)
@@ -169,10 +172,10 @@ def test_an_invalid_configuration_is_refused_with_its_reason_and_the_search_goes
     assert all(p.trial is None and "set diffusion.target=x0" in p.reason for p in refused)
     assert all(p.settings["diffusion.loss"] == "cross-entropy" for p in refused)
     (tried,) = Scheduler(study, ledger)._history(study.starts[0], {}, found)[refused[0].number :][:1]
-    told = sampling._to_frozen_trial(study.search, START, tried)
-    assert told.constraints == {"valid": 1.0}
-    assert "set diffusion.target=x0" in told.user_attrs["reason"]
-    assert len([p for p in refused if p.number > 10]) < 5  # it learns to leave them
+    frozen = sampling._to_frozen_trial(study.search, START, tried)
+    assert frozen.constraints == {"valid": 1.0}
+    assert "set diffusion.target=x0" in frozen.user_attrs["reason"]
+    assert len([p for p in refused if p.number > 10]) < 5  # the sampler learns to avoid them
 
 
 @pytest.mark.parametrize(
@@ -186,12 +189,12 @@ def test_an_invalid_configuration_is_refused_with_its_reason_and_the_search_goes
         ("complete", {"iou": None}, r"no trial of .* reports iou .*--objective"),
     ],
 )
-def test_a_search_without_prospect_ends_early_and_says_why(status, row, words, tmp_path):
+def test_a_search_without_values_ends_early_and_says_why(status, row, words, tmp_path):
     study, ledger = study_of(), Ledger(str(tmp_path), "searched")
     assert len(carry_out(study, ledger, status=status, **row)) == 5
 
     assert re.search(words, Scheduler(study, ledger).problem())
-    if status == "failed":  # retried with success, it goes on
+    if status == "failed":  # retried with success, it continues
         scheduler = Scheduler(study, ledger, retry=True)
         while trial := scheduler.next_trial():
             end(ledger, trial)
@@ -200,7 +203,7 @@ def test_a_search_without_prospect_ends_early_and_says_why(status, row, words, t
         assert len(read_proposals(ledger)) == 12
 
 
-def test_a_failed_trial_is_told_as_infeasible_and_a_pruned_one_with_its_way(tmp_path):
+def test_optuna_sees_failed_trials_as_infeasible_and_pruned_ones_with_their_rungs(tmp_path):
     study, ledger = study_of(budget=6), Ledger(str(tmp_path), "searched")
     for status in ("complete", "complete", "complete", "failed", "pruned"):
         trial = Scheduler(study, ledger).next_trial()
@@ -208,18 +211,18 @@ def test_a_failed_trial_is_told_as_infeasible_and_a_pruned_one_with_its_way(tmp_
             record_rung(trial.rungs, ledger, trial.name, 90, {"iou": 0.4, "ece": 0.1})
         end(ledger, trial, status)
     scheduler = Scheduler(study, ledger)
-    told = [
+    frozen = [
         sampling._to_frozen_trial(study.search, START, one)
         for one in scheduler._history(study.starts[0], scheduler._ended(), read_proposals(ledger))
     ]
-    assert told[0].value == -planted(START)["iou"]
-    assert told[2] is None  # v: the space does not vary the target
-    assert told[3].constraints == {"valid": 1.0}
-    assert told[4].state.name == "PRUNED"
-    assert told[4].intermediate_values == {90: -0.4}
+    assert frozen[0].value == -planted(START)["iou"]
+    assert frozen[2] is None  # v: the space does not vary the target
+    assert frozen[3].constraints == {"valid": 1.0}
+    assert frozen[4].state.name == "PRUNED"
+    assert frozen[4].intermediate_values == {90: -0.4}
 
 
-def test_a_small_space_ends_when_all_of_it_was_tried(tmp_path, monkeypatch):
+def test_a_small_space_ends_when_all_of_it_is_tried(tmp_path, monkeypatch):
     monkeypatch.setitem(
         search_spaces.SPACES,
         "target",
@@ -244,7 +247,7 @@ def test_a_small_space_ends_when_all_of_it_was_tried(tmp_path, monkeypatch):
         ({"space": "target", "seeds": 3}, "unknown key 'search.seeds': allowed are search.space"),
     ],
 )
-def test_bad_settings_of_a_search_are_one_sentence(table, words):
+def test_bad_settings_of_a_search_are_refused_in_one_sentence(table, words):
     with pytest.raises(ConfigError, match=words) as error:
         parse(table)
     assert "\n" not in str(error.value)
@@ -261,10 +264,10 @@ def test_damaged_proposals_are_made_again(tmp_path):
     assert [p.number for p in read_proposals(ledger)] == list(range(6))
 
 
-# ---- the rule by which trials end early
+# ---- pruning
 
 
-def test_the_best_share_of_a_rung_goes_on():
+def test_the_best_share_of_a_rung_survives():
     assert [survives(ahead, 9, 3) for ahead in range(9)] == [True] * 3 + [False] * 6
     assert survives(0, 1, 3)
     found = {"a": {"iou": 0.5, "ece": 0.1}, "b": {"iou": 0.7, "ece": 0.2}, "c": {"iou": 0.6, "ece": 0.3}}
@@ -282,16 +285,16 @@ def test_a_pruned_trial_says_why(tmp_path):
     ledger, rungs = Ledger(str(tmp_path), "searched"), Rungs("s", ("iou",), 2)
     assert reach(rungs, ledger, "a", 10, {"iou": 0.5}) is None
     assert reach(rungs, ledger, "b", 10, {"iou": 0.4}) == "pruned at step 10: 1 of 2 trials were better by iou"
-    assert reach(rungs, ledger, "b", 20, {"iou": 0.4}) is None  # nobody else got there
+    assert reach(rungs, ledger, "b", 20, {"iou": 0.4}) is None  # no other trial is there yet
     assert reach(Rungs("s", ("iou",), 0), ledger, "c", 10, {"iou": 0.1}) is None
     assert reach(Rungs("s2", ("iou",), 2), ledger, "d", 10, {"iou": 0.1}) is None  # of another search
 
 
-# ---- how good it is
+# ---- how good the searches are
 
 
 def best_of(sampler, seed, budget, objective=planted):
-    """The best IoU among so many proposals, those tried first left out of account."""
+    """Return the best IoU among `budget` proposals, without those tried first."""
     start = START.model_copy(update={"seed": seed})
     search, tried = Search(space="schedule", budget=budget, sampler=sampler), []
     while len(tried) < budget:
@@ -310,14 +313,14 @@ def test_the_search_beats_random_search(sampler):
 
 
 def curve(config, share, pace, noise):
-    """What a trial has reached after a share of its steps: it nears its end, faster or slower, and is measured with noise."""
+    """Return the noisy IoU of a trial after a share of its steps. It approaches the final IoU, at a pace of its own."""
     pace = 6 + pace * (int(config.digest, 16) % 1000 / 1000 - 0.5)
     measured = noise.normal(0, 0.01) if share < 1 else 0.0
     return planted(config)["iou"] * (1 - 0.6 * math.exp(-pace * share)) + measured
 
 
-def searched(start, pruning, sampler, budget, pace):
-    """(share of the steps that were trained, the best IoU at the end) of a simulated search."""
+def simulate(start, pruning, sampler, budget, pace):
+    """Simulate a search; return the share of the steps that it trained, and the best final IoU."""
     search, tried = Search(space="schedule", budget=budget, pruning=pruning, sampler=sampler), []
     noise, steps, seen = np.random.default_rng(start.seed), 0.0, {share: {} for share in RUNGS}
     for _ in range(budget):
@@ -342,8 +345,10 @@ def searched(start, pruning, sampler, budget, pace):
     [("random", 32, 4.0), ("tpe", 64, 1.5)],  # random: the same configurations, half of whose curves cross
 )
 def test_pruning_saves_half_of_the_steps_and_keeps_the_best(sampler, budget, pace):
-    starts = [START.model_copy(update={"seed": seed}) for seed in range(40)]  # of ten, what is kept is off by 1 %
-    pruned, whole = (np.array([searched(start, n, sampler, budget, pace) for start in starts]) for n in (3, 0))
+    starts = [
+        START.model_copy(update={"seed": seed}) for seed in range(40)
+    ]  # with ten, the share that is kept is off by 1 %
+    pruned, whole = (np.array([simulate(start, n, sampler, budget, pace) for start in starts]) for n in (3, 0))
     spent, kept = (pruned / whole).mean(0)
     print(f"{sampler}: {spent:.2f} of the steps, {kept:.4f} of the best")
     assert spent <= 0.5

@@ -1,4 +1,4 @@
-"""A search through Ray, killed twice on the way: it ends as one that was not, and costs little more."""
+"""A search through Ray that is killed twice: it ends as one that is not killed, and costs little more."""
 
 import time
 from pathlib import Path
@@ -32,8 +32,8 @@ STUDY = f"""
 RESULTS = ("status", "steps", "iou", "ece", "brier")
 
 
-def wait_until_amid(ledger, number, step, timeout=900):
-    """Until a search trains its proposal of that number beyond a step; return its folder and the step."""
+def wait_for_proposal(ledger, number, step, timeout=900):
+    """Wait until a search trains the proposal of a number beyond a step; return its folder and the step."""
     end = time.monotonic() + timeout
     while time.monotonic() < end:
         for proposal in read_proposals(ledger):
@@ -45,25 +45,25 @@ def wait_until_amid(ledger, number, step, timeout=900):
     raise AssertionError(f"proposal {number} was not trained in time")
 
 
-def whole(ledger):
+def read_whole(ledger):
     rows = {row["trial"]: tuple(row[key] for key in RESULTS) for row in ledger.last_rows([*RESULTS])}
     return [(p.number, p.seed, p.source, p.settings, p.reason, rows.get(p.trial)) for p in read_proposals(ledger)]
 
 
 @pytest.mark.slow
-def test_a_search_killed_twice_ends_as_one_that_was_not(tmp_path):
+def test_a_search_that_is_killed_twice_ends_as_one_that_is_not(tmp_path):
     first = start(tmp_path / "whole", study=STUDY)
     assert first.wait(900) == 0, first.stdout.read()
     ledger, lost = Ledger(str(tmp_path / "killed/store"), "small"), 0
     for number in (5, 17):
         process = start(tmp_path / "killed", study=STUDY)
-        folder, saved = wait_until_amid(ledger, number, 30)
+        folder, saved = wait_for_proposal(ledger, number, 30)
         kill_tree(process)
         lost += max(0, read_progress(Folder.open(str(folder))).step - saved) + EVERY
     last = start(tmp_path / "killed", study=STUDY)
     assert last.wait(900) == 0, last.stdout.read()
-    found = whole(ledger)
-    assert str(found) == str(whole(Ledger(str(tmp_path / "whole/store"), "small")))  # as text, since some are NaN
+    found = read_whole(ledger)
+    assert str(found) == str(read_whole(Ledger(str(tmp_path / "whole/store"), "small")))  # as text, since some are NaN
     assert len([one for one in found if one[1] == 0]) == BUDGET
     assert "pruned" in {one[-1][0] for one in found}
     trained = sum(one[-1][1] for one in found)

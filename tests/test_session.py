@@ -1,4 +1,7 @@
-"""Placing, running, stopping and resuming studies through Ray. The first tests share one small Ray; the slow ones kill theirs."""
+"""Sessions: allocate resources, run, stop and resume studies through Ray.
+
+The first tests share one small Ray; the slow ones kill theirs.
+"""
 
 import json
 import os
@@ -12,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from diffseg.config import Config
 from diffseg.errors import UserError
 from studies.definition.study import Study
 from studies.definition.trial import Trial, trial_name
@@ -49,7 +51,7 @@ def study_of(configs, name="study", roots=None):
         (Resources(memory=60), [{"CPU": 8, "GPU": 2, "memory": 20}], (1, 1, None, 1, {}, 0), 2),
     ],
 )
-def test_trials_are_placed_by_what_they_ask(resources, nodes, share, concurrent):
+def test_resources_are_allocated_as_requested(resources, nodes, share, concurrent):
     assert allocate(resources, nodes) == (Resources(*share), concurrent)
 
 
@@ -63,12 +65,12 @@ def test_trials_are_placed_by_what_they_ask(resources, nodes, share, concurrent)
         (Resources(labels={"ray.io/accelerator-type": "H100"}), []),
     ],
 )
-def test_what_fits_on_no_node_is_refused(resources, nodes):
+def test_resources_that_no_node_has_are_refused(resources, nodes):
     with pytest.raises(UserError, match=r"no node has them.*--cpus, --gpus or --workers"):
         allocate(resources, nodes)
 
 
-def test_trials_that_need_but_one_training_run_one_after_the_other(tiny, tmp_path):
+def test_trials_that_share_a_training_run_one_after_the_other(tiny, tmp_path):
     study = study_of([tiny(inference__steps=2), tiny(inference__steps=3), tiny(seed=1)])
     scheduler, (first, second, third) = (
         Scheduler(study, Ledger(str(tmp_path), "study")),
@@ -102,9 +104,9 @@ def folder_data(root):
     return root
 
 
-def test_a_study_runs_through_ray_and_what_fails_stays_apart(ray, tiny, tmp_path, monkeypatch):
-    """E1 and E2 complete, a data set whose file is seen to be broken when it is decoded fails with its sentence, retry runs
-    it again, and a second run does nothing."""
+def test_a_failed_trial_does_not_stop_the_others(ray, tiny, tmp_path, monkeypatch):
+    """One trial completes; one of a data set with a truncated file fails and names the file; retry runs the failed one
+    again; another run does nothing."""
     monkeypatch.chdir(tmp_path)
     root = folder_data(tmp_path / "data")
     broken = sorted((root / "train/masks").iterdir())[0]
@@ -171,7 +173,7 @@ def test_two_workers_train_a_trial_together(ray, tiny, tmp_path):
         assert not ledger.folder.exists(f"work/{two['trial']}/progress.json")
 
 
-# How the studies that are run by the program end.
+# The last tables of the studies that the program runs.
 SMALL = """
     data.size = 16
     data.train_images = 40
@@ -200,7 +202,7 @@ STUDY = f"""
 
 
 def start(folder, *words, study=STUDY, **options):
-    """A study of a TOML text by the program, in a process group of its own."""
+    """Start the program on a study, given as TOML, in a process group of its own."""
     folder.mkdir(exist_ok=True)
     (folder / "small.toml").write_text(study)
     command = [sys.executable, "-m", "studies", "run", str(folder / "small.toml"), "--store", str(folder / "store")]
@@ -209,7 +211,7 @@ def start(folder, *words, study=STUDY, **options):
 
 
 def wait_for_steps(tmp_path, count, timeout=120):
-    """Until some trial has left a checkpoint beyond so many steps."""
+    """Wait until a trial has left a checkpoint of at least `count` steps."""
     end = time.monotonic() + timeout
     while time.monotonic() < end:
         if any(int(path.name[5:13]) >= count for path in tmp_path.rglob("work/*/step-*.pt")):
@@ -223,13 +225,13 @@ def results(store):
 
 
 def kill_tree(process):
-    """SIGKILL to the whole process tree at once, as when a machine loses power."""
+    """Kill the whole process tree at once, as when a machine loses power."""
     import psutil
 
     tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     for member in tree:
         try:
-            member.send_signal(signal.SIGSTOP)  # so that nobody cleans up after the first to die
+            member.send_signal(signal.SIGSTOP)  # so that no process cleans up after the first to die
         except psutil.NoSuchProcess:
             continue
     for member in tree:
@@ -243,7 +245,7 @@ def kill_tree(process):
 @pytest.mark.slow
 def test_a_deep_ensemble_runs_after_its_members_and_uses_their_networks(ray, tiny, tmp_path):
     config = tiny(experiment="e1", inference__seeds=[1, 2])
-    study = study_of([config, *config.members()])  # the ensemble is asked for first
+    study = study_of([config, *config.members()])  # the ensemble comes first
     ledger = Ledger(str(tmp_path), study.name)
     assert run(study, ledger, address=ray, quiet=True)
     rows = {row["trial"]: row for row in ledger.last_rows(["status", "train_seconds", "finished", "parameters"])}
@@ -255,7 +257,7 @@ def test_a_deep_ensemble_runs_after_its_members_and_uses_their_networks(ray, tin
 
 
 @pytest.mark.slow
-def test_a_study_killed_twice_ends_as_one_that_was_not(tmp_path):
+def test_a_study_that_is_killed_twice_ends_bit_for_bit_as_one_that_is_not(tmp_path):
     (tmp_path / "whole").mkdir()
     (tmp_path / "killed").mkdir()
     whole = start(tmp_path / "whole")
@@ -271,7 +273,7 @@ def test_a_study_killed_twice_ends_as_one_that_was_not(tmp_path):
     assert [values[0] for values in found.values()] == ["complete"] * 4
     assert Ledger(str(tmp_path / "killed/store"), "small").last_attempts() == dict.fromkeys(found, 1)
     logs = [path.read_text().count(" INFO root: attempt 1 ") for path in (tmp_path / "killed/store").rglob("log.txt")]
-    assert max(logs) >= 2  # some trial did go on
+    assert max(logs) >= 2  # a trial was resumed
 
 
 @pytest.mark.slow
@@ -295,7 +297,7 @@ def test_a_signal_stops_within_seconds_and_leaves_a_checkpoint(number, tmp_path)
 
 @pytest.fixture
 def short():
-    """A folder of a short path, for Ray's files."""
+    """A folder with a short path, for Ray's files."""
     folder = Path(tempfile.mkdtemp(prefix="tests-", dir="/tmp"))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
@@ -310,7 +312,7 @@ def wait_until(holds, timeout=120):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_ray_starts_ends_in_a_sentence(number, short, tmp_path):
+def test_a_signal_while_ray_starts_ends_with_a_sentence(number, short, tmp_path):
     import psutil
 
     process = start(tmp_path, env=os.environ | {"RAY_TMPDIR": str(short)})
@@ -380,7 +382,7 @@ def test_one_of_two_workers_that_dies_is_replaced(which, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_sweep_of_200_trials_costs_as_much_a_trial_at_its_end_as_at_its_start(tmp_path):
+def test_the_cost_of_a_trial_does_not_grow_over_200_trials(tmp_path):
     import psutil
 
     study = "seeds = " + str(list(range(50))) + STUDY.replace("training.steps = 300", "training.steps = 4")
@@ -408,8 +410,7 @@ def test_a_sweep_of_200_trials_costs_as_much_a_trial_at_its_end_as_at_its_start(
     assert means[1][2] < means[0][2] + 20
 
 
-def test_a_configuration_of_another_study_is_not_mixed_in(tmp_path):
+def test_ledgers_of_two_studies_are_separate(tmp_path):
     ledger = Ledger(str(tmp_path), "one")
     ledger.write("x", 1, {"trials": [{"status": "complete"}]})
     assert Ledger(str(tmp_path), "two").last_attempts() == {}
-    assert Config().resolved() == Config().resolved()

@@ -1,4 +1,4 @@
-"""`ray up`: for real on several hosts of this machine, and as far as asking for machines against a server that acts as AWS."""
+"""`ray up`: on several hosts within this machine, and against a server that imitates AWS, up to the request for machines."""
 
 import logging
 import os
@@ -28,8 +28,8 @@ PROGRAM = "python -m studies"
 needs_hosts = pytest.mark.skipif((lacking := missing()) is not None, reason=str(lacking))
 
 
-def described(hosts):
-    """The file for one's own machines, with these hosts, this machine's Python and small nodes."""
+def describe(hosts):
+    """Fill the shipped file for one's own machines with these hosts, this machine's Python and small nodes."""
     config = yaml.safe_load(LOCAL)
     head, *workers = hosts.ips
     config["provider"] = {"type": "local", "head_ip": head, "worker_ips": workers}
@@ -46,10 +46,10 @@ def described(hosts):
 @pytest.mark.slow
 @needs_hosts
 @pytest.mark.parametrize("fault", ["kill", "cut"])
-def test_a_study_is_finished_though_one_of_the_machines_dies_or_is_cut_off(fault):
+def test_a_study_finishes_when_one_machine_dies_or_loses_its_network(fault):
     with tempfile.TemporaryDirectory(dir=ROOT.parent) as folder, Hosts(Path(folder) / "hosts", 3) as hosts:
         file = Path(folder) / "cluster.yaml"
-        file.write_text(yaml.safe_dump(described(hosts)))
+        file.write_text(yaml.safe_dump(describe(hosts)))
         assert check(file) == []
         study = Path(folder) / "small.toml"
         study.write_text(STUDY.replace("training.steps = 300", "training.steps = 1500"))
@@ -67,7 +67,7 @@ def test_a_study_is_finished_though_one_of_the_machines_dies_or_is_cut_off(fault
         ledger = Ledger(str(hosts.shared / "studies"), "small")
         try:
             do(sys.executable, "-m", "studies", "cluster", "submit", str(file), str(study), "--no-report")
-            host = wait_for(lambda: trained_beyond(ledger, 100), 300)
+            host = wait_for(lambda: find_training_host(ledger, 100), 300)
             getattr(hosts, fault)(hosts.ips.index(host))
             rows = wait_for(lambda: (rows := ledger.last_rows()) and len(rows) == 4 and rows, 600)
         finally:
@@ -82,8 +82,8 @@ def test_a_study_is_finished_though_one_of_the_machines_dies_or_is_cut_off(fault
 
 @pytest.mark.slow
 @needs_hosts
-def test_slurms_way_on_two_machines_stops_in_time_and_goes_on():
-    """What the SLURM script has srun do on every node: it is told to stop, as at a time limit, and run again."""
+def test_a_slurm_job_on_two_machines_stops_in_time_and_resumes():
+    """Run the shipped script's srun command on every node: it is stopped, as at a time limit, and run again."""
     command = re.search(r"srun (ray symmetric-run .*) &\n", SLURM, re.DOTALL)[1].replace("\\\n", " ")
     command = command.replace(
         "diffseg run paper --data isic16=/scratch/$USER/isic16", f"{PROGRAM} run {SHARED}/small.toml --no-report"
@@ -102,20 +102,20 @@ def test_slurms_way_on_two_machines_stops_in_time_and_goes_on():
                 "mkdir -p ~/.ray; echo 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef > ~/.ray/auth_token",
             )
         ledger = Ledger(str(hosts.shared / "studies"), "small")
-        for told in (True, False):
+        for stopped in (True, False):
             nodes = [hosts.start(number, env + command) for number in range(2)]
-            if told:
-                wait_for(lambda: trained_beyond(ledger, 100), 300)
+            if stopped:
+                wait_for(lambda: find_training_host(ledger, 100), 300)
                 hosts.ssh(0, f"{env} {PROGRAM} stop small")
             output = nodes[0].communicate(timeout=600)[0]
-            assert (nodes[0].returncode == 0) != told, output
+            assert (nodes[0].returncode == 0) != stopped, output
             assert nodes[1].wait(60) is not None
-            assert (len(ledger.last_attempts()) == 4) != told, output
+            assert (len(ledger.last_attempts()) == 4) != stopped, output
         assert {row["status"] for row in ledger.last_rows()} == {"complete"}
 
 
-def trained_beyond(ledger, step):
-    """The address of a host that trains, once it is beyond a step."""
+def find_training_host(ledger, step):
+    """Return the address of a host that trains beyond a step; None if there is none yet."""
     for trial in (ledger.definition() or {}).get("trials", {}):
         progress = read_progress(ledger.folder.at(f"work/{trial}"))
         if progress and progress.step > step and progress.phase == "training":
@@ -135,7 +135,7 @@ def wait_for(found, timeout):
 
 @pytest.fixture
 def aws(tmp_path, monkeypatch):
-    """A server that acts as AWS, and an environment in which nothing else is asked."""
+    """A server that imitates AWS, and an environment in which no other server is used."""
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
@@ -175,7 +175,7 @@ def test_the_shipped_file_asks_aws_for_the_right_machines(aws, tmp_path):
     line = [sys.executable, "-m", "ray.scripts.scripts", "up", "-y", "--no-config-cache", str(file)]
     with (tmp_path / "up.log").open("w") as log:
         up = subprocess.Popen(line, cwd=ROOT, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-    try:  # it goes on to wait for the head's SSH server, which there is none
+    try:  # it waits for the head's SSH server, which does not exist
         wait_for(lambda: "head" in instances() or up.poll() is not None, 120)
     finally:
         up.kill()

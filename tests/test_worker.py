@@ -1,4 +1,4 @@
-"""What a worker does about machines: those that kill it, and those that are taken away."""
+"""Workers: their deaths, the notice that a node goes, and the reuse of another trial's training."""
 
 from dataclasses import asdict, replace
 from types import SimpleNamespace
@@ -22,10 +22,10 @@ from studies.store.progress import read_progress
 
 
 class Killed(BaseException):
-    """As SIGKILL: nothing is done about it."""
+    """Like SIGKILL: no code handles it."""
 
 
-def test_a_trial_whose_worker_dies_again_and_again_fails(tiny, tmp_path, monkeypatch):
+def test_a_trial_whose_worker_dies_repeatedly_fails(tiny, tmp_path, monkeypatch):
     ledger = Ledger(str(tmp_path), "study")
     ledger.define({})
     order = request_of(str(tmp_path), tiny(experiment="e1"))
@@ -46,10 +46,10 @@ def test_a_trial_whose_worker_dies_again_and_again_fails(tiny, tmp_path, monkeyp
     assert not order.folder.exists(STARTS)
 
 
-def test_a_fault_of_the_machinery_is_not_the_trials(tiny, tmp_path, monkeypatch):
+def test_an_error_of_ray_or_the_store_is_raised_and_not_recorded_as_a_failed_trial(tiny, tmp_path, monkeypatch):
     ledger = Ledger(str(tmp_path), "study")
     ledger.define({})
-    order, told = asdict(request_of(str(tmp_path), tiny(experiment="e1"))), []
+    order, reports = asdict(request_of(str(tmp_path), tiny(experiment="e1"))), []
 
     def failing(error):
         def fit(self):
@@ -58,18 +58,18 @@ def test_a_fault_of_the_machinery_is_not_the_trials(tiny, tmp_path, monkeypatch)
         return fit
 
     monkeypatch.setattr(driver.tune, "get_context", lambda: SimpleNamespace(get_trial_id=lambda: "x"))
-    monkeypatch.setattr(driver.tune, "report", told.append)
+    monkeypatch.setattr(driver.tune, "report", reports.append)
     monkeypatch.setattr(driver.LeanTrainer, "fit", failing(ControllerError(OSError(28, "No space left on device"))))
     with pytest.raises(ControllerError, match="No space left"):
         driver.run_driver(order)
     assert ledger.last_attempts() == {}
     monkeypatch.setattr(driver.LeanTrainer, "fit", failing(WorkerGroupError("gone", {0: RuntimeError("gone")})))
     driver.run_driver(order)
-    assert told == [{"status": "failed", "finished": True}]
+    assert reports == [{"status": "failed", "finished": True}]
     assert "its worker died 101 times" in ledger.last_rows()[0]["error"]
 
 
-def test_deaths_are_counted_anew_by_another_driver_and_from_another_checkpoint(tiny, tmp_path):
+def test_another_driver_or_checkpoint_resets_the_count_of_starts(tiny, tmp_path):
     order = request_of(str(tmp_path), tiny(experiment="e1"))
     folder = order.folder.local
     folder.mkdir(parents=True)
@@ -79,8 +79,8 @@ def test_deaths_are_counted_anew_by_another_driver_and_from_another_checkpoint(t
     assert count_starts(replace(order, driver="another"), folder) == 1
 
 
-def test_deaths_are_counted_node_by_node_since_nodes_die_too(tiny, tmp_path):
-    """A trial that breaks its worker does so again on the same node; one that loses its nodes is not to blame."""
+def test_starts_are_counted_for_each_node(tiny, tmp_path):
+    """A trial that breaks its worker does so again on the same node; the loss of nodes is no fault of the trial."""
     order = request_of(str(tmp_path), tiny(experiment="e1"))
     folder = order.folder.local
     folder.mkdir(parents=True)
@@ -108,7 +108,7 @@ def test_trials_that_differ_in_how_they_predict_are_trained_once(tiny, tmp_path,
         assert second[name] == expected[name]
 
 
-def test_what_is_measured_while_it_trains_is_a_part_of_the_training(tiny):
+def test_settings_of_measurements_during_training_are_part_of_the_training(tiny):
     trained = lambda **leaves: tiny(experiment="e2", **leaves).trained  # noqa: E731
     assert trained(inference__steps=3) == trained(inference__ensemble=7) == trained()
     assert trained(inference__timesteps=9) != trained()
@@ -117,7 +117,7 @@ def test_what_is_measured_while_it_trains_is_a_part_of_the_training(tiny):
     assert trained(seed=3) != trained()
 
 
-def test_a_checkpoint_is_left_before_the_machine_goes(tiny, tmp_path, monkeypatch):
+def test_a_checkpoint_is_saved_when_it_is_requested(tiny, tmp_path, monkeypatch):
     config, asked, saved = tiny(experiment="e1", training__checkpoint_every=100), [], []
     save = TrainingState.save
 
@@ -125,24 +125,24 @@ def test_a_checkpoint_is_left_before_the_machine_goes(tiny, tmp_path, monkeypatc
         asked.append(1)
         return len(asked) == 2
 
-    def noted(state, folder):
+    def record_save(state, folder):
         saved.append(state.step)
         save(state, folder)
 
-    monkeypatch.setattr(TrainingState, "save", noted)
+    monkeypatch.setattr(TrainingState, "save", record_save)
     trial.run(config, None, tmp_path, device="cpu", hooks=Hooks(should_save=should_save))
     assert saved == [2, 6]
 
 
-def test_the_notice_that_a_node_goes_is_heard_once(monkeypatch):
-    told = []
-    monkeypatch.setattr(ray.train, "get_preemption_info", lambda: told or None)
-    assert not PreemptionNotice()()  # nobody watches
+def test_a_preemption_notice_is_returned_once(monkeypatch):
+    notices = []
+    monkeypatch.setattr(ray.train, "get_preemption_info", lambda: notices or None)
+    assert not PreemptionNotice()()  # Ray's watcher does not run
     monkeypatch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "1")
     notice = PreemptionNotice()
     assert not notice()
-    told.append("soon")
-    assert not notice()  # it is looked up once a second
+    notices.append("soon")
+    assert not notice()  # Ray is asked once a second
     notice.looked = 0.0
     assert notice()
     assert not notice()

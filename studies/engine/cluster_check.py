@@ -46,17 +46,17 @@ def read(path: Path) -> str:
 
 
 def _yaml_problems(path: Path, text: str) -> list[str]:
-    documents = clusterfile.documents(path, text)
+    documents = clusterfile.parse_documents(path, text)
     if not documents or not all(isinstance(one, dict) for one in documents):
         raise UserError(f"{path} describes no cluster: a YAML file for `ray up`, a RayJob, or a SLURM script does")
     forms: tuple[tuple[str, type[RayJob] | type[RayCluster]], ...] = (("RayJob", RayJob), ("RayCluster", RayCluster))
     for kind, form in forms:
         for tree in documents:
             if tree.get("kind") == kind:
-                return clusterfile.faults(form, tree) or _kubernetes_problems(form.model_validate(tree), text)
+                return clusterfile.find_faults(form, tree) or _kubernetes_problems(form.model_validate(tree), text)
     if "provider" not in documents[0]:
         raise UserError(f"{path} describes no cluster: it has neither a provider, for `ray up`, nor the kind RayJob")
-    return clusterfile.faults(Launched, documents[0]) or _launched_problems(documents[0], text)
+    return clusterfile.find_faults(Launched, documents[0]) or _launched_problems(documents[0], text)
 
 
 def _launched_problems(tree: dict[str, Any], text: str) -> list[str]:

@@ -51,7 +51,7 @@ def _launcher_config(path: Path) -> dict[str, Any]:
     text = read(path)
     if text.startswith("#!"):
         raise UserError(f"{path} is a SLURM script: `sbatch {path}` submits it")
-    config: dict[str, Any] = clusterfile.documents(path, text)[0]
+    config: dict[str, Any] = clusterfile.parse_documents(path, text)[0]
     if "provider" not in config:
         raise UserError(f"{path} is a {config.get('kind')} of Kubernetes: `kubectl apply -f {path}` submits it")
     return config

@@ -27,11 +27,6 @@ class Proposal:
     reason: str | None = None  # why it was refused
 
     @property
-    def name(self) -> str:
-        """The name of the proposal's row."""
-        return f"{self.search}-{self.number:04}-{self.seed}"
-
-    @property
     def label(self) -> str:
         """The name of a point that is tried first, or the settings in words."""
         return self.source if self.source in INITIAL_POINTS else describe_settings(self.settings)
