@@ -149,7 +149,7 @@ def _job_config() -> Any:
     """Make workers import our packages from where this process has them, and nothing from the current folder."""
     from ray.job_config import JobConfig
 
-    class OwnPath(JobConfig):
+    class OwnPath(JobConfig):  # type: ignore[misc]  # Ray is untyped here
         def _runtime_env_has_working_dir(self) -> bool:
             return True  # else Ray adds this process's folder and its program's to the workers' path
 

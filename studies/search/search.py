@@ -7,7 +7,7 @@ confirmed: trained again on all training images with fresh seeds, and tested on 
 
 import json
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -16,18 +16,27 @@ from diffseg.errors import ConfigError
 from diffseg.evaluation.registry import METRICS
 from search_spaces import SPACES
 
+if TYPE_CHECKING:  # mypy knows no Literal of a table's keys
+    Space: TypeAlias = str
+    MetricName: TypeAlias = str
+else:
+    Space, MetricName = Literal[tuple(SPACES)], Literal[tuple(METRICS)]
+
 
 # fmt: off
 class Search(Section):
     """The settings of a search."""
 
-    space: Literal[tuple(SPACES)]                         # what varies: search_spaces/spaces.py
-    budget: PositiveInt = 32                              # proposals in all, those tried first included
-    objective: Annotated[tuple[Literal[tuple(METRICS)], ...], Field(min_length=1)] = ("iou",)  # of several, the Pareto front
-    sampler: Literal["tpe", "gp", "random", "grid"] = "tpe"  # multivariate TPE, Gaussian process, and controls
-    pruning: Annotated[int, Field(ge=0)] = 3              # reduction factor: at every rung, the best 1/n continue; 0: all do
-    confirm: Annotated[str, Field(pattern=r"^\d+[x×]\d+$")] = "0x0"  # k×n: the best k are trained again with n fresh seeds
-    concurrency: PositiveInt | None = None                # trials side by side, at most; None: as many as fit
+    space: Space = Field(description="What varies: one of search_spaces/spaces.py.")
+    budget: PositiveInt = Field(32, description="Number of proposals in all, those tried first included.")
+    objective: tuple[MetricName, ...] = Field(("iou",), min_length=1,
+        description="Metrics to improve; of several, the Pareto front.")
+    sampler: Literal["tpe", "gp", "random", "grid"] = Field("tpe",
+        description="Multivariate TPE or a Gaussian process; random and grid are controls.")
+    pruning: int = Field(3, ge=0, description="At every rung, the best 1/n of the trials continue. 0: all continue.")
+    confirm: str = Field("0x0", pattern=r"^\d+[x×]\d+$",
+        description="k×n: the best k configurations are trained again with n fresh seeds.")
+    concurrency: PositiveInt | None = Field(None, description="Most trials side by side. None: as many as fit.")
 # fmt: on
 
     @model_validator(mode="after")
