@@ -250,6 +250,8 @@ def test_nodes_that_may_still_start_count(tmp_path, monkeypatch):
     ray = SimpleNamespace(nodes=lambda: [{"Resources": node, "Alive": True} for node in there])
     there = [head]
     assert resources.find_nodes(ray, resources.read_launcher_config(), {}) == [head]
+    (tmp_path / "config.yaml").touch()  # left by an interrupted start
+    assert resources.read_launcher_config() == {}
     config = yaml.safe_load(filled(AWS))
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     found = resources.find_nodes(ray, resources.read_launcher_config(), {})

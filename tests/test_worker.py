@@ -1,6 +1,8 @@
 """Workers: their deaths, the notice that a node goes, and the reuse of another trial's training."""
 
+import subprocess
 from dataclasses import asdict, replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +14,7 @@ from diffseg import trial
 from diffseg.training import loop
 from diffseg.training.hooks import Hooks
 from diffseg.training.state import TrainingState
-from studies.engine import driver
+from studies.engine import driver, provenance
 from studies.engine.files import STARTS
 from studies.engine.interruption import PreemptionNotice
 from studies.engine.preparation import count_starts
@@ -132,6 +134,15 @@ def test_a_checkpoint_is_saved_when_it_is_requested(tiny, tmp_path, monkeypatch)
     monkeypatch.setattr(TrainingState, "save", record_save)
     trial.run(config, None, tmp_path, device="cpu", hooks=Hooks(should_save=should_save))
     assert saved == [2, 6]
+
+
+def test_the_commit_of_the_code_is_known_in_its_repository_alone(tmp_path, monkeypatch):
+    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip("the code is not in a git repository")
+    assert provenance.code_version()[0] == done.stdout.strip()
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "provenance.py"))
+    assert provenance.code_version() == (None, False)
 
 
 def test_a_preemption_notice_is_returned_once(monkeypatch):
