@@ -84,7 +84,8 @@ def bench(
     device = choose_device()
     parts = _checked("part", parts, [*benchmarks.PARTS, "engine"])
     chosen = _chosen_presets(_checked("network", networks, list(benchmarks.PRESETS)), preset)
-    machine, rows = harness.describe_machine(device), []
+    machine = harness.describe_machine(device)
+    rows: list[harness.Row] = []
 
     def keep(found: list[harness.Row]) -> None:
         """Write the table after each benchmark, so that a later failure loses nothing."""

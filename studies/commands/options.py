@@ -10,6 +10,7 @@ import click
 from studies.commands.requests import StudyRequest
 
 Command = Callable[..., None]
+Option = Callable[[Command], Command]
 SEARCH_OPTIONS = ("space", "budget", "objective", "sampler", "pruning", "confirm")
 
 
@@ -74,7 +75,7 @@ def placement_options(command: Command) -> Command:
     ) -> None:
         command(*arguments, placement=Placement(cpus=cpus, gpus=gpus, workers=workers, labels=labels), **more)
 
-    options = (
+    options: tuple[Option, ...] = (
         click.option(
             "--cpus",
             type=click.FloatRange(min=0, min_open=True),
@@ -125,7 +126,7 @@ def study_options(command: Command) -> Command:
         request = StudyRequest(study, store, settings, roots, name, experiments, given)
         command(*arguments, request=request, **more)
 
-    options = (
+    options: tuple[Option, ...] = (
         study_argument,
         settings_argument,
         store_option,
@@ -145,7 +146,7 @@ def study_options(command: Command) -> Command:
     return _add(options, requested)
 
 
-def _search_options() -> tuple[Callable[[Command], Command], ...]:
+def _search_options() -> tuple[Option, ...]:
     """The options of a search; their names are SEARCH_OPTIONS."""
     return (
         click.option("--space", help="Search: schedule, target, weighting, fingerprint or everything."),
@@ -165,7 +166,7 @@ def _search_options() -> tuple[Callable[[Command], Command], ...]:
     )
 
 
-def _add(options: tuple[Callable[[Command], Command], ...], command: Command) -> Command:
+def _add(options: tuple[Option, ...], command: Command) -> Command:
     """Decorate a command with options, which its help lists in this order."""
     for option in reversed(options):
         command = option(command)

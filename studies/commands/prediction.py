@@ -38,7 +38,7 @@ def predict(study: str, trial: str, inputs: tuple[Path, ...], store: str, output
 
     Example: diffseg predict quickstart e2- image.png
     """
-    from diffseg.prediction.new_images import predict_files as predict_images
+    from diffseg.prediction.new_images import predict_files
     from studies.definition.trial import trial_name
     from studies.store.copies import LocalCopy
     from studies.store.state import find_trial, finished_row
@@ -52,7 +52,7 @@ def predict(study: str, trial: str, inputs: tuple[Path, ...], store: str, output
 
     scaling = _scaling(ledger, chosen.name)
     with progress_bar("predicting") as on_progress:
-        written = predict_images(
+        written = predict_files(
             chosen.config,
             folder_of(chosen.name),
             scaling,

@@ -68,7 +68,7 @@ def open_study(study: str, store: str) -> "tuple[Study, Ledger]":
     from studies.store.ledger import open_ledger
 
     ledger = open_ledger(store, study)
-    return stored_study(study, ledger.definition()), ledger
+    return stored_study(study, ledger.definition() or {}), ledger
 
 
 def merge_roots(ledger: "Ledger", definition: dict[str, Any] | None, roots: dict[str, str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import itertools
 import tempfile
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -65,13 +66,13 @@ def _ledger_reading(ledger: Ledger, store: str) -> Benchmark:
     """Return a benchmark that reads a ledger of READ trials as written and compacted."""
     separate, merged = (_multiply(ledger, store, name) for name in ("apart", "merged"))
     compact(merged)
-    ways = {"as written": lambda: _read(separate), "compacted": lambda: _read(merged)}
+    ways: dict[str, Callable[[], object]] = {"as written": lambda: _read(separate), "compacted": lambda: _read(merged)}
     return Benchmark("reading a ledger", "", f"{READ} trials", ways)
 
 
 def _multiply(ledger: Ledger, store: str, name: str) -> Ledger:
     """Write a ledger of READ trials, each with the results of the first trial of the given one."""
-    definition, copies = ledger.definition(), Ledger(store, name)
+    definition, copies = ledger.definition() or {}, Ledger(store, name)
     trees: dict[str, Any] = {}
     trial, tree = next(iter(definition["trials"].items()))
     found = {table: ledger.read(table, trials=[trial]).drop(["trial", "attempt"]).to_pylist() for table in SCHEMAS}
@@ -84,7 +85,7 @@ def _multiply(ledger: Ledger, store: str, name: str) -> Ledger:
 
 def _read(ledger: Ledger) -> None:
     """Read what `diffseg status` and the report read."""
-    trial_states(stored_study(ledger.study, ledger.definition()), ledger)
+    trial_states(stored_study(ledger.study, ledger.definition() or {}), ledger)
     found = tables.load([ledger])
     assert len(found.trials) == READ
     assert len(found.images)

@@ -32,7 +32,7 @@ class StudyOverview:
 def studies_in(store: str) -> list[StudyOverview]:
     """Return the studies of a store by name. Raises UserError if the store cannot be used."""
     try:
-        folder = Folder.of(store)
+        folder = Folder.open(store)
         with read_errors(folder.path):
             found = folder.filesystem.get_file_info(pafs.FileSelector(folder.path, allow_not_found=True))
     except (OSError, ValueError) as error:
@@ -47,7 +47,7 @@ def _ledger(store: str, name: str) -> Ledger | None:
         ledger = Ledger(store, name)
     except UserError:  # a study cannot have this name
         return None
-    return ledger if ledger.defined() else None
+    return ledger if ledger.is_defined() else None
 
 
 def _overview(ledger: Ledger) -> StudyOverview:

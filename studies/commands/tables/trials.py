@@ -77,13 +77,13 @@ def _mean(row: Row, metric: str) -> str:
 
 def _proposal_table(rows: list[Row], metric: str) -> Table:
     metrics = [name for name in METRICS if name == metric or any(row[name] is not None for row in rows)]
-    columns = ["rank", "number", "from", "status", name_column("trial"), "scored on", *metrics, "settings"]
-    table = plain_table(*columns)
+    named = ("rank", "number", "from", "status", name_column("trial"), "scored on")
+    table = plain_table(*named, *metrics, "settings")
     table.title = "Proposals, scored on held-out training images with one seed: do not compare them with test images"
     for row in rows:
         rank = "" if row["rank"] is None else str(int(row["rank"]))
         numbers = [number(row[name], ".3f") for name in metrics]
         words = row["settings"] + (f" ({row['error']})" if row["error"] else "")
-        named = [rank, str(row["number"]), row["source"], row["status"], row["trial"] or "", row["scored_on"]]
-        table.add_row(*map(escape, [*named, *numbers, words]))
+        cells = [rank, str(row["number"]), row["source"], row["status"], row["trial"] or "", row["scored_on"]]
+        table.add_row(*map(escape, [*cells, *numbers, words]))
     return table
