@@ -26,7 +26,7 @@ from studies.store.validity import MERGED, STANDS_FOR, is_merged
 
 BATCH = 16 << 20  # bytes of small files that are read at once
 COMPACT_FROM = 500  # loose files of a table from which a session merges them: reading so many takes a second or two
-COMPACT_RECORDS_FROM = 100  # the same for records of searches, which each trial of a search reads at each of its rungs
+COMPACT_RECORDS_FROM = 32  # the same for records of searches, which every trial of a search reads at each of its rungs
 ROW_GROUP = 20_000  # rows that a reader of a single trial has to read
 TRIALS_LAST = sorted(SCHEMAS, key=lambda table: table == "trials")  # the tables, `trials` last
 
