@@ -33,14 +33,19 @@ USERS: Users = {  # setting → the choices that use it; with others it is at it
 }
 
 
+def _stand_ins() -> list[str]:
+    return [name for name, network in NETWORKS.items() if network.stands_in]
+
+
 def _check_stand_in(name: str) -> str:
-    allowed = [name for name, network in NETWORKS.items() if network.stands_in]
-    if name not in allowed:
-        raise ValueError(f"allowed are {', '.join(allowed)}")
+    if name not in _stand_ins():
+        raise ValueError(f"allowed are {', '.join(_stand_ins())}")
     return name
 
 
-StandIn = Annotated[str, AfterValidator(_check_stand_in)]  # name of a network that may measure another's fingerprint
+StandIn = Annotated[  # name of a network that may measure another's fingerprint
+    str, AfterValidator(_check_stand_in), Field(json_schema_extra=lambda schema: schema.update(enum=_stand_ins()))
+]
 
 
 # fmt: off
