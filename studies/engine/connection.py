@@ -93,7 +93,7 @@ def _join(ray: Any, address: str) -> None:
         settings["job_config"] = _job_config()
     try:
         _check_listening(address)
-        with _keeping_signal_handler():
+        with _keep_signal_handler():
             ray.init(address=address, logging_level="error", log_to_driver=False, **settings)
     except Exception as error:  # Ray raises all kinds for a wrong address
         raise UserError(
@@ -124,7 +124,7 @@ def _check_listening(address: str) -> None:
 def _start(ray: Any, folder: Path | None) -> None:
     """Start a Ray that is reached from this machine alone. Raises MachineryError if it does not start."""
     try:
-        with _keeping_signal_handler():
+        with _keep_signal_handler():
             ray.init(
                 address="local",  # even if another Ray runs on this machine
                 resources={DRIVER: 10_000},
@@ -157,7 +157,7 @@ def _job_config() -> Any:
 
 
 @contextlib.contextmanager
-def _keeping_signal_handler() -> Iterator[None]:
+def _keep_signal_handler() -> Iterator[None]:
     """Keep our handler of SIGTERM while Ray starts.
 
     Ray's own handler ends the program with a status of its own, or does nothing where Python ignores exceptions. Ray's C++

@@ -62,7 +62,7 @@ def run_trial(request: TrialRequest) -> str:
     retry_outages(lambda: reuse_training(request, copy.path))
     if (starts := retry_outages(lambda: count_starts(request, copy.path))) > WORKER_DEATHS + 1:
         return record_failure(request, f"its worker died {starts - 1} times without a new checkpoint")
-    with _logging_to(copy.path / "log.txt"):
+    with _log_to(copy.path / "log.txt"):
         status = _attempt(request, copy, workers)
     if status != "stopped":
         retry_outages(lambda: remove_traces(request))
@@ -80,9 +80,8 @@ def _help(request: TrialRequest, workers: "Workers") -> str:
         except (UserError, Stopped):  # the first worker has met it, too
             pass
         except WorkerLost:
-            if (
-                request.ledger.last_attempts().get(request.trial, 0) < request.attempt
-            ):  # the first worker has recorded nothing
+            recorded = request.ledger.last_attempts().get(request.trial, 0)
+            if recorded < request.attempt:  # else the first worker has failed and said so
                 raise
     return "helped"
 
@@ -112,20 +111,19 @@ def _attempt(request: TrialRequest, copy: LocalCopy, workers: "Workers") -> str:
         logging.error("%s", traceback.format_exc())
     row = trial_row(request, status, error, started)
     (measured,) = tables.pop("trials", [{}])
-    row |= _costs(request, time.perf_counter() - clock, measured.pop("resumed_seconds", 0.0)) | measured
+    row |= _compute_costs(request, time.perf_counter() - clock, measured.pop("resumed_seconds", 0.0)) | measured
     logging.info("%s after %.1f s %s", status, row["seconds"], error or "")
     retry_outages(copy.push)
     retry_outages(lambda: request.ledger.write(request.trial, request.attempt, {**tables, "trials": [row]}))
     return status
 
 
-def _costs(request: TrialRequest, seconds: float, resumed: float) -> dict[str, Any]:
-    """The columns of the trial's row that say what it took.
+def _compute_costs(request: TrialRequest, seconds: float, resumed: float) -> dict[str, Any]:
+    """Compute the columns of the trial's row that say what it took.
 
     Args:
-        seconds: That this worker took.
-        resumed: Seconds of the trial up to the checkpoint that it resumed from. They do not count if another trial
-            trained it.
+        seconds: What this worker took.
+        resumed: Seconds up to the checkpoint that the trial resumed from. They do not count if another trial left it.
     """
     trained_by = request.folder.read(TRAINED_BY)
     seconds += 0.0 if trained_by else resumed
@@ -194,7 +192,7 @@ def _train(request: TrialRequest, folder: Path, hooks: "Hooks", workers: "Worker
 
 
 @contextlib.contextmanager
-def _logging_to(path: Path) -> Iterator[None]:
+def _log_to(path: Path) -> Iterator[None]:
     """Append everything that is logged or warned about in the meantime to a file."""
     handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
