@@ -47,7 +47,7 @@ def test_shipped_files_have_no_problems_but_placeholders(kind, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "old", "new", "said"),
+    ("kind", "old", "new", "message"),
     [
         ("aws", "max_workers: 8\nupscaling", "max_worker: 8\nupscaling", "max_worker"),
         ("aws", "head_node_type: head", "head_node_type: had", "must be one of `available_node_types`"),
@@ -85,11 +85,11 @@ def test_shipped_files_have_no_problems_but_placeholders(kind, tmp_path):
         ("kubernetes", "diffseg run paper", "python other.py", "runs no diffseg"),
     ],
 )  # fmt: skip
-def test_a_problem_is_named_in_one_sentence(kind, old, new, said, tmp_path):
+def test_a_problem_is_named_in_one_sentence(kind, old, new, message, tmp_path):
     text = filled(FILES[kind])
     assert old in text
     found = problems(tmp_path, text.replace(old, new))
-    assert any(said in problem for problem in found), found
+    assert any(message in problem for problem in found), found
     assert all("\n" not in problem for problem in found)
 
 
@@ -101,7 +101,7 @@ def test_a_mounted_store_is_shared(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("a: [", "is not YAML"),
         ("- 1", "describes no cluster"),
@@ -109,11 +109,11 @@ def test_a_mounted_store_is_shared(tmp_path):
         ("", "describes no cluster"),
     ],
 )
-def test_other_files_are_refused(text, said, tmp_path):
+def test_other_files_are_refused(text, message, tmp_path):
     (tmp_path / "file.yaml").write_text(text)
     shown = CliRunner().invoke(main, ["cluster", "check", str(tmp_path / "file.yaml")])
     assert shown.exit_code == 2
-    assert said in shown.output
+    assert message in shown.output
     assert CliRunner().invoke(main, ["cluster", "check", str(tmp_path / "none.yaml")]).exit_code == 2
 
 
@@ -181,7 +181,7 @@ class TestSubmit:
         assert not sent
 
     @pytest.mark.parametrize(
-        ("error", "said"),
+        ("error", "message"),
         [
             (AssertionError(), r"cannot be reached or refuses the job \(AssertionError: the last line\)"),
             (SystemExit(1), r"cannot be reached or refuses the job \(SystemExit: the last line\)"),
@@ -194,7 +194,7 @@ class TestSubmit:
         ],
     )  # fmt: skip
     def test_any_error_of_the_launcher_is_reported_in_one_sentence(
-        self, error, said, sent, tmp_path, monkeypatch, capfd
+        self, error, message, sent, tmp_path, monkeypatch, capfd
     ):
         from ray.autoscaler import sdk
 
@@ -207,7 +207,7 @@ class TestSubmit:
         (tmp_path / "cluster.yaml").write_text(filled(AWS))
         shown = CliRunner().invoke(main, ["cluster", "submit", str(tmp_path / "cluster.yaml"), "paper"])
         assert shown.exit_code == 2
-        assert re.search(said, shown.output), shown.output
+        assert re.search(message, shown.output), shown.output
         assert shown.output.count("\n") == 1
         assert "".join(capfd.readouterr()) == ""
 
@@ -223,11 +223,11 @@ class TestSubmit:
         assert (shown.exit_code, shown.output.count("\n")) == (2, 1)
 
     @pytest.mark.parametrize(
-        ("kind", "said"), [("slurm", "`sbatch .*` submits it"), ("kubernetes", "`kubectl apply -f .*` submits it")]
+        ("kind", "message"), [("slurm", "`sbatch .*` submits it"), ("kubernetes", "`kubectl apply -f .*` submits it")]
     )
-    def test_other_kinds_name_the_program_that_submits_them(self, kind, said, sent, tmp_path):
+    def test_other_kinds_name_the_program_that_submits_them(self, kind, message, sent, tmp_path):
         (tmp_path / "file").write_text(filled(FILES[kind]))
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             submission.submit(tmp_path / "file", ("paper",), print)
         assert not sent
 

@@ -88,9 +88,9 @@ NAMED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_file_that_describes_no_cluster_is_refused_in_one_sentence(case, tmp_path):
-    text, said = REFUSED[case]
+    text, message = REFUSED[case]
     (tmp_path / "file.yaml").write_text(text)
-    with pytest.raises(UserError, match=said) as error:
+    with pytest.raises(UserError, match=message) as error:
         check(tmp_path / "file.yaml")
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 800
@@ -98,10 +98,10 @@ def test_a_file_that_describes_no_cluster_is_refused_in_one_sentence(case, tmp_p
 
 @pytest.mark.parametrize("case", NAMED)
 def test_a_field_of_another_form_is_named(case, tmp_path):
-    text, said = NAMED[case]
+    text, message = NAMED[case]
     (tmp_path / "file.yaml").write_text(text)
     found = check(tmp_path / "file.yaml")
-    assert any(re.search(said, problem) for problem in found), found
+    assert any(re.search(message, problem) for problem in found), found
     assert not any("\n" in problem for problem in found)
 
 
@@ -163,12 +163,12 @@ CONTENT = (
 def check_raises_only_user_errors(content, folder):
     path = folder / "file.yaml"
     path.write_bytes(content)
-    said = []
+    messages = []
     try:
-        said = check(path)
+        messages = check(path)
     except UserError as error:
-        said = [str(error)]
-    assert not any("\n" in one for one in said)
+        messages = [str(error)]
+    assert not any("\n" in one for one in messages)
 
 
 FUZZ = {"suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]}

@@ -139,20 +139,20 @@ def test_the_best_and_the_baseline_are_confirmed_on_the_test_images(tmp_path):
 def test_a_fingerprint_is_measured_before_the_trials_that_use_it(tmp_path):
     """It is measured once for all trials of a search and does not count for its budget. Meanwhile few proposals are made."""
     study, ledger = study_of(space="fingerprint", budget=9), Ledger(str(tmp_path), "searched")
-    scheduler, busy, order = Scheduler(study, ledger), {}, []
+    scheduler, busy, started = Scheduler(study, ledger), {}, []
     while (len(busy) < 2 and (trial := scheduler.next_trial(set(busy)))) or busy:
         if trial:
             busy[trial.name] = trial
-            order.append(trial)
-            assert len(read_proposals(ledger)) <= len([t for t in order if t.config.experiment == "e2"]) + 2
+            started.append(trial)
+            assert len(read_proposals(ledger)) <= len([t for t in started if t.config.experiment == "e2"]) + 2
         if len(busy) == 2 or trial is None:
             end(ledger, busy.pop(next(iter(busy))))
     assert len(read_proposals(ledger)) == 9
-    assert [trial.config.experiment for trial in order].count("e3") == 1
-    users = [trial for trial in order if trial.config.fingerprint_trials()]
+    assert [trial.config.experiment for trial in started].count("e3") == 1
+    users = [trial for trial in started if trial.config.fingerprint_trials()]
     assert users
-    assert order.index(users[0]) > [trial.config.experiment for trial in order].index("e3")
-    assert set(study.known_trials(ledger)) == set(order)
+    assert started.index(users[0]) > [trial.config.experiment for trial in started].index("e3")
+    assert set(study.known_trials(ledger)) == set(started)
 
 
 def impossible(trial):

@@ -284,7 +284,7 @@ def test_a_signal_stops_within_seconds_and_leaves_a_checkpoint(number, tmp_path)
     os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
     assert process.wait(60) == 130
     output = process.stdout.read()
-    assert "the same command goes on" in output
+    assert "the same command resumes" in output
     assert "Traceback" not in output
     stopped = [path for path in tmp_path.rglob("progress.json") if json.loads(path.read_text())["phase"] == "stopped"]
     assert stopped
@@ -321,7 +321,7 @@ def test_a_signal_while_ray_starts_ends_with_a_sentence(number, short, tmp_path)
     process.send_signal(number)
     assert process.wait(60) == 130
     output = process.stdout.read()
-    assert "the same command goes on" in output
+    assert "the same command resumes" in output
     assert "Traceback" not in output
     assert list(short.iterdir()) == []
     wait_until(lambda: not any(child.is_running() for child in children))

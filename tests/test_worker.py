@@ -30,7 +30,7 @@ class Killed(BaseException):
 def test_a_trial_whose_worker_dies_repeatedly_fails(tiny, tmp_path, monkeypatch):
     ledger = Ledger(str(tmp_path), "study")
     ledger.define({})
-    order = request_of(str(tmp_path), tiny(experiment="e1"))
+    request = request_of(str(tmp_path), tiny(experiment="e1"))
 
     def die(*_, **__):
         raise Killed
@@ -38,20 +38,20 @@ def test_a_trial_whose_worker_dies_repeatedly_fails(tiny, tmp_path, monkeypatch)
     monkeypatch.setattr(trial, "run", die)
     for _ in range(WORKER_DEATHS + 1):
         try:
-            run_trial(order)
+            run_trial(request)
         except Killed:
             assert ledger.last_attempts() == {}
-    assert run_trial(order) == "failed"
+    assert run_trial(request) == "failed"
     (row,) = ledger.last_rows()
     assert row["error"] == "its worker died 4 times without a new checkpoint"
-    assert read_progress(order.folder) is None
-    assert not order.folder.exists(STARTS)
+    assert read_progress(request.folder) is None
+    assert not request.folder.exists(STARTS)
 
 
 def test_an_error_of_ray_or_the_store_is_raised_and_not_recorded_as_a_failed_trial(tiny, tmp_path, monkeypatch):
     ledger = Ledger(str(tmp_path), "study")
     ledger.define({})
-    order, reports = asdict(request_of(str(tmp_path), tiny(experiment="e1"))), []
+    request, reports = asdict(request_of(str(tmp_path), tiny(experiment="e1"))), []
 
     def failing(error):
         def fit(self):
@@ -63,30 +63,30 @@ def test_an_error_of_ray_or_the_store_is_raised_and_not_recorded_as_a_failed_tri
     monkeypatch.setattr(driver.tune, "report", reports.append)
     monkeypatch.setattr(driver.LeanTrainer, "fit", failing(ControllerError(OSError(28, "No space left on device"))))
     with pytest.raises(ControllerError, match="No space left"):
-        driver.run_driver(order)
+        driver.run_driver(request)
     assert ledger.last_attempts() == {}
     monkeypatch.setattr(driver.LeanTrainer, "fit", failing(WorkerGroupError("gone", {0: RuntimeError("gone")})))
-    driver.run_driver(order)
+    driver.run_driver(request)
     assert reports == [{"status": "failed", "finished": True}]
     assert "its worker died 101 times" in ledger.last_rows()[0]["error"]
 
 
 def test_another_driver_or_checkpoint_resets_the_count_of_starts(tiny, tmp_path):
-    order = request_of(str(tmp_path), tiny(experiment="e1"))
-    folder = order.folder.local
+    request = request_of(str(tmp_path), tiny(experiment="e1"))
+    folder = request.folder.local
     folder.mkdir(parents=True)
-    assert [count_starts(order, folder) for _ in range(3)] == [1, 2, 3]
+    assert [count_starts(request, folder) for _ in range(3)] == [1, 2, 3]
     (folder / "step-00000010-abc.pt").touch()
-    assert [count_starts(order, folder) for _ in range(2)] == [1, 2]
-    assert count_starts(replace(order, driver="another"), folder) == 1
+    assert [count_starts(request, folder) for _ in range(2)] == [1, 2]
+    assert count_starts(replace(request, driver="another"), folder) == 1
 
 
 def test_starts_are_counted_for_each_node(tiny, tmp_path):
     """A trial that breaks its worker does so again on the same node; the loss of nodes is no fault of the trial."""
-    order = request_of(str(tmp_path), tiny(experiment="e1"))
-    folder = order.folder.local
+    request = request_of(str(tmp_path), tiny(experiment="e1"))
+    folder = request.folder.local
     folder.mkdir(parents=True)
-    there, elsewhere = replace(order, node="one"), replace(order, node="two")
+    there, elsewhere = replace(request, node="one"), replace(request, node="two")
     assert [count_starts(one, folder) for one in (there, elsewhere, there, elsewhere, there)] == [1, 1, 2, 2, 3]
 
 
@@ -94,10 +94,12 @@ def test_trials_that_differ_in_how_they_predict_are_trained_once(tiny, tmp_path,
     ledger = Ledger(str(tmp_path / "store"), "study")
     ledger.define({})
     configs = [tiny(experiment="e2", inference__steps=steps) for steps in (2, 3)]
-    orders = [request_of(str(tmp_path / "store"), config, trial=f"t{number}") for number, config in enumerate(configs)]
-    assert run_trial(orders[0]) == "complete"
+    requests = [
+        request_of(str(tmp_path / "store"), config, trial=f"t{number}") for number, config in enumerate(configs)
+    ]
+    assert run_trial(requests[0]) == "complete"
     monkeypatch.setattr(loop, "compute_gradients", None)  # any further training would fail
-    assert run_trial(orders[1]) == "complete"
+    assert run_trial(requests[1]) == "complete"
     first, second = ledger.last_rows()
     assert (first["network_of"], second["network_of"]) == (None, "t0")
     assert first["train_seconds"] == second["train_seconds"]
@@ -120,12 +122,12 @@ def test_settings_of_measurements_during_training_are_part_of_the_training(tiny)
 
 
 def test_a_checkpoint_is_saved_when_it_is_requested(tiny, tmp_path, monkeypatch):
-    config, asked, saved = tiny(experiment="e1", training__checkpoint_every=100), [], []
+    config, calls, saved = tiny(experiment="e1", training__checkpoint_every=100), [], []
     save = TrainingState.save
 
     def should_save():
-        asked.append(1)
-        return len(asked) == 2
+        calls.append(1)
+        return len(calls) == 2
 
     def record_save(state, folder):
         saved.append(state.step)

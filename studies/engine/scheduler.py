@@ -1,4 +1,4 @@
-"""The scheduler: it finds in the ledger the next trial of a study, which is a missing one or one that a search proposes."""
+"""The scheduler: it finds the next trial of a study in the ledger, either a missing one or one that a search proposes."""
 
 from collections.abc import Set
 from typing import Any

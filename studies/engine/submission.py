@@ -110,8 +110,8 @@ def _explain(error: BaseException, output: str, path: Path, config: dict[str, An
     if missing := next((one for one in chain if isinstance(one, ImportError)), None):
         return f"a package that Ray's launcher needs is missing here ({_one_line(str(missing))}): install it"
     printed = [_one_line(line) for line in output.splitlines() if line.strip()]
-    said = _one_line(str(error)) if not isinstance(error, SystemExit) and str(error) else (printed or [""])[-1]
-    reason = f"{type(error).__name__}: {said}" if said else f"Ray's launcher gives no reason but {type(error).__name__}"
+    text = _one_line(str(error)) if not isinstance(error, SystemExit) and str(error) else (printed or [""])[-1]
+    reason = f"{type(error).__name__}: {text}" if text else f"Ray's launcher gives no reason but {type(error).__name__}"
     return f"the head of {name} cannot be reached or refuses the job ({reason}): `ray up {path}` starts it"
 
 
