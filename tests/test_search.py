@@ -294,7 +294,7 @@ def test_a_pruned_trial_says_why(tmp_path):
 
 
 def best_of(sampler, seed, budget, objective=planted):
-    """Return the best IoU among `budget` proposals, without those tried first."""
+    """Return the best IoU among `budget` proposals, without the initial points."""
     start = START.model_copy(update={"seed": seed})
     search, tried = Search(space="schedule", budget=budget, sampler=sampler), []
     while len(tried) < budget:

@@ -86,7 +86,7 @@ def test_initial_points_are_configurations_of_any_study(start):
 @pytest.mark.parametrize("space", SPACES)
 def test_optuna_knows_the_initial_points_that_a_space_can_propose_and_no_others(space):
     base = Config().with_leaves(STARTS["x0 with tanh"]).resolved()
-    found = sampling._tried_first("search", base)
+    found = sampling._initial_proposals("search", base)
     told = {point.source: sampling.find_parameters(Search(space=space), base, point) is not None for point in found}
     assert told["paper: ε, linear"] == (space == "everything")
     assert told["v, cosine b = 0.1"] == (space in ("target", "everything"))

@@ -21,14 +21,14 @@ class Proposal:
     number: int  # from 0, within the search
     seed: int  # the start trial's; another one in a confirmation
     trial: str | None  # name of the proposed trial; None: refused
-    source: str  # name of a point that is tried first, or of the sampler
+    source: str  # name of an initial point or of the sampler
     settings: dict[str, Any]  # that differ from the start trial's, by their paths
     config: Config | None  # None: refused
     reason: str | None = None  # why it was refused
 
     @property
     def label(self) -> str:
-        """The name of a point that is tried first, or the settings in words."""
+        """The name of an initial point, or the settings in words."""
         return self.source if self.source in INITIAL_POINTS else describe_settings(self.settings)
 
     def record(self, ledger: Ledger) -> None:

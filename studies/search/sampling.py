@@ -39,7 +39,7 @@ def propose(search: Search, name: str, start: Config, tried: list[EvaluatedPropo
     """
     numbers = {one.proposal.number for one in tried}
     number = next(number for number in range(len(numbers) + 1) if number not in numbers)
-    first = _first_proposals(name, start)
+    first = _initial_proposals(name, start)
     if number < len(first):
         return first[number]
     seen = {one.proposal.trial for one in tried} | {repr(one.proposal.settings) for one in tried}
@@ -52,8 +52,8 @@ def propose(search: Search, name: str, start: Config, tried: list[EvaluatedPropo
     return None
 
 
-def _first_proposals(name: str, start: Config) -> list[Proposal]:
-    """Propose the points that are tried first, without those whose trial an earlier point has already."""
+def _initial_proposals(name: str, start: Config) -> list[Proposal]:
+    """Propose the initial points, without those whose trial an earlier point has already."""
     found: list[Proposal] = []
     for source, settings in INITIAL_POINTS.items():
         proposal = _build_proposal(name, len(found), start, source, settings)

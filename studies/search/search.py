@@ -28,7 +28,7 @@ class Search(Section):
     """The settings of a search."""
 
     space: Space = Field(description="What varies: one of search_spaces/spaces.py.")
-    budget: PositiveInt = Field(32, description="Number of proposals in all, those tried first included.")
+    budget: PositiveInt = Field(32, description="Number of proposals in all, initial points included.")
     objective: tuple[MetricName, ...] = Field(("iou",), min_length=1,
         description="Metrics to improve; of several, the Pareto front.")
     sampler: Literal["tpe", "gp", "random", "grid"] = Field("tpe",
