@@ -1,1 +1,1 @@
-"""What is run: study definitions, and the engine that places, resumes and records their trials."""
+"""Studies: their definitions, the engine that runs and resumes their trials, and the store that keeps the results."""

@@ -1,10 +1,10 @@
-"""`python -m studies` is the program `diffseg`."""
+"""`python -m studies` runs the program `diffseg`."""
 
 import os
 import sys
 
 if not sys.flags.safe_path and sys.path[0] != os.path.dirname(os.path.dirname(__file__)):
-    del sys.path[0]  # the current folder, which `python -m` puts first: nothing is to be imported from there
+    del sys.path[0]  # the current folder, which `python -m` puts first: nothing shall be imported from it
 
 from studies.commands.program import main
 

@@ -56,7 +56,7 @@ def test_a_resumed_training_may_be_behind_what_was_told_before(clock, folder):
 def test_reading_is_told_in_images(clock, folder):
     reporter = ProgressWriter(folder, steps=10)
     clock[0] += 1
-    reporter.reading(1234, 5000)
+    reporter.report_reading(1234, 5000)
     assert read_progress(folder).phase == "reading 1,234 of 5,000 images"
 
 

@@ -88,7 +88,7 @@ class Display:
 
         The work is counted in the trials' estimated floating-point operations.
         """
-        work = [(self.flops[state.trial], state.settled) for state in found if state.trial in self.flops]
+        work = [(self.flops[state.trial], state.work_done) for state in found if state.trial in self.flops]
         done, total = sum(flops * share for flops, share in work), sum(flops for flops, _ in work)
         if self.flops_before is None:
             self.flops_before = done

@@ -157,7 +157,7 @@ def _run(
         should_stop=watchdog.with_heartbeat(StopFile(request.ledger.folder)),
         should_save=PreemptionNotice(),
         on_log=report,
-        on_data=progress.reading,
+        on_data=progress.report_reading,
         on_evaluation=check_rung,
     )
     with watchdog:

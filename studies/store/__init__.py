@@ -1,1 +1,1 @@
-"""The store: what a study wants and what its trials found, as files."""
+"""The store: a study's desired state, the results of its trials, and their unfinished work, as files."""

@@ -1,4 +1,4 @@
-"""The best trials of a study, from its ledger."""
+"""The best trials of a study, by its ledger."""
 
 import json
 import math
@@ -10,18 +10,20 @@ from studies.definition.study import Study
 from studies.definition.trial import Trial
 from studies.search.proposals import read_proposals
 from studies.store.ledger import Ledger
+from studies.store.tables import Row
 
 COLUMNS = ["status", "dataset", "experiment", "network", "seed", "test_images", "left_out", "scored_on", *METRICS]
 
 
-def best_trials(study: Study, ledger: Ledger, metric: str, pareto: bool) -> list[dict]:
-    """Return the complete trials that were scored on test images, of each data set the best by the metric first.
+def best_trials(study: Study, ledger: Ledger, metric: str, pareto: bool) -> list[Row]:
+    """Return the complete trials that were scored on test images, the best of each data set by the metric first.
 
-    With pareto only those that no other of the data set beats in the search's objectives, if it has several, else in IoU
-    and ECE. Trials of a search, which are scored on held-out training images, are not among them; those that confirm its
-    best proposals are. Columns: trial, dataset, experiment, network, seed, configuration (its variant, or the number of its
-    proposal and what that sets), scored_on, test_images, METRICS, and left_out: of metrics that are NaN for some test images
-    and are means over the others, how many these are.
+    With `pareto`, only those that no other trial of the data set dominates in `pareto_metrics`. Trials of a search, which are
+    scored on held-out training images, are left out; the trials that confirm its best proposals are included.
+
+    Columns: trial, dataset, experiment, network, seed, configuration (the variant, or the proposal's number and settings),
+    scored_on, test_images, METRICS, and left_out: the number of test images for which a metric is NaN and which its mean
+    leaves out, by metric.
     """
     known = {trial.name: trial for trial in study.known_trials(ledger)}
     rows = [
@@ -38,8 +40,8 @@ def best_trials(study: Study, ledger: Ledger, metric: str, pareto: bool) -> list
     return sorted(rows, key=lambda row: (row["dataset"] or "", loss(row[metric])))
 
 
-def unconfirmed_searches(study: Study, ledger: Ledger, tested: list[dict]) -> list[str]:
-    """The searches of a study, by the trials that they start from, that have no confirmed trial among the tested."""
+def unconfirmed_searches(study: Study, ledger: Ledger, tested: list[Row]) -> list[str]:
+    """Return the names of the trials from which searches start that have no confirming trial among the tested rows."""
     confirmed = {row["trial"] for row in tested}
     return [
         start.name
@@ -51,32 +53,34 @@ def unconfirmed_searches(study: Study, ledger: Ledger, tested: list[dict]) -> li
 
 
 def pareto_metrics(study: Study) -> tuple[str, ...]:
-    """The metrics that a Pareto front of the study is of."""
-    several = study.starts and len(study.search.objective) > 1
-    return study.search.objective if several else ("iou", "ece")
+    """Return the metrics of the study's Pareto front: the search's objectives if it has several, else IoU and ECE."""
+    if study.starts and study.search and len(study.search.objective) > 1:
+        return study.search.objective
+    return ("iou", "ece")
 
 
 def nothing_measured_error(study: str, metric: str | None = None) -> UserError:
-    """metric: the one that other trials of the study lack, if they have measured something."""
+    """Return the error for a study without results, or whose results lack a metric."""
     if metric:
         return UserError(
             f"no trial of {study} has measured {metric}: choose another --metric; those of several raters need such masks"
         )
     return UserError(
-        f"no trial of {study} has measured a segmentation yet: `diffseg status {study}` tells how far it is"
+        f"no trial of {study} has measured a segmentation yet: `diffseg status {study}` shows its progress"
     )
 
 
-def _scored_on(row: dict, trial: Trial | None) -> str:
-    """By the ledger, or by the definition where an earlier version did not record it. trial: None if it is not defined."""
-    return row["scored_on"] or (trial.scored_on if trial else "test")
+def _scored_on(row: Row, trial: Trial | None) -> str:
+    """Return what the ledger says, or the definition if an earlier version did not record it; test if neither does."""
+    recorded: str | None = row["scored_on"]
+    return recorded or (trial.scored_on if trial else "test")
 
 
 def _measured(value: float | None) -> bool:
     return value is not None and not math.isnan(value)
 
 
-def _front(rows: list[dict], objective: tuple[str, ...]) -> list[dict]:
+def _front(rows: list[Row], objective: tuple[str, ...]) -> list[Row]:
     """Return the rows that no other row of the same data set dominates, sorted by their objectives."""
     measured = [(point, row) for row in rows if (point := losses(row, objective))]
     places = []

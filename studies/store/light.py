@@ -1,10 +1,10 @@
-"""pyarrow without pandas, which it imports at its first value, for 0.2 s, to see whether that is one of pandas' own."""
+"""Importing pyarrow without pandas. At its first value pyarrow imports pandas, 0.2 s, to recognise values of pandas."""
 
 import sys
 
 
 def import_pyarrow() -> None:
-    """Let pyarrow find no pandas at its first value. What needs pandas, such as `to_pandas`, still imports it."""
+    """Import pyarrow and make its first value while pandas cannot be found. `to_pandas` and the like still import pandas."""
     if "pandas" in sys.modules:
         return
     sys.meta_path.insert(0, _WithoutPandas)
@@ -17,9 +17,10 @@ def import_pyarrow() -> None:
 
 
 class _WithoutPandas:
-    """A finder of modules that finds no pandas."""
+    """A finder of modules that refuses pandas."""
 
     @staticmethod
-    def find_spec(name, path=None, target=None) -> None:
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        """Raise ImportError for pandas, and leave all other modules to other finders."""
         if name == "pandas":
             raise ImportError("pandas is not looked for")

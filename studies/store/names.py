@@ -1,4 +1,4 @@
-"""Names of studies and trials, which become names of files and folders on every system that a store may lie on."""
+"""Names of studies and trials, which become names of files and folders on every file system that may hold a store."""
 
 import os
 import re
@@ -7,19 +7,19 @@ from pathlib import Path
 
 from diffseg.errors import UserError
 
-FILE_NAME = 255  # bytes of a file's name that common file systems take, in UTF-8
-PATH = 4096  # bytes of a path
-BELOW = 700  # bytes of a path for what lies in a study's folder, Ray's own files included
+FILE_NAME = 255  # bytes in UTF-8 of the longest file name in common file systems
+PATH = 4096  # bytes of the longest path
+BELOW = 700  # bytes of a path that are kept for what lies in a study's folder, Ray's own files included
 OF_STUDY = "-dashboard.journal"  # the longest ending of a file that is named after a study
-OF_TRIAL = "-000000.parquet.0123456789abcdef"  # and after a trial
-OF_RUNG = "-00000000-.parquet"  # a rung's file is named after two trials: the search's start and the trial itself
+OF_TRIAL = "-000000.parquet.0123456789abcdef"  # the longest ending of a file that is named after a trial
+OF_RUNG = "-00000000-.parquet"  # a rung's file is named after two trials: the start of the search and the trial itself
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
 
 
 def check_study(name: str, root: Path | None) -> None:
-    """Raises UserError unless a study may have this name.
+    """Check the name of a study. `root` is its folder in a local store, None behind a URI.
 
-    root: the study's folder in a store of this machine; None behind a URI.
+    Raises UserError if the name has characters that some file system does not take, or is too long.
     """
     if not re.fullmatch(r"\w[\w .+-]*", name):
         raise UserError(
@@ -41,7 +41,7 @@ def check_study(name: str, root: Path | None) -> None:
 
 
 def check_trials(trials: Iterable[str], starts: Iterable[str]) -> None:
-    """Raises UserError if files cannot be named after one of the trials, or of the trials that searches start from."""
+    """Check the names of trials, and of the trials that searches start from. Raises UserError if one is too long."""
     for names, most in ((trials, FILE_NAME - len(OF_TRIAL)), (starts, (FILE_NAME - len(OF_RUNG) - 8) // 2)):
         for name in names:
             if (size := len(name.encode())) > most:
@@ -52,7 +52,7 @@ def check_trials(trials: Iterable[str], starts: Iterable[str]) -> None:
 
 
 def _file_name(root: Path | None) -> int:
-    """How many bytes a file's name may have in the file system of a folder that may not exist yet."""
+    """Return how many bytes a file name may have in a folder's file system. The folder need not exist."""
     for folder in root.parents if root else ():
         try:
             return min(FILE_NAME, os.pathconf(folder, "PC_NAME_MAX"))
@@ -62,6 +62,6 @@ def _file_name(root: Path | None) -> int:
 
 
 def _short(name: str) -> str:
-    """A name that may be long, on one line."""
+    """Return a name on one line, shortened if it is long."""
     shown = name if len(name) <= 60 else f"{name[:40]}…{name[-15:]}"
     return shown.encode("unicode_escape").decode() if not shown.isprintable() else shown

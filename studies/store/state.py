@@ -1,7 +1,8 @@
-"""Where a study stands, from the store alone: no Ray, no torch."""
+"""The state of a study's trials, read from the store alone, without Ray or torch."""
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 from diffseg.errors import UserError
 from diffseg.evaluation.registry import METRICS
@@ -11,25 +12,29 @@ from studies.store.latest import LatestRows
 from studies.store.ledger import Ledger
 from studies.store.lock import Lock
 from studies.store.progress import Progress, read_progress
+from studies.store.tables import Row
 
-NAMED = 10  # trials in a sentence, at most
+NAMED = 10  # the largest number of trials in a message
+LOG_LINES = 40  # of a trial's log, the last ones
 COLUMNS = [*METRICS, "status", "steps", "seconds", "error", "log"]
 STATUSES = ("complete", "running", "failed", "pruned", "interrupted", "waiting")
 
 
 @dataclass(frozen=True)
 class TrialState:
+    """The state of one trial."""
+
     trial: str
     status: str  # one of STATUSES
-    attempt: int  # the one that runs or ran last
-    scored_on: str  # the images of its metrics: test or held-out
+    attempt: int  # the one that is running, or the last one
+    scored_on: str  # the images of the metrics: test or held-out
     progress: Progress | None  # of an attempt that has not ended
-    row: dict  # of the last attempt in the ledger; empty if there is none
-    steps: int | None  # of the whole training; None if the definition does not say
+    row: Row  # of the last attempt in the ledger; empty if there is none
+    steps: int | None  # training steps in all; None if the definition does not say
 
     @property
     def share(self) -> float | None:
-        """How much of its training is done, 0 to 1; None of a trial that failed, since it does not say when."""
+        """The share of the training that is done, 0 to 1; None if the trial failed, since it does not say when."""
         if self.progress:
             return self.progress.share
         if self.status == "pruned":
@@ -37,29 +42,31 @@ class TrialState:
         return {"complete": 1.0, "failed": None}.get(self.status, 0.0)
 
     @property
-    def settled(self) -> float:
-        """How much of its work is not left to do, 0 to 1: all of it once the trial has ended, however it did."""
+    def work_done(self) -> float:
+        """The share of the work that is not left to do, 0 to 1. It is 1 once the trial has ended, even if it failed."""
         return self.progress.share if self.progress else float(self.status in ("complete", "failed", "pruned"))
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
+        """Return the state as `status --json` shows it."""
         shown = {key: self.row.get(key) for key in (*METRICS, "seconds", "error", "log")}
         named = {"trial": self.trial, "status": self.status, "attempt": self.attempt, "scored_on": self.scored_on}
         return {**named, "done": self.share, **shown}
 
 
 def trial_states(study: Study, ledger: Ledger, latest: LatestRows | None = None) -> list[TrialState]:
-    """Every trial's state, in the study's order. latest: what a caller that asks repeatedly keeps, with COLUMNS."""
+    """Return every trial's state, in the study's order. A caller that asks repeatedly keeps `latest`, with COLUMNS."""
     rows = (latest or LatestRows(ledger, COLUMNS)).rows()
     held = Lock(ledger.folder).is_held()
     return [_state(trial, ledger, rows.get(trial.name, {}), held) for trial in study.known_trials(ledger)]
 
 
 def count_statuses(found: list[TrialState]) -> dict[str, int]:
+    """Return the number of trials of every status in STATUSES."""
     counted = Counter(state.status for state in found)
     return {status: counted[status] for status in STATUSES}
 
 
-def _state(trial: Trial, ledger: Ledger, row: dict, held: bool) -> TrialState:
+def _state(trial: Trial, ledger: Ledger, row: Row, held: bool) -> TrialState:
     progress, attempt = read_progress(ledger.folder.at(f"work/{trial.name}")), row.get("attempt", 0)
     status = row.get("status", "waiting")
     if progress is not None:  # its attempt has not ended
@@ -68,7 +75,7 @@ def _state(trial: Trial, ledger: Ledger, row: dict, held: bool) -> TrialState:
 
 
 def find_trial(study: Study, ledger: Ledger, name: str) -> Trial:
-    """The trial of that name, or of which it is the beginning or end. Raises UserError unless the name fits just one."""
+    """Return the trial of this name, or whose name begins or ends with it. Raises UserError unless exactly one fits."""
     known = study.known_trials(ledger)
     fitting = [trial for trial in known if trial.name == name] or [
         trial for trial in known if trial.name.startswith(name) or trial.name.endswith(name)
@@ -82,21 +89,21 @@ def find_trial(study: Study, ledger: Ledger, name: str) -> Trial:
     return fitting[0]
 
 
-def trial_details(study: Study, ledger: Ledger, name: str) -> dict:
-    """One trial's configuration, last attempt and the end of its log. Raises UserError unless the name fits just one."""
+def trial_details(study: Study, ledger: Ledger, name: str) -> dict[str, Any]:
+    """Return a trial's state, configuration, last attempt and the end of its log. Raises UserError like `find_trial`."""
     trial = find_trial(study, ledger, name)
     (state,) = (state for state in trial_states(study, ledger) if state.trial == trial.name)
     log = ledger.folder.read(f"work/{trial.name}/log.txt") or b""
-    tail = log.decode(errors="replace").splitlines()[-40:]
+    tail = log.decode(errors="replace").splitlines()[-LOG_LINES:]
     row = next((row for row in ledger.last_rows() if row["trial"] == trial.name), {})
     shown = {key: value for key, value in row.items() if not key.startswith("config")}
     return {**state.to_dict(), **shown, "config": trial.config.model_dump(mode="json"), "log_tail": tail}
 
 
-def finished_row(ledger: Ledger, trial: str) -> dict:
-    """What a finished training has left: `scaling` and `checkpoint`. Raises UserError if the trial has not finished."""
+def finished_row(ledger: Ledger, trial: str) -> Row:
+    """Return `scaling` and `checkpoint` of a complete trial. Raises UserError if the trial is not complete."""
     rows = {row["trial"]: row for row in ledger.last_rows(["status", "scaling", "checkpoint"])}
-    row = rows.get(trial, {"status": "waiting"})
+    row: Row = rows.get(trial, {"status": "waiting"})
     if row["status"] != "complete":
         command = f"`diffseg retry {ledger.study}`" if row["status"] == "failed" else f"`diffseg run {ledger.study}`"
         raise UserError(f"trial {trial} is {row['status']}: {command} has to end it first")

@@ -1,4 +1,4 @@
-"""The file study.json of a store: a study's desired state, as `run` wrote it last."""
+"""The file study.json of a study: its desired state, as `run` wrote it last."""
 
 import json
 from typing import Annotated, Any, Self
@@ -9,21 +9,21 @@ from diffseg.errors import DefinitionError
 
 NAME = "study.json"
 TrialName = Annotated[str, Field(pattern=r"^[^/\\\x00]+$", max_length=250)]
-Tree = dict[str, Any]  # a configuration as JSON, which is checked when it is used: a study may have ten thousand
+Tree = dict[str, Any]  # a configuration as JSON; it is parsed on first use, since a study may have ten thousand
 
 
 class Definition(BaseModel):
-    """What is missing has its default, since earlier versions wrote less; what is unknown is ignored."""
+    """The content of study.json. Missing keys have defaults, since earlier versions wrote fewer. Unknown keys are ignored."""
 
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 
     study: str = ""
-    roots: dict[str, str] = {}  # of data sets, by name
-    command: str | None = None  # that made it
+    roots: dict[str, str] = {}  # data set name to root folder or URI
+    command: str | None = None  # the command line that defined the study
     trials: dict[TrialName, Tree] = {}
     search: Tree | None = None
     starts: dict[TrialName, Tree] = {}
-    variants: dict[str, str] = {}  # of trials, by name
+    variants: dict[str, str] = {}  # trial name to variant
     baseline: str | None = None
 
     @model_validator(mode="after")
@@ -34,7 +34,7 @@ class Definition(BaseModel):
 
 
 def parse(content: bytes, place: str) -> dict[str, Any]:
-    """The definition in a file's content. Raises DefinitionError in one sentence."""
+    """Return the definition that a file holds. Raises DefinitionError in one sentence."""
     try:
         return Definition.model_validate_json(content).model_dump()
     except ValidationError as error:
@@ -42,10 +42,12 @@ def parse(content: bytes, place: str) -> dict[str, Any]:
 
 
 def content(definition: dict[str, Any]) -> bytes:
+    """Return a definition as the content of its file."""
     return json.dumps(definition, indent=1).encode()
 
 
 def unusable(place: str, reason: str) -> DefinitionError:
+    """Return the error for a definition, or a part of it, that cannot be used. `place` says where it is."""
     return DefinitionError(
         f"{place} cannot be used ({reason}): `diffseg run` with the study's TOML file, or with its name if it is a shipped "
         "one, writes it anew, and results that were recorded are kept"

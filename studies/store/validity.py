@@ -1,4 +1,4 @@
-"""Whether a file among a ledger's tables is what its name and the table's schema say."""
+"""Checks of a ledger's files: whether a file is what its name and its table's schema say."""
 
 import json
 import re
@@ -6,15 +6,15 @@ import re
 import pyarrow as pa
 import pyarrow.compute as pc
 
-MERGED = "merged-"  # how the names of merged files begin; those of trials begin with their experiment
-STANDS_FOR = b"stands_for"  # JSON, in the metadata of merged files of `trials`
+MERGED = "merged-"  # the beginning of merged files' names; trials' names begin with their experiment
+STANDS_FOR = b"stands_for"  # key in the metadata of merged files of `trials`: JSON list of the replaced files' names
 STATUSES = ("complete", "failed", "pruned")
 READ_ERRORS = (
     pa.ArrowException,
     OSError,
     ValueError,
     OverflowError,
-)  # what reading a damaged or foreign file may raise
+)  # raised on reading a damaged or foreign file
 
 _ATTEMPT = re.compile(r"(?P<trial>.+)-(?P<attempt>\d{1,9})\.parquet", re.DOTALL)
 _MERGED = re.compile(MERGED + r"[0-9a-f]{32}\.parquet")
@@ -35,26 +35,27 @@ _YEARS = (pa.scalar(0, pa.timestamp("ms", "UTC")), pa.scalar(4102444800000, pa.t
 
 
 class InvalidFile(ValueError):
-    """Rows that are not a table's. The text says what is wrong with the file that holds them, as a clause."""
+    """A file does not hold what it should. The text says what is wrong with it, as a clause."""
 
 
 def is_merged(file: str) -> bool:
+    """Return whether a file has the name of a merged file."""
     return _MERGED.fullmatch(file) is not None
 
 
 def parse_attempt(file: str) -> tuple[str, int] | None:
-    """The trial and the attempt that a file's name says; None if it is the name of no single attempt."""
+    """Return the trial and the attempt in a file's name; None if it is not the name of a single attempt."""
     found = None if file.startswith(MERGED) else _ATTEMPT.fullmatch(file)
     return (found["trial"], int(found["attempt"])) if found else None
 
 
 def is_ledger_name(file: str) -> bool:
-    """Whether a file has the name of an attempt or of a merged file."""
+    """Return whether a file has the name of an attempt or of a merged file."""
     return is_merged(file) or parse_attempt(file) is not None
 
 
 def replaced_names(metadata: dict[bytes, bytes] | None) -> list[str]:
-    """The names of the files that a merged file of `trials` stands for, from its metadata. Raises Unfit."""
+    """Return the names of the files that a merged file of `trials` replaces, from its metadata. Raises InvalidFile."""
     try:
         names = json.loads((metadata or {})[STANDS_FOR])
     except (KeyError, ValueError, RecursionError):
@@ -65,18 +66,13 @@ def replaced_names(metadata: dict[bytes, bytes] | None) -> list[str]:
 
 
 def check_values(table: str, rows: pa.Table) -> None:
-    """Raises Unfit unless the rows' values are such as the program reads: text in UTF-8, required values, JSON, dates."""
+    """Check that the rows' values can be read: text in UTF-8, required values, JSON, dates. Raises InvalidFile."""
     rows.validate(full=True)
     for name in _REQUIRED.get(table, ()):
         if name in rows.column_names and rows[name].null_count:
             raise InvalidFile(f"its column {name} lacks values")
     if table == "proposals":
-        nothing = [None] * rows.num_rows
-        trials, configs = (
-            rows[name].to_pylist() if name in rows.column_names else nothing for name in ("trial", "config")
-        )
-        if any(config is not None and not trial for trial, config in zip(trials, configs, strict=True)):
-            raise InvalidFile("it has a configuration without the name of its trial")
+        _check_trials_named(rows)
     if "status" in rows.column_names and (other := set(pc.unique(rows["status"]).to_pylist()) - set(STATUSES)):
         raise InvalidFile(f"its status is {str(min(other, key=str))[:40]!r}, which is none of {', '.join(STATUSES)}")
     for name, kind in _JSON.items():
@@ -85,17 +81,32 @@ def check_values(table: str, rows: pa.Table) -> None:
                 _check_json(name, text, kind)
     for field in rows.schema:
         if pa.types.is_timestamp(field.type) and rows.num_rows:
-            ends = pc.min_max(rows[field.name])
-            if ends["min"].is_valid and not (
-                pc.greater_equal(ends["min"], _YEARS[0]).as_py() and pc.less(ends["max"], _YEARS[1]).as_py()
-            ):
-                raise InvalidFile(f"its column {field.name} holds a date outside of 1970 to 2100")
+            _check_dates(field.name, rows[field.name])
+
+
+def _check_trials_named(proposals: pa.Table) -> None:
+    """Raise InvalidFile if a proposal has a configuration but no trial."""
+    nothing = [None] * proposals.num_rows
+    trials, configs = (
+        proposals[name].to_pylist() if name in proposals.column_names else nothing for name in ("trial", "config")
+    )
+    if any(config is not None and not trial for trial, config in zip(trials, configs, strict=True)):
+        raise InvalidFile("it has a configuration without the name of its trial")
+
+
+def _check_dates(name: str, dates: pa.ChunkedArray) -> None:
+    """Raise InvalidFile for dates that Python or a reader would stumble over."""
+    ends = pc.min_max(dates)
+    if ends["min"].is_valid and not (
+        pc.greater_equal(ends["min"], _YEARS[0]).as_py() and pc.less(ends["max"], _YEARS[1]).as_py()
+    ):
+        raise InvalidFile(f"its column {name} holds a date outside of 1970 to 2100")
 
 
 def check_attempts(table: str, rows: pa.Table, file: str, names: list[str] | None = None) -> None:
-    """Raises Unfit unless the rows are of the attempt that the file's name says, or of those that a merged one stands for.
+    """Check that a file holds the rows of its attempt, or a merged file of `trials` those of the files that it replaces.
 
-    names: the latter, of a merged file of `trials`; None where they are not known.
+    `names` are the replaced files' names, None if they are not known. Raises InvalidFile.
     """
     keys = list(zip(rows["trial"].to_pylist(), rows["attempt"].to_pylist(), strict=True))
     found, own = set(keys), parse_attempt(file)
@@ -114,7 +125,7 @@ def check_attempts(table: str, rows: pa.Table, file: str, names: list[str] | Non
 
 
 def leaf_type(field: pa.Field) -> pa.DataType:
-    """As what a setting's column is read: bool, float64 or string, or null if it has no values. Raises Unfit."""
+    """Return the type as which a setting's column is read: bool, float64, string, or null if empty. Raises InvalidFile."""
     kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
     if pa.types.is_boolean(kind) or pa.types.is_null(kind):
         return kind
@@ -128,7 +139,7 @@ def leaf_type(field: pa.Field) -> pa.DataType:
 
 
 def common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType:
-    """What values of both kinds can be read as: a setting may be a number in one trial and text in another."""
+    """Return a type as which values of both types can be read: a setting may be a number in one trial and text in another."""
     if one == other or pa.types.is_null(other):
         return one
     if pa.types.is_null(one):
@@ -137,6 +148,7 @@ def common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType:
 
 
 def _check_json(name: str, text: str | None, kind: type) -> None:
+    """Raise InvalidFile unless a text is JSON of a kind. Only settings may not be null."""
     if text is None and name != "settings":
         return
     try:
