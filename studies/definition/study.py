@@ -58,12 +58,17 @@ class Study:
         found = {trial.name: trial for trial in self.trials}
         for proposal in read_proposals(ledger) if self.search else ():
             if proposal.config:
-                found |= {trial_name(other): Trial(trial_name(other), other) for other in proposal.config.needs()}
-                found[proposal.trial] = self.trial_of(proposal)
+                trials = [Trial(trial_name(other), other) for other in proposal.config.needs()]
+                found |= {trial.name: trial for trial in (*trials, self.trial_of(proposal))}
         return tuple(found.values())
 
     def trial_of(self, proposal: Proposal) -> Trial:
-        """Return the trial of a proposal. Confirmations, which use the test images, and the baseline are never pruned."""
+        """Return the trial of a proposal. Confirmations, which use the test images, and the baseline are never pruned.
+
+        Raises ValueError for a proposal that was refused, which has no trial.
+        """
+        if proposal.config is None or proposal.trial is None or self.search is None:
+            raise ValueError(f"proposal {proposal.number} of {proposal.search} has no trial")
         if not proposal.config.data.held_out:
             return Trial(proposal.trial, proposal.config)
         reduction = self.search.pruning if proposal.number else 0

@@ -34,47 +34,48 @@ import datetime
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic_core import ErrorDetails
 from typing_extensions import TypeAliasType  # which pydantic needs in any case
 
 from diffseg.errors import UserError
 from studies.definition import textfile
 
-PARTS = 16  # of a dotted key: tomllib's memory grows with the square of the number
+PARTS = 16  # parts of a dotted key, at most: tomllib's memory grows with the square of their number
 KEY_PART = r"""(?:(?<![\w-])[\w-]+|"[^"\n]*"|'[^'\n]*')"""
 LONG_KEY = re.compile(rf"(?:{KEY_PART}[ \t]*\.[ \t]*){{{PARTS}}}")
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list", dict: "a table"}
 
 
 def _kind(value: Any) -> str | None:
+    """Return the tag of a value's type in Leaf; None for a type that settings do not have."""
     return f"<{type(value).__name__}>" if type(value) in KINDS else None
 
 
-Leaf = TypeAliasType(
-    "Leaf",
-    Annotated[
-        Annotated[bool, Tag("<bool>")]
-        | Annotated[int, Tag("<int>")]
-        | Annotated[float, Tag("<float>")]
-        | Annotated[str, Tag("<str>")]
-        | Annotated[list["Leaf"], Tag("<list>")]
-        | Annotated[dict[str, "Leaf"], Tag("<dict>")],
-        Discriminator(_kind),
-    ],
-)
+if TYPE_CHECKING:  # mypy does not know recursive aliases with a discriminator
+    Leaf = bool | int | float | str | list["Leaf"] | dict[str, "Leaf"]
+else:
+    Leaf = TypeAliasType(
+        "Leaf",
+        Annotated[
+            Annotated[bool, Tag("<bool>")]
+            | Annotated[int, Tag("<int>")]
+            | Annotated[float, Tag("<float>")]
+            | Annotated[str, Tag("<str>")]
+            | Annotated[list["Leaf"], Tag("<list>")]
+            | Annotated[dict[str, "Leaf"], Tag("<dict>")],
+            Discriminator(_kind),
+        ],
+    )
 Table = dict[str, Leaf]  # settings, nested or by their dotted paths
 Experiment = Literal["e1", "e2", "e3", "e4"]
 Seed = Annotated[int, Field(ge=0, le=2**53)]
 
 
-class _Form(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-
 class SearchTable(BaseModel):
-    """The table [search]; what else it holds are settings of the search (studies/search.py)."""
+    """The table [search]. Its other keys are settings of the search (studies/search/search.py)."""
 
     model_config = ConfigDict(strict=True, extra="allow")
     __pydantic_extra__: dict[str, Leaf]
@@ -83,8 +84,10 @@ class SearchTable(BaseModel):
     start: Table = {}
 
 
-class StudyFile(_Form):
-    """A study file's tables. All may be left out."""
+class StudyFile(BaseModel):
+    """The tables of a study file, all optional."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
 
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
     experiments: list[Experiment] = ["e1", "e2", "e3", "e4"]
@@ -98,7 +101,7 @@ class StudyFile(_Form):
 
 
 def read_tables(path: Path) -> dict[str, Any]:
-    """The tables that a study file has. Raises UserError, in one sentence that names the file and the key."""
+    """Return the tables that a study file has. Raises UserError, in one sentence that names the file and the key."""
     text = textfile.read_text(path, "a study file")
     if found := LONG_KEY.search(text):
         line = text[: found.start()].count("\n") + 1
@@ -120,6 +123,7 @@ def read_tables(path: Path) -> dict[str, Any]:
 
 
 def _sentence(path: Path, error: ValidationError) -> str:
+    """Return the first fault of a study file in one sentence; of unknown tables, all."""
     faults = error.errors(include_url=False)
     unknown = [str(fault["loc"][0])[:60] for fault in faults if fault["type"] == "extra_forbidden"]
     if unknown:
@@ -128,10 +132,11 @@ def _sentence(path: Path, error: ValidationError) -> str:
     fault = faults[0]
     parts = [str(part)[:60] for part in fault["loc"] if str(part) not in {f"<{kind.__name__}>" for kind in KINDS}]
     key = ".".join(part for part in parts if part != "[key]")
-    return f"{path}: {key}: got {_described(fault['input'])}; {_allowed(fault)}"
+    return f"{path}: {key}: got {_describe(fault['input'])}; {_allowed(fault)}"
 
 
-def _allowed(fault: dict) -> str:
+def _allowed(fault: ErrorDetails) -> str:
+    """Return what belongs in the place of a fault, as a clause."""
     context = fault.get("ctx", {})
     match fault["type"]:
         case "dict_type" | "model_type" | "model_attributes_type":
@@ -151,7 +156,8 @@ def _allowed(fault: dict) -> str:
     return f"{fault['msg'][0].lower()}{fault['msg'][1:]}"[:200]
 
 
-def _described(value: Any) -> str:
+def _describe(value: Any) -> str:
+    """Return a faulty value as it is shown in a message."""
     if isinstance(value, datetime.date | datetime.time):
         return f"the {'time' if isinstance(value, datetime.time) else 'date'} {value}"
     if isinstance(value, dict | list):

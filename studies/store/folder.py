@@ -61,7 +61,7 @@ class Folder:
     def exists(self, name: str) -> bool:
         """Return whether there is a file of this name."""
         with read_errors(self.path):
-            return self.filesystem.get_file_info(f"{self.path}/{name}").type == pafs.FileType.File
+            return bool(self.filesystem.get_file_info(f"{self.path}/{name}").type == pafs.FileType.File)
 
     def age(self, name: str) -> float | None:
         """Return the seconds since a file was written, by the clocks of store and machine; None if there is no such file."""
@@ -73,7 +73,7 @@ class Folder:
         """Return a file's content; None if there is no such file."""
         try:
             with read_errors(self.path), self.filesystem.open_input_stream(f"{self.path}/{name}") as file:
-                return file.read()
+                return bytes(file.read())
         except (FileNotFoundError, NotADirectoryError):
             return None
 

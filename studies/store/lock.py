@@ -34,7 +34,8 @@ from studies.store.outages import write_errors
 NAME = "session.json"  # the record of the session that runs the study
 GUARD = "session.lock"
 PATIENCE = 1.0  # seconds to wait for a session that is about to end
-BEAT = 10.0  # seconds
+POLL = 0.05  # seconds between two attempts to take a lock
+BEAT = 10.0  # seconds between two renewals of the record
 FRESH = 60.0  # seconds after its last renewal for which a lock counts
 SETTLE = 1.0  # seconds after which two sessions that took the lock at once both see which one was last
 WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}  # errors of file systems without locks
@@ -106,10 +107,9 @@ class Lock:
 
 def _lock_file(path: Path, refusal: Callable[[], UserError]) -> BaseFileLock:
     """Take the operating system's lock of a file, or a lease if there are no locks. Raises `refusal()` if it is taken."""
-    options = {"thread_local": False, "poll_interval": 0.05}
     with write_errors(str(path.parent)):
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock: BaseFileLock = FileLock(path, fallback_to_soft=False, **options)
+        lock: BaseFileLock = FileLock(path, fallback_to_soft=False, thread_local=False, poll_interval=POLL)
         try:
             lock.acquire(timeout=PATIENCE)
             return lock
@@ -119,7 +119,9 @@ def _lock_file(path: Path, refusal: Callable[[], UserError]) -> BaseFileLock:
             if error.errno not in WITHOUT_LOCKS:
                 raise
         lease = path.with_suffix(".lease")
-        lock = SoftFileLease(lease, lease_duration=FRESH, heartbeat_interval=BEAT, **options)
+        lock = SoftFileLease(
+            lease, lease_duration=FRESH, heartbeat_interval=BEAT, thread_local=False, poll_interval=POLL
+        )
         try:
             lock.acquire(timeout=FRESH + BEAT if _is_stale(lease) else PATIENCE)
             return lock

@@ -23,19 +23,19 @@ def check_study(name: str, root: Path | None) -> None:
     """
     if not re.fullmatch(r"\w[\w .+-]*", name):
         raise UserError(
-            f"'{_short(name)}' is no name of a study: such a name begins with a letter or a digit, and has letters, digits, "
+            f"'{_shorten(name)}' is no name of a study: such a name begins with a letter or a digit, and has letters, digits, "
             "spaces and . + - _ only, no slash; give --name"
         )
     if name[-1] in " .":
-        raise UserError(f"'{_short(name)}' is no name of a study: it ends with a space or a dot; give --name")
+        raise UserError(f"'{_shorten(name)}' is no name of a study: it ends with a space or a dot; give --name")
     if name.partition(".")[0].strip().lower() in RESERVED:
-        raise UserError(f"'{_short(name)}' is no name of a study: Windows reserves it for a device; give --name")
-    most = _file_name(root) - len(OF_STUDY)
+        raise UserError(f"'{_shorten(name)}' is no name of a study: Windows reserves it for a device; give --name")
+    most = _longest_file_name(root) - len(OF_STUDY)
     if (size := len(name.encode())) > most:
-        raise UserError(f"the study's name '{_short(name)}' has {size} bytes, but at most {most} fit: give --name")
+        raise UserError(f"the study's name '{_shorten(name)}' has {size} bytes, but at most {most} fit: give --name")
     if root and (size := len(os.fsencode(root))) > PATH - BELOW:
         raise UserError(
-            f"the study's folder has a path of {size} bytes ({_short(str(root))}), but at most {PATH - BELOW} fit: "
+            f"the study's folder has a path of {size} bytes ({_shorten(str(root))}), but at most {PATH - BELOW} fit: "
             "give another --store DIR"
         )
 
@@ -46,12 +46,12 @@ def check_trials(trials: Iterable[str], starts: Iterable[str]) -> None:
         for name in names:
             if (size := len(name.encode())) > most:
                 raise UserError(
-                    f"the trial's name '{_short(name)}' has {size} bytes, but at most {most} fit, since files are named after "
+                    f"the trial's name '{_shorten(name)}' has {size} bytes, but at most {most} fit, since files are named after "
                     "it: give its data set (data.name) a shorter name, or inference.seeds fewer seeds"
                 )
 
 
-def _file_name(root: Path | None) -> int:
+def _longest_file_name(root: Path | None) -> int:
     """Return how many bytes a file name may have in a folder's file system. The folder need not exist."""
     for folder in root.parents if root else ():
         try:
@@ -61,7 +61,7 @@ def _file_name(root: Path | None) -> int:
     return FILE_NAME
 
 
-def _short(name: str) -> str:
+def _shorten(name: str) -> str:
     """Return a name on one line, shortened if it is long."""
     shown = name if len(name) <= 60 else f"{name[:40]}…{name[-15:]}"
     return shown.encode("unicode_escape").decode() if not shown.isprintable() else shown
