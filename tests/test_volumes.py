@@ -12,7 +12,7 @@ from test_data import config
 from volume_files import AFFINE, ORIENTATIONS, RNG, edited, save, sentence, turned
 
 from diffseg import data
-from diffseg.data import quantisation, volumes
+from diffseg.data import nifti, quantisation, volumes
 from diffseg.data.check import check
 from diffseg.data.quantisation import Quantisation
 from diffseg.errors import DataError
@@ -96,7 +96,7 @@ def spaced(*spacing) -> np.ndarray:
 )
 def test_slices_lie_across_the_largest_spacing(shape, spacing, wanted, axis, tmp_path):
     path = save(tmp_path / "a.nii", np.zeros(shape, np.uint8), spaced(*spacing))
-    assert volumes.read_header(path).slice_axis(wanted) == axis
+    assert nifti.read_header(path).slice_axis(wanted) == axis
 
 
 @pytest.mark.parametrize("axis", [None, 0, 1, 2])
@@ -138,7 +138,7 @@ def test_a_flat_third_axis_is_no_fault_of_a_two_dimensional_file(tmp_path):
     path = edited(
         save(tmp_path / "a.nii", LABELS[:, :, 0]), pixdim=[1, 0.7, 0.7, 0, 0, 0, 0, 0], sform_code=0, qform_code=1
     )
-    assert volumes.read_header(path).grid == (5, 6, 1)
+    assert nifti.read_header(path).grid == (5, 6, 1)
     assert np.array_equal(volumes.read_labels(path, path), LABELS[:, :, :1])
 
 
@@ -146,7 +146,7 @@ def test_colours_are_channels(tmp_path):
     colours = RNG.integers(0, 255, (*SHAPE, 3), dtype=np.uint8)
     kind = np.dtype([(name, "u1") for name in "RGB"])
     path = save(tmp_path / "a.nii", colours.view(kind)[..., 0])
-    assert volumes.read_header(path).channels == 3
+    assert nifti.read_header(path).channels == 3
     assert np.array_equal(volumes.read_intensities(path), colours)
     assert quantisation.pixel_bits(path, None) == 8
     kind = np.dtype([(name, "u1") for name in "RGBA"])
@@ -172,7 +172,7 @@ def test_numbers_of_every_type_are_read(kind, ending, tmp_path):
 def test_scaled_numbers_and_nifti_2_are_read(tmp_path):
     path = edited(save(tmp_path / "a.nii", NUMBERS), scl_slope=0.5, scl_inter=-3)
     assert np.allclose(volumes.read_intensities(path), NUMBERS * 0.5 - 3)
-    assert volumes.read_header(path).scaled
+    assert nifti.read_header(path).scaled
     nibabel.save(nibabel.Nifti2Image(NUMBERS, AFFINE), tmp_path / "b.nii.gz")
     assert np.array_equal(volumes.read_intensities(tmp_path / "b.nii.gz"), NUMBERS)
 
@@ -264,7 +264,7 @@ def test_what_is_no_segmentation_is_refused(numbers, tmp_path):
 @pytest.mark.parametrize("numbers", [np.zeros(SHAPE, np.complex64)])
 def test_complex_numbers_are_refused(numbers, tmp_path):
     with pytest.raises(DataError, match="has numbers of the kind"):
-        volumes.read_header(save(tmp_path / "a.nii", numbers))
+        nifti.read_header(save(tmp_path / "a.nii", numbers))
 
 
 def scan(low, high, kind, whole=True):

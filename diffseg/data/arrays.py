@@ -62,4 +62,4 @@ class DecodedData:
 
 def _hash(array: np.ndarray) -> str:
     """Return the SHA-256 of an array's bytes, in hexadecimal digits."""
-    return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()

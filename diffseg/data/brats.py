@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from diffseg.config import Data
-from diffseg.data import volumes
+from diffseg.data import nifti, volumes
 from diffseg.data.files import IGNORED_PREFIXES
 from diffseg.data.listing import Listing
 from diffseg.data.opening import Shape, cached
@@ -51,12 +51,13 @@ class Slice(Record):
 
     def read_shape(self) -> Shape:
         """Read the shape of the cropped slice from the header. Raises DataError."""
-        height, width, _ = volumes.read_header(self.volume).grid
+        height, width, _ = nifti.read_header(self.volume).grid
         return Shape(height - 2 * MARGIN, width - 2 * MARGIN, len(MODALITIES), deep=False)
 
     def read_image(self, channels: int = 4, at_least: int | None = None) -> np.ndarray:
         """Decode the slice: uint8 [H, W, 4], cropped. Raises DataError."""
-        return _channels(self.image)[:, :, self.index]
+        pixels: np.ndarray = _channels(self.image)[:, :, self.index]
+        return pixels
 
     def read_statistics(self, image: np.ndarray) -> np.ndarray:
         """Return float64 [2, 4]: mean and standard deviation of the patient's pixels."""
@@ -64,7 +65,8 @@ class Slice(Record):
 
     def read_mask(self, path: Path, size: tuple[int, int]) -> np.ndarray:
         """Decode the mask of the whole tumour: bool [H, W], cropped. Raises DataError."""
-        return _tumour(path)[:, :, self.index]
+        mask: np.ndarray = _tumour(path)[:, :, self.index]
+        return mask
 
 
 def find(root: Path, config: Data) -> Listing:
@@ -98,7 +100,7 @@ def _list_slices(folder: Path, split: str | None) -> list[Slice]:
     """List the slices of a patient that are used, without masks. Raises DataError."""
     if missing := [kind for kind in MODALITIES if not _file(folder, kind).is_file()]:
         raise DataError(f"{folder} has no {', '.join(missing)}: add the files, or remove the folder")
-    height, width, depth = volumes.read_header(_file(folder, MODALITIES[0])).grid
+    height, width, depth = nifti.read_header(_file(folder, MODALITIES[0])).grid
     if min(height, width) <= 2 * MARGIN or depth <= sum(DROPPED):
         raise DataError(
             f"{folder} has volumes of {height} × {width} × {depth}: after cropping nothing of them would be left"

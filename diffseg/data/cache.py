@@ -217,9 +217,10 @@ def _checksum(path: Path) -> str:
     """Return the xxHash of a file, in hexadecimal digits."""
     import xxhash
 
-    return xxhash.xxh3_128(np.memmap(path, np.uint8, "r")).hexdigest()
+    return xxhash.xxh3_128(np.memmap(path, np.uint8, "r").data).hexdigest()
 
 
 def _array(path: Path) -> np.ndarray:
     """Read an array; map it if it is large."""
-    return np.load(path, mmap_mode="c" if path.stat().st_size > IN_MEMORY else None)
+    array: np.ndarray = np.load(path, mmap_mode="c" if path.stat().st_size > IN_MEMORY else None)
+    return array

@@ -134,7 +134,7 @@ def _to_split(config: Data, content: DecodedData, split: str, scaling: Scaling) 
         device=torch.device("cpu"),
         case_statistics=_scale_statistics(part, scaling) if config.normalise == "case" else None,
         originals=tuple((height, width) for height, width in part.originals.tolist()),
-        records=content.records and content.records[split],
+        records=None if content.records is None else content.records[split],
         digests=content.digests,
     )
 

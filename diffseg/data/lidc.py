@@ -68,7 +68,8 @@ def _list_crops(root: Path, split: str | None) -> Listing:
     for folder in sorted(
         path for path in (root / "images").iterdir() if path.is_dir() and not path.name.startswith(IGNORED_PREFIXES)
     ):
-        patient, truth = normalise_name(folder.name), {}
+        patient = normalise_name(folder.name)
+        truth: dict[str, list[Path]] = {}
         if (root / "gt" / folder.name).is_dir():
             for stem, paths in list_files(root / "gt" / folder.name).items():
                 if match := CROP.fullmatch(stem):

@@ -66,7 +66,8 @@ def missing_folder(root: Path, folder: str, expected: str) -> DataError:
 
 def _find_shared_names(records: Sequence[Record]) -> list[str]:
     """Return a problem for every image whose name another one of its split has."""
-    problems, names = [], {}
+    problems: list[str] = []
+    names: dict[tuple[str | None, str], Record] = {}
     for record in records:
         if (other := names.setdefault((record.split, record.name), record)) is not record:
             problems.append(f"{record.image} and {other.image} are both called {record.name}: rename one of them")

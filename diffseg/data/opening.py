@@ -18,7 +18,8 @@ KINDS = {  # what a path is that is no regular file
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
-Arguments, Result = ParamSpec("Arguments"), TypeVar("Result")
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)

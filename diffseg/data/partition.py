@@ -104,7 +104,10 @@ def assign_splits(records: Sequence[Record], seed: int, masks: bool = True) -> t
         masks: read the masks to balance the empty ones; a mask that cannot be read counts as not empty.
     """
     given = {record.group: record.split for record in records if record.split and record.group is not None}
-    followed = [record if record.split else replace(record, split=given.get(record.group)) for record in records]
+    followed = [
+        record if record.split or record.group is None else replace(record, split=given.get(record.group))
+        for record in records
+    ]
     left = [record for record in followed if not record.split]
     empty = in_parallel(_is_empty, left) if masks else [False] * len(left)
     units = _count_units([unit_name(record.group, record.name) for record in left], empty)

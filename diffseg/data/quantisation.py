@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from diffseg.data import volumes
+from diffseg.data import nifti, volumes
+from diffseg.data.nifti import Header
 from diffseg.data.opening import cached
-from diffseg.data.volumes import Header
 from diffseg.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def fit_quantisation(paths: Sequence[Path]) -> Quantisation:
     Whole intensities keep their steps if they fit into 16 bits. Others are mapped between the percentiles OUTLIERS of all
     volumes, each of which has the same weight. Volumes are decoded unless the types of their files suffice.
     """
-    headers = [volumes.read_header(path) for path in paths]
+    headers = [nifti.read_header(path) for path in paths]
     if found := _of_type(headers):
         return found
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # as many volumes in memory
@@ -72,14 +72,14 @@ def fit_quantisation(paths: Sequence[Path]) -> Quantisation:
 
 def pixel_bits(path: Path, quantisation: Quantisation | None) -> int:
     """Return the bits of a volume's pixels, without decoding it. Raises DataError."""
-    return (quantisation or _of_type([volumes.read_header(path)]) or WIDE).bits
+    return (quantisation or _of_type([nifti.read_header(path)]) or WIDE).bits
 
 
 @cached
 def read_pixels(path: Path, quantisation: Quantisation | None) -> np.ndarray:
     """Decode a volume to pixels, uint8 or uint16 [X, Y, Z] or [X, Y, Z, C]. None: fit the map to it. Raises DataError."""
     numbers = _read_finite(path)
-    return (quantisation or _of_type([volumes.read_header(path)]) or _of_ranges([_range(numbers)]))(numbers)
+    return (quantisation or _of_type([nifti.read_header(path)]) or _of_ranges([_range(numbers)]))(numbers)
 
 
 @cached

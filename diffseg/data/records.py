@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from diffseg.data import masks, opening, pictures, quantisation, volumes
+from diffseg.data import masks, nifti, opening, pictures, quantisation, volumes
 from diffseg.data.masks import ForegroundRule, Labels
 from diffseg.data.opening import Shape
 from diffseg.data.quantisation import Quantisation
@@ -76,7 +76,7 @@ class Record:
         """Read the shape of the image from its header. Raises DataError."""
         if self.index is None:
             return pictures.read_shape(self.image)
-        head, deep = volumes.read_header(self.image), quantisation.pixel_bits(self.image, self.quantisation) > 8
+        head, deep = nifti.read_header(self.image), quantisation.pixel_bits(self.image, self.quantisation) > 8
         height, width = (side for axis, side in enumerate(head.grid) if axis != self.axis)
         return Shape(height, width, head.channels, deep)
 
@@ -148,16 +148,20 @@ class Record:
     @staticmethod
     def from_json(saved: dict[str, Any]) -> "Record":
         """Restore the record of which `to_json` returned `saved`."""
-        kinds = {kind.__name__: kind for kind in (Record, *Record.__subclasses__())}
-        paths = {"image": Path(saved["image"]), "annotations": tuple(map(Path, saved["annotations"]))}
-        rule, mapped = saved["foreground"], saved["quantisation"]
-        paths |= {"foreground": tuple(rule) if isinstance(rule, list) else rule}
-        paths |= {"quantisation": mapped and Quantisation(**mapped)}
-        return kinds[saved["kind"]](**{key: value for key, value in (saved | paths).items() if key != "kind"})
+        kinds: dict[str, type[Record]] = {kind.__name__: kind for kind in (Record, *Record.__subclasses__())}
+        rule, quantised = saved["foreground"], saved["quantisation"]
+        fields = saved | {
+            "image": Path(saved["image"]),
+            "annotations": tuple(map(Path, saved["annotations"])),
+            "foreground": tuple(rule) if isinstance(rule, list) else rule,
+            "quantisation": quantised and Quantisation(**quantised),
+        }
+        return kinds[fields.pop("kind")](**fields)
 
     def _cut_slice(self, volume: np.ndarray) -> np.ndarray:
         """Return this slice [H, W, …] of a volume [X, Y, Z, …]."""
-        return np.moveaxis(volume, self.axis, 2)[:, :, self.index]
+        pixels: np.ndarray = np.moveaxis(volume, self.axis, 2)[:, :, self.index]
+        return pixels
 
 
 def in_parallel(

@@ -41,8 +41,9 @@ class Scaling:
         share = histogram / histogram.sum(1, keepdims=True)
         mean = (share * scaled).sum(1)
         sd = np.sqrt((share * (scaled - mean[:, None]) ** 2).sum(1))
-        numbers = (tuple(x.tolist()) for x in (low, high, mean, np.maximum(sd, 1e-3)))
-        return cls(*numbers, 16 if len(levels) > 256 else 8, quantisation and astuple(quantisation))
+        low, high, mean, sd = (tuple(values.tolist()) for values in (low, high, mean, np.maximum(sd, 1e-3)))
+        bits = 16 if len(levels) > 256 else 8
+        return cls(low, high, mean, sd, bits, None if quantisation is None else astuple(quantisation))
 
     @classmethod
     def full_range(cls, channels: int, bits: int) -> "Scaling":

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from diffseg.data import volumes
+from diffseg.data import nifti, volumes
 from diffseg.data.files import is_volume
 from diffseg.data.records import Record
 from diffseg.errors import DataError
@@ -15,11 +15,11 @@ def list_slices(record: Record, axis: int | None) -> tuple[Record, ...]:
 
     Raises DataError for a volume that cannot be read, and for masks that are pictures or lie on another grid.
     """
-    header = volumes.read_header(record.image)
+    header = nifti.read_header(record.image)
     for path in record.annotations:
         if not is_volume(path):
             raise DataError(f"{path} is a picture, but {record.image} is a volume: give its mask as NIfTI, too")
-        volumes.find_orientation(volumes.read_header(path), header)
+        volumes.find_orientation(nifti.read_header(path), header)
     axis = header.slice_axis(axis)
     return tuple(
         replace(record, name=f"{record.name}/{index:03d}", index=index, axis=axis) for index in range(header.grid[axis])

@@ -14,7 +14,7 @@ from PIL import Image
 
 from diffseg import data
 from diffseg.config import Config
-from diffseg.data import volumes
+from diffseg.data import nifti
 from diffseg.data.files import PICTURES, VOLUMES, is_volume, list_files, stem
 from diffseg.data.records import Record
 from diffseg.data.scaling import Scaling
@@ -177,7 +177,7 @@ class _Volume:
     """The maps of a volume's slices, put together; what no slice was made of stays 0."""
 
     def __init__(self, path: Path):
-        self.header, self.maps = volumes.read_header(path), {}
+        self.header, self.maps = nifti.read_header(path), {}
 
     def add(self, record: Record, maps: dict[str, np.ndarray]) -> None:
         inside = slice(record.margin, -record.margin or None)
