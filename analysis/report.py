@@ -84,7 +84,7 @@ def _noise_level_tables(shown: Tables) -> dict[str, Any]:
     for group, one in shown.measured_fingerprints:
         if one.kind == "mask-error":
             try:
-                words.append(group | {"words": " ".join(one.words())})
+                words.append(group | {"words": " ".join(one.describe())})
             except UserError as error:
                 words.append(group | {"words": f"Its meaning cannot be derived: {error}."})
     return {

@@ -86,10 +86,10 @@ def test_a_curve_that_has_not_converged_says_which_final_log_snr_would_do():
     assert not summary["converged"]
     assert summary["lost"] == pytest.approx(-7 - math.log(19), abs=0.6)  # extrapolated
     assert math.isnan(summary["lost_t"])
-    assert f"a final log-SNR of {summary['lost']:.1f} would do" in found.words()[-1]
+    assert f"a final log-SNR of {summary['lost']:.1f} would do" in found.describe()[-1]
     further = compute_fingerprint([planted(logistic(-7.0), count=100)], "mask-error")  # measured
     assert further.summary()["lost"] == pytest.approx(-7 - math.log(19), abs=0.2)
-    assert "has converged" in further.words()[-1]
+    assert "has converged" in further.describe()[-1]
 
 
 @given(

@@ -212,7 +212,7 @@ def test_fingerprints_are_those_of_the_known_curves(found):
     assert set(rows) == {(dataset, kind) for dataset in DATASETS for kind in ("mask-error", "entropy-rate")}
     for dataset, end in (("big", 0.8), ("small", 0.4)):
         one = rows[dataset, "mask-error"]
-        assert one.level(0.5) == pytest.approx(10 - 20 * (end + 0.05) / 2, abs=0.3)
+        assert one.find_level(0.5) == pytest.approx(10 - 20 * (end + 0.05) / 2, abs=0.3)
         assert one.derivative[one.t < end - 0.1] == pytest.approx(0.05 / end, rel=0.05)
         assert one.derivative[one.t > end + 0.1] == pytest.approx(0, abs=0.002)
     drawn = values(charts.fingerprint_weights(found))

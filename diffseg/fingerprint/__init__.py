@@ -1,1 +1,1 @@
-"""A data set's fingerprint: the mask error over the noise levels, measured by E3 or estimated without training."""
+"""A data set's fingerprint: the mask error over the noise levels, measured by trials of E3 or estimated without training."""

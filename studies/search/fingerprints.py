@@ -91,4 +91,6 @@ def estimate_fingerprint(config: Config, root: str | None, store: str) -> Finger
 def to_dict(found: Fingerprint) -> dict[str, Any]:
     """Convert a fingerprint to plain values for JSON."""
     columns = ("t", "log_snr", "error", "error_smooth", "derivative", "derivative_t", "weight")
-    return found.summary() | {"words": found.words()} | {column: getattr(found, column).tolist() for column in columns}
+    return (
+        found.summary() | {"words": found.describe()} | {column: getattr(found, column).tolist() for column in columns}
+    )

@@ -64,7 +64,7 @@ def _count_sampling_steps(found: Fingerprint, settings: dict[str, Any]) -> int:
     diffusion = Config().with_leaves(settings).diffusion
     for steps in range(1, MOST_STEPS):
         levels = log_snr(torch.linspace(0, 1, steps + 1, dtype=torch.float64), diffusion).tolist()
-        shares = [found.share(level) for level in levels]
+        shares = [found.lost_share(level) for level in levels]
         if max(b - a for a, b in itertools.pairwise(shares)) <= DECIDED:
             return steps
     return MOST_STEPS

@@ -51,7 +51,7 @@ def fingerprint_table(found: "Fingerprint") -> Group:
     levels = list(zip(*(getattr(found, column) for column in DIGITS), strict=True))
     for values in levels[1::2]:
         table.add_row(*(f"{value:.{digits}f}" for value, digits in zip(values, DIGITS.values(), strict=True)))
-    return Group(*found.words(), table)
+    return Group(*found.describe(), table)
 
 
 def speed_table(rows: list[dict[str, Any]]) -> Table:
