@@ -96,8 +96,8 @@ def test_groups_of_the_table_stay_in_one_split(tmp_path):
     [
         ("name,split\na,train\nb,test\n", r"split.csv does not list c: "),
         ("name,split\na,train\nb,test\nc,dev\n", r"line 4 has the split 'dev': allowed are train, val and test"),
-        ("name,split\na,train\na,test\nb,test\nc,train\n", r"line 3 names a once more"),
-        ("file,part\na,train\n", r"has the columns file, part: expected are name, split and group"),
+        ("name,split\na,train\na,test\nb,test\nc,train\n", r"line 3 names a again"),
+        ("file,part\na,train\n", r"has the columns file, part: expected are name, and split or group"),
         (
             "name,split,group\na,train,p1\nb,test,p1\nc,train,p2\n",
             r"patients or groups are in both splits: p1; leave each in one",

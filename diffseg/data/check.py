@@ -37,8 +37,8 @@ def check(config: Data, root: Path, on_progress: Callable[[int, int], None] | No
     found = find(config, root)
     decision = decide_foreground(found.records, config)
     rule = "nonzero" if decision.problems else decision.rule  # undecided: all else can be checked nevertheless
-    records = assign_splits([replace(record, foreground=rule) for record in found.records], config.split_seed)
-    records = _share_quantisation(config, records)
+    decided = [replace(record, foreground=rule) for record in found.records]
+    records = _share_quantisation(config, assign_splits(decided, config.split_seed))
     images, unreadable = _read_all(records, config, on_progress)
     splits = {
         split: SplitFindings.from_images([image for image in images if image.record.split == split]) for split in SPLITS
@@ -52,13 +52,13 @@ def check(config: Data, root: Path, on_progress: Callable[[int, int], None] | No
     return Findings(config.name, root, splits, tuple(problems), remarks, draw_sheet(images))
 
 
-def _share_quantisation(config: Data, records: list[Record]) -> list[Record]:
+def _share_quantisation(config: Data, records: Sequence[Record]) -> Sequence[Record]:
     """Set the map from numbers to pixels that all volumes share, as in training.
 
     Records stay as they are if a volume cannot be read, which is reported where it is decoded.
     """
     try:
-        return share_quantisation(config, {"": records}, None)[0][""]
+        return share_quantisation(config, {"": list(records)}, None)[0][""]
     except DataError:
         return records
 
@@ -90,7 +90,7 @@ def _read(record: Record, config: Data, shown: bool) -> ImageFindings | str:
         foreground=float(masks.mean()),
         empty=int((~masks.any((1, 2))).sum()),
         objects=sample.objects,
-        pixels=None if constant else hashlib.sha256(np.ascontiguousarray(image)).digest(),
+        pixels=None if constant else hashlib.sha256(np.ascontiguousarray(image).data).digest(),
         descriptor=compute_descriptor(image),
         thumbnail=draw_thumbnail(sample) if shown else None,
     )

@@ -27,7 +27,7 @@ def compute_descriptor(image: np.ndarray) -> np.ndarray:
     found = (small - gaussian_filter(small, BLUR)).ravel()
     found -= found.mean()
     length = np.linalg.norm(found)
-    return (found / length if length > 1e-6 * np.abs(small).max() else 0 * found).astype(np.float32)
+    return np.asarray(found / length if length > 1e-6 * np.abs(small).max() else 0 * found, np.float32)
 
 
 def find_copies(images: Sequence[ImageFindings]) -> list[str]:

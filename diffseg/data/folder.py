@@ -42,12 +42,12 @@ def _apply_table(root: Path, found: Listing, split_by_folders: bool) -> Listing:
     table = read_table(root / TABLE, {record.image: record.shared_name for record in found.records})
     records, problems = [], list(table.problems)
     for record in found.records:
-        split, group = table.rows.get(record.image, ("", ""))
-        if split_by_folders and split not in ("", record.split):
+        listed, group = table.rows.get(record.image, ("", ""))
+        if split_by_folders and listed not in ("", record.split):
             problems.append(
-                f"{root / TABLE} puts {record.name} into {split}, but its folder is {record.split}: mend the line"
+                f"{root / TABLE} puts {record.name} into {listed}, but its folder is {record.split}: correct the line"
             )
-        split = record.split if split_by_folders else split or None
+        split = record.split if split_by_folders else listed or None
         records.append(replace(record, split=split, group=group or record.group))
     return Listing(tuple(records), (*found.problems, *problems), found.remarks + table.remarks)
 

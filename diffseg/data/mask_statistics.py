@@ -138,7 +138,8 @@ class MaskStatistics:
     def _list_values(self, mask: MaskHistogram) -> list[int | str]:
         if self.coloured:
             return [colour_name(rgb) for rgb in mask.values.to_rgb()[0]]
-        return mask.values.pixels[0].tolist()
+        numbers: list[int | str] = mask.values.pixels[0].tolist()
+        return numbers
 
     @cached_property
     def _between(self) -> Counter[int]:

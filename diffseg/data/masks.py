@@ -31,7 +31,10 @@ class Labels:
 
     def to_gray(self) -> np.ndarray:
         """Return one number a pixel, [H, W]: the pixel itself, or the brightest channel of a colour."""
-        return self.pixels.max(-1) if self.coloured else self.pixels
+        if not self.coloured:
+            return self.pixels
+        brightest: np.ndarray = self.pixels.max(-1)
+        return brightest
 
     def to_rgb(self) -> np.ndarray:
         """Return the colours that a viewer shows, [H, W, 3]."""
@@ -76,7 +79,8 @@ def list_values(labels: Labels) -> list[int | str]:
     """Return the distinct values as a user writes them, ascending: numbers, or colours "#rrggbb"."""
     if labels.coloured:
         return [colour_name(colour) for colour in np.unique(labels.pixels.reshape(-1, 3), axis=0)]
-    return np.unique(labels.pixels).tolist()
+    numbers: list[int | str] = np.unique(labels.pixels).tolist()
+    return numbers
 
 
 def colour_name(colour: np.ndarray) -> str:

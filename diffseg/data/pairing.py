@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from diffseg.data.listing import Files
@@ -80,11 +81,11 @@ def _list_readings(files: Files, patterns: Iterable[re.Pattern[str]]) -> list[tu
     for pattern in patterns:
         affixes = Counter(match["affix"].lower() for key in files if (match := pattern.fullmatch(_base(key))))
         for affix, _ in affixes.most_common():
-            found.setdefault(affix, lambda key, pattern=pattern, affix=affix: _remove_affix(key, pattern, affix))
+            found.setdefault(affix, partial(_remove_affix, pattern, affix))
     return list(found.items())
 
 
-def _remove_affix(key: str, pattern: re.Pattern[str], affix: str) -> str:
+def _remove_affix(pattern: re.Pattern[str], affix: str, key: str) -> str:
     """Return the key without the affix, or "" if it has another one or none."""
     match = pattern.fullmatch(_base(key))
     if not match or match["affix"].lower() != affix:

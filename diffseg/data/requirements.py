@@ -9,12 +9,13 @@ from pathlib import Path
 
 from diffseg.config import Data
 from diffseg.data.cache import is_current
-from diffseg.data.foreground import ForegroundDecision, decide_foreground
+from diffseg.data.foreground import decide_foreground
 from diffseg.data.layouts import check_root, list_images
 from diffseg.data.listing import Listing
 from diffseg.data.opening import Shape
 from diffseg.data.partition import assign_splits, count_held_out, limit_records, unit_name
 from diffseg.data.records import Record, in_parallel
+from diffseg.data.rule_inference import ForegroundDecision
 from diffseg.errors import DataError
 
 log = logging.getLogger(__name__)

@@ -35,8 +35,9 @@ def find_lost_kind(masks: MaskStatistics, rule: ForegroundRule) -> str | None:
     advice = "save all masks with the same values"
     if masks.encoding == "binary":
         advice = "leave data.foreground out, so that each mask is read by its own values"
+    count = f"{len(ones)} masks do" if ones[1:] else "1 mask does"
     return (
-        f"{ones[0].path} holds 0 and 1, as {len(ones)} masks do, but {others[0].path} goes up to "
+        f"{ones[0].path} holds 0 and 1, as {count}, but {others[0].path} goes up to "
         f"{others[0].values.pixels.max()}, and {format_argument(rule)} finds foreground in one kind only: {advice}"
     )
 

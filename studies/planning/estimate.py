@@ -1,73 +1,126 @@
-"""What a trial costs, before it runs: parameters and floating-point operations counted on the meta device."""
+"""The cost of a trial before it runs: parameters, floating-point operations and memory, counted on the meta device."""
 
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from diffseg.config import Config, Data, Diffusion, NetworkSettings
 
-UNKNOWN_TEST_IMAGES = 100  # assumed where a data set's size is not set
-STATE = 5 * 4  # bytes a parameter: weights, gradient, two moments, EMA, in float32
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+UNKNOWN_TEST_IMAGES = 100  # assumed where data.test_images is not set
+STATE = 5 * 4  # bytes a parameter: weights, gradient, two moments and EMA, in float32
+TRAINING_PASSES = 3  # forward passes that a training step costs: one, and a backward pass that costs two
 
 
 @dataclass(frozen=True)
 class Cost:
-    parameters: int
+    """What a trial costs."""
+
+    parameters: int  # of all networks of an ensemble
     flops: float  # of the whole trial: training, errors over t, prediction
-    memory: int  # bytes of a training step in float32: weights, optimiser, what the backward pass needs
+    memory: int  # bytes of a training step in float32: weights, optimiser, and what the backward pass needs
 
 
 @dataclass(frozen=True)
-class Pass:
-    """A network's forward pass of one image."""
+class ForwardPass:
+    """What a network's forward pass of one image costs."""
 
     flops: int
     saved: int  # bytes that are kept for the backward pass
 
 
+@dataclass(frozen=True)
+class NetworkCost:
+    """What a network costs, whatever it is used for."""
+
+    parameters: int
+    forward: ForwardPass
+    batch: int  # images of a training step
+
+
 def estimate_costs(configs: Iterable[Config]) -> list[Cost]:
-    """Of trials one after the other: those that differ only in how they predict are trained once."""
-    found, seen = [], set()
+    """Estimate trials that run one after the other: those that differ only in how they predict are trained once."""
+    costs, trained = [], set()
     for config in configs:
-        found.append(estimate_cost(config, trained=config.trained in seen))
-        seen.add(config.trained)
-    return found
+        costs.append(estimate_cost(config, trained=config.trained in trained))
+        trained.add(config.trained)
+    return costs
 
 
 def estimate_cost(config: Config, workers: int = 1, trained: bool = False) -> Cost:
-    """The cost of a trial, which may find its network trained, and the memory of each of its workers. Prediction by tiles is
-    counted as one tile an image."""
-    parameters, forward, batch = _network(config)
-    inference, tests = config.inference, config.data.test_images or UNKNOWN_TEST_IMAGES
-    networks = max(1, len(inference.seeds))
-    alone = 0.5 if config.diffusion.self_conditioning else 0  # estimates in half of the steps
-    passes = (
-        0 if inference.seeds or trained else (3 + alone) * config.steps * batch
-    )  # the backward pass costs two forward ones
-    if config.experiment != "e1" and not trained:
-        passes += len(config.training.snapshots) * inference.timesteps * inference.timestep_images
-    evaluated = tests + len(config.training.evaluations) * inference.evaluation_images  # images that are segmented
-    if config.experiment in ("e1", "e2"):
-        passes += evaluated * config.network.implementation().evaluations_per_image(config) * networks
-    memory = STATE * parameters + -(-batch // workers) * forward.saved
-    return Cost(parameters * networks, passes * forward.flops, memory)
+    """Estimate the cost of a trial. Prediction by tiles is counted as one tile an image.
+
+    Args:
+        config: The trial's configuration.
+        workers: Processes that share a batch. The memory is that of each of them.
+        trained: The trial finds its network trained already.
+    """
+    network = _measure_network(config)
+    members = max(1, len(config.inference.seeds))
+    passes = _count_prediction_passes(config) * members
+    if not trained:
+        passes += _count_training_passes(config, network.batch) + _count_error_passes(config)
+    memory = STATE * network.parameters + -(-network.batch // workers) * network.forward.saved
+    return Cost(network.parameters * members, passes * network.forward.flops, memory)
 
 
-def _network(config: Config) -> tuple[int, Pass, int]:
-    """(parameters, forward pass, batch) of a configuration's network."""
+def _count_training_passes(config: Config, batch: int) -> float:
+    """Return the forward passes of an image that training costs. Deep ensembles train none: their members do.
+
+    Self-conditioning adds a forward pass in half of the steps.
+    """
+    if config.inference.seeds:
+        return 0
+    return (TRAINING_PASSES + (0.5 if config.diffusion.self_conditioning else 0)) * config.steps * batch
+
+
+def _count_error_passes(config: Config) -> int:
+    """Return the forward passes that measure the errors over the noise levels, at every snapshot."""
+    if config.experiment == "e1":
+        return 0
+    return len(config.training.snapshots) * config.inference.timesteps * config.inference.timestep_images
+
+
+def _count_prediction_passes(config: Config) -> int:
+    """Return the forward passes of one network that segment the test images, and images for evaluations in training."""
+    if config.experiment not in ("e1", "e2"):
+        return 0
+    tests = config.data.test_images or UNKNOWN_TEST_IMAGES
+    images = tests + len(config.training.evaluations) * config.inference.evaluation_images
+    return images * config.network.implementation().evaluations_per_image(config)
+
+
+def _measure_network(config: Config) -> NetworkCost:
+    """Count the parameters and the forward pass of the configuration's network. Raises ConfigError for an unfit size."""
     config.network.check_size(config.data.size)
-    if (own := _own_plan(config.network, config.data)) is not None:
-        return own
+    if planned := _measure_planned(config.network, config.data):
+        return planned
     data = Data(size=config.data.size, channels=config.data.channels)  # what the network depends on
-    channels = {"variance": config.diffusion.variance, "self_conditioning": config.diffusion.self_conditioning}
-    parameters = _parameters(config.network, config.experiment, Diffusion(**channels), data)
-    forward = _pass(config.network, config.experiment in ("e1", "e2"), data)
-    return parameters, forward, config.training.batch
+    diffusion = Diffusion(variance=config.diffusion.variance, self_conditioning=config.diffusion.self_conditioning)
+    parameters = _count_parameters(config.network, config.experiment, diffusion, data)
+    forward = _measure_built(config.network, config.experiment in ("e1", "e2"), data)
+    return NetworkCost(parameters, forward, config.training.batch)
 
 
 @lru_cache
-def _parameters(network: NetworkSettings, experiment: str, diffusion: Diffusion, data: Data) -> int:
+def _measure_planned(network: NetworkSettings, data: Data) -> NetworkCost | None:
+    """Measure a network that plans itself from the data; None for others."""
+    import torch
+
+    planned = network.implementation().plan(data)
+    if planned is None:
+        return None
+    module, batch = planned
+    forward = _measure_forward(module, torch.empty(1, data.channels, data.size, data.size, device="meta"))
+    return NetworkCost(sum(parameter.numel() for parameter in module.parameters()), forward, batch)
+
+
+@lru_cache
+def _count_parameters(network: NetworkSettings, experiment: str, diffusion: Diffusion, data: Data) -> int:
     import torch
 
     from diffseg.experiments import build_network
@@ -78,21 +131,8 @@ def _parameters(network: NetworkSettings, experiment: str, diffusion: Diffusion,
 
 
 @lru_cache
-def _own_plan(network: NetworkSettings, data: Data) -> tuple[int, Pass, int] | None:
-    """(parameters, forward pass, batch) of a network that plans itself from the data; None for others."""
-    import torch
-
-    planned = network.implementation().plan(data)
-    if planned is None:
-        return None
-    module, batch = planned
-    forward = _measured(module, (torch.empty(1, data.channels, data.size, data.size, device="meta"),))
-    return sum(parameter.numel() for parameter in module.parameters()), forward, batch
-
-
-@lru_cache
-def _pass(network: NetworkSettings, conditioned: bool, data: Data) -> Pass:
-    """With the image or without; that the outputs differ between experiments hardly matters."""
+def _measure_built(network: NetworkSettings, conditioned: bool, data: Data) -> ForwardPass:
+    """Measure a network with the image or without. The outputs, which differ between experiments, cost hardly anything."""
     import torch
 
     from diffseg.experiments import build_network
@@ -100,25 +140,31 @@ def _pass(network: NetworkSettings, conditioned: bool, data: Data) -> Pass:
     config = Config(experiment="e1" if conditioned else "e3", network=network, data=data)
     with torch.device("meta"):
         image = torch.empty(1, data.channels, data.size, data.size) if conditioned else None
-        return _measured(build_network(config), (torch.empty(1, 1, data.size, data.size), torch.zeros(1), image))
+        mask = torch.empty(1, 1, data.size, data.size)
+        return _measure_forward(build_network(config), mask, torch.zeros(1), image)
 
 
-def _measured(model, inputs: tuple) -> Pass:
-    """Counts on the meta device: nothing is computed."""
+def _measure_forward(model: "nn.Module", *inputs: "Tensor | None") -> ForwardPass:
+    """Run a model on the meta device, where nothing is computed, and count what it would compute and keep."""
     from torch.autograd.graph import saved_tensors_hooks
     from torch.utils.flop_counter import FlopCounterMode
 
-    saved, weights = [], {id(parameter) for parameter in model.parameters()}
-    keep = lambda tensor: saved.append(tensor) or tensor  # noqa: E731
+    saved: dict[int, Tensor] = {}  # by identity: a tensor that several operations keep is kept once
+
+    def keep(tensor: "Tensor") -> "Tensor":
+        saved[id(tensor)] = tensor
+        return tensor
+
     with FlopCounterMode(display=False) as counter, saved_tensors_hooks(keep, lambda tensor: tensor):
         model(*inputs)
-    activations = {id(tensor): tensor for tensor in saved if id(tensor) not in weights}.values()
-    return Pass(counter.get_total_flops(), sum(tensor.numel() * tensor.element_size() for tensor in activations))
+    weights = {id(parameter) for parameter in model.parameters()}
+    activations = [tensor for key, tensor in saved.items() if key not in weights]
+    return ForwardPass(counter.get_total_flops(), sum(tensor.numel() * tensor.element_size() for tensor in activations))
 
 
 @lru_cache
 def measure_flops_per_second(cpus: int) -> float:
-    """Convolution throughput of this machine with so many threads, from about 0.2 s of work like a network's."""
+    """Measure the convolution throughput of this machine with this number of threads, by 0.2 s of work like a network's."""
     import torch
 
     torch.set_num_threads(cpus)
