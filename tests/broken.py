@@ -1,4 +1,4 @@
-"""A store with everything in it, ways to break it, and a reader that uses all of it."""
+"""A store with rows in every table, ways to damage it, and a reader that uses all of it."""
 
 import contextlib
 import errno
@@ -28,8 +28,8 @@ STUDY = "quickstart"
 TABLES = [*SCHEMAS, *SEARCH_SCHEMAS]
 
 
-def whole(store: Path) -> Ledger:
-    """A quickstart of which one data set's trials are done, and two proposals of its search."""
+def build_ledger(store: Path) -> Ledger:
+    """Make a quickstart of which one data set's trials are done, with two proposals of its search."""
     ledger, study = Ledger(str(store), STUDY), read_study(STUDY, {}, {})
     ledger.define(study.definition())
     (start,) = study.starts
@@ -50,17 +50,17 @@ def whole(store: Path) -> Ledger:
     return ledger
 
 
-def copied(ledger: Ledger, store: Path) -> Ledger:
+def copy_ledger(ledger: Ledger, store: Path) -> Ledger:
     shutil.copytree(ledger.store, store)
     return Ledger(str(store), STUDY)
 
 
-def call(*arguments: str) -> Result:
+def invoke(*arguments: str) -> Result:
     return CliRunner().invoke(main, arguments)
 
 
-def one_sentence(result: Result) -> None:
-    """A command may refuse, but only in one sentence; what goes wrong in any other way is raised."""
+def check_one_sentence(result: Result) -> None:
+    """Check that a command that refuses does so in one sentence. Any other failure is raised."""
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     if result.exit_code == 2:
@@ -69,13 +69,13 @@ def one_sentence(result: Result) -> None:
 
 
 def quick_commands(ledger: Ledger, trial: str = "e1-synthetic-large") -> None:
-    """The commands that read most, without the report."""
+    """Run the commands that read most, except the report."""
     for line in (("status", STUDY, "--json"), ("show", STUDY, trial), ("best", STUDY, "--pareto")):
-        one_sentence(call(*line, "--store", ledger.store))
+        check_one_sentence(invoke(*line, "--store", ledger.store))
 
 
 def read_all(ledger: Ledger) -> None:
-    """Whatever the report reads. Raises what goes wrong, but for UserError."""
+    """Read whatever the report reads. Raises every error but UserError."""
     try:
         found = tables.load([ledger])
     except UserError:
@@ -88,17 +88,17 @@ def read_all(ledger: Ledger) -> None:
         found.fingerprints()
 
 
-def rewritten(path: Path, change) -> None:
-    """A Parquet file with its table changed."""
+def rewrite(path: Path, change) -> None:
+    """Change the table in a Parquet file."""
     pq.write_table(change(pq.read_table(path)), path)
 
 
-def without(name: str):
+def drop_column(name: str):
     return lambda table: table.drop_columns([name]) if name in table.column_names else table
 
 
-def put(name: str, values) -> object:
-    """A change that sets a column to values, repeated."""
+def set_column(name: str, values) -> object:
+    """Return a change that sets a column to a value in every row, or to an array."""
 
     def change(table: pa.Table) -> pa.Table:
         column = pa.array([values] * table.num_rows) if not isinstance(values, pa.Array) else values
@@ -110,7 +110,7 @@ def put(name: str, values) -> object:
 
 
 class Failing(FileSystemHandler):
-    """Lists what there is; opening any file fails as that of a server that went away."""
+    """A file system that lists its files but fails to open them, as if its server had gone away."""
 
     def __init__(self, inner):
         self.inner = inner

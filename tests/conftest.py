@@ -68,10 +68,10 @@ def split_of(images: list[torch.Tensor], masks: list[torch.Tensor]) -> Split:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Path:
-    """The store of a finished study; tests that change it copy it (finished.copied)."""
-    from finished import finish
+    """The store of a finished study; tests that change it copy it (finished.copy_store)."""
+    from finished import run_small_study
 
-    return finish(tmp_path_factory.mktemp("finished"))
+    return run_small_study(tmp_path_factory.mktemp("finished"))
 
 
 @pytest.fixture(scope="module")

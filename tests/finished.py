@@ -1,4 +1,4 @@
-"""A small study that has been run, without Ray, for tests of commands that read one."""
+"""A small finished study, run without Ray, for tests of commands that read one."""
 
 import hashlib
 import shutil
@@ -42,8 +42,8 @@ STUDY = """
 """
 
 
-def finish(place: Path) -> Path:
-    """Run STUDY, called small, into the store `place`/store; return the store. Its TOML file is `place`/small.toml."""
+def run_small_study(place: Path) -> Path:
+    """Run STUDY, named small, in the store `place`/store, and return the store. Its TOML file is `place`/small.toml."""
     (place / "small.toml").write_text(STUDY)
     study = read_study(str(place / "small.toml"), {}, {}, command="diffseg run small.toml")
     ledger = Ledger(str(place / "store"), "small")
@@ -54,7 +54,7 @@ def finish(place: Path) -> Path:
 
 
 def trial_of(store: Path, experiment: str, seeds: tuple[int, ...] = (0,)) -> str:
-    """The name of the trial of the study with one seed, or of the deep ensemble of several."""
+    """Return the name of the study's trial with one seed, or of its deep ensemble of several seeds."""
     study: Study = read_study(str(store.parent / "small.toml"), {}, {})
     return next(
         one.name
@@ -63,14 +63,14 @@ def trial_of(store: Path, experiment: str, seeds: tuple[int, ...] = (0,)) -> str
     )
 
 
-def copied(store: Path, place: Path) -> Path:
-    """The same store at another place, to be damaged."""
+def copy_store(store: Path, place: Path) -> Path:
+    """Copy the store to another place and return the copy, which may be damaged."""
     shutil.copytree(store.parent, place)
     return place / store.name
 
 
-def content(folder: Path) -> dict[str, str]:
-    """The digest of every file below, and an empty text for every folder."""
+def digests(folder: Path) -> dict[str, str]:
+    """Return the digest of every file below, and an empty text for every folder, by path."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
         for path in folder.rglob("*")

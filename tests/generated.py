@@ -1,4 +1,4 @@
-"""Ledgers of any size with made-up numbers, for measuring what reading them takes."""
+"""Ledgers of any size with random numbers, to measure how long reading takes."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,8 +21,11 @@ METRICS = ("iou", "dice", "brier", "nll", "ece_image", "ece_boundary", "ece_fore
 
 
 def generate(store: Path, trials: int, timesteps: int, images: int) -> Ledger:
-    """A search over E1 to E4 of three networks: every trial has `timesteps` rows over the noise levels (not E1) and, of E1
-    and E2, METRICS of `images` test images. IoU and ECE are written whole; everything else is drawn at random."""
+    """Write a study of E1 to E4 with three networks, and return its ledger.
+
+    Every trial except those of E1 has `timesteps` rows over the noise levels. Trials of E1 and E2 have METRICS of `images`
+    test images. All values are drawn at random.
+    """
     ledger = Ledger(str(store), "generated")
     made = {}
     for number in range(trials):

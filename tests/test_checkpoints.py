@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from finished import content, copied, trial_of
+from finished import copy_store, digests, trial_of
 from PIL import Image
 
 from diffseg import trial
@@ -89,11 +89,11 @@ def newest_of(folder: Path) -> Path:
 def test_predicting_changes_nothing_in_the_store(experiment, seeds, finished, picture, tmp_path):
     if experiment == "e2" and len(seeds) > 1:
         pytest.skip("only E1 has deep ensembles")
-    before = content(finished)
-    store = copied(finished, tmp_path / "copy")
+    before = digests(finished)
+    store = copy_store(finished, tmp_path / "copy")
     result = predict(store, trial_of(store, experiment, seeds), picture)
     assert result.exit_code == 0, result.output
-    assert content(store) == before
+    assert digests(store) == before
 
 
 REFUSED = FAULTS | {
@@ -109,20 +109,20 @@ REFUSED = FAULTS | {
 @pytest.mark.parametrize("fault", REFUSED)
 def test_only_the_final_checkpoint_is_predicted_with(fault, seeds, finished, picture, tmp_path):
     """seeds: a deep ensemble, of whose members the second one is damaged."""
-    store = copied(finished, tmp_path / "copy")
+    store = copy_store(finished, tmp_path / "copy")
     name = trial_of(store, "e1", seeds[-1:])
     REFUSED[fault](newest_of(store / "small/work" / name))
-    before = content(store)
+    before = digests(store)
     result = predict(store, trial_of(store, "e1", seeds), picture)
     assert result.exit_code == 2, result.output
     assert result.output.count("\n") == 1
     assert name in result.output  # the path of the file or folder
-    assert content(store) == before
+    assert digests(store) == before
     assert not (store.parent / "out").exists()
 
 
 def test_a_checkpoint_of_another_trial_of_the_same_network_is_refused(finished, picture, tmp_path):
-    store = copied(finished, tmp_path / "copy")
+    store = copy_store(finished, tmp_path / "copy")
     mine, other = (newest_of(store / "small/work" / trial_of(store, "e1", (seed,))) for seed in (0, 1))
     mine.unlink()
     (mine.parent / other.name).write_bytes(other.read_bytes())
@@ -163,7 +163,7 @@ def test_the_ledger_names_the_file_that_a_training_ended_with(tiny, tmp_path, mo
 
 @pytest.mark.parametrize("scaling", [None, "", "{}", "[1]", "null", '{"low": 0}'])
 def test_a_row_that_does_not_say_how_images_were_scaled_is_refused(scaling, finished, picture, tmp_path):
-    store = copied(finished, tmp_path / "copy")
+    store = copy_store(finished, tmp_path / "copy")
     name = trial_of(store, "e1")
     Ledger(str(store), "small").write(
         name, 2, {"trials": [{"study": "small", "status": "complete", "scaling": scaling}]}

@@ -13,7 +13,7 @@ import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from finished import STUDY, content, copied, trial_of
+from finished import STUDY, copy_store, digests, trial_of
 from PIL import Image
 from test_data import folder
 
@@ -109,8 +109,8 @@ def places(finished, tmp_path, monkeypatch):
         monkeypatch.setattr(patches, name, 64)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    store = copied(finished, tmp_path / "copy")
-    copied(finished, tmp_path / "again").joinpath("small").rename(store / "failed")
+    store = copy_store(finished, tmp_path / "copy")
+    copy_store(finished, tmp_path / "again").joinpath("small").rename(store / "failed")
     ledger = Ledger(str(store), "failed")
     ledger.define(ledger.definition() | {"study": "failed"})
     row = {"study": "failed", "status": "failed", "experiment": "e1", "error": "the disk was full"}
@@ -201,12 +201,12 @@ def test_messages_name_commands_and_options_that_exist():
 
 
 def test_reading_commands_write_nothing_into_the_store(places):
-    before = content(places["store"])
+    before = digests(places["store"])
     for line in ("status small", "show small {trial}", "best small", "compare small", "plan small",
                  "predict small {trial} a.png", "report small --output r.html"):  # fmt: skip
         result = CliRunner().invoke(main, f"{line} {STORE}".format(**places).split())
         assert result.exit_code == 0, result.output
-        assert content(places["store"]) == before, line
+        assert digests(places["store"]) == before, line
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def counts(ledger):
     return {table: len(ledger.files.counted(table)) for table in ("trials", "images")}
 
 
-def test_one_file_a_table_and_the_same_rows(tmp_path):
+def test_compaction_leaves_one_file_per_table_and_the_same_rows(tmp_path):
     ledger = filled(tmp_path)
     before = everything(ledger)
     assert compact(ledger) == 15
@@ -56,7 +56,7 @@ def test_one_file_a_table_and_the_same_rows(tmp_path):
     assert everything(ledger) == before
 
 
-def test_what_is_written_later_is_read_and_merged_too(tmp_path):
+def test_later_attempts_are_read_and_merged_too(tmp_path):
     ledger = filled(tmp_path)
     compact(ledger)
     ledger.write("e2-later", 1, attempt(config_new="of a later version"))

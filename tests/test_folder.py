@@ -83,13 +83,13 @@ class TestFolder:
             Folder.open("s3://key:very-secret@bucket/prefix")
         assert "very-secret" not in str(error.value)
 
-    def test_a_store_that_cannot_be_is_told(self):
+    def test_an_unusable_store_is_named(self):
         with pytest.raises(UserError, match="the store ftp://there cannot be used"):
             Ledger("ftp://there", "study")
 
 
-class TestCopy:
-    def test_what_one_node_leaves_another_goes_on_with(self, uri, tmp_path, monkeypatch):
+class TestLocalCopy:
+    def test_a_node_continues_from_the_files_that_another_has_pushed(self, uri, tmp_path, monkeypatch):
         there = Folder.open(uri).at("work")
         for node, old, new in (("one", None, "a"), ("two", "a", "b"), ("one", "b", "c")):
             monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / node))
@@ -106,12 +106,12 @@ class TestCopy:
             assert there.files() == {f"{new}.pt": 1, "log.txt": 8}
         assert there.read("log.txt") == b"log of c"
 
-    def test_nothing_is_copied_of_a_folder(self, tmp_path):
+    def test_a_local_folder_is_not_copied(self, tmp_path):
         copy = LocalCopy(Folder.open(str(tmp_path / "there")))
         assert copy.fetch() == tmp_path / "there"
         copy.push()
 
-    def test_a_push_beside_the_work_outlives_a_store_that_is_away(self, uri, tmp_path, monkeypatch):
+    def test_a_push_in_the_background_survives_an_outage(self, uri, tmp_path, monkeypatch):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
         monkeypatch.setattr(copies, "PUSH_EVERY", 0.0)
         copy, there = LocalCopy(Folder.open(uri)), threading.Event()
@@ -131,7 +131,7 @@ class TestCopy:
         assert Folder.open(uri).read("a.pt") == b"a"
 
 
-def test_what_is_away_for_a_while_is_waited_for(monkeypatch):
+def test_an_outage_is_waited_for(monkeypatch):
     naps, tries = [], []
     monkeypatch.setattr(outages.time, "sleep", naps.append)
 
@@ -171,21 +171,21 @@ def request_of(store, config, trial="t", attempt=1):
     )  # fmt: skip
 
 
-def test_a_trial_that_was_stopped_goes_on_on_another_node(tiny, uri, tmp_path, monkeypatch):
+def test_a_stopped_trial_resumes_on_another_node(tiny, uri, tmp_path, monkeypatch):
     config = tiny(experiment="e2", training__checkpoint_every=2)
     ledger = Ledger(uri, "study")
     ledger.define({})
-    order = request_of(uri, config)
+    request = request_of(uri, config)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "one"))
     ledger.folder.write(STOP, b"")
-    assert run_trial(order) == "stopped"
-    assert [name for name in order.folder.files() if name.endswith(".pt")]
+    assert run_trial(request) == "stopped"
+    assert [name for name in request.folder.files() if name.endswith(".pt")]
     ledger.folder.remove(STOP)
     shutil.rmtree(tmp_path / "one")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "two"))
-    assert run_trial(order) == "complete"
+    assert run_trial(request) == "complete"
     (row,) = ledger.last_rows()
-    assert b"stopped at step" in order.folder.read("log.txt")
+    assert b"stopped at step" in request.folder.read("log.txt")
     whole = Ledger(str(tmp_path / "whole"), "study")
     whole.define({})
     assert run_trial(request_of(str(tmp_path / "whole"), config)) == "complete"
@@ -193,7 +193,7 @@ def test_a_trial_that_was_stopped_goes_on_on_another_node(tiny, uri, tmp_path, m
     assert {name: row[name] for name in RESULTS} == {name: other[name] for name in RESULTS}
 
 
-def test_a_store_that_a_node_does_not_share_is_told(tiny, tmp_path):
+def test_a_store_that_a_node_does_not_share_is_named(tiny, tmp_path):
     with pytest.raises(NotShared, match="all nodes have to share the store"):
         run_trial(request_of(str(tmp_path / "elsewhere"), tiny(experiment="e1")))
 

@@ -1,3 +1,5 @@
+"""The ledger: what is written is read back, and what cannot be read is set aside."""
+
 import pytest
 
 from diffseg.errors import UserError
@@ -22,7 +24,7 @@ def attempt(status="complete", **more):
     }
 
 
-def test_what_is_written_is_read(ledger):
+def test_written_rows_are_read_back(ledger):
     assert ledger.last_attempts() == {}
     assert ledger.read("images").num_rows == 0
     ledger.write("e1-x-s0-abc", 1, attempt())
@@ -55,7 +57,7 @@ def test_columns_that_an_earlier_version_did_not_write_are_empty(ledger, first, 
 
 
 @pytest.mark.parametrize("table", SCHEMAS)
-def test_schemas_hold(table, tmp_path):
+def test_every_column_of_a_schema_is_read(table, tmp_path):
     ledger = Ledger(str(tmp_path), "study")
     ledger.write(
         "t", 1, {"trials": [{"status": "complete"}], table: [{"status": "complete"} if table == "trials" else {}]}
@@ -105,7 +107,7 @@ def test_a_study_stays_in_its_store(name, tmp_path):
     assert Ledger(str(tmp_path), "my study 2.1-b").root.endswith("/my study 2.1-b")
 
 
-def test_what_is_asked_again_and_again_is_read_once(tmp_path, monkeypatch):
+def test_latest_rows_reads_each_file_once(tmp_path, monkeypatch):
     ledger, read = Ledger(str(tmp_path), "study"), []
     scan = Ledger.scan_files
     monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""Locks of all kinds keep one promise: one session a study, readers see it, and a dead holder does not lock for ever."""
+"""All kinds of locks keep one promise: one session per study, which readers see, and no lock of a dead holder stays."""
 
 import errno
 import fcntl
@@ -61,7 +61,7 @@ def test_one_session_at_a_time(folder):
     assert not folder.exists(NAME)
 
 
-def test_of_several_at_once_one_gets_it(folder, monkeypatch):
+def test_one_of_several_simultaneous_sessions_gets_the_lock(folder, monkeypatch):
     monkeypatch.setattr(module, "SETTLE", 0.5)
     locks, got, start = [Lock(folder) for _ in range(3)], [], threading.Barrier(3)
     if not folder.local:  # all look before one has written
@@ -94,7 +94,7 @@ GARBLED = {
 
 
 @pytest.mark.parametrize("record", [*GARBLED.values(), b"[" * 100_000], ids=[*GARBLED, "deep"])
-def test_a_garbled_record_is_no_traceback(folder, record):
+def test_a_garbled_record_ends_in_no_traceback(folder, record):
     folder.write(NAME, record)
     lock = Lock(folder)
     assert lock.is_held()  # fresh, and of nobody that this host knows
@@ -121,7 +121,7 @@ time.sleep(60)
 
 
 @pytest.mark.parametrize("kind", ["flock", "lease"])
-def test_that_of_a_killed_session_ends_with_it(kind, local, tmp_path, monkeypatch):
+def test_the_lock_of_a_killed_session_ends_with_it(kind, local, tmp_path, monkeypatch):
     if kind == "lease":
         without_flock(monkeypatch)
     arguments = [sys.executable, "-c", HOLDER, str(tmp_path), kind]
@@ -140,7 +140,7 @@ def test_that_of_a_killed_session_ends_with_it(kind, local, tmp_path, monkeypatc
     lock.release()
 
 
-def test_that_of_a_dead_session_on_another_host_ends(folder, monkeypatch):
+def test_the_lock_of_a_dead_session_on_another_host_ends(folder, monkeypatch):
     folder.write(NAME, json.dumps({"pid": 1, "host": "gone", "started": "then"}).encode())
     lock = Lock(folder)
     assert lock.is_held()
@@ -154,7 +154,7 @@ def test_that_of_a_dead_session_on_another_host_ends(folder, monkeypatch):
     lock.release()
 
 
-def test_a_lease_of_another_host_is_taken_over_once_it_stands_still(local, tmp_path, monkeypatch):
+def test_a_stale_lease_of_another_host_is_taken_over(local, tmp_path, monkeypatch):
     without_flock(monkeypatch)
     monkeypatch.setattr(module, "FRESH", 0.5)
     monkeypatch.setattr(module, "BEAT", 0.1)

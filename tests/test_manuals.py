@@ -8,7 +8,7 @@ import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from finished import copied
+from finished import copy_store
 from PIL import Image
 from test_data import folder, isic16, monuseg_tree
 from test_report import configs, ledger_of
@@ -116,7 +116,7 @@ def test_commands_that_read_a_study(command, finished, tmp_path, monkeypatch):
     """On a small study that has been run, under the name of the command's."""
     monkeypatch.chdir(tmp_path)
     words = shlex.split(command)[1:]
-    store = copied(finished, tmp_path / "copy")
+    store = copy_store(finished, tmp_path / "copy")
     if words[0] not in ("studies", "settings", "networks", "presets"):
         (store / "small").rename(store / words[1])
     (tmp_path / "my-images").mkdir()

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 import torch
-from finished import content
+from finished import digests
 from PIL import Image
 
 from diffseg import trial
@@ -64,11 +64,11 @@ def test_a_trial_is_run_by_nnunetv2_and_resumed_after_a_stop(tmp_path, monkeypat
     assert "Please cite the following paper" in caplog.text  # its output is logged, not printed
     Image.new("RGB", (40, 50), (200, 100, 100)).save(tmp_path / "new.png")
     scaling = Scaling(**json.loads(outcome.trial["scaling"]))
-    before = content(tmp_path)
+    before = digests(tmp_path)
     written = predict.predict_files(config, tmp_path, scaling, [tmp_path / "new.png"], tmp_path / "out", "cpu")
     assert {Image.open(path).size for path in written} == {(40, 50)}
     shutil.rmtree(tmp_path / "out")
-    assert content(tmp_path) == before
+    assert digests(tmp_path) == before
     plans = tmp_path / "nnunet/preprocessed" / NAME / "nnUNetPlans.json"
     plans.write_text(plans.read_text()[:100])
     with pytest.raises(UserError, match="cannot be used"):

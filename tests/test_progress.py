@@ -1,4 +1,4 @@
-"""What a trial tells of itself while it runs."""
+"""The progress that a trial reports while it runs."""
 
 import pytest
 
@@ -20,26 +20,26 @@ def clock(monkeypatch):
     return now
 
 
-def test_the_rate_is_of_late_and_writes_are_rare(clock, folder):
-    reporter = ProgressWriter(folder, steps=100)
+def test_the_rate_is_that_since_the_last_write_and_writes_are_rare(clock, folder):
+    writer = ProgressWriter(folder, steps=100)
     assert read_progress(folder).phase == "starting"
     clock[0] += 2
-    reporter(10)
+    writer(10)
     assert (read_progress(folder).rate, read_progress(folder).share, read_progress(folder).phase) == (
         5.0,
         0.1,
         "training",
     )
     clock[0] += 0.5
-    reporter(11)
+    writer(11)
     assert read_progress(folder).step == 10
-    reporter(100)
+    writer(100)
     assert read_progress(folder).phase == "evaluating"
     folder.remove(progress.NAME)
     assert read_progress(folder) is None
 
 
-def test_a_resumed_training_may_be_behind_what_was_told_before(clock, folder):
+def test_a_resumed_training_may_be_behind_the_last_report(clock, folder):
     first = ProgressWriter(folder, steps=100)
     clock[0] += 2
     first(50)
@@ -53,13 +53,13 @@ def test_a_resumed_training_may_be_behind_what_was_told_before(clock, folder):
     assert read_progress(folder).rate == 3.0
 
 
-def test_reading_is_told_in_images(clock, folder):
-    reporter = ProgressWriter(folder, steps=10)
+def test_decoding_is_reported_in_images(clock, folder):
+    writer = ProgressWriter(folder, steps=10)
     clock[0] += 1
-    reporter.report_reading(1234, 5000)
+    writer.report_reading(1234, 5000)
     assert read_progress(folder).phase == "reading 1,234 of 5,000 images"
 
 
-def test_what_cannot_be_read_is_nothing(tmp_path, folder):
+def test_an_unreadable_file_gives_no_progress(tmp_path, folder):
     (tmp_path / "progress.json").write_text('{"step": 1')
     assert read_progress(folder) is None

@@ -1,4 +1,4 @@
-"""Definitions and tables of any content: no exception but UserError reaches a user."""
+"""Definitions and tables with any content: no exception but UserError reaches a user."""
 
 import json
 import logging
@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from broken import STUDY, TABLES, read_all, whole
+from broken import STUDY, TABLES, build_ledger, read_all
 from fuzzing import replace_at
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -27,16 +27,16 @@ from studies.store.tables import SCHEMAS, SEARCH_SCHEMAS
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory) -> Iterator[Ledger]:
-    """Without warnings, of which thousands of examples make thousands."""
+    """A sound store, whose warnings are off: thousands of examples would make thousands."""
     log = logging.getLogger("studies")
     before = log.level
     log.setLevel(logging.ERROR)
-    yield whole(tmp_path_factory.mktemp("sound"))
+    yield build_ledger(tmp_path_factory.mktemp("sound"))
     log.setLevel(before)
 
 
 def show_all(ledger: Ledger) -> None:
-    """What `status`, `show` and `best` do. Raises what goes wrong, but for UserError."""
+    """Do what `status`, `show` and `best` do. Raises every error but UserError."""
     from rich.console import Console
 
     console = Console(quiet=True)
@@ -104,7 +104,7 @@ EXTRA = [
 
 @st.composite
 def columns(draw, names):
-    """Changes of a table's columns: by name a type and values for each of its rows, or None to leave it out."""
+    """Draw changes of a table's columns: by name a type and values to repeat, or None to leave the column out."""
     found = {}
     for name in draw(st.lists(st.sampled_from(names), min_size=1, max_size=4, unique=True)):
         kind = draw(st.sampled_from([*KINDS, None]))
@@ -114,7 +114,7 @@ def columns(draw, names):
 
 @st.composite
 def changes(draw):
-    """A table, changes of its columns, and what happens to the file: (table, columns, place of a byte that is flipped)."""
+    """Draw a table, changes of its columns, and the position of a byte to flip in the file, or None."""
     table = draw(st.sampled_from(TABLES))
     schema = SCHEMAS.get(table) or SEARCH_SCHEMAS[table]
     names = schema.names + (EXTRA if table == "trials" else ["later"])
@@ -139,7 +139,7 @@ def apply(path: Path, change) -> None:
 
 
 def never_more_than_a_user_error(store: Ledger, change) -> None:
-    """A changed table is read by all that read, set aside by `run`, and compacted."""
+    """Change a table, read it in all ways, set it aside as `run` does, and compact the ledger."""
     path = sorted((Path(store.root) / change[0]).glob("*.parquet"))[0]
     kept = {one: one.read_bytes() for one in Path(store.root).glob("*/*.parquet")}
     ledger = Ledger(store.store, STUDY)

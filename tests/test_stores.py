@@ -1,4 +1,4 @@
-"""Stores that were damaged, changed by others, or are out of reach: one sentence, and nothing lost."""
+"""Stores that are damaged, changed by others, or out of reach: each is named in one sentence, and nothing is lost."""
 
 import contextlib
 import errno
@@ -14,15 +14,15 @@ from broken import (
     STUDY,
     TABLES,
     Failing,
-    call,
-    copied,
-    one_sentence,
-    put,
+    build_ledger,
+    check_one_sentence,
+    copy_ledger,
+    drop_column,
+    invoke,
     quick_commands,
     read_all,
-    rewritten,
-    whole,
-    without,
+    rewrite,
+    set_column,
 )
 from pyarrow.fs import LocalFileSystem, PyFileSystem
 
@@ -39,12 +39,12 @@ from studies.store.validity import STANDS_FOR
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory) -> Ledger:
-    return whole(tmp_path_factory.mktemp("sound"))
+    return build_ledger(tmp_path_factory.mktemp("sound"))
 
 
 @pytest.fixture
 def ledger(sound, tmp_path) -> Ledger:
-    return copied(sound, tmp_path / "store")
+    return copy_ledger(sound, tmp_path / "store")
 
 
 def some(ledger: Ledger, table: str) -> Path:
@@ -83,14 +83,14 @@ DEFINITIONS = {
 
 
 @pytest.mark.parametrize("fault", DEFINITIONS)
-def test_a_definition_that_is_none_is_one_sentence_and_written_anew(fault, ledger):
+def test_a_damaged_definition_is_one_sentence_and_written_anew(fault, ledger):
     path = Path(ledger.root) / "study.json"
     path.write_bytes(DEFINITIONS[fault])
     for line in (["status"], ["show", STUDY, "x"], ["best"], ["compare"], ["retry"], ["report"],
                  ["dashboard", "--tensorboard", "x"], ["predict", STUDY, "x", "y.png"]):  # fmt: skip
         arguments = [line[0], *(line[1:] if line[1:2] == [STUDY] else [STUDY, *line[1:]])]
-        result = call(*arguments, "--store", ledger.store)
-        one_sentence(result)
+        result = invoke(*arguments, "--store", ledger.store)
+        check_one_sentence(result)
         assert (result.exit_code, "study.json cannot be used (" in result.output) == (2, True), (line, result.output)
         assert "`diffseg run` with the study's TOML file" in result.output
     assert path.read_bytes() == DEFINITIONS[fault]
@@ -98,7 +98,7 @@ def test_a_definition_that_is_none_is_one_sentence_and_written_anew(fault, ledge
     found.define(study.definition())
     assert stored_study(STUDY, ledger.definition()).requested_trials == read_study(STUDY, {}, {}).requested_trials
     assert (Path(ledger.root) / "damaged/study.json").read_bytes() == DEFINITIONS[fault]
-    assert call("status", STUDY, "--store", ledger.store).exit_code == 0
+    assert invoke("status", STUDY, "--store", ledger.store).exit_code == 0
 
 
 OF_VERSIONS = {
@@ -121,22 +121,22 @@ def test_a_definition_of_another_version_is_one_sentence_and_written_anew(fault,
     ledger.folder.write("study.json", json.dumps(definition).encode())
     trial = next(iter(definition["trials"]))
     for arguments in (["show", STUDY, trial], ["best", STUDY], ["status", STUDY], ["compare", STUDY]):
-        one_sentence(call(*arguments, "--store", ledger.store))
-    assert "cannot be used" in call("show", STUDY, trial, "--store", ledger.store).output
+        check_one_sentence(invoke(*arguments, "--store", ledger.store))
+    assert "cannot be used" in invoke("show", STUDY, trial, "--store", ledger.store).output
     study, _ = requested_study(StudyRequest(STUDY, ledger.store), extend=False)
     assert study.requested_trials == read_study(STUDY, {}, {}).requested_trials
     assert "cannot be used" in caplog.text
 
 
-def test_starts_without_a_search_are_no_definition(ledger):
+def test_a_definition_with_starts_but_no_search_is_refused(ledger):
     ledger.folder.write("study.json", json.dumps(ledger.definition() | {"search": None}).encode())
     for command in ("status", "best"):
-        result = call(command, STUDY, "--store", ledger.store)
-        one_sentence(result)
+        result = invoke(command, STUDY, "--store", ledger.store)
+        check_one_sentence(result)
         assert "but no search): `diffseg run`" in result.output
 
 
-def test_a_search_of_another_version_gives_way(ledger):
+def test_a_search_of_another_version_is_replaced(ledger):
     definition = ledger.definition() | {"search": {"space": "later"}}
     with pytest.raises(DefinitionError, match=r"search\.space"):
         stored_study(STUDY, definition)
@@ -153,22 +153,22 @@ def content_of(*columns):
     return lambda table: pa.table(dict(columns))
 
 
-UNFIT = {  # by what is done to a file; those that do not fit the table they are in are set aside
-    "text for a number": put("attempt", "one"),
-    "a list for text": put("trial", ["a"]),
-    "no trial": without("trial"),
-    "no attempt": without("attempt"),
-    "nothing for a trial": put("trial", None),
-    "another trial": put("trial", "other"),
-    "another attempt": put("attempt", 7),
-    "a number out of range": put("attempt", 2**40),
-    "bytes that are no text": put("trial", b"\xff\xfe"),
+INVALID = {  # by what is done to a file; those that do not fit the table they are in are set aside
+    "text for a number": set_column("attempt", "one"),
+    "a list for text": set_column("trial", ["a"]),
+    "no trial": drop_column("trial"),
+    "no attempt": drop_column("attempt"),
+    "nothing for a trial": set_column("trial", None),
+    "another trial": set_column("trial", "other"),
+    "another attempt": set_column("attempt", 7),
+    "a number out of range": set_column("attempt", 2**40),
+    "bytes that are no text": set_column("trial", b"\xff\xfe"),
     "another table": content_of(("a", [1, 2]), ("b", ["x", "y"])),
     "no columns": content_of(),
 }
-FITTING = {
-    "an extra column": put("later", "x"),
-    "an extra column of lists": put("later", [["x"]]),
+VALID = {
+    "an extra column": set_column("later", "x"),
+    "an extra column of lists": set_column("later", [["x"]]),
     "wider numbers": lambda table: table.cast(
         pa.schema([pa.field(f.name, pa.int64() if pa.types.is_int32(f.type) else f.type) for f in table.schema])
     ),
@@ -183,11 +183,11 @@ FITTING = {
 
 
 @pytest.mark.parametrize(
-    ("fault", "table"), [(fault, table) for fault in UNFIT for table in tables_for(fault, "another table")]
+    ("fault", "table"), [(fault, table) for fault in INVALID for table in tables_for(fault, "another table")]
 )
-def test_a_table_of_another_schema_is_passed_over_named_once_and_set_aside(fault, table, ledger, caplog):
+def test_a_file_of_another_schema_is_skipped_with_one_warning_and_set_aside(fault, table, ledger, caplog):
     path = some(ledger, table)
-    rewritten(path, UNFIT[fault])
+    rewrite(path, INVALID[fault])
     for other in SCHEMAS:
         ledger.read(other)
     if fault == "another table":
@@ -208,11 +208,11 @@ def test_a_table_of_another_schema_is_passed_over_named_once_and_set_aside(fault
 
 
 @pytest.mark.parametrize(
-    ("change", "table"), [(one, table) for one in FITTING for table in tables_for(one, "an extra column")]
+    ("change", "table"), [(one, table) for one in VALID for table in tables_for(one, "an extra column")]
 )
 def test_a_table_of_a_later_version_is_read(change, table, ledger, caplog):
     path, before = some(ledger, table), ledger.read(table, ["trial", "attempt"]).to_pylist()
-    rewritten(path, FITTING[change])
+    rewrite(path, VALID[change])
     assert ledger.read(table, ["trial", "attempt"]).to_pylist() == before
     ledger.read(table)
     assert ledger.set_aside_damaged() == []
@@ -227,7 +227,7 @@ def test_columns_that_a_file_lacks_are_null(name, ledger):
     paths = sorted((Path(ledger.root) / "trials").glob("*.parquet"))
     for some_paths in (paths[:1], paths):
         for path in some_paths:
-            rewritten(path, without(name))
+            rewrite(path, drop_column(name))
         assert ledger.last_rows([name])[0][name] is None
     assert ledger.set_aside_damaged() == []
 
@@ -238,7 +238,7 @@ def test_columns_that_a_file_lacks_are_null(name, ledger):
 @pytest.mark.parametrize("values", [None, "text", 3.5, True, [1]], ids=str)
 def test_settings_of_other_types_end_in_no_traceback(leaf, values, ledger):
     for path in sorted((Path(ledger.root) / "trials").glob("*.parquet"))[::2]:
-        rewritten(path, put(f"config_{leaf}", values))
+        rewrite(path, set_column(f"config_{leaf}", values))
     quick_commands(ledger)
     read_all(ledger)
     ledger.set_aside_damaged()
@@ -259,9 +259,9 @@ VALUES = {
 
 
 @pytest.mark.parametrize("fault", VALUES)
-def test_values_that_cannot_be_are_set_aside(fault, ledger):
+def test_files_with_impossible_values_are_set_aside(fault, ledger):
     path = some(ledger, "trials")
-    rewritten(path, put(*VALUES[fault]))
+    rewrite(path, set_column(*VALUES[fault]))
     quick_commands(ledger, path.name.rpartition("-")[0])
     read_all(ledger)
     assert ledger.set_aside_damaged() == [str(path)]
@@ -273,7 +273,7 @@ HIDDEN = [".DS_Store", ".nfs0000000001", "._e1-x-s0-abc-1.parquet", ".hidden-1.p
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_what_others_left_among_the_tables_is_passed_over_and_set_aside(table, ledger):
+def test_foreign_files_among_the_tables_are_skipped_and_set_aside(table, ledger):
     place, before = Path(ledger.root) / table, ledger.read("trials").num_rows
     for name in (*FOREIGN, *HIDDEN):
         if name.endswith("/"):
@@ -350,20 +350,20 @@ def test_an_attempt_that_comes_twice_counts_once(ledger):
     read_all(ledger)
     assert len(ledger.last_rows(["status"])) == before
     assert ledger.set_aside_damaged() == [str(copy)]
-    rewritten(path, lambda table: pa.concat_tables([table, table]))
+    rewrite(path, lambda table: pa.concat_tables([table, table]))
     assert ledger.set_aside_damaged() == [str(path)]
 
 
 RECORDED = {
-    "text for a number": put("number", "x"),
-    "no settings": without("settings"),
-    "settings are no JSON": put("settings", "{"),
-    "settings are a list": put("settings", "[]"),
-    "a configuration is text": put("config", "mine"),
-    "another number": put("number", 9),
-    "no search": put("search", None),
-    "a configuration without a trial": put("trial", None),
-    "no column of trials": without("trial"),
+    "text for a number": set_column("number", "x"),
+    "no settings": drop_column("settings"),
+    "settings are no JSON": set_column("settings", "{"),
+    "settings are a list": set_column("settings", "[]"),
+    "a configuration is text": set_column("config", "mine"),
+    "another number": set_column("number", 9),
+    "no search": set_column("search", None),
+    "a configuration without a trial": set_column("trial", None),
+    "no column of trials": drop_column("trial"),
     "another table": content_of(("a", [1])),
 }
 
@@ -371,7 +371,7 @@ RECORDED = {
 @pytest.mark.parametrize("fault", RECORDED)
 def test_proposals_of_another_form_are_set_aside(fault, ledger):
     path = some(ledger, "proposals")
-    rewritten(path, RECORDED[fault])
+    rewrite(path, RECORDED[fault])
     read_all(ledger)
     quick_commands(ledger)
     assert ledger.set_aside_damaged() == [str(path)]
@@ -381,15 +381,15 @@ def test_proposals_of_another_form_are_set_aside(fault, ledger):
 @pytest.mark.parametrize("table", ["proposals", "rungs"])
 def test_proposals_and_rungs_of_a_later_version_are_read(table, ledger):
     path, before = some(ledger, table), ledger.records(table)
-    rewritten(path, put("later", "x"))
+    rewrite(path, set_column("later", "x"))
     assert ledger.records(table) == before
     assert ledger.set_aside_damaged() == []
 
 
 def test_a_proposal_of_another_version_is_one_sentence(ledger):
-    rewritten(some(ledger, "proposals"), put("config", '{"later": 1}'))
-    result = call("status", STUDY, "--store", ledger.store)
-    one_sentence(result)
+    rewrite(some(ledger, "proposals"), set_column("config", '{"later": 1}'))
+    result = invoke("status", STUDY, "--store", ledger.store)
+    check_one_sentence(result)
     assert "is of a version of diffseg that this one cannot read" in result.output
 
 
@@ -472,11 +472,11 @@ def test_a_file_that_cannot_be_read_is_not_taken_for_a_damaged_one(ledger, monke
 
 
 def test_commands_that_read_write_nothing(sound, tmp_path):
-    ledger = copied(sound, tmp_path / "store")
+    ledger = copy_ledger(sound, tmp_path / "store")
     before = {path: path.stat().st_mtime_ns for path in Path(ledger.store).rglob("*")}
     quick_commands(ledger)
     read_all(ledger)
-    call("plan", STUDY, "--store", ledger.store)
+    invoke("plan", STUDY, "--store", ledger.store)
     assert {path: path.stat().st_mtime_ns for path in Path(ledger.store).rglob("*")} == before
 
 
@@ -509,7 +509,7 @@ def test_a_disk_that_is_full_is_one_sentence_and_loses_nothing(tiny_disk):
     with contextlib.suppress(StoreError):
         ledger.define({"trials": {f"a{number}": {} for number in range(10_000)}})
     assert ledger.definition()["trials"] == {}
-    assert call("status", "study", "--store", str(tiny_disk)).exit_code == 0
+    assert invoke("status", "study", "--store", str(tiny_disk)).exit_code == 0
     (tiny_disk / "study" / "trials" / "e1-0-1.parquet").unlink()
     ledger.write("e1-later", 1, {"trials": [{"status": "complete"}]})
     assert "e1-later" in ledger.last_attempts()
@@ -525,10 +525,10 @@ def test_a_store_on_a_disk_that_may_not_be_written_is_read(sound, tmp_path):
         subprocess.run(["mount", "-o", "remount,bind,ro", place], check=True, capture_output=True)
         ledger = Ledger(str(place), STUDY)
         quick_commands(ledger)
-        assert call("status", STUDY, "--store", str(place)).exit_code == 0
+        assert invoke("status", STUDY, "--store", str(place)).exit_code == 0
         for arguments in (["compact", STUDY], ["dashboard", STUDY]):
-            result = call(*arguments, "--store", str(place))
-            one_sentence(result)
+            result = invoke(*arguments, "--store", str(place))
+            check_one_sentence(result)
             assert result.exit_code == 2
             assert "Read-only file system" in result.output
         with pytest.raises(StoreError, match="Read-only file system"):
@@ -565,7 +565,7 @@ def test_names_that_some_file_system_does_not_take_are_refused_in_a_sentence(nam
         Ledger(str(tmp_path), name)
     assert str(error.value).isprintable()
     if "\0" not in name:
-        one_sentence(call("plan", "quickstart", f"--name={name}", "--store", str(tmp_path)))
+        check_one_sentence(invoke("plan", "quickstart", f"--name={name}", "--store", str(tmp_path)))
     assert not any(tmp_path.iterdir())
 
 

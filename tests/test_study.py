@@ -57,7 +57,7 @@ def test_shipped_studies_resolve_to_distinct_trials(name):
     assert all(t.config == t.config.resolved() for t in every)
 
 
-def test_tables_win_in_their_order_and_the_command_line_over_all(file):
+def test_later_tables_override_earlier_ones_and_the_command_line_all_of_them(file):
     path = file("""
         seeds = [1, 2]
         experiments = ["e2", "e3"]
@@ -119,7 +119,7 @@ def test_another_definition_is_refused_with_its_difference_or_extends():
     assert {t.name for t in both.trials} == {t.name for t in (*old.trials, *new.trials)}
 
 
-def test_a_searchs_budget_is_not_a_part_of_what_it_is_but_its_space_is(file):
+def test_a_searchs_budget_may_change_but_its_space_may_not(file):
     old = read_study("search", {"mine": "/a"}, {}, search={"budget": 8, "confirm": "1x2"})
     assert (old.search.budget, old.search.confirmation, old.requested_trials) == (8, (1, 2), 8 + 2 * 2)
     assert stored_study("search", old.definition()).search == old.search
@@ -193,7 +193,7 @@ def test_data_sets_of_the_paper_have_their_settings():
     assert data_settings("anything") == {"data.layout": "folder"}
 
 
-def test_debug_runs_the_twins_of_a_studys_presets():
+def test_preset_debug_uses_the_small_versions_of_a_studys_presets():
     settings = {"preset": "debug", "data.size": 32, "inference.steps": 2, "network.weights": "none", "network.heads": 2}
     small = read_study("paper", {"isic16": "/a"}, settings)
     assert {t.config.network.weights for t in small.trials if t.config.network.name == "segformer"} == {"none"}
@@ -207,7 +207,7 @@ def test_debug_runs_the_twins_of_a_studys_presets():
     assert {t.config.network.epochs for t in small.trials if t.config.network.name == "nnunet"} == {16}
 
 
-def test_a_deep_ensemble_brings_its_members(file):
+def test_the_members_of_a_deep_ensemble_are_added(file):
     path = file("""
         seeds = [1, 2]
         experiments = ["e1"]
@@ -227,7 +227,7 @@ def test_another_network_than_the_studys_starts_from_its_own_settings():
     assert {t.config.network.name for t in read_study("quickstart", {}, {"network": "nnunet"}).trials} == {"nnunet"}
 
 
-def test_differences_between_studies_of_several_networks_are_told():
+def test_differences_between_studies_of_several_networks_are_named():
     old = read_study("paper", {"isic16": "/a"}, {})
     new = read_study("paper", {"isic16": "/a"}, {"network": "segdiff", "preset": "debug/monuseg"})
     assert {"network.encoder: 'mit_b3' → none", "network.width: 128 → 32"} <= set(describe_differences(old, new))

@@ -1,4 +1,4 @@
-"""Study files of all kinds that are none: one sentence that names the file and the key, in bounded time and memory."""
+"""Files that are not study files: each is refused in one sentence that names file and key, in bounded time and memory."""
 
 import os
 
@@ -64,7 +64,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_does_not_belong_is_one_sentence(case, tmp_path):
+def test_a_wrong_entry_is_refused_in_one_sentence(case, tmp_path):
     text, words = CASES[case]
     path = tmp_path / "mine.toml"
     path.write_text(text + "\n" + ("" if text.startswith(("[data.x", "data")) else DATA), encoding="utf-8")
@@ -84,7 +84,7 @@ def test_what_does_not_belong_is_one_sentence(case, tmp_path):
         (b" " * (textfile.LARGEST + 1), "larger than 1,048,576 bytes"),
     ],
 )
-def test_bytes_that_are_no_study_file_are_one_sentence(content, words, tmp_path):
+def test_bytes_that_are_not_a_study_file_are_refused_in_one_sentence(content, words, tmp_path):
     (tmp_path / "mine.toml").write_bytes(content)
     with pytest.raises(UserError, match=words) as error:
         read_study(str(tmp_path / "mine.toml"), {}, {})
@@ -92,7 +92,7 @@ def test_bytes_that_are_no_study_file_are_one_sentence(content, words, tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "huge", "long", "null", "secret"])
-def test_what_is_no_regular_file_is_one_sentence(kind, tmp_path):
+def test_anything_but_a_regular_file_is_refused_in_one_sentence(kind, tmp_path):
     path = tmp_path / "mine.toml"
     if kind == "folder":
         path.mkdir()
@@ -108,12 +108,12 @@ def test_what_is_no_regular_file_is_one_sentence(kind, tmp_path):
         read_study(name, {}, {})
 
 
-def test_a_byte_order_mark_is_no_fault(tmp_path):
+def test_a_byte_order_mark_is_accepted(tmp_path):
     (tmp_path / "mine.toml").write_text(DATA, encoding="utf-8-sig")
     assert len(read_study(str(tmp_path / "mine.toml"), {}, {}).trials) == 4
 
 
-def test_the_limit_is_of_trials_together(tmp_path, monkeypatch):
+def test_the_number_of_trials_is_limited(tmp_path, monkeypatch):
     (tmp_path / "mine.toml").write_text(f"seeds = [0, 1]\n{DATA}")
     monkeypatch.setattr(module, "MOST_TRIALS", 8)
     assert len(read_study(str(tmp_path / "mine.toml"), {}, {}).trials) == 8
@@ -127,7 +127,7 @@ def test_the_limit_is_of_trials_together(tmp_path, monkeypatch):
     ["training.steps=" + "9" * 5000, "training.steps=" + "[" * 100_000, "network=[]", "network.name={}", "preset=[1]", "seed=1e999",
      "training.steps=99999999999999999999", "data=3", "network=" + "1" * 4000, "data.foreground=" + "[" * 900 + "]" * 900],
 )  # fmt: skip
-def test_settings_of_the_command_line_are_one_sentence(text, tmp_path):
+def test_bad_settings_of_the_command_line_are_refused_in_one_sentence(text, tmp_path):
     with pytest.raises(ConfigError) as error:
         Config().with_leaves(dict([parse_leaf(text)]))
     assert "\n" not in str(error.value)
