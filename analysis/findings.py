@@ -8,6 +8,7 @@ scaling. A claim is not decidable if the study has no trials for it.
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -28,7 +29,14 @@ CONVERGED = 0.02  # the rise over the last tenth of t below which a curve has co
 APART = 2.0  # the ratio from which two errors differ
 CURVE = ["dataset", "network", "series"]
 
-Finding = tuple[str, list[Comparison], bool, str]  # claim, comparisons, whether it is on all cases, the trials it needs
+
+class Claim(NamedTuple):
+    """A part of a finding, with its evidence."""
+
+    words: str
+    comparisons: list[Comparison]
+    needs: str  # the trials without which it is not decidable
+    every: bool = False  # it is on all cases, so that a single one can contradict it
 
 
 def check_findings(tables: Tables) -> pd.DataFrame:
@@ -38,32 +46,32 @@ def check_findings(tables: Tables) -> pd.DataFrame:
     intervals and p-values.
     """
     linear = _select_linear(tables)
-    checks: tuple[tuple[Callable[[Tables], Iterator[Finding]], Tables], ...] = (
+    checks: tuple[tuple[Callable[[Tables], Iterator[Claim]], Tables], ...] = (
         (_check_table1, tables), (_check_image, linear), (_check_loss, linear), (_check_fingerprint, linear),
         (_check_uncertainty, tables),
     )  # fmt: skip
     rows = [
         {
             "finding": number,
-            "claim": claim,
-            "verdict": decide(found, every),
-            "number": list_in_words(found) if found else f"needs {needs}",
+            "claim": claim.words,
+            "verdict": decide(claim.comparisons, claim.every),
+            "number": list_in_words(claim.comparisons) if claim.comparisons else f"needs {claim.needs}",
         }
         for number, (check, given) in enumerate(checks, 1)
-        for claim, found, every, needs in check(given)
+        for claim in check(given)
     ]
     return pd.DataFrame(rows)
 
 
-def _check_table1(tables: Tables) -> Iterator[Finding]:
+def _check_table1(tables: Tables) -> Iterator[Claim]:
     """Yield the parts of finding 1: E2 against E1, and diffusion against feed-forward networks, in IoU and ECE."""
     needs = "E1 and E2 of one network"
     claim = "E2 has a lower ECE than E1 of the same network (in 8 of the paper's 9 comparisons)"
-    yield claim, _against_e1(tables, "ece", "ECE of E2 − E1 {}", "+.3f", sign=-1), False, needs
+    yield Claim(claim, _against_e1(tables, "ece", "ECE of E2 − E1 {}", "+.3f", sign=-1), needs)
     claim = "E2 has a higher IoU than E1 of the same network (in 7 of the paper's 9 comparisons)"
-    yield claim, _against_e1(tables, "iou", "IoU of E2 − E1 (%) {}", "+.2f", unit=100), False, needs
+    yield Claim(claim, _against_e1(tables, "iou", "IoU of E2 − E1 (%) {}", "+.2f", unit=100), needs)
     claim = "nnU-Net or SegFormer has the best IoU on every data set"
-    yield claim, list(_compare_best(tables)), True, "one of them and a diffusion network"
+    yield Claim(claim, list(_compare_best(tables)), "one of them and a diffusion network", every=True)
 
 
 def _against_e1(
@@ -109,7 +117,7 @@ def _compare_best(tables: Tables) -> Iterator[Comparison]:
         yield Comparison(sign * min(one.mean for one in found), np.nan if np.isnan(p).any() else max(p), words)
 
 
-def _check_image(tables: Tables) -> Iterator[Finding]:
+def _check_image(tables: Tables) -> Iterator[Claim]:
     """Yield the parts of finding 2: from which noise level on the image matters, E2 against E3."""
     rows = tables.timesteps[tables.timesteps["experiment"].isin(["e2", "e3"])].dropna(subset=["mask_error"])
     found = [
@@ -130,11 +138,11 @@ def _check_image(tables: Tables) -> Iterator[Finding]:
         words = f"{dataset}, {series}: E3's error over E2's at t = 1 is {describe(factor, '.1f')}"
         ratios.append(Comparison(margin.mean, margin.p, words))
     needs = "E2 and E3 of one network and seed with the linear schedule"
-    yield "without the image, the mask error is the same up to about t = 0.4", near, False, needs
-    yield "beyond, the error rises without the image and stays low with it", ratios, False, needs
+    yield Claim("without the image, the mask error is the same up to about t = 0.4", near, needs)
+    yield Claim("beyond, the error rises without the image and stays low with it", ratios, needs)
 
 
-def _check_loss(tables: Tables) -> Iterator[Finding]:
+def _check_loss(tables: Tables) -> Iterator[Claim]:
     """Yield the parts of finding 3: the ε-loss over t, of images (E4) and of masks (E2)."""
     rows = epsilon_rows(tables)
     falls, shapes = [], []
@@ -156,10 +164,10 @@ def _check_loss(tables: Tables) -> Iterator[Finding]:
             words += "" if len(measured) > 1 else " (one seed, so no interval)"
             shapes.append(Comparison.of(margins, words))
     claim = "for images (E4), the ε-loss falls monotonically over t"
-    yield claim, falls, False, "E4"
+    yield Claim(claim, falls, "E4")
     needs = "E2 with the ε-target and three noise levels up to t = 0.05 (inference.timesteps of 60 or more)"
     claim = "for masks (E2), it dips within t = 0.05, jumps up until 0.15, and then falls almost linearly"
-    yield claim, shapes, False, needs
+    yield Claim(claim, shapes, needs)
 
 
 def _measure_shape(curve: pd.DataFrame) -> tuple[float, ...] | None:
@@ -172,7 +180,7 @@ def _measure_shape(curve: pd.DataFrame) -> tuple[float, ...] | None:
     return np.log(early[0] / early[1:].min()), np.log(middle.max() / early.min()), -line.slope, line.rvalue**2 - LINE
 
 
-def _check_fingerprint(tables: Tables) -> Iterator[Finding]:
+def _check_fingerprint(tables: Tables) -> Iterator[Claim]:
     """Yield the parts of finding 4: the order in which the data sets' mask errors rise, and whether they converge."""
     rows = tables.timesteps[tables.timesteps["experiment"] == "e3"].dropna(subset=["mask_error"])
     order = ["monuseg", "her2", "isic16"]
@@ -184,19 +192,15 @@ def _check_fingerprint(tables: Tables) -> Iterator[Finding]:
         rises.setdefault(dataset, []).append(np.mean([_rise(curve) for _, curve in curves.groupby("network")]))
     present = [dataset for dataset in order if dataset in halves]
     found = [_compare_half_maxima(a, b, halves[a], halves[b]) for a, b in pairwise(present)]
-    yield (
-        "the mask error rises soonest for MoNuSeg, later for HER2, last for ISIC16",
-        found,
-        True,
-        "E3 on two of them",
-    )
+    claim = "the mask error rises soonest for MoNuSeg, later for HER2, last for ISIC16"
+    yield Claim(claim, found, "E3 on two of them", every=True)
     found = []
     for dataset in ("her2", "isic16"):
         if dataset in rises:
             margin = estimate_over_seeds(np.array(rises[dataset]) - CONVERGED)
             words = f"{dataset}: rises over the last tenth of t by {describe(estimate_over_seeds(rises[dataset]), '.1%', margin.p)}"
             found.append(Comparison(margin.mean, margin.p, words))
-    yield "for HER2 and ISIC16 it has not converged at t = 1", found, True, "E3 on one of them"
+    yield Claim("for HER2 and ISIC16 it has not converged at t = 1", found, "E3 on one of them", every=True)
 
 
 def _rise(curve: pd.DataFrame) -> float:
@@ -219,11 +223,11 @@ def _compare_half_maxima(first: str, second: str, ours: list[float], theirs: lis
     return Comparison(one.mean, one.p, words + f"difference {describe(one, '+.3f')}")
 
 
-def _check_uncertainty(tables: Tables) -> Iterator[Finding]:
+def _check_uncertainty(tables: Tables) -> Iterator[Claim]:
     """Yield the parts of finding 5: the ensembles' variance, E2 against E1."""
     found = _against_e1(tables, "variance", "mean variance of E2 − E1 {}", "+.4f")
     needs = "E1 and E2 of one network, by a version that records the ensemble's variance"
-    yield "feed-forward networks with noise as their input (E1) are less uncertain than E2", found, False, needs
+    yield Claim("feed-forward networks with noise as their input (E1) are less uncertain than E2", found, needs)
 
 
 def _select_linear(tables: Tables) -> Tables:

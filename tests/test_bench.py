@@ -9,7 +9,7 @@ import torch
 from click.testing import CliRunner
 from test_inference import trained
 
-from analysis.speed import chart
+from analysis.speed import draw_speed
 from diffseg.bench import benchmarks, harness, peers
 from diffseg.bench.harness import Benchmark, measure
 from diffseg.training.state import initialise_network
@@ -63,7 +63,7 @@ def test_a_way_that_does_not_fit_into_memory_is_reported_and_the_others_are_meas
     assert math.isnan(rows[1]["ratio"])  # the first way was not measured
     columns = speed_table(rows).columns
     assert next(iter(columns[3].cells)) == "does not fit into memory"
-    assert chart(pd.DataFrame(rows)).data[["ratio", "low", "high"]].isna().all(axis=None)
+    assert draw_speed(pd.DataFrame(rows)).data[["ratio", "low", "high"]].isna().all(axis=None)
 
 
 def test_other_errors_of_a_way_are_raised():
@@ -179,4 +179,4 @@ def test_bench_writes_a_table_and_a_chart(tmp_path):
     assert ((steps["peak_share"] > 0) & (steps["peak_share"] < 1)).all()
     assert (steps["memory_bytes"] > 1e5).all()
     assert (tmp_path / "bench.html").stat().st_size > 100_000
-    assert chart(frame).to_dict()["columns"] == 2
+    assert draw_speed(frame).to_dict()["columns"] == 2

@@ -75,7 +75,7 @@ def bench(
     import pandas as pd
 
     from analysis.frames import records
-    from analysis.speed import chart
+    from analysis.speed import draw_speed
     from diffseg.bench import benchmarks, harness
     from diffseg.training.execution import choose_device
     from studies.commands.tables.estimates import speed_table
@@ -99,7 +99,7 @@ def bench(
         click.echo("engine", err=True)
         keep(engine.measure(rounds))
     frame = pd.DataFrame(rows)
-    chart(frame).save(Path(output).with_suffix(".html"), inline=True)
+    draw_speed(frame).save(Path(output).with_suffix(".html"), inline=True)
     show(records(frame), as_json, speed_table)
 
 
