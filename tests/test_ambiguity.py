@@ -25,7 +25,7 @@ def iou(a, b):
     return 1.0 if either == 0 else float((a & b).sum() / either)
 
 
-def test_the_matrix_is_every_pairs_iou_and_empty_against_empty_is_one():
+def test_the_matrix_has_the_iou_of_every_pair_and_empty_against_empty_is_one():
     a, b = masks(3), masks(4, 1)
     a[0] = b[1] = False
     expected = [[iou(x, y) for y in b] for x in a]
@@ -33,7 +33,7 @@ def test_the_matrix_is_every_pairs_iou_and_empty_against_empty_is_one():
     assert iou_matrix(a, b)[0, 1] == 1
 
 
-def test_ged_is_its_formula():
+def test_ged_matches_its_formula():
     samples, raters = masks(5), masks(3, 1)
     cross = sum(1 - iou(s, y) for s in samples for y in raters) / 15
     among = sum(1 - iou(s, t) for s in samples for t in samples)
@@ -44,7 +44,7 @@ def test_ged_is_its_formula():
     assert math.isnan(ged(samples[:1], raters)[1])
 
 
-def test_a_perfect_model_has_no_ged_and_the_known_bias():
+def test_a_perfect_model_has_an_unbiased_ged_of_zero_and_the_known_bias():
     """Samples drawn from the raters themselves: the V-statistic's mean is E d(Y, Y′)/n, the other's is 0."""
     raters, n = masks(4, 2), 4
     truth = float((1 - iou_matrix(raters, raters)).mean())
@@ -55,13 +55,13 @@ def test_a_perfect_model_has_no_ged_and_the_known_bias():
 
 
 @given(st.integers(0, 500), st.integers(1, 5), st.integers(1, 4))
-def test_ged_of_the_raters_themselves_is_zero_and_never_below(seed, n, m):
+def test_ged_of_the_raters_themselves_is_zero_and_never_negative(seed, n, m):
     raters = masks(m, seed)
     assert ged(raters.repeat(n, 1, 1), raters)[0] == pytest.approx(0, abs=1e-9)
     assert ged(masks(n, seed + 1), raters)[0] >= -1e-9
 
 
-def test_matching_is_the_best_of_all():
+def test_matching_is_the_best_of_all_permutations():
     samples, raters = masks(4), masks(4, 1)
     best = max(
         sum(iou(samples[i], raters[j]) for i, j in enumerate(order)) / 4 for order in itertools.permutations(range(4))
@@ -75,7 +75,7 @@ def test_matching_repeats_to_the_least_common_multiple():
     assert hungarian_matched_iou(raters[[0, 1, 0, 1]], raters) == pytest.approx(1)
 
 
-def test_ncc_is_one_where_samples_vary_as_raters_do():
+def test_ncc_is_high_where_samples_vary_as_raters_do():
     half = torch.zeros(2, 4, 4, dtype=torch.bool)
     half[0, :2] = True  # sample and rater agree below and are split above
     assert ncc(half, half) == pytest.approx(ncc(half, half.flip(0)))
@@ -86,7 +86,7 @@ def test_ncc_is_one_where_samples_vary_as_raters_do():
     assert math.isnan(ncc(half[:1].repeat(2, 1, 1) & False, half & False))
 
 
-def test_ged_of_fewer_samples_is_that_of_the_first_ones():
+def test_ged_of_fewer_samples_uses_the_first_ones():
     samples, raters = masks(8), masks(3, 1)
     found = energy_distance_of_fewer(*distances(samples, raters))
     for count in (2, 4):

@@ -73,18 +73,18 @@ def test_a_difference_is_paired_by_image_and_corrected(found):
     assert found.loc[("snr+1", "iou"), "seeds"] == SEEDS
 
 
-def test_series_are_called_by_the_studys_variants(ledger):
+def test_series_are_named_after_the_studys_variants(ledger):
     assert set(tables.load([ledger]).trials["variant"]) == set(EFFECTS)
 
 
-def test_what_is_not_of_single_images_is_compared_over_seeds(found):
+def test_metrics_of_whole_trials_are_compared_over_seeds(found):
     row = found.loc[("snr+1", "ece")]
     assert row["difference"] == pytest.approx(-0.01)
     assert row["verdict"] == "better"
     assert set(found.index.get_level_values("metric")) == {"iou", "ece", "area", "steps"}
 
 
-def test_learning_curves_are_timed_against_the_baselines_end(found):
+def test_steps_are_counted_to_a_share_of_the_baselines_final_iou(found):
     """0.95 of 0.6 is reached between 0.48 and 0.6: at step 175; sooner from 0.54 on."""
     assert found.loc[("uniform", "steps"), "mean"] == pytest.approx(175)
     assert found.loc[("snr+1", "steps"), "mean"] == pytest.approx(150)
@@ -92,7 +92,7 @@ def test_learning_curves_are_timed_against_the_baselines_end(found):
     assert found.loc[("snr+1", "area"), "verdict"] == "better"
 
 
-def test_the_program_and_the_report_show_it(ledger, tmp_path):
+def test_the_command_and_the_report_show_the_comparison(ledger, tmp_path):
     store = ledger.root.rpartition("/")[0]
     shown = CliRunner().invoke(main, ["compare", "question", "--store", store])
     assert shown.exit_code == 0, shown.output
@@ -104,7 +104,7 @@ def test_the_program_and_the_report_show_it(ledger, tmp_path):
     assert "steps to 95% of the baseline&#39;s final IoU" in page
 
 
-def test_a_variants_name_is_not_enough_where_other_settings_differ_too(tmp_path):
+def test_settings_are_added_to_a_variants_name_that_several_trials_share(tmp_path):
     ledger, trials = Ledger(str(tmp_path), "study"), []
     for rate, weighting in ((1e-3, "snr"), (1e-4, "snr"), (1e-3, "snr+1")):
         leaves = {"diffusion.target": "x0", "diffusion.weighting": weighting, "training.learning_rate": rate}
@@ -144,7 +144,7 @@ def test_table1_tests_e2_against_e1_by_seed_and_image(tmp_path):
     assert better["ece_p"] == pytest.approx(2 * expected.p)  # of two rows, the smaller one
 
 
-def test_one_seed_is_tested_by_its_images_and_not_by_its_ece(tmp_path):
+def test_one_seed_is_tested_over_images_in_iou_but_not_in_ece(tmp_path):
     found = tables.load([small_study(tmp_path, "study", {"e1": 0.0, "snr+1": 0.1}, seeds=1)])
     (row,) = against_e1(found.table1(), found).to_dict("records")
     assert row["iou_verdict"] == "better"
@@ -155,7 +155,7 @@ def test_one_seed_is_tested_by_its_images_and_not_by_its_ece(tmp_path):
     assert pd.isna(row["iou_verdict"])
 
 
-def test_studies_are_tested_against_the_first_even_if_trials_are_called_alike(tmp_path):
+def test_studies_are_tested_against_the_first_even_if_their_trials_share_names(tmp_path):
     ledgers = [small_study(tmp_path, "one", {"snr+1": 0.0}), small_study(tmp_path, "two", {"snr+1": 0.05})]
     found = tables.load(ledgers)
     assert found.trials["trial"].nunique() == SEEDS
@@ -170,7 +170,7 @@ def test_studies_are_tested_against_the_first_even_if_trials_are_called_alike(tm
     assert "▲ +5.00 <br><small>+5.00 to +5.00</small><br><small>better, p &lt; 0.001</small></td>" in page
 
 
-def test_without_a_baseline_the_program_says_what_is_missing(tmp_path):
+def test_without_a_baseline_the_command_says_what_is_missing(tmp_path):
     ledger = Ledger(str(tmp_path), "plain")
     trial = Trial("t", Config())
     ledger.define(Study("plain", (trial,), {}).definition())
@@ -191,7 +191,7 @@ def searched(tmp_path_factory):
     return study, ledger
 
 
-def test_a_searchs_proposals_are_ranked_and_only_what_was_confirmed_is_compared(searched):
+def test_proposals_are_ranked_and_only_confirmed_ones_are_compared(searched):
     _, ledger = searched
     ranked = searches.rank_proposals(searches.load_searches([ledger]))
     assert len(ranked) == 6
@@ -206,7 +206,7 @@ def test_a_searchs_proposals_are_ranked_and_only_what_was_confirmed_is_compared(
     assert found["configuration"].iloc[0] == "0: paper: ε, linear"
 
 
-def test_the_program_and_the_report_show_a_search(searched, tmp_path):
+def test_the_command_and_the_report_show_a_search(searched, tmp_path):
     _, ledger = searched
     options = ["--store", ledger.root.rpartition("/")[0]]
     rows = json.loads(CliRunner().invoke(main, ["best", "searched", "--held-out", *options, "--json"]).output)

@@ -24,7 +24,7 @@ def points(outcome):
 
 
 @pytest.mark.parametrize("experiment", ["e1", "e2"])
-def test_segmentations_are_measured_at_shares_of_the_steps(experiment, tiny, tmp_path):
+def test_segmentations_are_evaluated_at_shares_of_the_steps(experiment, tiny, tmp_path):
     config = evaluated(tiny, experiment=experiment)
     outcome = trial.run(config, None, tmp_path, device="cpu")
     found = points(outcome)
@@ -34,7 +34,7 @@ def test_segmentations_are_measured_at_shares_of_the_steps(experiment, tiny, tmp
     assert all("t" in row for row in outcome.timesteps)
 
 
-def test_they_neither_change_training_nor_are_lost_by_a_stop(tiny, tmp_path):
+def test_evaluations_do_not_change_training_and_survive_a_stop(tiny, tmp_path):
     plain = trial.run(tiny(experiment="e2"), None, tmp_path / "plain", device="cpu")
     config, calls = evaluated(tiny, experiment="e2"), iter(range(1000))
     whole = trial.run(config, None, tmp_path / "whole", device="cpu")
@@ -45,7 +45,7 @@ def test_they_neither_change_training_nor_are_lost_by_a_stop(tiny, tmp_path):
     assert points(whole) == points(parts)
 
 
-def test_a_run_told_to_end_keeps_what_it_measured(tiny, tmp_path):
+def test_a_pruned_trial_keeps_its_evaluations(tiny, tmp_path):
     told = []
 
     def end(step, metrics):
@@ -61,12 +61,12 @@ def test_a_run_told_to_end_keeps_what_it_measured(tiny, tmp_path):
     assert {step for step, _ in points(outcome)} == {3}
 
 
-def test_settings_that_an_experiment_does_not_use_make_no_other_trial(tiny):
+def test_unused_settings_do_not_change_a_trial(tiny):
     assert evaluated(tiny, experiment="e3") == tiny(experiment="e3")
     assert tiny(experiment="e2", inference__evaluation_images=3) == tiny(experiment="e2")
 
 
-def test_held_out_images_are_trained_on_no_more_and_do_not_depend_on_the_seed(tiny):
+def test_held_out_images_are_not_trained_on_and_do_not_depend_on_the_seed(tiny):
     whole, parts = (data.load(tiny(data__held_out=share).data, None) for share in (0.0, 0.25))
     assert len(parts.test.names) == 3
     assert set(parts.test.names) | set(parts.train.names) == set(whole.train.names)
@@ -97,7 +97,7 @@ def patients_at(root, masks):
 
 
 @pytest.mark.parametrize("masks", ["full", "empty"])
-def test_rows_of_images_name_their_patient_and_means_say_what_they_leave_out(tiny, tmp_path, masks):
+def test_rows_of_images_have_their_patient_and_means_count_left_out_images(tiny, tmp_path, masks):
     root = patients_at(tmp_path / "mine", masks)
     config = tiny(
         experiment="e1", data__layout="folder", data__name="mine", data__train_images=None, data__test_images=None

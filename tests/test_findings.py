@@ -63,7 +63,7 @@ def test_a_claim_of_several_parts_needs_them_all(pairs, margin, p):
     assert found.p == pytest.approx(p, nan_ok=True)
 
 
-def test_words_have_the_interval_or_say_that_there_is_none():
+def test_words_contain_the_interval_or_state_that_there_is_none():
     assert describe(estimate_over_seeds([1.0, 2.0, 3.0]), ".1f") == "2.0 (-0.5 to 4.5; p = 0.074)"
     assert describe(estimate_over_seeds([1.0]), ".1f") == "1.0 (one seed, so no interval)"
     assert "p = 0.500" in describe(estimate_over_seeds([1.0, 2.0, 3.0]), ".1f", 0.5)
@@ -130,7 +130,7 @@ def verdict_of(found, words):
 @pytest.mark.parametrize(
     ("gain", "verdict", "table"), [(0.03, "reproduced", "better"), (-0.03, "contradicted", "worse")]
 )
-def test_the_verdict_is_that_of_the_table(tmp_path, gain, verdict, table):
+def test_the_verdict_matches_table1(tmp_path, gain, verdict, table):
     cells = {("e1", "isic16", "ensemdiff"): scored(0.8), ("e2", "isic16", "ensemdiff"): scored(0.8 + gain)}
     found = study(tmp_path, cells)
     assert verdict_of(found, "higher IoU")[0] == verdict
@@ -150,7 +150,7 @@ def test_three_means_of_the_right_sign_are_not_enough(tmp_path):
 @pytest.mark.parametrize(
     ("plain", "other", "verdict"), [(0.9, 0.8, "reproduced"), (0.8, 0.9, "contradicted"), (0.8, 0.801, "inconclusive")]
 )
-def test_which_network_is_best(tmp_path, plain, other, verdict):
+def test_the_best_network_is_tested_on_every_data_set(tmp_path, plain, other, verdict):
     cells = {
         ("e1", "isic16", "segformer"): scored(plain),
         ("e1", "isic16", "ensemdiff"): scored(other - 0.05),
@@ -169,7 +169,7 @@ def test_which_network_is_best(tmp_path, plain, other, verdict):
         (0.1, 0.9, "contradicted", "contradicted"),
     ],
 )
-def test_where_the_image_is_needed(tmp_path, until, after, verdict, beyond):
+def test_the_noise_level_from_which_the_image_is_needed_is_tested(tmp_path, until, after, verdict, beyond):
     def with_image(seed):
         return np.where(until + 0.001 >= T, rises_to(0.5)(seed), after + 0.01 * seed / 3)
 
@@ -182,7 +182,7 @@ def test_where_the_image_is_needed(tmp_path, until, after, verdict, beyond):
     assert "one seed, so no interval" in verdict_of(one, "beyond")[1]
 
 
-def test_errors_that_differ_at_every_level_are_said_to(tmp_path):
+def test_errors_that_differ_at_every_level_are_described_so(tmp_path):
     cells = {
         ("e3", "isic16", "ensemdiff"): curved(rises_to(0.5)),
         ("e2", "isic16", "ensemdiff"): curved(lambda seed: 3 * rises_to(0.5)(seed)),
@@ -202,7 +202,7 @@ def test_errors_that_differ_at_every_level_are_said_to(tmp_path):
         ({"monuseg": 0.3}, "not decidable"),
     ],
 )
-def test_the_order_of_the_fingerprints(tmp_path, halves, verdict):
+def test_the_order_of_the_fingerprints_is_tested(tmp_path, halves, verdict):
     noise = {name: place for place, name in enumerate(halves)}
     cells = {
         ("e3", name, "ensemdiff"): curved(lambda seed, half=half, k=noise[name]: rises_to(half)(seed + 100 * k))
@@ -214,14 +214,14 @@ def test_the_order_of_the_fingerprints(tmp_path, halves, verdict):
 
 
 @pytest.mark.parametrize(("half", "verdict"), [(0.6, "reproduced"), (0.3, "contradicted")])
-def test_convergence_at_the_end(tmp_path, half, verdict):
+def test_convergence_at_the_end_is_tested(tmp_path, half, verdict):
     assert verdict_of(study(tmp_path, {("e3", "her2", "ensemdiff"): curved(rises_to(half))}), "converged")[0] == verdict
 
 
 @pytest.mark.parametrize(
     ("shape", "verdict"), [(lambda t: 1.1 - t, "reproduced"), (lambda t: (t - 0.4) ** 2, "contradicted")]
 )
-def test_the_loss_of_images(tmp_path, shape, verdict):
+def test_the_monotonicity_of_the_loss_of_images_is_tested(tmp_path, shape, verdict):
     curve = curved(lambda seed: shape(T) * (1 + 0.001 * np.random.default_rng(seed).normal(size=len(T))), "loss")
     assert verdict_of(study(tmp_path, {("e4", "isic16", "ensemdiff"): curve}), "for images")[0] == verdict
 
@@ -232,7 +232,7 @@ def dipping(t):
 
 
 @pytest.mark.parametrize(("shape", "verdict"), [(dipping, "reproduced"), (lambda t: 1 + t, "contradicted")])
-def test_the_loss_of_masks(tmp_path, shape, verdict):
+def test_the_shape_of_the_loss_of_masks_is_tested(tmp_path, shape, verdict):
     t = np.arange(1, 101) / 100
     curve = curved(lambda seed: shape(t) * (1 + 0.0005 * np.random.default_rng(seed).normal(size=100)), "loss")
     found = study(tmp_path, {("e2", "isic16", "ensemdiff"): curve})

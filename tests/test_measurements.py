@@ -89,7 +89,7 @@ def test_differences_are_estimated_by_patients(found):
     assert (row["iou_low"], row["iou_high"]) == pytest.approx((100 * expected.low, 100 * expected.high))
 
 
-def test_means_say_how_many_images_and_patients_they_are_of(found):
+def test_means_have_their_numbers_of_images_and_patients(found):
     rows = compare_configurations(found, name_configurations(list(found.ledgers))).set_index(
         ["configuration", "metric"]
     )
@@ -131,13 +131,13 @@ def without(*columns):
     return edit
 
 
-def test_ledgers_without_groups_have_their_images_for_units(tmp_path):
+def test_without_groups_the_units_are_images(tmp_path):
     old = tables.load([ledger_of(tmp_path, without("group"))])
     sample = old.measurements.sample(trials_of(old, "e1"), "iou")
     assert sample.units == sample.images == len(GROUPS)
 
 
-def test_ledgers_without_the_images_calibration_test_the_ece_over_seeds(tmp_path):
+def test_without_the_calibration_of_images_the_ece_is_tested_over_seeds(tmp_path):
     old = tables.load([ledger_of(tmp_path, _no_calibration_by_image)])
     sample = old.measurements.sample(trials_of(old, "e1"), "ece")
     assert (sample.images, sample.units, sample.values.shape) == (0, 0, (SEEDS, 1))
@@ -186,14 +186,14 @@ def test_images_that_are_left_out_are_counted(tmp_path, value):
     assert rows.loc[("e2", "iou"), "pairs"] == len(GROUPS) - 2
 
 
-def test_where_one_seed_has_no_image_the_trials_own_values_count(tmp_path):
+def test_if_a_seed_has_no_image_values_of_whole_trials_are_compared(tmp_path):
     nothing = ledger_of(tmp_path, leaving_out({f"{k}" for k in range(len(GROUPS))}, np.nan))
     some = tables.load([nothing])
     sample = some.measurements.sample(trials_of(some, "e2"), "iou")
     assert (sample.measured, len(sample.values)) == (0, SEEDS)
 
 
-def test_the_shown_difference_is_that_of_the_interval_where_seeds_are_unequal(tmp_path):
+def test_difference_and_interval_use_the_seeds_that_both_have(tmp_path):
     """E2 lacks a seed: the difference is of the seeds that both have, as its interval."""
     trials = tables.load([ledger_of(tmp_path)])
     e2 = trials_of(trials, "e2")

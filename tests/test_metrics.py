@@ -18,7 +18,7 @@ def random_maps(seed, shape=(24, 24)):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_overlap_is_monais(seed):
+def test_overlap_matches_monai(seed):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from monai.metrics import compute_dice, compute_iou
@@ -39,7 +39,7 @@ def test_empty_against_empty_is_one_and_against_anything_else_zero():
 
 @settings(max_examples=50)
 @given(arrays(bool, (3, 3)), arrays(bool, (3, 3)))
-def test_overlap_of_any_masks_is_that_of_sets(a, b):
+def test_overlap_of_any_masks_matches_sets(a, b):
     iou, dice = (float(x) for x in overlap(torch.from_numpy(a), torch.from_numpy(b)))
     union, both = (a | b).sum(), (a & b).sum()
     assert iou == pytest.approx(both / union if union else 1)
@@ -47,7 +47,7 @@ def test_overlap_of_any_masks_is_that_of_sets(a, b):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_ece_is_torchmetrics_pooled(seed):
+def test_pooled_ece_matches_torchmetrics(seed):
     from torchmetrics.functional.classification import binary_calibration_error
 
     maps = [random_maps(seed + 10 * k) for k in range(4)]
@@ -63,7 +63,7 @@ def test_ece_is_torchmetrics_pooled(seed):
     assert all(row["bin"] / 10 <= row["confidence"] <= (row["bin"] + 1) / 10 for row in rows)
 
 
-def test_ends_of_the_bins():
+def test_a_probability_of_one_is_in_the_last_bin():
     calibration = Calibration("cpu")
     calibration.add(torch.tensor([0.0, 1.0, 0.95]), torch.tensor([[0, 1, 1]]))
     rows = calibration.rows()
@@ -92,7 +92,7 @@ def test_the_calibration_of_images_adds_up_to_the_pooled_one(raters):
 
 
 @given(st.integers(0, 1000), st.integers(1, 30))
-def test_brier_and_nll_are_their_formulas_and_finite(seed, members):
+def test_brier_and_nll_match_their_formulas_and_are_finite(seed, members):
     _, mask = random_maps(seed, (6, 6))
     votes = np.random.default_rng(seed).integers(0, members + 1, (6, 6)) / members  # what an ensemble can say
     p = torch.from_numpy(votes)
@@ -112,7 +112,7 @@ def disc(size=64, radius=12, centre=(30, 34)):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_ece_of_an_image_and_of_its_parts_is_that_of_their_pixels_alone(seed):
+def test_the_ece_of_a_region_is_computed_from_its_pixels_only(seed):
     from scipy.ndimage import binary_dilation, binary_erosion
 
     mask = disc()
@@ -131,7 +131,7 @@ def test_the_ece_of_an_image_and_of_its_parts_is_that_of_their_pixels_alone(seed
         assert float(found) == pytest.approx(calibration.ece(), abs=1e-12)
 
 
-def test_an_image_without_foreground_has_no_boundary_to_be_calibrated_on():
+def test_without_foreground_the_ece_of_the_boundary_is_nan():
     empty = torch.zeros(16, 16, dtype=torch.bool)
     found = calibration_errors(torch.full((16, 16), 0.2), empty, empty)
     assert float(found["ece_image"]) == pytest.approx(0.2)

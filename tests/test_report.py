@@ -181,7 +181,7 @@ def found(ledger):
     return tables.load([ledger])
 
 
-def test_table1_is_means_and_deviations_over_seeds(found):
+def test_table1_has_means_and_deviations_over_seeds(found):
     rows = found.table1()
     assert len(rows) == 4  # two data sets, two targets of E2
     for row in rows.to_dict("records"):
@@ -196,7 +196,7 @@ def test_table1_is_means_and_deviations_over_seeds(found):
         assert row["variant_e1"] == ""
 
 
-def test_half_maxima_and_agreements_are_those_of_the_known_curves(found):
+def test_half_maxima_and_agreement_match_known_curves(found):
     halves = find_half_maxima(errors_over_t(found, ["e3"], "mask_error")).set_index("dataset")["t"]
     assert halves["big"] == pytest.approx(0.4)
     assert halves["small"] == pytest.approx(0.2)
@@ -206,7 +206,7 @@ def test_half_maxima_and_agreements_are_those_of_the_known_curves(found):
     assert set(agreed["e3_end"]) == {1.0}
 
 
-def test_fingerprints_are_those_of_the_known_curves(found):
+def test_fingerprints_match_known_curves(found):
     """The error rises in proportion to t, and so to −λ = 20 t − 10, up to t = 0.8 or 0.4; 1 − Dice was not measured."""
     rows = {(group["dataset"], one.kind): one for group, one in found.measured_fingerprints}
     assert set(rows) == {(dataset, kind) for dataset in DATASETS for kind in ("mask-error", "entropy-rate")}
@@ -336,7 +336,7 @@ def test_every_chart_of_the_report_is_valid(found):
 
 
 class TestUncertainty:
-    def test_risk_falls_with_coverage_and_its_area_is_the_definitions(self, found):
+    def test_risk_rises_with_coverage_and_its_area_follows_the_definition(self, found):
         table = uncertainty.aurc(found).set_index("series")
         for experiment, scale in (("e1", 1), ("e2", 2)):
             areas, excesses = [], []
@@ -363,13 +363,13 @@ class TestUncertainty:
         assert np.allclose(risk, [0.5, 0.5, 1 / 3])
         assert np.allclose(best, [0, 0, 1 / 3])
 
-    def test_error_and_variance_are_equal_where_they_are(self, found):
+    def test_error_and_variance_are_equal_in_every_group_of_calibrated_samples(self, found):
         rows = uncertainty.error_by_variance(found)
         assert np.allclose(rows["variance"], rows["error"])
         assert set(rows.groupby(GROUP)["group"].nunique()) == {10}
         assert set(rows["images"]) == {IMAGES * len(SEEDS) // 10}
 
-    def test_ged_by_its_number_of_samples(self, found):
+    def test_ged_is_tabulated_by_the_number_of_samples(self, found):
         rows = uncertainty.ged_by_samples(found)
         one = rows[rows["series"] == rows["series"].iloc[0]]
         one = one[one["dataset"] == "big"].set_index(["estimate", "samples"])["ged"].round(6).to_dict()
@@ -378,7 +378,7 @@ class TestUncertainty:
             ("without bias", 2): 0.21, ("without bias", 4): 0.2, ("without bias", 8): 0.2,
         }  # fmt: skip
 
-    def test_calibration_of_images_and_of_their_parts(self, found):
+    def test_calibration_is_summarised_for_images_and_their_regions(self, found):
         rows = uncertainty.image_calibration(found)
         e1 = rows[rows["experiment"] == "e1"].set_index("region")
         mean = np.mean(np.arange(1, IMAGES + 1)) / (100 * IMAGES)
@@ -393,7 +393,7 @@ class TestFindings:
         assert set(rows["finding"]) == {1, 2, 3, 4, 5}
         return [tuple(row) for row in rows[["finding", "verdict", "number"]].to_numpy()]
 
-    def test_they_are_decided_by_tests_of_the_studys_numbers(self, found):
+    def test_findings_are_decided_by_tests_of_the_trials(self, found):
         rows = self.verdicts(found)
         assert rows[0][1] == "inconclusive"  # the ECE of both is the same
         assert "big, ensemdiff, x0: ECE of E2 − E1 +0.000 (+0.000 to +0.000; p = 1.000)" in rows[0][2]
@@ -410,12 +410,12 @@ class TestFindings:
         assert rows[7][1] == rows[8][1] == "not decidable"  # none of the paper's data sets
         assert rows[9][1] == "reproduced"
 
-    def test_over_t_they_hold_for_the_linear_schedule_alone(self, found):
+    def test_findings_over_t_are_checked_for_the_linear_schedule_only(self, found):
         trials = found.trials.assign(config_diffusion_schedule="cosine")
         rows = self.verdicts(tables.Tables(found.ledgers, trials, found.failed))
         assert {verdict for number, verdict, _ in rows if number in (2, 3, 4)} == {"not decidable"}
 
-    def test_one_seed_decides_nothing_over_t_and_says_so(self, found):
+    def test_one_seed_decides_nothing_over_t_and_the_words_say_so(self, found):
         trials = found.trials[found.trials["seed"] == 0]
         rows = self.verdicts(tables.Tables(found.ledgers, trials, found.failed))
         decided = [
@@ -425,7 +425,7 @@ class TestFindings:
         assert all("one seed, so no interval" in words for _, words in decided)
         assert all("nan" not in words for *_, words in rows)
 
-    def test_the_papers_numbers_stand_beside_ours(self):
+    def test_the_papers_numbers_are_beside_the_studys(self):
         ours = pd.DataFrame({"dataset": ["isic16", "mine"], "network": ["segdiff", "segdiff"], "iou_e1": [80.0, 70.0]})
         rows = paper.add_paper_numbers(ours)
         assert list(rows["iou_e1"]) == [80, 70]
@@ -434,7 +434,7 @@ class TestFindings:
 
 
 class TestLoad:
-    def test_three_lines_in_a_notebook(self, ledger):
+    def test_a_notebook_loads_results_in_three_lines(self, ledger):
         results = analysis.load(ledger.store, "study")
         best = results.best("ece")
         assert list(best.groupby("dataset")["ece"].first()) == [0.02, 0.02]
@@ -456,7 +456,7 @@ class TestLoad:
         assert not {"metric", "image"} & set(frame)
         assert len(frame) == IMAGES * (found.trials["experiment"].isin(["e1", "e2"])).sum()
 
-    def test_studies_of_other_versions_read_alike(self, tmp_path, monkeypatch):
+    def test_studies_of_older_versions_are_read(self, tmp_path, monkeypatch):
         """One that knew neither a setting nor a column that there is now."""
         old = ledger_of(tmp_path, configs(("e1",)))
         name = next(iter(old.last_attempts()))
@@ -474,7 +474,7 @@ class TestLoad:
         assert set(found.trials["study"]) == {"study", "older"}
         assert write_report(list(found.ledgers), tmp_path / "both.html").exists()
 
-    def test_what_is_shown_are_the_best_variants(self, found):
+    def test_only_the_best_variants_are_shown(self, found):
         shown = found.shown(variants=1)
         e2 = shown.trials[shown.trials["experiment"] == "e2"]
         assert set(e2["variant"].str.contains("ε")) == {False}
@@ -494,7 +494,7 @@ def test_pictures_of_the_forward_process_follow_the_log_snr(found):
     assert sum(label.endswith(", mean") for label in set(rows["label"])) == 3
 
 
-def test_error_maps_are_the_distance_of_mean_and_truth(found):
+def test_error_maps_show_the_distance_of_mean_and_truth(found):
     rows = pd.DataFrame(values(pictures.error_maps(found)))
     assert rows["label"].str.rsplit(", ", n=1).str[1].value_counts().to_dict() == {"error": 12, "sd": 12}
     for row in rows.to_dict("records"):  # truth 60, mean 120, sd 180 of 255
@@ -527,7 +527,7 @@ def test_charts_are_exported(ledger, tmp_path):
     assert all(Image.open(path).size[0] > 300 for path in (tmp_path / "png").iterdir())
 
 
-def test_the_words_of_a_variant_tell_settings_apart():
+def test_the_words_of_a_setting_distinguish_its_values():
     words = {
         ("config_diffusion_weighting", "edm"): "weighting edm",
         ("config_diffusion_schedule", "edm"): "schedule edm",
@@ -546,7 +546,7 @@ def test_the_words_of_a_variant_tell_settings_apart():
     assert one != other
 
 
-def test_the_page_is_whole_and_nothing_of_the_users_is_markup(ledger, tmp_path):
+def test_the_page_is_complete_and_escapes_names_of_users(ledger, tmp_path):
     page = write_report([ledger], tmp_path / "report.html").read_text()
     body, *scripts = re.split(r"<script>", page)
     assert len(scripts) == 2  # Vega and the charts; none came from names or errors
@@ -574,7 +574,7 @@ def test_trials_of_an_installed_program_have_no_commit(tmp_path):
     assert "To reproduce this report:" in write_report([ledger], tmp_path / "report.html").read_text()
 
 
-def test_a_half_done_study_says_what_is_missing(tmp_path):
+def test_the_report_of_a_half_done_study_counts_missing_trials(tmp_path):
     ledger = ledger_of(tmp_path, configs(("e1",)))
     page = write_report([ledger], tmp_path / "report.html").read_text()
     assert "this needs complete trials of E3" in page
@@ -582,7 +582,7 @@ def test_a_half_done_study_says_what_is_missing(tmp_path):
     assert "80.00" in page or "81.00" in page
 
 
-def test_a_study_of_failures_alone_and_an_empty_one(tmp_path):
+def test_a_study_without_complete_trials_is_refused_or_reported_as_failed(tmp_path):
     with pytest.raises(UserError, match="no trial of study has ended"):
         write_report([Ledger(str(tmp_path), "study")], tmp_path / "report.html")
     ledger = ledger_of(tmp_path, [], configs(("e1",)))

@@ -43,7 +43,7 @@ def ledger(tmp_path_factory):
     return ledger
 
 
-def test_ways_of_sampling_are_told_against_the_dearest(ledger):
+def test_ways_of_sampling_are_compared_with_the_most_expensive_one(ledger):
     rows = compare_sampling(tables.load([ledger]))
     rows = rows.assign(settled=rows["settled"].replace(0, None)).set_index(["sampler", "steps", "ensemble", "settled"])
     assert len(rows) == len(WAYS)
@@ -67,7 +67,7 @@ def test_the_report_has_the_chart(ledger, tmp_path):
     assert "network evaluations an image" in write_report([ledger], tmp_path / "report.html").read_text()
 
 
-def test_where_no_sample_was_to_end_early_none_has(tmp_path):
+def test_without_early_stopping_no_sample_has_settled(tmp_path):
     ledger = Ledger(str(tmp_path), "unsettled")
     trials = tuple(write_trial(ledger, ways, 0) for ways in WAYS if not ways[-1])
     ledger.define(Study("unsettled", trials, {}).definition())

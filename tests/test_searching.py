@@ -55,7 +55,7 @@ def one(found):
     return one
 
 
-def test_what_was_tried_is_in_the_order_of_the_proposals(one):
+def test_proposals_are_in_the_order_of_their_numbers(one):
     frame = one.frame
     assert frame["number"].tolist() == list(range(BUDGET))
     assert set(frame.loc[frame["number"] % 8 == 7, "status"]) == {"pruned"}
@@ -75,7 +75,7 @@ def test_the_best_so_far_never_falls(found, one):
         assert len(same) == BUDGET - BUDGET // 8
 
 
-def test_settings_that_a_proposal_does_not_have_lie_below_the_axis(found, one):
+def test_settings_that_a_proposal_lacks_are_below_the_axis(found, one):
     rows = pd.DataFrame(values(search_settings.parallel_coordinates(found)))
     spread = rows[rows["setting"] == "spread"]
     assert set(spread.loc[spread["value"] == "not set", "place"]) == {search_settings.UNSET}
@@ -99,7 +99,7 @@ def test_slices_show_each_setting_with_its_own_values(found, one):
     assert scale["type"] == "quantitative"
 
 
-def test_the_front_is_drawn_of_several_objectives_alone(found, one):
+def test_the_front_is_drawn_for_several_objectives_only(found, one):
     chart = search_charts.pareto_fronts(found)
     if len(one.search.objective) == 1:
         assert chart is None
@@ -110,27 +110,27 @@ def test_the_front_is_drawn_of_several_objectives_alone(found, one):
         assert not ((rows["iou"] > row["iou"]) & (rows["ece"] < row["ece"])).any()
 
 
-def test_rungs_say_who_ended_there(found):
+def test_rungs_show_which_trials_were_pruned(found):
     rows = pd.DataFrame(values(search_charts.pruning(found)))
     assert len(rows) == BUDGET
     assert set(rows.loc[rows["number"] % 8 == 7, "status"]) == {"pruned"}
     assert np.allclose(rows["value"], 0.1 * rows["number"])
 
 
-def test_weights_are_of_the_best(found, one):
+def test_weights_are_drawn_for_the_best_proposals(found, one):
     rows = pd.DataFrame(values(search_charts.best_weights(found)))
     best = one.frame[one.frame["rank"].notna()].sort_values(["rank", "number"]).head(search_charts.BEST)
     assert set(rows["number"].dropna()) == set(best["number"])
     assert rows.groupby("number")["share"].max().eq(1).all()
 
 
-def test_costs_are_told_by_what_came_of_trials(found):
+def test_costs_are_summed_by_status(found):
     costs = searches.sum_costs(found.searches).set_index("status")
     assert costs.loc["pruned", "trials"] == BUDGET // 8
     assert costs.loc["pruned", "hours"] == pytest.approx(BUDGET // 8 * 5 / 3600)
 
 
-def test_the_report_shows_them_and_the_differences(found, ledger, tmp_path):
+def test_the_report_shows_searches_and_differences(found, ledger, tmp_path):
     against = comparison.compare_configurations(found, comparison.name_configurations([ledger]))
     rows = pd.DataFrame(values(differences(against)))
     wanted = against[~against["baseline"] & against["difference_low"].notna()]
@@ -209,7 +209,7 @@ class TestOtherPrograms:
         assert "searched: search" in served["text"]
         assert served["host"] == "127.0.0.1"
 
-    def test_a_port_that_is_taken_is_told(self, ledger, monkeypatch):
+    def test_a_taken_port_is_refused_in_one_sentence(self, ledger, monkeypatch):
         import socket
 
         with socket.socket() as taken:

@@ -60,13 +60,13 @@ def check_coverage(case, draws, tolerance):
 
 
 @pytest.mark.parametrize("case", QUICK)
-def test_the_interval_covers_about_as_often_as_it_says(case):
+def test_the_interval_covers_about_as_often_as_stated(case):
     check_coverage(case, 500, 0.03)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
-def test_the_interval_covers_as_often_as_it_says(case):
+def test_the_interval_covers_as_often_as_stated(case):
     check_coverage(case, 2500, 0.02)
 
 
@@ -94,7 +94,7 @@ def test_slices_taken_for_patients_would_cover_too_seldom(sizes, below):
     assert np.mean([one.low <= 0 <= one.high for one in found]) < below
 
 
-def test_of_one_column_it_is_students_interval():
+def test_the_interval_of_one_column_is_students():
     values = np.random.default_rng(0).normal(1, 2, (8, 1))
     found = estimate(values)
     low, high = stats.t.interval(0.95, 7, values.mean(), stats.sem(values[:, 0]))
@@ -103,7 +103,7 @@ def test_of_one_column_it_is_students_interval():
     assert found.effect == pytest.approx(values.mean() / values.std(ddof=1))
 
 
-def test_of_one_seed_and_equal_groups_it_is_students_interval_of_their_means():
+def test_the_interval_of_one_seed_and_equal_groups_is_students_of_their_means():
     values, groups = simulated(np.random.default_rng(0), [7] * 12, 1, 1, 0, 1, mean=0.5)
     means = values.reshape(12, 7).mean(1)
     found = estimate(values, groups)
@@ -118,12 +118,12 @@ def test_groups_of_one_image_and_images_without_a_group_are_the_same():
         assert estimate(values, groups) == plain
 
 
-def test_groups_are_numbered_in_their_order_and_images_without_one_stand_alone():
+def test_groups_are_numbered_in_order_and_images_without_one_are_their_own():
     assert number_groups(["b", None, "a", "b", None], 5).tolist() == [0, 1, 2, 0, 3]
     assert number_groups(None, 3).tolist() == [0, 1, 2]
 
 
-def test_one_group_leaves_the_seeds_and_one_seed_the_groups():
+def test_one_group_leaves_the_variance_of_seeds_and_one_seed_that_of_groups():
     values, _ = simulated(np.random.default_rng(0), [9], 4, 1, 1, 1)
     (only,) = components(values, ["a"] * 9)
     assert only.freedom == 3
@@ -133,7 +133,7 @@ def test_one_group_leaves_the_seeds_and_one_seed_the_groups():
 
 
 @given(st.integers(0, 10_000), st.integers(1, 5), st.lists(st.integers(1, 6), min_size=1, max_size=8))
-def test_an_interval_is_that_of_its_numbers_however_they_are_ordered_scaled_and_shifted(seed, seeds, sizes):
+def test_an_interval_does_not_depend_on_order_and_follows_scale_and_shift(seed, seeds, sizes):
     draw = np.random.default_rng(seed)
     values, groups = simulated(draw, sizes, seeds, 1.0, 0.5, 1.0, mean=0.3)
     found = estimate(values, groups)
@@ -163,7 +163,7 @@ def resampled(statistic, seeds, number_groups, rounds=4000):
 
 
 @pytest.mark.parametrize("sizes", [[10] * 40, geometric(3, 40, 10)])
-def test_the_variance_is_that_of_resampling_many_seeds_and_groups(sizes):
+def test_the_variance_matches_resampling_of_many_seeds_and_groups(sizes):
     values, groups = simulated(np.random.default_rng(1), sizes, 30, 1, 0.5, 1)
     again = resampled(lambda s, i: (s @ values @ i) / (s.sum() * i.sum()), 30, np.array(groups))
     parts = components(values, groups)
@@ -206,7 +206,7 @@ def test_the_linearised_eces_interval_covers_the_pooled_one():
     assert 0.91 <= np.mean(covered) <= 0.985
 
 
-def test_slices_of_a_group_correlate_by_what_they_share():
+def test_the_correlation_of_slices_is_the_variance_that_they_share():
     values, groups = simulated(np.random.default_rng(0), [20] * 2000, 1, 1, 0, 2)
     correlation, effect = correlation_within(values, groups)
     assert correlation == pytest.approx(0.2, abs=0.01)
@@ -215,7 +215,7 @@ def test_slices_of_a_group_correlate_by_what_they_share():
     assert np.isnan(correlation_within(values[:, :5], ["a"] * 5)).all()
 
 
-def test_a_difference_is_found_or_said_not_to_be_in_those_words():
+def test_a_verdict_is_better_worse_or_no_evidence():
     draw = np.random.default_rng(0)
     same = [estimate(*simulated(draw, [1] * 50, 5, 1, 0.1, 1)).p for _ in range(200)]
     assert np.mean(np.array(same) < 0.05) <= 0.08
@@ -226,28 +226,28 @@ def test_a_difference_is_found_or_said_not_to_be_in_those_words():
 
 
 @pytest.mark.parametrize("shape", [(3, 4), (1, 4), (3, 1), (2, 2)])
-def test_equal_values_say_what_they_can(shape):
+def test_equal_values_have_an_interval_of_no_width(shape):
     equal = estimate(np.zeros(shape))
     assert (equal.mean, equal.low, equal.high, equal.p) == (0, 0, 0, 1)
     assert estimate(np.ones(shape)).p < 1e-12
     assert estimate(np.full(shape, 1e-17)).p == 1  # of rounding alone
 
 
-def test_one_value_says_nothing_of_its_spread():
+def test_one_value_has_no_interval():
     alone = estimate(np.array([[0.3]]))
     assert alone.mean == 0.3
     assert np.isnan([alone.low, alone.p]).all()
     assert verdict(alone.mean, alone.p, True) == "not tested: one value each"
 
 
-def test_holms_correction_is_that_of_the_book():
+def test_holms_correction_matches_a_worked_example():
     assert holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm(np.array([0.5, 0.9])) == pytest.approx([1, 1])
     assert holm(np.array([0.01, np.nan, 0.04])) == pytest.approx([0.02, np.nan, 0.04], nan_ok=True)
     assert len(holm(np.array([]))) == 0
 
 
-def test_curves_have_the_area_and_the_crossing_of_their_lines():
+def test_area_and_crossing_of_a_curve_are_those_of_its_lines():
     steps, values = np.array([0, 100, 300]), np.array([0.0, 0.5, 0.9])
     assert area_under_curve(steps, values) == pytest.approx((100 * 0.25 + 200 * 0.7) / 300)
     assert steps_to(0.7, steps, values) == pytest.approx(200)
