@@ -189,7 +189,8 @@ def _check_fingerprint(tables: Tables) -> Iterator[Claim]:
     for (dataset, _), own in rows[rows["dataset"].isin(order)].groupby(["dataset", "seed"], sort=False):
         curves = average_over_seeds(own, "mask_error")
         halves.setdefault(dataset, []).append(find_half_maxima(curves)["t"].mean())
-        rises.setdefault(dataset, []).append(np.mean([_rise(curve) for _, curve in curves.groupby("network")]))
+        rise = np.mean([_rise(curve) for _, curve in curves.groupby("network")])
+        rises.setdefault(dataset, []).append(float(rise))
     present = [dataset for dataset in order if dataset in halves]
     found = [_compare_half_maxima(a, b, halves[a], halves[b]) for a, b in pairwise(present)]
     claim = "the mask error rises soonest for MoNuSeg, later for HER2, last for ISIC16"

@@ -23,5 +23,6 @@ def draw_speed(rows: pd.DataFrame) -> alt.FacetChart:
     )
     spread = base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q")
     panels = alt.layer(bars, spread).properties(width=260)
-    chart: alt.FacetChart = panels.facet(alt.Facet("benchmark:N", title=None, sort=None), columns=2)
-    return chart.resolve_scale(y="independent")
+    panels = panels.facet(alt.Facet("benchmark:N", title=None, sort=None), columns=2)
+    chart: alt.FacetChart = panels.resolve_scale(y="independent")
+    return chart
