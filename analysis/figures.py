@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from analysis import charts, pictures, search_charts, search_settings, uncertainty
+from analysis import charts, pictures, search_charts, search_settings, uncertainty_charts
 from analysis.difference_chart import differences
 from analysis.sampling import sampling
 from analysis.tables import Tables
@@ -90,22 +90,22 @@ CHARTS: dict[Callable[[Tables], Any], tuple[str, str]] = {
         "Training loss over the steps; losses of different experiments and targets are not comparable",
         "a complete trial",
     ),
-    uncertainty.reliability: (
+    uncertainty_charts.reliability: (
         "Reliability: share of foreground against predicted probability, pooled over the test pixels in ten "
         "bins, and the number of pixels in each bin",
         "complete trials of E1 or E2",
     ),
-    uncertainty.image_calibrations: (
+    uncertainty_charts.image_calibrations: (
         "ECE of single images, of their foreground (truth, prediction and the band around the contour) and of"
         " their boundary (that band alone): mean over images, and a bar over the middle half of them",
         "complete trials of E1 or E2, by a version that records it for every image",
     ),
-    uncertainty.risk_coverage_curves: (
+    uncertainty_charts.risk_coverage_curves: (
         "Risk and coverage: mean 1 − Dice of the images that are kept when those of the greatest ensemble "
         "variance are left out; dotted, when the worst are left out",
         "complete trials of E1 or E2, by a version that records it for every image",
     ),
-    uncertainty.error_against_variance: (
+    uncertainty_charts.error_against_variance: (
         "Brier score against ensemble variance, in ten groups of images of similar variance; equal (the "
         "diagonal) where sampled masks are as frequent as they are likely",
         "complete trials of E1 or E2, by a version that records it for every image",
@@ -115,7 +115,7 @@ CHARTS: dict[Callable[[Tables], Any], tuple[str, str]] = {
         "white is 1 for the error and 0.5 for the deviation",
         "complete trials of E1 or E2 with inference.examples above 0",
     ),
-    uncertainty.ged_over_samples: (
+    uncertainty_charts.ged_over_samples: (
         "Generalised energy distance over the number of samples: as published, which falls with it even for a"
         " perfect model, and without that bias",
         "complete trials on data of several raters",

@@ -33,7 +33,9 @@ STUDY = """
 SCRIPT = """
 import example_metric  # before all that reads the registry
 
-from contextlib import redirect_stdout
+from pathlib import Path
+
+from click.testing import CliRunner
 
 from studies.commands.program import main
 from studies.definition.reading import read_study
@@ -49,8 +51,9 @@ for trial in study.trials:
     assert run_trial(build_request(study, ledger, Resources(gpus=0), (None, False), trial)) == "complete"
 for command in ("best study --metric area_error --json", "compare study --json", "report study"):
     words = command.split()
-    with open(words[0], "w") as output, redirect_stdout(output):
-        main([*words, "--store", "store"], standalone_mode=False)
+    result = CliRunner().invoke(main, [*words, "--store", "store"])
+    assert result.exit_code == 0, result.output
+    Path(words[0]).write_text(result.output)
 """
 
 

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import analysis
-from analysis import charts, paper, pictures, tables, uncertainty
+from analysis import charts, paper, pictures, tables, uncertainty, uncertainty_charts
 from analysis.figures import CHARTS, draw_figures
 from analysis.findings import check_findings
 from analysis.frames import GROUP
@@ -311,7 +311,7 @@ def test_charts_draw_the_ledgers_numbers(found):
     assert set(weights["experiment"]) == {"e2"}
     assert np.allclose(weights["share"], weights["t"] / 0.95)  # of the last point but one: at the last it is infinite
     assert len(weights) == 2 * 2 * (len(T) - 1)
-    calibration = pd.DataFrame(values(uncertainty.reliability(found)))
+    calibration = pd.DataFrame(values(uncertainty_charts.reliability(found)))
     assert np.allclose(calibration["confidence"] - calibration["accuracy"], 0.05)
     assert (
         calibration["count"].sum() == sum(10 * (b + 1) for b in range(10)) * 3 * 2 * 3
@@ -358,7 +358,7 @@ class TestUncertainty:
 
     def test_images_of_equal_variance_share_their_risk(self):
         images = pd.DataFrame({"variance": [0.1, 0.1, 0.2], "dice": [1.0, 0.0, 1.0]})
-        coverage, risk, best = uncertainty._curves(images)
+        coverage, risk, best = uncertainty.risk_curves(images)
         assert np.allclose(coverage, [1 / 3, 2 / 3, 1])
         assert np.allclose(risk, [0.5, 0.5, 1 / 3])
         assert np.allclose(best, [0, 0, 1 / 3])
