@@ -1,4 +1,4 @@
-"""Decide what the foreground of a data set is, and whether several masks of an image are raters or objects, by all masks."""
+"""Decide by all masks of a data set what its foreground is, and whether several masks of an image are raters or objects."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +26,10 @@ class ImageMasks:
 
 
 def decide_foreground(records: Sequence[Record], config: Data) -> ForegroundDecision:
-    """Decide by all masks of the records, data.foreground and data.objects. Skips masks that cannot be read."""
+    """Return the rule of the foreground, by data.foreground or else by all masks, and what speaks against it.
+
+    Masks that cannot be read are left out.
+    """
     rule = config.foreground
     stored = [record for record in records if record.stores_labels and record.annotations]
     images = in_parallel(_read_masks, stored)
@@ -58,6 +61,7 @@ def _read_masks(record: Record) -> ImageMasks | None:
 
 
 def _check_rule(masks: MaskStatistics, rule: ForegroundRule) -> ForegroundDecision:
+    """Return the given rule, with a problem if it does not fit the masks."""
     fault = find_fault(masks, rule)
     return ForegroundDecision(rule, (fault,) if fault else ())
 
@@ -80,7 +84,7 @@ def _find_objects(images: Sequence[ImageMasks], config: Data) -> str | None:
 def _find_uniform(
     records: Sequence[Record], images: Sequence[ImageMasks], rule: ForegroundRule
 ) -> tuple[UniformMasks, ...]:
-    """Return the splits whose masks are all empty or all full; all masks count as one where splits are still to be drawn."""
+    """Return the splits whose masks are all empty or all full. Masks without a split count together."""
     found = []
     for split in sorted({record.split or "" for record in records}):
         masks = [

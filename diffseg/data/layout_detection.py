@@ -64,9 +64,11 @@ def list_unused(root: Path, used: set[Path]) -> list[Path]:
 
 
 def _list_visible(folder: Path) -> list[Path]:
+    """Return what a folder holds, without hidden files and what archives leave."""
     return sorted(path for path in folder.iterdir() if not path.name.startswith(IGNORED_PREFIXES))
 
 
 def _check_command(root: Path, name: str, layout: str) -> str:
+    """Return the command that checks the root in a layout, in backticks, ready to be pasted."""
     settings = f"data.layout={layout}{SIGNS[layout][1]}"
     return f"`diffseg data check {shlex.quote(name)} {shlex.quote(str(root))} {settings}`"

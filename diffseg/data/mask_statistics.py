@@ -16,16 +16,15 @@ import numpy as np
 from diffseg.data.mask_histogram import MaskHistogram
 from diffseg.data.masks import HALF, colour_name
 
+# Values between 0 and 255 fill regions, as classes do, or line contours, as JPEG and resizing leave them.
 REGION = 0.3  # share of a value's pixels that are interior: 0.8 and more in regions, at most 0.2 along contours
-MAX_DRAWN = 8  # values along contours, at most, of masks that are drawn by hand, where they are of thin objects
-MIN_BLURRED = (
-    0.01  # share of pixels along contours, of those between 0 and 255, below which JPEG or resizing has not left them
-)
-MAX_IN_REGIONS = 0.35  # share of such pixels in regions above which values between 0 and 255 are levels
-MIN_LEVEL = 0.05  # share of one value among such pixels above which it is a level
-MAX_WIDTH = 3.5  # pixels in the middle for each of the contour: JPEG 1.3, enlarged fourfold 3.0; blurred by 2 px 3.9
-MIDDLE = (32, 224)  # values that are near neither end
-MAX_MIDDLE = 0.4  # share of pixels in the middle above which they are not a contour
+MAX_DRAWN = 8  # values along contours of masks that are drawn by hand, at most: those of thin objects
+MIN_BLURRED = 0.01  # share along contours of the pixels between 0 and 255, from which on JPEG or resizing left them
+MAX_IN_REGIONS = 0.35  # share in regions of the pixels between 0 and 255, above which there are levels
+MIN_LEVEL = 0.05  # share of one value among the pixels between 0 and 255, above which it is a level
+MIDDLE = (32, 224)  # the range of values that are near neither 0 nor 255
+MAX_WIDTH = 3.5  # pixels in MIDDLE a pixel of the contour: JPEG 1.3, enlarged fourfold 3.0; blurred by 2 px 3.9
+MAX_MIDDLE = 0.4  # share of all pixels in MIDDLE, above which they are not those of contours
 MAX_CLASSES = 5  # colours, at most, of one hue and black that are classes; JPEG or resizing leaves more
 SAME_HUE = 0.1  # deviation of colours of one hue from their mean, each divided by its brightest channel
 BLACK = "#000000"
@@ -136,6 +135,7 @@ class MaskStatistics:
         return bool((weights @ (hues - mean) ** 2 < SAME_HUE**2).all())
 
     def _list_values(self, mask: MaskHistogram) -> list[int | str]:
+        """Return the mask's values: numbers, or colours if any mask has colours."""
         if self.coloured:
             return [colour_name(rgb) for rgb in mask.values.to_rgb()[0]]
         numbers: list[int | str] = mask.values.pixels[0].tolist()

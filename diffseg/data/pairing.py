@@ -139,8 +139,10 @@ def _sort(masks: dict[int | str, Path]) -> dict[int | str, Path]:
 
 
 def _sort_key(number: int | str) -> tuple[bool, int, str]:
+    """Return the key that sorts names before numbers, and numbers by value."""
     return isinstance(number, int), number if isinstance(number, int) else 0, str(number)
 
 
 def _base(key: str) -> str:
+    """Return the key without its folders."""
     return key.rsplit("/", 1)[-1]

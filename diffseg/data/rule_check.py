@@ -12,7 +12,7 @@ AT_HALF = format_argument(f">={HALF}")
 
 
 def find_fault(masks: MaskStatistics, rule: ForegroundRule) -> str | None:
-    """Return why the rule does not fit the masks, as one sentence; None if it fits."""
+    """Return the first problem of the rule with the masks, as one sentence; None if it fits."""
     fault = find_lost_kind(masks, rule)
     fault = fault or (_find_no_foreground(masks, rule) if isinstance(rule, str) else _find_absent_values(masks, rule))
     fault = fault or (_find_coloured_loss(masks, rule) if masks.coloured else _find_loss(masks, rule))
@@ -24,7 +24,7 @@ def find_fault(masks: MaskStatistics, rule: ForegroundRule) -> str | None:
 
 
 def find_lost_kind(masks: MaskStatistics, rule: ForegroundRule) -> str | None:
-    """Return that a rule empties the masks of 0 and 1 but not those of 0 and 255, or the other way round."""
+    """Return a problem if the rule finds foreground in masks of 0 and 1 but not in those of 0 and 255, or the reverse."""
     if masks.coloured or masks.encoding not in ("binary", "blurred-binary"):
         return None
     highest = [(int(mask.values.pixels.max()), mask) for mask in masks.masks]
@@ -43,7 +43,7 @@ def find_lost_kind(masks: MaskStatistics, rule: ForegroundRule) -> str | None:
 
 
 def find_inverted_palette(masks: MaskStatistics) -> str | None:
-    """Return that a palette shows background, which is entry 0, brighter than foreground."""
+    """Return a problem if the palette of a binary mask shows background, its entry 0, brighter than foreground."""
     mask = next((mask for mask in masks.masks if mask.inverted), None)
     if mask is None or mask.values.palette is None:
         return None
@@ -56,15 +56,17 @@ def find_inverted_palette(masks: MaskStatistics) -> str | None:
 
 
 def advise_saving_again(masks: MaskStatistics) -> str:
-    """Return the end of a sentence that advises a threshold: the alternative, where levels have been blurred."""
+    """Return the alternative to a threshold, as the end of a sentence, where levels are blurred; else nothing."""
     return " for all levels, or save the masks again as PNG, as drawn" if masks.encoding == "blurred-levels" else ""
 
 
 def _mark_any(masks: Iterable[MaskHistogram], rule: ForegroundRule) -> bool:
+    """Return whether the rule finds foreground in any of the masks."""
     return any(mask.count_foreground(rule) for mask in masks)
 
 
 def _find_no_foreground(masks: MaskStatistics, rule: str) -> str | None:
+    """Return a problem if "nonzero" or a threshold finds foreground in no mask."""
     if _mark_any(masks.masks, rule):
         return None
     return (
@@ -74,6 +76,7 @@ def _find_no_foreground(masks: MaskStatistics, rule: str) -> str | None:
 
 
 def _find_absent_values(masks: MaskStatistics, rule: tuple[int | str, ...]) -> str | None:
+    """Return a problem if the rule names values or colours that no mask has."""
     absent = [value for value in rule if not _mark_any(masks.masks, (value,))]
     if not absent:
         return None
@@ -84,14 +87,17 @@ def _find_absent_values(masks: MaskStatistics, rule: tuple[int | str, ...]) -> s
 
 
 def _find_coloured_loss(masks: MaskStatistics, rule: ForegroundRule) -> str | None:
-    """Return that single colours are named of masks whose colours are one blurred hue."""
+    """Return a problem if the rule names single colours of masks that hold one blurred hue."""
     if isinstance(rule, str) or not masks.blurred_hue:
         return None
     return f"{masks.folder} has masks of one hue on black without a gap: set {AT_HALF}, not {format_argument(rule)}"
 
 
 def _find_loss(masks: MaskStatistics, rule: ForegroundRule) -> str | None:
-    """Return that a rule cuts blurred or soft masks elsewhere than at their threshold."""
+    """Return a problem if the rule cuts blurred or soft masks elsewhere than at their threshold.
+
+    Thresholds that are given are accepted, and so is "nonzero" of soft masks: any probability above 0.
+    """
     if isinstance(rule, str) and rule != "nonzero":
         return None
     if masks.encoding in ("binary", "levels") or (rule, masks.encoding) == ("nonzero", "soft"):
@@ -113,7 +119,7 @@ def _find_loss(masks: MaskStatistics, rule: ForegroundRule) -> str | None:
 
 
 def _find_other_palette(masks: MaskStatistics, rule: tuple[int | str, ...]) -> str | None:
-    """Return that a palette entry that the rule names by its number has another colour in another palette."""
+    """Return a problem if a palette entry that the rule names by number has another colour in another mask."""
     seen: dict[int, tuple[str, Path]] = {}
     for mask in masks.masks:
         if mask.values.palette is None:

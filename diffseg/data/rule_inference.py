@@ -22,7 +22,7 @@ class ForegroundDecision:
 
 
 def infer_rule(masks: MaskStatistics) -> ForegroundDecision:
-    """Return the rule that the values suggest, or as a problem the question that the user has to answer."""
+    """Return the rule that the values suggest; or, as a problem, the question that the user has to answer."""
     others = [mask for mask in masks.masks if not mask.binary]
     if inverted := find_inverted_palette(masks):
         return ForegroundDecision((), (inverted,))
@@ -85,5 +85,6 @@ def _ask_for_colour(masks: MaskStatistics, example: MaskHistogram) -> str:
 
 
 def _describe(masks: MaskStatistics, example: MaskHistogram) -> str:
+    """Return the values of one mask and of all, as the start of a sentence."""
     values = join_values(list_values(example.values))
     return f"{example.path} has the values {values}: all masks together hold {masks.describe_values()}"

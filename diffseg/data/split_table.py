@@ -60,6 +60,7 @@ def read_table(table: Path, images: dict[Path, str]) -> SplitTable:
 
 
 def _read_rows(table: Path) -> list[dict[str, str]]:
+    """Return the lines below the header, by column. Raises DataError."""
     try:
         with table.open(newline="", encoding="utf-8-sig") as lines:
             reader = csv.DictReader(lines)

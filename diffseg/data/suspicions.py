@@ -127,7 +127,7 @@ def _average_by_unit(
 
 
 def _is_significant(a: Sequence[float], b: Sequence[float]) -> bool:
-    """Return whether a Mann-Whitney test tells the two samples from each other."""
+    """Return whether two samples differ significantly by a Mann-Whitney test."""
     from scipy.stats import mannwhitneyu
 
     return bool(a and b) and bool(mannwhitneyu(a, b).pvalue < P_VALUE)
@@ -143,6 +143,7 @@ def _find_mixtures(images: Sequence[ImageFindings]) -> list[str]:
 
 
 def _describe_mixture(images: Sequence[ImageFindings], values: Sequence[int], what: str, consequence: str) -> list[str]:
+    """Return a sentence if the images' values differ, with an image of the rarest value."""
     counts = Counter(values)
     if len(counts) < 2:
         return []
@@ -153,6 +154,7 @@ def _describe_mixture(images: Sequence[ImageFindings], values: Sequence[int], wh
 
 
 def _find_inverted(images: Sequence[ImageFindings]) -> list[str]:
+    """Report masks of which nearly every pixel is foreground."""
     found = [image.record.annotations[0] for image in images if image.foreground > FULL]
     return [f"nearly all of {_name_first(found)} is foreground: check that it is not inverted"] if found else []
 
@@ -165,4 +167,5 @@ def _find_unused(root: Path, records: Sequence[Record], problems: Sequence[str])
 
 
 def _name_first(paths: Sequence[Path]) -> str:
+    """Return the first path, and the number of the others."""
     return f"{paths[0]} (and {len(paths) - 1} more)" if paths[1:] else str(paths[0])

@@ -121,6 +121,7 @@ def _measure_planned(network: NetworkSettings, data: Data) -> NetworkCost | None
 
 @lru_cache
 def _count_parameters(network: NetworkSettings, experiment: str, diffusion: Diffusion, data: Data) -> int:
+    """Return the number of parameters of a network that is built for these settings."""
     import torch
 
     from diffseg.experiments import build_network
