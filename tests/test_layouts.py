@@ -82,6 +82,16 @@ def test_the_table_gives_the_splits(tmp_path):
     assert data.load(config("folder"), tmp_path).test.names == ("b", "d")
 
 
+@pytest.mark.parametrize(("strangers", "words"), [("x", "1 name that"), ("xyz", "3 names that")])
+def test_names_of_the_table_that_no_image_has_are_reported(strangers, words, tmp_path):
+    plain(tmp_path, "abcdef")
+    lines = [f"{name},{'test' if name in 'bd' else 'train'}\n" for name in ["a", *strangers, *"bcdef"]]
+    (tmp_path / "split.csv").write_text("name,split\n" + "".join(lines))
+    found = check(config("folder"), tmp_path)
+    assert found.problems == ()
+    assert any(f"split.csv lists {words} no image has, such as x: correct" in one for one in found.suspicions)
+
+
 def test_groups_of_the_table_stay_in_one_split(tmp_path):
     names = [f"p{patient}-{k}" for patient in range(10) for k in range(3)]
     plain(tmp_path, names)

@@ -288,6 +288,17 @@ def test_a_split_whose_masks_are_all_empty_or_all_full_is_refused(values, word, 
     assert word in problem
 
 
+def test_masks_that_resizing_empties_are_refused_with_the_size(tmp_path):
+    dot = np.zeros((SIDE, SIDE), np.uint8)
+    dot[29, 29] = 255  # between the pixels that resizing samples
+    write(tmp_path, lambda k: gray(dot))
+    assert check(settings(), tmp_path).problems == ()
+    with pytest.raises(
+        DataError, match=r"all 3 training masks of .* are empty at data\.size=16: give a larger data\.size"
+    ):
+        data.load(settings(data__fit="resize", data__size=16), tmp_path)
+
+
 @pytest.mark.parametrize(("value", "word"), [(0, "empty"), (255, "full")])
 def test_uniform_masks_are_refused_before_splits_are_drawn(value, word, tmp_path):
     for k in range(10):

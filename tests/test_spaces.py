@@ -1,5 +1,7 @@
 """Every sample of every space is a configuration or is refused in one sentence; initial points lie in their spaces."""
 
+import re
+import textwrap
 import typing
 import warnings
 
@@ -8,7 +10,7 @@ import pytest
 
 from diffseg.config import PUBLISHED, Config, Diffusion
 from diffseg.errors import ConfigError
-from search_spaces import INITIAL_POINTS, SPACES
+from search_spaces import INITIAL_POINTS, SPACES, spaces
 from studies.search import sampling
 from studies.search.search import Search
 
@@ -66,6 +68,18 @@ def test_everything_varies_all_choices_of_the_design_space_except_duplicates():
         allowed = choices(name)
         assert values[name] == allowed - same.get(name, set()), name
     assert {"gamma", "bias", "spread", "temperature", "log_snr_min", "mixing", "unbiased"} <= set(values)
+
+
+def test_the_example_of_a_space_in_the_docstring_runs():
+    example = re.search(r"\n(    def ends.*?)\n\nTwo rules", spaces.__doc__, re.DOTALL)[1]
+    known = {"Trial": spaces.Trial}
+    exec(textwrap.dedent(example), known)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    trials = [study.ask() for _ in range(20)]
+    for trial in trials:
+        known["ends"](trial)
+        Config().with_leaves(trial.params).resolved()
+    assert {len(trial.params) for trial in trials} == {1, 2}
 
 
 def choices(name):
