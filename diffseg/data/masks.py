@@ -42,7 +42,8 @@ class Labels:
             return self.pixels
         if self.palette is None:
             return np.repeat(self.pixels[..., None], 3, -1)
-        return self.palette[self.pixels.clip(max=len(self.palette) - 1)]
+        colours: np.ndarray = self.palette[self.pixels.clip(max=len(self.palette) - 1)]
+        return colours
 
 
 def select_foreground(path: Path, labels: Labels, rule: ForegroundRule) -> np.ndarray:

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from diffseg.config import Config, Data, Diffusion, NetworkSettings
+from diffseg.config.experiments import Experiment
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -61,7 +62,7 @@ def estimate_cost(config: Config, workers: int = 1, trained: bool = False) -> Co
     """
     network = _measure_network(config)
     members = max(1, len(config.inference.seeds))
-    passes = _count_prediction_passes(config) * members
+    passes: float = _count_prediction_passes(config) * members
     if not trained:
         passes += _count_training_passes(config, network.batch) + _count_error_passes(config)
     memory = STATE * network.parameters + -(-network.batch // workers) * network.forward.saved
@@ -120,7 +121,7 @@ def _measure_planned(network: NetworkSettings, data: Data) -> NetworkCost | None
 
 
 @lru_cache
-def _count_parameters(network: NetworkSettings, experiment: str, diffusion: Diffusion, data: Data) -> int:
+def _count_parameters(network: NetworkSettings, experiment: Experiment, diffusion: Diffusion, data: Data) -> int:
     """Return the number of parameters of a network that is built for these settings."""
     import torch
 

@@ -55,19 +55,22 @@ def _list_upcoming(study: Study, ledger: Ledger, known: set[str]) -> Iterator[tu
     Start trials stand in for proposals and confirmations that do not exist yet. The E3 trials that a proposal may need to
     be weighted by a fingerprint are included, without those of which the names are known.
     """
+    search = study.search
+    if search is None:
+        return
     for start in study.starts:
         past = read_proposals(ledger, start.name)
         proposed = sum(one.seed == start.config.seed for one in past)
         tested = start.config.with_leaves({"data.held_out": 0.0}).resolved()
-        confirmations = study.requested_per_search - study.search.budget - (len(past) - proposed)
+        confirmations = study.requested_per_search - search.budget - (len(past) - proposed)
         for name, config, count in (
-            (start.name, start.config, study.search.budget - proposed),
+            (start.name, start.config, search.budget - proposed),
             (f"confirmations of {start.name}", tested, confirmations),
         ):
             if count <= 0:
                 continue
             yield name, config, count
-            needed = {trial_name(one): one for one in _list_fingerprint_trials(config, study.search.space)}
+            needed = {trial_name(one): one for one in _list_fingerprint_trials(config, search.space)}
             yield from ((name, one, 1) for name, one in needed.items() if name not in known)
             known = known | set(needed)
 
