@@ -1,4 +1,4 @@
-"""One trial from beginning to end, without Ray: data, training, prediction, metrics. Run again, it goes on where it was."""
+"""The lifecycle of one trial, without Ray: data, training, prediction, metrics. Run again, it resumes."""
 
 import json
 import time
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,6 +19,7 @@ from diffseg.fingerprint.curve import compute_fingerprint, fingerprint_rows
 from diffseg.networks.protocol import RunContext, TrainedNetwork
 from diffseg.prediction.merging import pool_predictions
 from diffseg.randomness import generator
+from diffseg.rows import Row
 from diffseg.training.batches import draw_corners
 from diffseg.training.execution import choose_device
 from diffseg.training.hooks import Hooks
@@ -28,16 +30,16 @@ from diffseg.training.parallel import SINGLE_PROCESS, Workers
 class Outcome:
     """What a finished trial found: rows of the ledger's tables (studies/store/tables.py), one field for each table."""
 
-    trial: dict  # the row in `trials`: final metrics, counts and costs
-    curves: list[dict] = field(default_factory=list)
-    timesteps: list[dict] = field(default_factory=list)
-    images: list[dict] = field(default_factory=list)
-    calibration: list[dict] = field(default_factory=list)
-    examples: list[dict] = field(default_factory=list)
-    fingerprints: list[dict] = field(default_factory=list)  # of E3
-    pruned: str | None = None  # why it ended early, if it did
+    trial: Row  # the row in `trials`: final metrics, counts and costs
+    curves: list[Row] = field(default_factory=list)
+    timesteps: list[Row] = field(default_factory=list)
+    images: list[Row] = field(default_factory=list)
+    calibration: list[Row] = field(default_factory=list)
+    examples: list[Row] = field(default_factory=list)
+    fingerprints: list[Row] = field(default_factory=list)  # of E3
+    pruned: str | None = None  # why the training ended early, if it did
 
-    def tables(self) -> dict[str, list[dict]]:
+    def tables(self) -> dict[str, list[Row]]:
         """Return the rows by the name of their table."""
         names = [each.name for each in fields(self) if each.name not in ("trial", "pruned")]
         return {"trials": [self.trial], **{name: getattr(self, name) for name in names}}
@@ -53,65 +55,79 @@ def run(
     folder_of: Callable[[Config], Path] | None = None,
     workers: Workers = SINGLE_PROCESS,
 ) -> Outcome | None:
-    """Train and evaluate a configuration; checkpoints in `folder` are gone on from.
+    """Train and evaluate a configuration, resuming from the checkpoints in `folder`.
 
-    root: where the data set lies (None for synthetic data). cache: folder of decoded data sets. folder_of: the folder of
-    another trial, for deep ensembles and fingerprints, which go on from what the trials that they need left there; below
-    `folder` if None. workers: the processes that train it together, of which only the first one evaluates: the others, which
-    need no folder, return None.
-    Raises UserError for bad data or a diverged loss, Stopped when asked to stop.
+    Args:
+        config: The trial.
+        root: The folder of the data set; None for synthetic data.
+        folder: The folder of the checkpoints. Workers other than the first one need none.
+        cache: The folder of decoded data sets; None for no cache.
+        device: The device to compute on; None for a GPU if there is one, else the CPU.
+        hooks: Functions of the caller.
+        folder_of: Returns the folder of another trial that a deep ensemble or a fingerprint builds on, to resume from
+            what that trial left there. None for folders below `folder`.
+        workers: The processes that train the trial together.
+
+    Returns:
+        The outcome. Of several workers only the first one evaluates; the others return None.
+
+    Raises:
+        UserError: The data, a setting or the machine is not usable, or the training diverged.
+        Stopped: A hook asked to stop.
     """
     config = config.resolved()
     config.network.check_size(config.data.size)
     device = choose_device(device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    context_of = partial(_context, root=root, cache=cache, device=device, hooks=hooks, workers=workers)
+    load_context = partial(_load_context, root=root, cache=cache, device=device, hooks=hooks, workers=workers)
     folder_of = folder_of or (lambda other: folder / other.digest)
-    config, knots = _weighted(config, context_of, folder_of)
-    context = context_of(config)
+    config, knots = _measure_fingerprint(config, load_context, folder_of)
+    context = load_context(config)
     if config.inference.seeds:
-        fitted = _together([_fit(member, folder_of(member), context) for member in config.members()])
+        fitted = _pool_ensemble([_fit(member, folder_of(member), context) for member in config.members()])
     else:
         fitted = _fit(config, folder, context)
     if not workers.is_first:
         return None
     clock = time.perf_counter()
-    measured = build_experiment(config).segments and not fitted.pruned
-    rows = evaluate(fitted.predictions, context.test, config) if measured else {}
+    segmented = build_experiment(config).segments and not fitted.pruned
+    rows = evaluate(fitted.predictions, context.test, config) if segmented else {}
     if config.experiment == "e3":
         rows["fingerprints"] = fingerprint_rows(fitted.timesteps, context.dataset.digest, config)
-    outcome = _outcome(fitted, context.dataset, config, device, rows, evaluate_seconds=time.perf_counter() - clock)
+    outcome = _describe(fitted, context.dataset, config, device, rows, evaluate_seconds=time.perf_counter() - clock)
     return replace(outcome, trial=outcome.trial | knots)
 
 
-def _context(
+def _load_context(
     config: Config, root: Path | None, cache: Path | None, device: torch.device, hooks: Hooks, workers: Workers
 ) -> RunContext:
+    """Load the trial's data onto the device."""
     dataset = workers.run_on_all(lambda: data.load(config.data, root, cache, hooks.on_data))
-    return RunContext(
-        dataset, dataset.train.to(device), _tested(dataset.test.to(device), config), device, hooks, workers
-    )
+    test = _crop_test_images(dataset.test.to(device), config)
+    return RunContext(dataset, dataset.train.to(device), test, device, hooks, workers)
 
 
-def _tested(test: Split, config: Config) -> Split:
-    """The test images, or one crop of each, the same ones for every trial with this seed."""
+def _crop_test_images(test: Split, config: Config) -> Split:
+    """Return the test images; with data.test_crops one crop of each, the same ones for every trial with this seed."""
     if not config.data.test_crops:
         return test
     which, draw = torch.arange(len(test.names), device=test.device), generator(test.device, config.seed, "test crops")
     return test.crop(draw_corners(test, which, config.data.size, draw), config.data.size)
 
 
-def _weighted(
-    config: Config, context_of: Callable[[Config], RunContext], folder_of: Callable[[Config], Path]
-) -> tuple[Config, dict]:
-    """The configuration with the measured fingerprint where it has the word, and the fingerprint's knots for the record.
+def _measure_fingerprint(
+    config: Config, load_context: Callable[[Config], RunContext], folder_of: Callable[[Config], Path]
+) -> tuple[Config, Row]:
+    """Train the E3 trials of a configuration's fingerprint, and put its profile in the place of the word.
 
-    Its E3 trials go on from what they left in their folders. Other configurations stay as they are.
+    Returns:
+        (the configuration with the profile, the profile's knots for the trial's row). A configuration without a
+        fingerprint is returned as it is.
     """
     if not config.fingerprint_trials():
         return config, {}
-    measured = [_fit(other, folder_of(other), context_of(other)).timesteps for other in config.fingerprint_trials()]
+    measured = [_fit(other, folder_of(other), load_context(other)).timesteps for other in config.fingerprint_trials()]
     knots = compute_fingerprint(measured, config.diffusion.fingerprint).knots()
     curves = {name: "profile" for name in ("weighting", "density") if getattr(config.diffusion, name) == "fingerprint"}
     profile = config.diffusion.model_copy(update={**curves, "profile": knots}).resolved()
@@ -123,10 +139,12 @@ def _fit(config: Config, folder: Path, context: RunContext) -> TrainedNetwork:
     return config.network.implementation().fit(config, folder, context)
 
 
-def _together(members: list[TrainedNetwork]) -> TrainedNetwork:
-    """A deep ensemble. Its training time is what was not done by its members' own trials."""
+def _pool_ensemble(members: list[TrainedNetwork]) -> TrainedNetwork:
+    """Return a deep ensemble. Its training time leaves out what its members' own trials had trained before."""
     return TrainedNetwork(
-        predictions=(pool_predictions(same) for same in zip(*(member.predictions for member in members), strict=True)),
+        predictions=(
+            pool_predictions(list(same)) for same in zip(*(member.predictions for member in members), strict=True)
+        ),
         parameters=sum(member.parameters for member in members),
         seconds=sum(member.seconds - member.resumed for member in members),
         resumed=0.0,
@@ -136,9 +154,15 @@ def _together(members: list[TrainedNetwork]) -> TrainedNetwork:
     )
 
 
-def _outcome(
-    fitted: TrainedNetwork, dataset: Dataset, config: Config, device: torch.device, rows: dict, evaluate_seconds: float
+def _describe(
+    fitted: TrainedNetwork,
+    dataset: Dataset,
+    config: Config,
+    device: torch.device,
+    rows: dict[str, Any],
+    evaluate_seconds: float,
 ) -> Outcome:
+    """Return the outcome of a trained network, given the rows of its evaluation by table."""
     cuda = device.type == "cuda"
     trial = {
         "parameters": fitted.parameters,

@@ -267,7 +267,7 @@ def test_predictions_keep_the_geometry_in_all_orientations(settings, trained, tm
 
     work = work.with_leaves({"data.size": 8, "data.fit": "crop"})
     with (
-        mock.patch("diffseg.prediction.new_images._predictor", return_value=thresholded),
+        mock.patch("diffseg.prediction.new_images._load_predictor", return_value=thresholded),
         mock.patch("diffseg.data.decoding.padded_size", lambda size, config: size),
     ):
         predict_files(work, own, scaling, paths, tmp_path / "out", "cpu")

@@ -262,7 +262,7 @@ def test_test_crops_depend_on_the_seed_alone(tmp_path, tiny):
         "data__test_images": None,
     }
     test = data.load(tiny(**settings).data, tmp_path).test
-    crops = [trial._tested(test, tiny(seed=seed, **settings)) for seed in (0, 0, 1)]
+    crops = [trial._crop_test_images(test, tiny(seed=seed, **settings)) for seed in (0, 0, 1)]
     assert crops[0].sizes.tolist() == [[16, 16]] * 2
     assert torch.equal(crops[0].images.values, crops[1].images.values)
     assert not torch.equal(crops[0].images.values, crops[2].images.values)

@@ -129,7 +129,7 @@ def test_a_brats_patient_is_put_back_where_it_was_cut_from(trained, tmp_path):
         (["nowhere.png"], "neither a file nor a folder"),
         (["empty"], "holds no image"),
         (["text.png"], "text.png is not an image"),
-        (["a.png", "b/a.png"], "have one name"),
+        (["a.png", "b/a.png"], "have the same name"),
         (["pipe.png"], "neither a file nor a folder"),
         (["pipes"], "pipe.png is a pipe"),
         (["clip.png"], "clip.png is not an image in PNG, JPEG, TIFF, BMP"),

@@ -92,6 +92,6 @@ def _envelope(values: torch.Tensor, dim: int, reach: int) -> torch.Tensor:
 
 @lru_cache
 def _dice() -> Any:  # monai has no types
-    from monai.losses import DiceLoss  # several seconds of imports
+    from monai.losses.dice import DiceLoss  # several seconds of imports
 
     return DiceLoss(sigmoid=True, reduction="none")

@@ -101,7 +101,8 @@ def log_normal(t: torch.Tensor, diffusion: Diffusion) -> torch.Tensor:
     "logit-normal": with x_s = (1 − s) x0 + s ε, σ/α is s/(1 − s), and s is the logit-normal of rectified flows (Esser et al.,
     2024: 0, 1).
     """
-    return -2 * (diffusion.published("location") + diffusion.published("spread") * torch.special.ndtri(t.double()))
+    quantiles: torch.Tensor = torch.special.ndtri(t.double())
+    return -2 * (diffusion.published("location") + diffusion.published("spread") * quantiles)
 
 
 def log_snr(t: torch.Tensor, diffusion: Diffusion) -> torch.Tensor:

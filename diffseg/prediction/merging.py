@@ -37,7 +37,8 @@ def staple(masks: torch.Tensor) -> torch.Tensor:
     if (masks == masks[:1]).all():  # STAPLE cannot estimate the members' performance if they all agree
         return masks[0]
     votes = [SimpleITK.GetImageFromArray(mask) for mask in masks.byte().cpu().numpy()]
-    return torch.from_numpy(SimpleITK.GetArrayFromImage(SimpleITK.STAPLE(votes, 1.0))).to(masks)
+    found = SimpleITK.STAPLE(votes, 1.0)  # type: ignore[no-untyped-call]  # SimpleITK has no types
+    return torch.from_numpy(SimpleITK.GetArrayFromImage(found)).to(masks)
 
 
 def pool_predictions(parts: list[Prediction]) -> Prediction:

@@ -75,6 +75,6 @@ def _measure_at(
         part = slice(first, first + config.inference.batch)
         times = t.expand(len(images[part]))
         with autocast(config, images.device):
-            found = experiment.errors(network, images[part], masks[part], times, draw)
+            found = experiment.measure_errors(network, images[part], masks[part], times, draw)
         sums += torch.stack([found[name].double() for name in ERRORS]).sum(1)
     return sums / len(images)

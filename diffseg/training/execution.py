@@ -79,6 +79,11 @@ def inference_layout(config: Config, device: torch.device) -> torch.memory_forma
     return torch.channels_last if last else torch.contiguous_format
 
 
+def move_network(network: nn.Module, device: torch.device, layout: torch.memory_format) -> nn.Module:
+    """Move a network to a device, its convolutions in a memory layout, and return it."""
+    return network.to(device).to(memory_format=layout)
+
+
 def compile_for_training(network: nn.Module, config: Config, device: torch.device) -> nn.Module:
     """Return the network, compiled if `compiles_training`. Its weights are the same tensors.
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from diffseg.config import Config
 from diffseg.errors import UserError
-from diffseg.experiments import Denoising, FeedForward
+from diffseg.experiments import Experiment
 from diffseg.randomness import generator, seed_of
 from diffseg.training.execution import autocast
 from diffseg.training.parallel import Workers, is_out_of_memory, normalises_over_batches
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 def compute_gradients(
-    objective: FeedForward | Denoising,
+    objective: Experiment,
     network: nn.Module,
     state: TrainingState,
     images: torch.Tensor,
@@ -84,5 +84,5 @@ def _halve_micro_batch(state: TrainingState, config: Config, problem: str) -> No
     state.micro_batch = -(-state.micro_batch // 2)
     log.warning("out of memory (%s): training continues with %d images at once", problem, state.micro_batch)
     state.optimiser.zero_grad(set_to_none=True)
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch leaves it untyped
         torch.cuda.empty_cache()

@@ -91,7 +91,7 @@ class Workers:
         tensors = list(tensors)
         flat = torch.cat([tensor.flatten() for tensor in tensors])
         self._collective(lambda: dist.all_reduce(flat))
-        for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+        for tensor, total in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(total.view_as(tensor))
 
     def gather(self, values: torch.Tensor, batch: int) -> torch.Tensor:
@@ -111,7 +111,7 @@ class Workers:
     @cached_property
     def _cpu_group(self) -> dist.ProcessGroup:
         """A group over CPUs beside the default one, which may be over GPUs. Its timeout allows for measurements."""
-        return dist.new_group(backend="gloo", timeout=MEASUREMENT_TIMEOUT)
+        return cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=MEASUREMENT_TIMEOUT))
 
     def _collective(self, action: Callable[[], object]) -> None:
         try:

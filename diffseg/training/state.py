@@ -12,7 +12,7 @@ from diffseg.errors import UserError
 from diffseg.experiments import build_network
 from diffseg.rows import Row
 from diffseg.training import checkpoints
-from diffseg.training.execution import inference_layout, training_layout
+from diffseg.training.execution import inference_layout, move_network, training_layout
 from diffseg.training.parallel import SINGLE_PROCESS, Workers, normalises_over_batches
 
 OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
@@ -88,8 +88,8 @@ def start_or_resume(
             f"{config.network.name} normalises over batches, which {workers.count} workers would split: give --workers 1"
         )
     average = copy.deepcopy(network).requires_grad_(False).eval()
-    network = network.to(device, memory_format=training_layout(config, device)).train()
-    average = average.to(device, memory_format=inference_layout(config, device))
+    network = move_network(network, device, training_layout(config, device)).train()
+    average = move_network(average, device, inference_layout(config, device))
     training = config.training
     optimiser = OPTIMISERS[training.optimiser](
         network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, fused=True
@@ -122,4 +122,4 @@ def load_trained(config: Config, folder: Path, device: torch.device, checkpoint:
         raise UserError(
             f"the checkpoint in {folder} holds no average of its network: bring the trial's own back"
         ) from None
-    return network.to(device, memory_format=inference_layout(config, device))
+    return move_network(network, device, inference_layout(config, device))

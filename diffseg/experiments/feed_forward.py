@@ -1,0 +1,64 @@
+"""E1: the mask from the image, with noise where a diffusion network expects the noisy mask."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+
+from diffseg.config import Config
+from diffseg.experiments.network_call import call_network, extra_loss, network_time
+from diffseg.experiments.protocol import WHOLE_BATCH, NoiseDraws
+from diffseg.training.parallel import Workers
+
+
+@dataclass(frozen=True)
+class FeedForward:
+    """E1, an `Experiment`."""
+
+    config: Config
+
+    @property
+    def segments(self) -> bool:
+        """True."""
+        return True
+
+    @cached_property
+    def _criterion(self) -> Any:  # monai has no types
+        from monai.losses.dice import DiceCELoss  # several seconds of imports, which only E1 needs
+
+        return DiceCELoss(sigmoid=True)
+
+    def loss(
+        self,
+        network: nn.Module,
+        images: torch.Tensor,
+        masks: torch.Tensor,
+        draw: torch.Generator,
+        part: slice = WHOLE_BATCH,
+    ) -> torch.Tensor:
+        """Return Dice loss plus cross-entropy, equally weighted, as `Experiment.loss`."""
+        noise = torch.randn(masks.shape, generator=draw, device=masks.device)[part]
+        images, masks = images[part], masks[part]
+        logits, extra = call_network(network, self.config, noise, self._time(images), images)
+        criterion: torch.Tensor = self._criterion(logits, masks)
+        return criterion + extra_loss(extra, masks, self.config)
+
+    def learn_from_losses(self, network: nn.Module, workers: Workers) -> None:
+        """Do nothing: all is learned by gradients."""
+
+    def discard_losses(self, network: nn.Module) -> None:
+        """Do nothing: no losses are kept."""
+
+    def predict(
+        self, network: nn.Module, images: torch.Tensor, noise: NoiseDraws, which: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Predict masks by one network evaluation each, as `Experiment.predict`. Only noise(0) is used."""
+        images = images[which]
+        logits: torch.Tensor = network(noise(0), self._time(images), images)
+        return logits.float().sigmoid(), torch.ones(len(which), dtype=torch.long, device=which.device)
+
+    def _time(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the network's time at t = 1, [B]."""
+        return network_time(torch.ones(len(images), dtype=images.dtype, device=images.device), self.config)

@@ -1,0 +1,54 @@
+"""What training and prediction need of an experiment."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from diffseg.training.parallel import Workers
+
+WHOLE_BATCH = slice(None)
+NoiseDraws = Callable[[int], torch.Tensor]  # noise(k) returns the k-th draw of N(0, I), [B, 1, H, W]
+
+
+class Experiment(Protocol):
+    """A way to train a network and, if it segments, to predict masks with it."""
+
+    @property
+    def segments(self) -> bool:
+        """Whether it predicts masks of images."""
+
+    def loss(
+        self,
+        network: nn.Module,
+        images: torch.Tensor,
+        masks: torch.Tensor,
+        draw: torch.Generator,
+        part: slice = WHOLE_BATCH,
+    ) -> torch.Tensor:
+        """Return the mean loss [] of a part of a batch.
+
+        Args:
+            network: The network, compiled or not.
+            images: The whole batch, [B, C, H, W] in [−1, 1].
+            masks: [B, 1, H, W] of 0 and 1.
+            draw: The source of noise and timesteps. They are drawn for the whole batch, so that they do not depend on
+                how it is cut into parts.
+            part: The part of the batch that the network is called with.
+        """
+
+    def learn_from_losses(self, network: nn.Module, workers: Workers) -> None:
+        """Update what is learned from the losses of a whole batch instead of by gradients."""
+
+    def discard_losses(self, network: nn.Module) -> None:
+        """Discard the losses of a batch that will be computed again."""
+
+    def predict(
+        self, network: nn.Module, images: torch.Tensor, noise: NoiseDraws, which: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Predict masks of the images `which` [B] out of images [U, C, H, W], one for each noise.
+
+        Returns:
+            (foreground probability [B, 1, H, W], network evaluations [B])
+        """
