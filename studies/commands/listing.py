@@ -1,9 +1,16 @@
 """Commands that list what there is: `studies`, `networks`, `presets`, `settings`."""
 
+from dataclasses import asdict
+from difflib import SequenceMatcher
+
 import click
 
+from diffseg.errors import UserError
 from studies.commands.options import json_option, store_option
 from studies.commands.output import show
+
+NEAREST = 4  # names that a message suggests, at most
+ALIKE = 0.6  # similarity from which a name is suggested, of 0 to 1
 
 
 @click.command()
@@ -24,3 +31,77 @@ def studies(store: str, as_json: bool) -> None:
     shipped = [{"study": name, "description": words} for name, words in describe_shipped().items()]
     found = {"shipped": shipped, "store": store, "studies": [study.to_dict() for study in studies_in(store)]}
     show(found, as_json, studies_table)
+
+
+@click.command()
+@json_option
+def networks(as_json: bool) -> None:
+    """List the networks, with their experiments, presets and sources.
+
+    Example: diffseg run quickstart network=segdiff
+    """
+    from diffseg.networks.registry import describe
+    from studies.commands.tables.listing import networks_table
+
+    show([asdict(network) for network in describe()], as_json, networks_table)
+
+
+@click.command()
+@click.argument("network", required=False)
+@json_option
+def presets(network: str | None, as_json: bool) -> None:
+    """List the presets of a network, or of all networks, with what they set.
+
+    A published preset has the settings of a publication; its debug twin is small enough for a CPU.
+
+    Example: diffseg run quickstart network=segdiff preset=debug/monuseg
+    """
+    from diffseg.config.presets import names, settings
+    from diffseg.networks.registry import describe
+    from studies.commands.tables.listing import presets_table
+
+    known = [entry.name for entry in describe()]
+    if network is not None and network not in known:
+        raise UserError(f"there is no network '{network}': allowed are {', '.join(known)}")
+    rows = [
+        {"network": name, "preset": preset, "settings": settings(name, preset)}
+        for name in known
+        if network in (name, None)
+        for preset in names(name)
+    ]
+    show(rows, as_json, presets_table)
+
+
+@click.command()
+@click.argument("prefix", default="")
+@json_option
+def settings(prefix: str, as_json: bool) -> None:
+    """List the settings of a trial: type, default, allowed values, meaning.
+
+    PREFIX limits the list to the settings that begin with it. A setting that is not used by every experiment, network and
+    choice says what uses it. A setting with different defaults has a line for each.
+
+    Example: diffseg settings diffusion
+    """
+    from diffseg.config.describe import settings as list_settings
+
+    from studies.commands.tables.listing import settings_table
+
+    found = list_settings(prefix)
+    if not found:
+        near = _nearest(prefix, [setting.path for setting in list_settings()])
+        hint = f"the nearest are {', '.join(near)}; " if near else ""
+        raise UserError(f"no setting begins with '{prefix}': {hint}`diffseg settings` lists all")
+    rows = [asdict(setting) | {"used_by": setting.used_by} for setting in found]
+    show(rows, as_json, settings_table)
+
+
+def _nearest(text: str, paths: list[str]) -> list[str]:
+    """Return up to NEAREST sections and settings whose path or last part is like a text, the most similar first."""
+    sections = {path.rpartition(".")[0] for path in paths} - {""}
+
+    def similarity(path: str) -> float:
+        return max(SequenceMatcher(None, text, part).ratio() for part in (path, path.rpartition(".")[2]))
+
+    ranked = sorted(sorted({*sections, *paths}), key=similarity, reverse=True)
+    return [path for path in ranked if similarity(path) > ALIKE][:NEAREST]

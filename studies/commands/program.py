@@ -39,6 +39,9 @@ SECTIONS: Sections = {
     },
     "What there is": {
         "studies": "studies.commands.listing",
+        "networks": "studies.commands.listing",
+        "presets": "studies.commands.listing",
+        "settings": "studies.commands.listing",
     },
     "Machines": {
         "cluster": "studies.commands.cluster",

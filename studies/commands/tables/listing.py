@@ -1,5 +1,6 @@
 """What there is to choose from: studies (`studies`), networks (`networks`), presets (`presets`), settings (`settings`)."""
 
+import json
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -33,3 +34,36 @@ def _stored_table(store: str, studies: list[Row]) -> RenderableType:
         session = "running" if row["running"] else ""
         table.add_row(escape(row["study"]), session, str(row["trials"]), *counts, escape(row["problem"] or ""))
     return table
+
+
+def networks_table(networks: list[Row]) -> Table:
+    """Return a row for each network."""
+    table = plain_table("network", "what it is", "experiments", "presets", "source")
+    for row in networks:
+        lists = ", ".join(row["experiments"]), ", ".join(row["presets"])
+        table.add_row(*map(escape, (row["name"], row["summary"], *lists, row["citation"])))
+    return table
+
+
+def presets_table(presets: list[Row]) -> Table:
+    """Return a row for each preset, with its settings as the command line takes them."""
+    table = plain_table("network", name_column("preset"), "settings")
+    for row in presets:
+        words = " ".join(f"{path}={_value(value)}" for path, value in row["settings"].items())
+        table.add_row(*map(escape, (row["network"], row["preset"], words)))
+    return table
+
+
+def settings_table(settings: list[Row]) -> Table:
+    """Return a row for each setting, or for each of its defaults."""
+    table = plain_table(name_column("setting"), "type", "default", "allowed", "meaning", "used by")
+    for row in settings:
+        allowed = " or ".join(filter(None, [", ".join(map(_value, row["choices"])), row["range"]]))
+        cells = row["path"], row["type"], _value(row["default"]), allowed, row["description"], row["used_by"]
+        table.add_row(*map(escape, cells))
+    return table
+
+
+def _value(value: Any) -> str:
+    """Return a setting's value as the command line takes it: text as it is, everything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
