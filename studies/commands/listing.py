@@ -78,13 +78,12 @@ def presets(network: str | None, as_json: bool) -> None:
 def settings(prefix: str, as_json: bool) -> None:
     """List the settings of a trial: type, default, allowed values, meaning.
 
-    PREFIX limits the list to the settings that begin with it. A setting that is not used by every experiment, network and
-    choice says what uses it. A setting with different defaults has a line for each.
+    PREFIX limits the list to the settings that begin with it. On the command line, None is
+    written null, and lists as [1,2]. `used by` is empty if every experiment and network uses the setting.
 
     Example: diffseg settings diffusion
     """
     from diffseg.config.describe import settings as list_settings
-
     from studies.commands.tables.listing import settings_table
 
     found = list_settings(prefix)

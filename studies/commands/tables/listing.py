@@ -56,10 +56,17 @@ def presets_table(presets: list[Row]) -> Table:
 
 def settings_table(settings: list[Row]) -> Table:
     """Return a row for each setting, or for each of its defaults."""
-    table = plain_table(name_column("setting"), "type", "default", "allowed", "meaning", "used by")
+    table = plain_table(name_column("setting"), "type", "default", "allowed", "meaning", name_column("used by"))
     for row in settings:
         allowed = " or ".join(filter(None, [", ".join(map(_value, row["choices"])), row["range"]]))
-        cells = row["path"], row["type"], _value(row["default"]), allowed, row["description"], row["used_by"]
+        cells = (
+            row["path"],
+            row["type"],
+            "None" if row["default"] is None else _value(row["default"]),
+            allowed,
+            row["description"],
+            row["used_by"],
+        )
         table.add_row(*map(escape, cells))
     return table
 
