@@ -2,11 +2,11 @@
 
 
 class UserError(Exception):
-    """Bad input. Shown without a traceback; never raised for a fault of our own."""
+    """Bad input. Never raised for a fault of the program itself."""
 
 
 class MachineryError(Exception):
-    """Ray, a node or the store failed, which is neither the user's fault nor a trial's. Shown like a UserError, exit status 3."""
+    """Ray, a node or the store failed, by no fault of the user or of a trial. Shown like a UserError, exit status 3."""
 
 
 class DataError(UserError):
@@ -18,7 +18,10 @@ class ConfigError(UserError):
 
 
 class StoreError(UserError, OSError):
-    """A store cannot be read or written now: full, out of reach, or without permission. Callers that wait catch OSError."""
+    """A store cannot be read or written now: it is full, cannot be reached, or denies permission.
+
+    It is an OSError, which callers that wait for the store catch.
+    """
 
 
 class DefinitionError(UserError):
@@ -26,15 +29,15 @@ class DefinitionError(UserError):
 
 
 class Diverged(UserError):
-    """The loss stopped being a finite number."""
+    """The loss or the norm of its gradient is not a finite number."""
 
 
 class Pruned(Exception):
-    """The run was told to end early, since others promise more."""
+    """The training ended early, since other trials are better."""
 
 
 class Stopped(Exception):
-    """The run was asked to stop and has left a checkpoint; the same command goes on from it."""
+    """The run was asked to stop and has left a checkpoint. The same command resumes from it."""
 
 
 class WorkerLost(Exception):

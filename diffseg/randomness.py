@@ -1,6 +1,6 @@
-"""Stateless randomness: every draw comes from a generator seeded by what it is for.
+"""Stateless randomness: the seed of every draw follows from the draw's purpose.
 
-So a checkpoint needs no generator state, and a run that was killed and resumed draws what it would have drawn.
+Checkpoints therefore need no generator state, and a run that was killed and resumed makes the same draws as one that was not.
 """
 
 import hashlib
@@ -9,11 +9,11 @@ import torch
 
 
 def seed_of(*purpose: int | str) -> int:
-    """A seed of 63 bits for one purpose, named by integers and words such as (seed, "noise", step)."""
+    """Return a seed of 63 bits for a purpose, named by integers and words such as (seed, "noise", step)."""
     name = hashlib.blake2b(repr(purpose).encode(), digest_size=8).digest()
     return int.from_bytes(name, "little") >> 1
 
 
 def generator(device: torch.device | str, *purpose: int | str) -> torch.Generator:
-    """A generator for one purpose."""
+    """Return a generator on the device, seeded by the purpose."""
     return torch.Generator(device).manual_seed(seed_of(*purpose))

@@ -17,7 +17,7 @@ def pictures(count=4, size=16):
 
 
 @pytest.mark.parametrize(("flips", "views"), [("horizontal", 2), ("both", 4), ("symmetries", 8)])
-def test_flips_turn_images_and_masks_alike_in_all_their_ways(flips, views):
+def test_flips_turn_images_and_masks_alike_in_every_view(flips, views):
     square = torch.arange(9.0).view(1, 1, 3, 3).repeat(400, 1, 1, 1)
     images, masks = augment_batch(square, square + 100, Augment(flips=flips), generator("cpu", 0))
     assert torch.equal(images + 100, masks)
@@ -32,7 +32,7 @@ def test_flips_turn_images_and_masks_alike_in_all_their_ways(flips, views):
     assert found <= expected
 
 
-def test_every_view_of_a_square_is_taken_back():
+def test_every_symmetry_of_a_square_is_undone_by_its_inverse():
     square, views = torch.rand(8, 2, 5, 5), torch.arange(8)
     turned = apply_symmetry(square[:1].repeat(8, 1, 1, 1), views)
     assert len({tuple(x.flatten().tolist()) for x in turned}) == 8
@@ -40,7 +40,7 @@ def test_every_view_of_a_square_is_taken_back():
     assert torch.equal(apply_symmetry(apply_symmetry(square, views), views, inverse=True), square)
 
 
-def test_affine_by_a_quarter_turn_is_a_quarter_turn_and_by_nothing_nothing():
+def test_rotation_by_a_quarter_is_exact_and_by_zero_the_identity():
     images, masks = pictures(2)
     angles, ones = torch.tensor([0.0, math.pi / 2]), torch.ones(2)
     turned, turned_masks = apply_affine(images, masks, angles, ones)
@@ -58,7 +58,7 @@ def test_zoom_magnifies():
 
 
 @given(st.floats(-0.4, 0.4), st.floats(-0.4, 0.4), st.floats(-0.4, 0.4), st.floats(-0.1, 0.1))
-def test_jitter_keeps_the_range_and_leaves_greys_grey(brightness, contrast, saturation, hue):
+def test_jitter_keeps_the_range_and_keeps_grey_images_grey(brightness, contrast, saturation, hue):
     grey = torch.linspace(-1, 1, 64).view(1, 1, 8, 8).repeat(1, 3, 1, 1)
     changes = [torch.tensor([value]) for value in (brightness, contrast, saturation, hue)]
     found = jitter_colours(grey, *changes)
@@ -76,11 +76,11 @@ def test_jitter_agrees_with_its_closed_forms():
     assert float(flat.std()) < 1e-5
     plain = jitter_colours(images, zero, zero, torch.tensor([-1.0]), zero)
     assert torch.allclose(plain, plain[:, :1].expand_as(plain), atol=1e-5)
-    whole = jitter_colours(images, zero, zero, zero, torch.tensor([1.0]))  # once round the circle
+    whole = jitter_colours(images, zero, zero, zero, torch.tensor([1.0]))  # a full turn
     assert torch.allclose(whole, images, atol=1e-4)
 
 
-def test_each_sample_has_its_own_draw_and_the_same_one_again():
+def test_each_sample_has_its_own_draws_which_are_reproducible():
     images, masks = (x[:1].repeat(6, 1, 1, 1) for x in pictures())
     everything = Augment(
         flips="both", degrees=22, zoom=(0.75, 1.25), brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1

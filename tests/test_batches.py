@@ -6,7 +6,7 @@ from diffseg.training.batches import Batches, draw_corners
 
 
 def split(count=7, height=20, width=30):
-    """Every pixel names its image and place, so that a window can be told from any other."""
+    """Return a split in which each pixel encodes its image and place, so that every window is different."""
     pixels = torch.arange(count * height * width).view(count, 1, height, width) % 251
     pixels = [image[:, : height - k, : width - 2 * k] for k, image in enumerate(pixels)]
     return split_of([image.repeat(3, 1, 1).byte() for image in pixels], [(image % 2).byte() for image in pixels])
@@ -20,7 +20,7 @@ def test_windows_are_slices():
         assert torch.equal(masks[k], data.masks[index][:, top : top + 8, left : left + 8])
 
 
-def test_random_corners_keep_to_the_image_and_reach_its_ends():
+def test_random_windows_lie_inside_the_image_and_reach_its_borders():
     data, which = split(1, 10, 12), torch.zeros(4000, dtype=torch.long)
     corners = draw_corners(data, which, 8, generator("cpu", 0))
     assert corners.min(0).values.tolist() == [0, 0]
@@ -42,7 +42,7 @@ def test_batches_depend_on_the_step_alone_and_cover_every_epoch(tiny):
     assert a[0].abs().max() <= 1
 
 
-def test_a_batch_larger_than_the_data_goes_round(tiny):
+def test_a_batch_larger_than_the_data_repeats_images(tiny):
     indices = Batches(split(count=3), tiny(training__batch=8))._indices(1)
     assert len(indices) == 8
     assert set(indices.tolist()) == {0, 1, 2}

@@ -1,4 +1,4 @@
-"""Checkpoints that cannot be used: predictions refuse them and write nothing, trainings go on from the one before."""
+"""Unusable checkpoints: prediction refuses them and writes nothing; training resumes from the one before."""
 
 import hashlib
 import io
@@ -20,7 +20,7 @@ from studies.store.ledger import Ledger
 
 
 def replaced(path: Path, state) -> Path:
-    """A sound checkpoint of the same step with another state."""
+    """Replace a checkpoint by a sound one of the same step with another state, and return it."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     return named_by_digest(path, buffer.getvalue())
@@ -86,7 +86,7 @@ def newest_of(folder: Path) -> Path:
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1)])
 @pytest.mark.parametrize("experiment", ["e1", "e2"])
-def test_predicting_changes_nothing_in_the_store(experiment, seeds, finished, picture, tmp_path):
+def test_prediction_changes_nothing_in_the_store(experiment, seeds, finished, picture, tmp_path):
     if experiment == "e2" and len(seeds) > 1:
         pytest.skip("only E1 has deep ensembles")
     before = digests(finished)
@@ -107,8 +107,8 @@ REFUSED = FAULTS | {
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1)])
 @pytest.mark.parametrize("fault", REFUSED)
-def test_only_the_final_checkpoint_is_predicted_with(fault, seeds, finished, picture, tmp_path):
-    """seeds: a deep ensemble, of whose members the second one is damaged."""
+def test_prediction_refuses_all_but_the_final_checkpoint(fault, seeds, finished, picture, tmp_path):
+    """With seeds, it is the second member of a deep ensemble that is damaged."""
     store = copy_store(finished, tmp_path / "copy")
     name = trial_of(store, "e1", seeds[-1:])
     REFUSED[fault](newest_of(store / "small/work" / name))
@@ -132,7 +132,7 @@ def test_a_checkpoint_of_another_trial_of_the_same_network_is_refused(finished, 
 
 
 @pytest.mark.parametrize("fault", REFUSED)
-def test_without_a_ledger_the_newest_has_to_be_the_final_one(fault, tiny, tmp_path):
+def test_without_a_ledger_the_newest_checkpoint_has_to_be_of_the_last_step(fault, tiny, tmp_path):
     config = tiny(experiment="e1")
     trial.run(config, None, tmp_path / "trial", device="cpu")
     expected = start_or_resume(config, tmp_path / "trial", torch.device("cpu")).average.state_dict()
@@ -144,7 +144,7 @@ def test_without_a_ledger_the_newest_has_to_be_the_final_one(fault, tiny, tmp_pa
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_training_goes_on_from_the_one_before(fault, tiny, tmp_path, caplog):
+def test_training_resumes_from_the_checkpoint_before(fault, tiny, tmp_path, caplog):
     config = tiny(experiment="e1")
     trial.run(config, None, tmp_path, device="cpu")
     FAULTS[fault](newest_of(tmp_path))
@@ -162,13 +162,14 @@ def test_the_ledger_names_the_file_that_a_training_ended_with(tiny, tmp_path, mo
 
 
 @pytest.mark.parametrize("scaling", [None, "", "{}", "[1]", "null", '{"low": 0}'])
-def test_a_row_that_does_not_say_how_images_were_scaled_is_refused(scaling, finished, picture, tmp_path):
+def test_a_row_without_the_scaling_of_images_is_refused(scaling, finished, picture, tmp_path):
     store = copy_store(finished, tmp_path / "copy")
     name = trial_of(store, "e1")
     Ledger(str(store), "small").write(
         name, 2, {"trials": [{"study": "small", "status": "complete", "scaling": scaling}]}
     )
-    (store / "small" / "trials" / f"{name}-1.parquet").unlink()  # a row that is no JSON is passed over for it
+    # The first attempt would be read in place of a row that is not JSON.
+    (store / "small" / "trials" / f"{name}-1.parquet").unlink()
     result = predict(store, name, picture)
     assert result.exit_code == 2, result.output
     assert result.output.count("\n") == 1

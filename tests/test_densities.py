@@ -25,7 +25,7 @@ def of(name, **more):
 
 
 def adapted():
-    """An adaptive density that has seen losses that grow with t."""
+    """Return an adaptive density whose losses have been 4 t."""
     adaptive = AdaptiveDensity()
     t = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
     adaptive.update(t, 4 * t, decay=0.0)
@@ -38,13 +38,13 @@ def drawn(diffusion, count, seed=0):
 
 
 def test_every_density_is_tested():
-    """That of a fingerprint is trained with as a profile."""
+    """A fingerprint is a profile once it is measured."""
     assert set(Diffusion.model_fields["density"].annotation.__args__) == {*DENSITIES, "fingerprint"}
 
 
 @settings(max_examples=20)
 @given(count=st.integers(1, 64), seed=st.integers(0, 2**31 - 1))
-def test_uniform_timesteps_are_one_in_each_equal_interval(count, seed):
+def test_each_of_equal_intervals_holds_one_uniform_timestep(count, seed):
     t = sample_stratified(count, generator("cpu", seed))
     assert t.shape == (count,)
     assert ((t >= 0) & (t <= 1)).all()
@@ -54,7 +54,7 @@ def test_uniform_timesteps_are_one_in_each_equal_interval(count, seed):
 @pytest.mark.parametrize("name", ["adaptive", "profile"])
 @settings(max_examples=20)
 @given(count=st.integers(1, 64), seed=st.integers(0, 2**31 - 1))
-def test_others_are_one_in_each_interval_of_equal_probability(name, count, seed):
+def test_each_interval_of_equal_probability_holds_one_timestep(name, count, seed):
     t, _ = drawn(of(name), count, seed)
     masses = (
         adapted().bin_probabilities(0.0)
@@ -72,12 +72,12 @@ def test_others_are_one_in_each_interval_of_equal_probability(name, count, seed)
 def test_independent_timesteps_are_uniform_and_clump():
     t = sample_independent(100_000, generator("cpu", 0))
     counts = torch.histc(t, 100, 0, 1)
-    assert 0.7 < float(counts.var()) / 1000 < 1.4  # Poisson; stratified ones would have next to none
+    assert 0.7 < float(counts.var()) / 1000 < 1.4  # Poisson; stratified ones would have almost no variance
 
 
 @pytest.mark.parametrize("name", DENSITIES)
 @pytest.mark.parametrize("mixing", [0.0, 0.3])
-def test_dividing_by_the_density_leaves_means_as_they_are(name, mixing):
+def test_dividing_by_the_density_keeps_means(name, mixing):
     diffusion = of(
         name, mixing=0.3 if name == "profile" else mixing
     )  # where the profile is 0, nothing could be divided

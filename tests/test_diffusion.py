@@ -17,7 +17,7 @@ from diffseg.randomness import generator
 
 
 @pytest.mark.parametrize("steps", [25, 100, 1000, 4000])
-def test_linear_schedule_meets_the_discrete_one_at_its_points(steps):
+def test_the_linear_schedule_equals_the_discrete_one_at_its_points(steps):
     betas = np.linspace(0.1 / steps, 20 / steps, steps)
     published = np.cumprod(1 - betas)
     t = torch.arange(1, steps + 1, dtype=torch.float64) / steps
@@ -27,7 +27,7 @@ def test_linear_schedule_meets_the_discrete_one_at_its_points(steps):
         assert ours[-1] == pytest.approx({1000: 4.036e-5, 100: 2.04e-5}[steps], rel=2e-3)
 
 
-def test_cosine_schedule_is_its_closed_form():
+def test_the_cosine_schedule_equals_its_closed_form():
     t = torch.linspace(0.01, 0.99, 50, dtype=torch.float64)
     assert torch.allclose(
         torch.sigmoid(SCHEDULES["cosine"](t, Diffusion())), torch.cos(math.pi * t / 2) ** 2, atol=1e-12
@@ -50,7 +50,7 @@ def test_schedules_fall_and_stay_within_the_limit(schedule):
 
 
 @given(scale=st.floats(0.03, 2), t=st.floats(0.02, 0.98))
-def test_input_scaling_is_that_of_the_scaled_input(scale, t):
+def test_input_scaling_equals_scaling_the_input(scale, t):
     """b·x0 in place of x0, divided by the standard deviation: γ' = b²γ / ((b² − 1)γ + 1) (Christensen et al., 2025)."""
     t = torch.tensor(t, dtype=torch.float64)
     gamma = torch.sigmoid(SCHEDULES["cosine"](t, Diffusion()))
@@ -72,7 +72,7 @@ def test_conversions_invert_each_other(level, x0, noise):
     assert torch.allclose(to_epsilon(x0, x_t, alpha, sigma), noise, atol=1e-9 * math.exp(6))
 
 
-def test_noised_has_the_moments_of_q():
+def test_noisy_signals_have_the_moments_of_q():
     draw = generator("cpu", 0, "moments")
     x0, level = torch.full((200_000, 1, 1, 1), 0.7), torch.tensor([-0.8])
     alpha, sigma = alpha_sigma(level, x0)
@@ -82,7 +82,7 @@ def test_noised_has_the_moments_of_q():
 
 
 @pytest.mark.parametrize("coding", RANGES)
-def test_codings_decode_to_the_mask_and_activation_stays_within(coding):
+def test_codings_are_inverted_and_activations_stay_in_their_range(coding):
     mask = torch.tensor([0.0, 1.0]).view(1, 1, 1, 2)
     assert torch.equal(decode(encode(mask, coding), coding), mask)
     low, high = RANGES[coding]
@@ -107,7 +107,7 @@ def sampled(name, steps, denoise, start, diffusion):
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("steps", [1, 10, 100])
-def test_a_perfect_epsilon_oracle_leads_to_x0(name, schedule, steps):
+def test_samplers_with_a_perfect_epsilon_reach_x0(name, schedule, steps):
     diffusion = Diffusion(schedule=schedule, target="epsilon", steps=100)
     draw = generator("cpu", 0, "oracle")
     x0 = torch.where(torch.rand(2, 1, 8, 8, generator=draw) < 0.5, -1.0, 1.0).double()
@@ -120,7 +120,7 @@ def test_a_perfect_epsilon_oracle_leads_to_x0(name, schedule, steps):
     assert torch.allclose(sampled(name, steps, oracle, start, diffusion), x0, atol=1e-6)
 
 
-def test_ddim_gives_one_answer_with_few_and_with_all_steps_for_a_linear_denoiser():
+def test_ddim_with_few_steps_equals_all_steps_for_a_linear_denoiser():
     """For Gaussian data x0 ~ N(0, 1) the ideal denoiser is x̂0 = α x_t, and the flow's exact solution keeps x."""
     diffusion = Diffusion(steps=1000)
 
@@ -134,8 +134,8 @@ def test_ddim_gives_one_answer_with_few_and_with_all_steps_for_a_linear_denoiser
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, 0.3])
-def test_ancestral_with_all_steps_is_the_published_chain(share):
-    """One step against Ho et al.'s posterior in the discrete β's, at several places of the chain."""
+def test_ancestral_sampling_with_all_steps_equals_the_published_chain(share):
+    """Single steps equal Ho et al.'s posterior in the discrete β's, at several points of the chain."""
     steps = 100
     betas = np.linspace(0.1 / steps, 20 / steps, steps)
     bars = np.concatenate([[1.0], np.cumprod(1 - betas)])
@@ -179,7 +179,7 @@ def test_discrete_timesteps_are_the_points_of_the_chain_and_uniform():
 
 
 class TestVariationalBound:
-    """Against Nichol & Dhariwal's terms, written in the β's of the discrete chain."""
+    """It equals Nichol & Dhariwal's terms, written in the β's of the discrete chain."""
 
     T = 100
     BETAS = np.linspace(0.1 / T, 20 / T, T)
@@ -222,7 +222,7 @@ class TestVariationalBound:
         assert losses == sorted(losses)
 
 
-def test_the_schedule_and_weight_are_those_published_for_ambdiff(reference):
+def test_the_schedule_and_weight_equal_those_published_for_ambdiff(reference):
     stored = np.load(reference / "ambdiff.npz")
     t = torch.from_numpy(stored["schedule_t"])
     level = log_snr(t, Diffusion(schedule="cosine", input_scale=0.1))

@@ -1,4 +1,4 @@
-"""What a network is computed in: by the configuration and the device."""
+"""Precision, compilation and memory layout, by the configuration and the device."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def machine(monkeypatch):
-    """A processor that computes in bf16 or does not, with a compiler or without."""
+    """A function that makes a CPU with or without bf16 and a compiler."""
 
     def made(bf16: bool = True, compiler: bool = True) -> torch.device:
         monkeypatch.setattr(execution, "has_bf16", lambda device: bf16)
@@ -34,7 +34,7 @@ def machine(monkeypatch):
 @pytest.mark.parametrize(("asked", "bf16", "found"), [
     ("bf16", True, "bf16"), ("bf16", False, "float32"), ("float32", True, "float32"), ("float32", False, "float32"),
 ])  # fmt: skip
-def test_bf16_is_computed_in_where_it_is_asked_for_and_the_device_has_it(asked, bf16, found, tiny, machine):
+def test_bf16_is_used_where_it_is_configured_and_the_device_has_it(asked, bf16, found, tiny, machine):
     config, device = tiny(training__precision=asked), machine(bf16)
     assert precision(config, device) == found
     with execution.autocast(config, device):
@@ -44,13 +44,13 @@ def test_bf16_is_computed_in_where_it_is_asked_for_and_the_device_has_it(asked, 
 
 @pytest.fixture
 def cudnn(monkeypatch):
-    """cuDNN's settings as torch has them."""
+    """cuDNN's settings, restored after the test."""
     for name, value in (("allow_tf32", True), ("deterministic", False)):
         monkeypatch.setattr(torch.backends.cudnn, name, value)
     return torch.backends.cudnn
 
 
-def test_on_gpus_float32_is_not_rounded_and_a_run_can_be_repeated(cudnn):
+def test_gpus_compute_in_full_float32_and_deterministically(cudnn):
     choose_device("cpu")
     assert (cudnn.allow_tf32, cudnn.deterministic) == (True, False)
     assert choose_device("cuda:1") == torch.device("cuda", 1)
@@ -58,14 +58,14 @@ def test_on_gpus_float32_is_not_rounded_and_a_run_can_be_repeated(cudnn):
 
 
 @pytest.mark.parametrize(("available", "kind"), [(False, "cpu"), (True, "cuda")])
-def test_a_gpu_is_computed_on_where_there_is_one(available, kind, cudnn, monkeypatch):
+def test_a_gpu_is_the_default_where_there_is_one(available, kind, cudnn, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
     assert choose_device().type == kind
     assert choose_device("cpu") == CPU
 
 
-class TestWhatIsCompiled:
-    def test_where_nothing_is_said_it_is_long_training_in_bf16_on_processors(self, tiny, machine):
+class TestCompilation:
+    def test_by_default_long_training_in_bf16_on_cpus_is_compiled(self, tiny, machine):
         def long(precision="bf16", steps=COMPILED_FROM):
             return tiny(training__compile=None, training__precision=precision, training__steps=steps)
 
@@ -76,21 +76,19 @@ class TestWhatIsCompiled:
         assert not compiles_training(long(), machine(compiler=False))
         assert not compiles_training(long(), torch.device("cuda"))
 
-    def test_the_configuration_has_the_last_word(self, tiny, machine):
+    def test_the_configuration_decides(self, tiny, machine):
         assert compiles_training(tiny(training__compile=True), machine(bf16=False))
         long = {"training__precision": "bf16", "training__steps": COMPILED_FROM}
         assert not compiles_training(tiny(training__compile=False, **long), machine())
 
-    def test_without_a_compiler_training_is_refused_in_a_sentence_and_what_was_trained_is_predicted_with(
-        self, tiny, machine
-    ):
+    def test_without_a_compiler_training_is_refused_in_a_sentence_and_prediction_runs_eagerly(self, tiny, machine):
         network, asked, device = torch.nn.Identity(), tiny(training__compile=True), machine(compiler=False)
         with pytest.raises(UserError, match="install g\\+\\+"):
             compile_for_training(network, asked, device)
         assert compile_for_inference(network, asked, device) is network
         assert not compiles_training(asked, device)
 
-    def test_predictions_are_where_it_is_asked_for_and_no_samples_leave_their_batch(self, tiny, machine):
+    def test_prediction_is_compiled_if_configured_and_if_no_samples_stop_early(self, tiny, machine):
         network, asked = torch.nn.Identity(), tiny(training__compile=True)
         assert compile_for_inference(network, asked, machine()) is not network
         assert compile_for_inference(network, asked.with_leaves({"inference.settled": 3}), machine()) is network
@@ -98,7 +96,7 @@ class TestWhatIsCompiled:
         assert compile_for_inference(network, long, machine()) is network
 
 
-def test_layouts_are_those_that_were_measured_to_be_fast(tiny, machine):
+def test_memory_layouts_are_the_fastest_measured_ones(tiny, machine):
     last, first = torch.channels_last, torch.contiguous_format
     device = machine()
     full, half = tiny(training__precision="float32"), tiny(training__precision="bf16")

@@ -1,4 +1,4 @@
-"""What the experiments minimise: the published losses, against their closed forms and the published code's numbers."""
+"""The losses of the experiments, compared to closed forms and to numbers of the published code."""
 
 import math
 
@@ -17,7 +17,7 @@ from diffseg.randomness import generator
 
 
 def constant(value, outputs=1):
-    """A network that predicts the same everywhere."""
+    """Return a network whose output is the value everywhere."""
     return lambda x_t, t, image: torch.full((len(x_t), outputs * x_t.shape[1], *x_t.shape[2:]), value)
 
 
@@ -27,7 +27,7 @@ def batch(count=4, size=16):
     return images, (images[:, :1] > 0).float(), torch.randn(count, 1, size, size, generator=draw)
 
 
-def test_the_training_loss_of_ambdiff_is_the_published_one(reference):
+def test_the_training_loss_of_ambdiff_equals_the_published_one(reference):
     stored = np.load(reference / "ambdiff.npz")
     state = {key.removeprefix("state/"): torch.from_numpy(stored[key]).float() for key in stored.files if "/" in key}
     config = Config().with_leaves(
@@ -54,7 +54,7 @@ def test_the_training_loss_of_ambdiff_is_the_published_one(reference):
 
 
 @pytest.mark.parametrize("target", ["epsilon", "x0"])
-def test_snr_plus_one_weights_the_error_of_x0_whatever_the_target(target, tiny):
+def test_snr_plus_one_weights_the_error_of_x0_for_every_target(target, tiny):
     config = tiny(diffusion__target=target, diffusion__activation="identity", diffusion__weighting="snr+1")
     images, masks, noise = batch(1)
     t = torch.tensor([0.6], dtype=torch.float64)
@@ -66,7 +66,7 @@ def test_snr_plus_one_weights_the_error_of_x0_whatever_the_target(target, tiny):
     assert float(loss) == pytest.approx((snr + 1) * float((x0 - signal).square().mean()), rel=1e-4)
 
 
-def test_the_summed_loss_is_the_mean_times_the_values_of_an_image(tiny):
+def test_the_summed_loss_is_the_mean_times_the_number_of_values(tiny):
     images, masks, noise = batch()
     t = torch.linspace(0.1, 1, 4, dtype=torch.float64)
     mean, total = (
@@ -76,8 +76,8 @@ def test_the_summed_loss_is_the_mean_times_the_values_of_an_image(tiny):
     assert total == pytest.approx(256 * mean)
 
 
-def test_a_learnt_variance_is_trained_by_its_term_alone(tiny):
-    """The prediction's gradient is that of the squared error; the variance's comes from the variational term."""
+def test_a_learned_variance_is_trained_by_the_variational_term_alone(tiny):
+    """The prediction's gradient comes from the squared error alone."""
     images, masks, noise = batch()
     t = torch.linspace(0.1, 1, 4, dtype=torch.float64)
     gradients = {}
@@ -91,7 +91,7 @@ def test_a_learnt_variance_is_trained_by_its_term_alone(tiny):
 
 
 @pytest.mark.parametrize("discrete", [True, False])
-def test_discrete_training_shows_whole_steps_only(discrete, tiny):
+def test_discrete_training_uses_whole_steps_only(discrete, tiny):
     told = []
 
     def network(x_t, t, image):
@@ -106,7 +106,7 @@ def test_discrete_training_shows_whole_steps_only(discrete, tiny):
 
 
 @pytest.mark.parametrize("experiment", ["e1", "e2", "e3", "e4"])
-def test_medsegdiff_trains_its_other_half_where_there_is_an_image(experiment, tiny):
+def test_medsegdiff_trains_its_calibration_where_there_is_an_image(experiment, tiny):
     losses = {}
     for weight in (0.0, 10.0):
         config = tiny(
@@ -170,7 +170,7 @@ class TestSelfConditioning:
         return tiny(diffusion__self_conditioning=True, **more)
 
     def seen(self, config, run):
-        """The second channels that a network was given, one a call, by what `run` does with it."""
+        """Return the second input channel of each call of a network that `run` makes."""
         found = []
 
         def network(x_t, t, image):
@@ -180,7 +180,7 @@ class TestSelfConditioning:
         run(network)
         return found
 
-    def test_half_of_the_training_steps_are_given_an_estimate(self, tiny):
+    def test_half_of_the_training_steps_get_an_estimate(self, tiny):
         config, (images, masks, _) = self.config(tiny), batch()
         calls = [
             self.seen(
@@ -219,7 +219,7 @@ class TestSelfConditioning:
         assert given.abs().max() == 1
 
     @pytest.mark.parametrize("name", ["ensemdiff", "segdiff", "medsegdiff", "ambdiff"])
-    def test_every_diffusion_network_takes_it(self, name, tiny):
+    def test_every_diffusion_network_accepts_it(self, name, tiny):
         settings = {"network__blocks": [1, 1]} if name == "ambdiff" else {}
         config = self.config(tiny, network__name=name, network__width=32, network__multipliers=[1, 1], **settings)
         network, (images, masks, noise) = build_network(config), batch()
@@ -228,7 +228,7 @@ class TestSelfConditioning:
         found, _ = build_experiment(config).predict(network.eval(), images, lambda k: noise, torch.arange(len(images)))
         assert found.shape == masks.shape
 
-    def test_other_experiments_have_none(self, tiny):
+    def test_other_experiments_do_not_use_it(self, tiny):
         for experiment in ("e1", "e3", "e4"):
             assert not self.config(tiny, experiment=experiment).diffusion.self_conditioning
 

@@ -18,7 +18,7 @@ from diffseg.prediction.tiling import tile_corners
 
 
 @given(st.integers(16, 90), st.integers(16, 90), st.integers(4, 16), st.floats(0, 0.9))
-def test_tiles_cover_the_image_and_overlap_as_asked(height, width, size, overlap):
+def test_tiles_cover_the_image_with_the_requested_overlap(height, width, size, overlap):
     places = tile_corners(height, width, size, overlap)
     covered = torch.zeros(height, width)
     for top, left in places:
@@ -72,7 +72,7 @@ def test_predictions_do_not_depend_on_the_batch_size(experiment, sampler, settle
             assert p.evaluations == (1 if experiment == "e1" else 6) or (settled and p.evaluations < 6)
 
 
-def test_batches_are_whole_across_images_but_for_the_last(tiny):
+def test_batches_span_images_and_only_the_last_is_smaller(tiny):
     config = tiny(inference__ensemble=5, inference__batch=4, inference__steps=1)
     network, sizes = trained(config), []
     network.register_forward_hook(lambda module, inputs, output: sizes.append(len(inputs[0])))
@@ -82,7 +82,7 @@ def test_batches_are_whole_across_images_but_for_the_last(tiny):
     assert sizes == [4, 4, 4, 3]
 
 
-def test_members_differ_and_their_mean_and_deviation_are_those_of_the_ensemble(tiny):
+def test_members_differ_and_the_ensemble_has_their_mean_and_deviation(tiny):
     config = tiny(inference__ensemble=4)
     (one, *_) = predict_split(trained(config), split(), config)
     assert float(one.sd.max()) > 0.01
@@ -98,8 +98,8 @@ def test_votes_are_shares_of_the_members(tiny):
     assert set((one.mean * 4).unique().tolist()) <= {0, 1, 2, 3, 4}
 
 
-def test_a_perfect_network_of_tiles_gives_the_mask_without_seams(tiny):
-    """E1 with a network that reads the mask off the image's brightness: blending must not change it anywhere."""
+def test_blending_perfect_tiles_leaves_no_seams(tiny):
+    """An E1 network takes the mask from the image's brightness, which blending must not change anywhere."""
     config = tiny(experiment="e1", data__fit="crop")
     (one, *_) = predict_split(lambda x_t, t, image: 1e4 * (image[:, :1] - 129 / 127.5 + 1 + 1e-3), split(), config)
     assert torch.equal(one.mean > 0.5, split().masks[0][0].bool())
@@ -108,8 +108,8 @@ def test_a_perfect_network_of_tiles_gives_the_mask_without_seams(tiny):
 
 @pytest.mark.parametrize("experiment", ["e2", "e3", "e4"])
 @pytest.mark.parametrize("coding", ["pm1", "01"])
-def test_errors_over_t_of_an_oracle_and_of_a_constant(experiment, coding, tiny):
-    """The mean mask of a fair coin costs 1 in units of masks in ±1, whatever the coding; E4 has no mask error."""
+def test_noise_errors_of_an_oracle_and_of_a_constant(experiment, coding, tiny):
+    """x̂0 between the classes has an error of 1 in units of masks in ±1, in every coding. E4 has no mask error."""
     config = tiny(
         experiment=experiment, diffusion__coding=coding, diffusion__activation="identity", inference__timesteps=5
     )
@@ -128,8 +128,8 @@ def test_errors_over_t_of_an_oracle_and_of_a_constant(experiment, coding, tiny):
             assert row["dice_error"] == 1  # p = 0.5 is cut to background
 
 
-def test_the_errors_at_all_levels_are_of_the_same_images_and_noises(tiny):
-    """What a network is given at two levels comes from the same x0 and ε; few images come again with other noises."""
+def test_the_errors_of_all_levels_share_images_and_noises(tiny):
+    """The inputs at two levels come from the same x0 and ε. Few images are repeated with other noises."""
     config = tiny(experiment="e3", diffusion__coding="pm1", inference__timestep_images=5, inference__batch=5)
     seen = []
     measure_noise_errors(lambda x_t, t, image: seen.append(x_t) or torch.zeros_like(x_t), split(2, 16, 16), config)
@@ -143,8 +143,8 @@ def test_the_errors_at_all_levels_are_of_the_same_images_and_noises(tiny):
     assert not torch.allclose(noises[-1][0], noises[-1][2], atol=0.1)
 
 
-def test_errors_over_t_of_a_mask_without_its_half_are_known(tiny):
-    """x̂0 misses half of the foreground F: 4 F/2 of the squared error, a Dice of 2/3, and −ln 1e-6 for what it misses."""
+def test_noise_errors_of_half_a_mask_equal_their_closed_forms(tiny):
+    """Missing half of the foreground F costs 4 F/2 of squared error, gives a Dice of 2/3, and −ln 1e-6 a missed pixel."""
     masks = split(1, 16, 16).masks[0][None].float()
     half = masks * (torch.arange(16) < 8)
     missed, foreground = float((masks - half).mean()), float(masks.mean())
@@ -155,7 +155,7 @@ def test_errors_over_t_of_a_mask_without_its_half_are_known(tiny):
         assert row["cross_entropy"] == pytest.approx(missed * -math.log(1e-6), rel=1e-4)
 
 
-def test_members_of_test_time_augmentation_see_the_eight_views_of_a_tile(tiny):
+def test_members_of_test_time_augmentation_see_the_eight_symmetries_of_a_tile(tiny):
     """A network that marks the tile's upper left quarter marks each quarter in turn."""
     config = tiny(
         experiment="e1", data__fit="crop", inference__augment="symmetries", inference__ensemble=8, inference__overlap=0
@@ -175,7 +175,7 @@ def test_members_of_test_time_augmentation_see_the_eight_views_of_a_tile(tiny):
     assert torch.allclose(one.sd, torch.full((16, 16), 0.1875**0.5))
 
 
-def test_staple_trusts_the_member_that_agrees_with_the_others(tiny):
+def test_staple_trusts_members_that_agree_with_each_other(tiny):
     truth = torch.zeros(16, 16)
     truth[4:12, 4:12] = 1
     draw = torch.Generator().manual_seed(0)
@@ -189,7 +189,7 @@ def test_staple_trusts_the_member_that_agrees_with_the_others(tiny):
 
 @pytest.mark.parametrize("name", ["segdiff", "medsegdiff-new", "medsegdiff-v1"])
 @pytest.mark.parametrize("views", ["none", "symmetries"])
-def test_what_depends_on_the_image_alone_is_computed_once_and_changes_nothing(name, views, tiny):
+def test_features_of_the_image_are_computed_once_and_change_nothing(name, views, tiny):
     config = tiny(experiment="e2", data__size=32, inference__steps=3, inference__ensemble=4, inference__augment=views)
     config = config.model_copy(update={"network": SMALL[name]})
     network, seen = trained(config), []

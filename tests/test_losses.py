@@ -1,4 +1,4 @@
-"""Losses on x0 beyond the squared error, against the libraries that have them."""
+"""Losses other than the plain squared error, compared to libraries."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def blobs(seed, count=3, size=24):
 
 
 @given(seed=st.integers(0, 1000), reach=st.integers(1, 30))
-def test_distances_to_the_border_are_the_librarys(seed, reach):
+def test_distances_to_the_border_equal_scipys(seed, reach):
     masks = blobs(seed)
     found = squared_distance_to_border(masks, reach)
     for mask, squared in zip(masks[:, 0].numpy(), found[:, 0].numpy(), strict=True):
@@ -34,7 +34,7 @@ def test_distances_to_the_border_are_the_librarys(seed, reach):
             assert np.isinf(squared).all()
 
 
-def test_boundary_weights_fall_from_the_border_and_blank_masks_have_none():
+def test_boundary_weights_fall_off_from_the_border_and_are_1_in_blank_masks():
     masks = torch.zeros(2, 1, 1, 64)
     masks[0, ..., 32:] = 1
     ones = torch.ones_like(masks)
@@ -46,7 +46,7 @@ def test_boundary_weights_fall_from_the_border_and_blank_masks_have_none():
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_cross_entropies_of_a_batch_are_the_librarys(reduction, tiny):
+def test_cross_entropies_of_a_batch_equal_torchs_and_monais(reduction, tiny):
     masks, images = blobs(0, size=16), torch.zeros(3, 3, 16, 16)
     logits = torch.randn(masks.shape, generator=generator("cpu", 0))
     t = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
@@ -61,7 +61,7 @@ def test_cross_entropies_of_a_batch_are_the_librarys(reduction, tiny):
         assert float(found) == pytest.approx(float(expected) * (256 if reduction == "sum" else 1), rel=1e-5)
 
 
-def test_they_are_weighted_as_the_squared_error_is(tiny):
+def test_cross_entropies_are_weighted_like_the_squared_error(tiny):
     masks, images = blobs(0, count=1, size=16), torch.zeros(1, 3, 16, 16)
     network = lambda x_t, t, image: torch.full_like(x_t, 0.3)  # noqa: E731
     t = torch.tensor([0.6], dtype=torch.float64)
@@ -78,7 +78,7 @@ def test_they_are_weighted_as_the_squared_error_is(tiny):
 
 @pytest.mark.parametrize("loss", ["cross-entropy", "dice-cross-entropy"])
 @pytest.mark.parametrize(("target", "activation"), [("epsilon", "sigmoid"), ("v", "sigmoid"), ("x0", "tanh")])
-def test_cross_entropies_of_what_is_no_logit_are_refused(loss, target, activation):
+def test_cross_entropies_without_logits_are_refused(loss, target, activation):
     leaves = {"diffusion.loss": loss, "diffusion.target": target, "diffusion.activation": activation}
     with pytest.raises(ConfigError, match=r"set diffusion.target=x0 and diffusion.activation=sigmoid$"):
         Config().with_leaves(leaves)

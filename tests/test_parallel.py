@@ -1,4 +1,4 @@
-"""One training on several workers, and in parts where memory is short: what comes out is what one worker's whole batches give."""
+"""Training on several workers, and in parts where memory is short, equals training on whole batches by one worker."""
 
 import multiprocessing
 from dataclasses import replace
@@ -25,7 +25,7 @@ SETTINGS = {
     "learned": {"experiment": "e2", "diffusion.weighting": "learned", "diffusion.self_conditioning": True},
     "fingerprint": {"experiment": "e2", "diffusion.weighting": "fingerprint"},
 }
-TOGETHER = 2
+WORKERS = 2
 
 
 def of(name, **more):
@@ -38,24 +38,24 @@ def weights(config, folder):
 
 
 def close(one, other):
-    """Adam makes much of gradients near 0, of which rounding may turn the sign: so few weights may differ by more."""
+    """Return whether weights agree. A few may differ by more: rounding turns the sign of gradients near 0, which Adam scales up."""
     apart = torch.cat([(one[key] - other[key]).abs().flatten() for key in one])
     return apart.mean() < 2e-6 and (apart > 2e-5).float().mean() < 0.003
 
 
-def helper(rank, folder, task):
-    """A process that trains with others."""
+def run_worker(rank, folder, task):
+    """Run the task in a process that trains with others."""
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=TOGETHER)
+    dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=WORKERS)
     task(Workers.from_process_group(), Path(folder))
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-def together(task, folder) -> list[int]:
-    """How the processes ended."""
+def run_on_workers(task, folder) -> list[int]:
+    """Run the task in several processes and return their exit codes."""
     context = multiprocessing.get_context("spawn")
-    found = [context.Process(target=helper, args=(rank, str(folder), task)) for rank in range(TOGETHER)]
+    found = [context.Process(target=run_worker, args=(rank, str(folder), task)) for rank in range(WORKERS)]
     for process in found:
         process.start()
     for process in found:
@@ -72,8 +72,8 @@ def train_all(workers, folder):
 
 
 @pytest.mark.slow
-def test_two_workers_train_as_one_does(tmp_path):
-    assert together(train_all, tmp_path) == [0, 0]
+def test_two_workers_train_the_same_network_as_one(tmp_path):
+    assert run_on_workers(train_all, tmp_path) == [0, 0]
     for name in SETTINGS:
         alone = trial.run(of(name), None, tmp_path / "alone" / name, device="cpu")
         assert alone.trial["micro_batch"] == 5
@@ -83,13 +83,13 @@ def test_two_workers_train_as_one_does(tmp_path):
 def end_in_many_ways(workers, folder):
     config, mine = of("e2", **{"training.snapshots": [0.5, 1.0]}), folder / str(workers.rank)
 
-    def asked(number):
+    def stop_at(number):
         calls = iter(range(1000))
         return Hooks(should_stop=lambda: next(calls) >= number) if workers.is_first else Hooks()
 
-    for number in (2, 4):  # in training, and while it is measured
+    for number in (2, 4):  # in training, and while the network is measured
         with pytest.raises(Stopped):
-            trial.run(config, None, mine, device="cpu", hooks=asked(number), workers=workers)
+            trial.run(config, None, mine, device="cpu", hooks=stop_at(number), workers=workers)
     trial.run(config, None, mine, device="cpu", workers=workers)
     with pytest.raises(UserError, match="only worker 1 lacks it"):
         workers.run_on_all(lambda: fail_on(workers, 1))
@@ -118,8 +118,8 @@ def normalising(name="segformer"):
 
 
 @pytest.mark.slow
-def test_all_workers_end_as_one_of_them_does(tmp_path):
-    assert together(end_in_many_ways, tmp_path) == [0, 0]
+def test_all_workers_end_in_the_same_way(tmp_path):
+    assert run_on_workers(end_in_many_ways, tmp_path) == [0, 0]
     config = of("e2", **{"training.snapshots": [0.5, 1.0]})
     trial.run(config, None, tmp_path / "alone", device="cpu")
     last = [start_or_resume(config, tmp_path / name, CPU).curves[-3:] for name in ("0", "alone")]
@@ -130,7 +130,7 @@ def test_all_workers_end_as_one_of_them_does(tmp_path):
 
 @pytest.fixture
 def memory(monkeypatch):
-    """A function that sets how many images fit into memory at once; and how many were tried, in a list."""
+    """Return (a function that sets how many images fit into memory at once, the list of the numbers that were tried)."""
     tried, limit, loss = [], [1000], {kind: kind.loss for kind in (experiments.Denoising, experiments.FeedForward)}
 
     def measured(self, network, images, masks, draw, part=experiments.WHOLE_BATCH):
@@ -147,7 +147,7 @@ def memory(monkeypatch):
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_where_memory_is_short_batches_are_done_in_parts(name, memory, tmp_path):
+def test_batches_are_computed_in_parts_where_memory_is_short(name, memory, tmp_path):
     trial.run(of(name), None, tmp_path / "whole", device="cpu")
     fits, tried = memory
     fits(2)
@@ -158,7 +158,7 @@ def test_where_memory_is_short_batches_are_done_in_parts(name, memory, tmp_path)
     assert close(weights(of(name), tmp_path / "parts"), weights(of(name), tmp_path / "whole"))
 
 
-def test_a_resumed_training_knows_how_many_images_fit(memory, tmp_path):
+def test_a_resumed_training_remembers_how_many_images_fit(memory, tmp_path):
     fits, tried = memory
     fits(1)
     with pytest.raises(Stopped):
@@ -168,7 +168,7 @@ def test_a_resumed_training_knows_how_many_images_fit(memory, tmp_path):
     assert set(tried) == {1}
 
 
-def test_what_does_not_fit_at_all_fails_with_a_sentence(memory, tmp_path):
+def test_a_single_image_that_does_not_fit_fails_with_a_sentence(memory, tmp_path):
     fits, _ = memory
     fits(0)
     with pytest.raises(
@@ -179,14 +179,14 @@ def test_what_does_not_fit_at_all_fails_with_a_sentence(memory, tmp_path):
         trial.run(normalising(), None, tmp_path / "batches", device="cpu")
 
 
-def test_memory_that_the_system_does_not_have_is_told_from_other_faults():
+def test_out_of_memory_is_distinguished_from_other_errors():
     with pytest.raises(RuntimeError) as found:
         torch.empty(2**60)
     assert is_out_of_memory(found.value)
     assert not is_out_of_memory(RuntimeError("shapes cannot be multiplied"))
 
 
-def test_each_image_of_a_batch_is_in_one_part():
+def test_each_image_of_a_batch_is_in_exactly_one_part():
     for count in (1, 2, 3, 7):
         for most in (1, 2, 5):
             parts = [

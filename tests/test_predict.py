@@ -1,4 +1,4 @@
-"""Predictions of finished trials as files: pictures, volumes with their geometry, BRATS patients, and mistakes."""
+"""Predictions of new images as files: pictures, volumes with their geometry, BRATS patients, and user errors."""
 
 import json
 import os
@@ -66,8 +66,8 @@ def test_pictures_are_predicted_at_their_own_size(settings, trained, tmp_path):
         assert np.array_equal(maps["mask"] > 0, maps["mean"] > 127)
 
 
-def test_what_is_predicted_is_what_the_trial_measured(trained, tmp_path):
-    """The Dice of a written mask is that of the ledger, where images are evaluated at their own size."""
+def test_a_written_mask_has_the_dice_of_the_ledger(trained, tmp_path):
+    """Images are evaluated at their own size."""
     config, work, scaling = trained(inference__resolution="original")
     outcome = trial.run(config, tmp_path / "data", work, device="cpu")
     predict_files(config, work, scaling, [tmp_path / "data/test/images"], tmp_path / "out", "cpu")
@@ -107,7 +107,7 @@ def test_volumes_keep_their_geometry(trained, tmp_path):
     assert 0 < np.asarray(nibabel.load(tmp_path / "out/test0_mean.nii.gz").dataobj).mean() < 1
 
 
-def test_a_brats_patient_is_put_back_where_it_was_cut_from(trained, tmp_path):
+def test_the_maps_of_a_brats_patient_lie_where_it_was_cut_from(trained, tmp_path):
     from test_brats import NAMES, volume
 
     for name in NAMES[:3]:
@@ -135,7 +135,7 @@ def test_a_brats_patient_is_put_back_where_it_was_cut_from(trained, tmp_path):
         (["clip.png"], "clip.png is not an image in PNG, JPEG, TIFF, BMP"),
     ],
 )
-def test_mistakes_are_one_sentence(inputs, words, trained, tmp_path):
+def test_user_errors_are_one_sentence(inputs, words, trained, tmp_path):
     config, work, scaling = trained()
     for name in ("empty", "pipes"):
         (tmp_path / name).mkdir()
@@ -151,7 +151,7 @@ def test_mistakes_are_one_sentence(inputs, words, trained, tmp_path):
 
 
 @pytest.mark.parametrize("device", ["rubbish", "cuda:99", "meta", "cpu:x"])
-def test_a_device_that_is_not_there_is_one_sentence(device, trained, tmp_path):
+def test_an_unavailable_device_is_refused_in_a_sentence(device, trained, tmp_path):
     config, work, scaling = trained()
     Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
     with pytest.raises(UserError, match=f"device '{device}' cannot be used .*: give another --device, such as cpu"):
@@ -159,7 +159,7 @@ def test_a_device_that_is_not_there_is_one_sentence(device, trained, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_trial_that_segments_nothing_or_is_not_trained_says_so(trained, tiny, tmp_path):
+def test_trials_that_do_not_segment_or_are_not_trained_are_refused(trained, tiny, tmp_path):
     Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
     scaling = Scaling((0.0,), (255.0,), (0.0,), (1.0,))
     with pytest.raises(UserError, match="experiment e3 segments nothing"):
@@ -169,7 +169,7 @@ def test_a_trial_that_segments_nothing_or_is_not_trained_says_so(trained, tiny, 
 
 
 def test_the_command_finds_the_trial_in_the_store(tmp_path):
-    """As a worker leaves it, without Ray."""
+    """The store is that of a worker, made without Ray."""
     ledger = Ledger(str(tmp_path / "store"), "mine")
     study = read_study("quickstart", {}, TINY, "mine", experiments=("e2",))
     ledger.define(study.definition())

@@ -1,4 +1,4 @@
-"""Samplers against each other, and against a Gaussian whose probability flow is known."""
+"""Samplers compared to each other, and to the known probability flow of a Gaussian."""
 
 import itertools
 
@@ -32,12 +32,12 @@ def uniform(steps):
 
 
 def curved(x_t, t):
-    """An x̂0 that is neither constant nor linear."""
+    """Return an x̂0 that is neither constant nor linear in x_t."""
     return (x_t * (1 + t)).tanh(), 0.0
 
 
 @pytest.mark.parametrize("steps", [1, 7, 50])
-def test_ddim_without_noise_is_the_published_step(steps):
+def test_ddim_without_noise_equals_the_published_step(steps):
     x = start()
     for t, s in itertools.pairwise(uniform(steps)):
         x0, _ = curved(x, t)
@@ -54,7 +54,7 @@ def test_ddim_without_noise_is_the_published_step(steps):
 
 
 @pytest.mark.parametrize("steps", [2, 7, 50])
-def test_ddim_with_all_noise_is_ancestral_with_the_small_variance(steps):
+def test_ddim_with_full_noise_equals_ancestral_with_the_small_variance(steps):
     ddim = SAMPLERS["ddim"](curved, start(), uniform(steps), level, draws(), eta=1.0)
     assert torch.allclose(ddim, SAMPLERS["ancestral"](curved, start(), uniform(steps), level, draws()), atol=1e-10)
 
@@ -73,12 +73,12 @@ def test_ddim_keeps_the_distribution_of_a_gaussian(eta):
 
 
 def straight(t):
-    """λ from 6 to −6, so that the steps are equal in λ, too."""
+    """Return λ from 6 to −6, linear in t, so that uniform steps are equal in λ, too."""
     return 6 - 12 * t.double()
 
 
 def gaussian(deviation, found):
-    """The posterior mean of x0 ~ N(0, s²): α s² x_t/(α²s² + σ²). What it is called with is kept in `found`."""
+    """Return a denoiser to the posterior mean of x0 ~ N(0, s²), α s² x_t/(α²s² + σ²). It records its inputs in `found`."""
 
     def denoise(x_t, t):
         found.append((t, x_t))
@@ -89,7 +89,7 @@ def gaussian(deviation, found):
 
 
 def error(name, steps):
-    """Of x at t = 1/2: along the probability flow of the Gaussian, x_t grows as its standard deviation."""
+    """Return the error of x at t = 1/2. Along the probability flow of the Gaussian, x_t grows as its standard deviation."""
     found, deviation = [], 0.5
 
     def scale(t):
@@ -115,7 +115,7 @@ def test_dpm_solver_needs_fewer_steps_than_ddim():
     assert error("dpm-solver++", 40) < 0.2 * error("ddim", 40)
 
 
-def test_its_first_step_is_ddims():
+def test_the_first_step_of_dpm_solver_equals_ddims():
     states = {}
     for name in ("ddim", "dpm-solver++"):
         found = []
@@ -125,12 +125,12 @@ def test_its_first_step_is_ddims():
     assert not torch.allclose(states["ddim"][2], states["dpm-solver++"][2])
 
 
-def test_dpm_solver_passes_where_a_schedule_stands_still():
+def test_dpm_solver_stays_finite_where_a_schedule_is_flat():
     cauchy = lambda t: log_snr(t, Diffusion(schedule="cauchy"))  # noqa: E731
     assert SAMPLERS["dpm-solver++"](curved, start(), uniform(1000), cauchy, None).isfinite().all()
 
 
-MASKS = {  # of a sample by step
+MASKS = {  # the mask of a sample at each step
     "never": [0, 1, 0, 1, 0, 1, 0, 1],
     "at once": [1, 1, 1, 0, 0, 0, 1, 1],
     "late": [0, 0, 1, 0, 1, 1, 1, 0],
@@ -140,7 +140,7 @@ MASKS = {  # of a sample by step
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("share", [1.0, torch.full((len(MASKS), 1, 2, 2), 0.5)])
-def test_samples_whose_mask_has_settled_keep_it_and_cost_nothing_more(sampler, share):
+def test_stopped_samples_keep_their_mask_and_cost_no_more_evaluations(sampler, share):
     wanted, seen = torch.tensor(list(MASKS.values())), []
 
     def denoise(x_t, t, rows):
@@ -159,7 +159,7 @@ def test_samples_whose_mask_has_settled_keep_it_and_cost_nothing_more(sampler, s
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_one_that_waits_for_longer_than_all_steps_changes_nothing(sampler):
+def test_a_patience_beyond_all_steps_changes_nothing(sampler):
     def denoise(x_t, t, rows):
         return curved(x_t, t)
 

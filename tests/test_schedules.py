@@ -1,4 +1,4 @@
-"""Noise schedules: their closed forms, the distributions of λ that they give uniform t, their ends and slopes."""
+"""Noise schedules: closed forms, distributions of λ under uniform t, ends and slopes."""
 
 import math
 
@@ -13,7 +13,7 @@ from diffseg.config import Config, Diffusion
 from diffseg.diffusion.schedules import SCHEDULES, log_snr, slope
 from diffseg.errors import ConfigError
 
-QUANTILES = {  # of λ under uniform t: 5, 25, 50, 75, 95 %; computed apart from this code
+QUANTILES = {  # of λ under uniform t: 5, 25, 50, 75, 95 %; computed independently of this code
     "linear": (-9.1, -5.7, -2.5, 0.09, 3.5),
     "cosine": (-5.1, -1.8, 0, 1.8, 5.1),
     "sigmoid": (-4.0, -1.7, 0, 1.7, 4.0),
@@ -43,7 +43,7 @@ def test_closed_forms(schedule, formula):
 
 
 @pytest.mark.parametrize("temperature", [0.3, 0.9, 1.0, 3.0])
-def test_the_sigmoid_schedule_is_the_published_one_in_alpha_bar(temperature):
+def test_the_sigmoid_schedule_equals_the_published_one_in_alpha_bar(temperature):
     def falling(x):
         return 1 / (1 + np.exp(-x / temperature))
 
@@ -95,8 +95,8 @@ def test_any_final_noise_level_is_met(schedule, scale, most, least, ends):
         assert float(levels[0]) == pytest.approx(float(limited), abs=1e-6)
 
 
-def test_zero_terminal_is_the_published_algorithm():
-    """Lin et al., 2024, Algorithm 1, on the discrete chain; it keeps the first step's α, ours that of t = 0."""
+def test_zero_terminal_equals_the_published_algorithm():
+    """Lin et al., 2024, Algorithm 1, on the discrete chain. It keeps α of the first step, ours α at t = 0."""
     steps = 1000
     alphas = np.sqrt(np.cumprod(1 - np.linspace(1e-4, 0.02, steps)))
     expected = (alphas - alphas[-1]) * alphas[0] / (alphas[0] - alphas[-1])
@@ -107,7 +107,7 @@ def test_zero_terminal_is_the_published_algorithm():
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("ends", ["limited", "zero-terminal"])
-def test_slopes_are_those_of_finite_differences(schedule, ends):
+def test_slopes_equal_finite_differences(schedule, ends):
     diffusion, h = Diffusion(schedule=schedule, ends=ends, input_scale=0.5), 1e-4
     t = INNER[::8]
     expected = (log_snr(t - h, diffusion) - log_snr(t + h, diffusion)) / (2 * h)
@@ -117,7 +117,7 @@ def test_slopes_are_those_of_finite_differences(schedule, ends):
     assert slope(torch.tensor([0.0, 1.0], dtype=torch.float64), diffusion).isfinite().all()
 
 
-def test_settings_are_published_ones_where_none_and_gone_where_unused():
+def test_settings_default_to_the_published_ones_and_are_dropped_where_unused():
     config = Config().with_leaves({"diffusion.schedule": "edm", "diffusion.temperature": 0.5}).resolved()
     assert (config.diffusion.location, config.diffusion.spread, config.diffusion.temperature) == (-1.2, 1.2, 1.0)
     given = Config().with_leaves({"diffusion.schedule": "edm", "diffusion.location": -1.2}).resolved()
@@ -125,6 +125,6 @@ def test_settings_are_published_ones_where_none_and_gone_where_unused():
     assert Config().with_leaves({"diffusion.spread": 2.0}).resolved() == Config().resolved()
 
 
-def test_limits_the_wrong_way_round_are_refused():
+def test_limits_in_the_wrong_order_are_refused():
     with pytest.raises(ConfigError, match=r"diffusion: log_snr_min is 5, but it must be below log_snr_max, 3$"):
         Config().with_leaves({"diffusion.log_snr_min": 5.0, "diffusion.log_snr_max": 3.0})

@@ -1,4 +1,4 @@
-"""E1's protocol: a held-out part finds the number of epochs, then all images are trained on; and what builds on trials."""
+"""Epoch selection in E1, and deep ensembles."""
 
 import pytest
 import torch
@@ -16,25 +16,25 @@ def equal(a, b):
 
 
 def e1(tiny, **leaves):
-    """12 images: 9 to train on and 3 held out; epochs of 3 steps."""
+    """Return a configuration with 12 images, 9 to train on and 3 held out, in epochs of 3 steps."""
     return tiny(
         experiment="e1", training__validation=0.25, training__batch=3, training__steps=12, training__ema=0.5, **leaves
     )
 
 
-def test_the_number_of_epochs_is_that_of_the_lowest_validation_loss(tiny, tmp_path):
-    config = e1(tiny, training__learning_rate=0.05)  # so that it does not fall at every epoch
+def test_the_number_of_epochs_has_the_lowest_validation_loss(tiny, tmp_path):
+    config = e1(tiny, training__learning_rate=0.05)  # so large that the loss does not fall at every epoch
     outcome = trial.run(config, None, tmp_path, device="cpu")
     losses = {row["step"]: row["value"] for row in outcome.curves if row["metric"] == "validation_loss"}
     assert sorted(losses) == [3, 6, 9, 12]
     epochs = min(losses, key=losses.get) // 3
-    assert outcome.trial["steps"] == 4 * epochs  # of all 12 images, in batches of 3
+    assert outcome.trial["steps"] == 4 * epochs  # an epoch of all 12 images has 4 batches of 3
     assert max(row["step"] for row in outcome.curves if row["metric"] == "loss") == 4 * epochs
     assert max(row["step"] for row in outcome.curves if row["metric"] == "selection_loss") == 12
 
 
-def test_training_is_anew_and_on_all_images(tiny, tmp_path):
-    """The second phase ends as an ordinary trial of that many steps does, bit for bit."""
+def test_the_second_training_starts_from_scratch_on_all_images(tiny, tmp_path):
+    """It equals an ordinary trial of that many steps, bit for bit."""
     config = e1(tiny)
     steps = trial.run(config, None, tmp_path / "selected", device="cpu").trial["steps"]
     plain = tiny(experiment="e1", training__batch=3, training__steps=steps, training__ema=0.5)
@@ -43,7 +43,7 @@ def test_training_is_anew_and_on_all_images(tiny, tmp_path):
     assert equal(*ends)
 
 
-def test_held_out_images_are_not_trained_on(tiny, tmp_path, monkeypatch):
+def test_no_held_out_image_is_trained_on(tiny, tmp_path, monkeypatch):
     from diffseg.training import epoch_selection as selection
 
     config, seen = e1(tiny), {}
@@ -66,8 +66,8 @@ def test_held_out_images_are_not_trained_on(tiny, tmp_path, monkeypatch):
     assert not seen["training"] & seen["validation"]
 
 
-@pytest.mark.parametrize("call", [5, 12, 15])  # within the search, at its end, within the training proper
-def test_it_is_resumed_within_and_between_its_phases(call, tiny, tmp_path):
+@pytest.mark.parametrize("call", [5, 12, 15])  # within the selection, at its end, within the training after it
+def test_it_resumes_within_and_between_the_two_trainings(call, tiny, tmp_path):
     config, calls = e1(tiny), iter(range(1, 1000))
     whole = trial.run(config, None, tmp_path / "whole", device="cpu")
     with pytest.raises(Stopped):
@@ -88,14 +88,14 @@ def test_it_is_resumed_within_and_between_its_phases(call, tiny, tmp_path):
         ({"training__validation": 0.25, "training__steps": 1}, "one epoch of 9 images has 3"),
     ],
 )
-def test_a_search_that_cannot_be_is_one_sentence(leaves, words, tiny, tmp_path):
+def test_an_impossible_selection_is_refused_in_a_sentence(leaves, words, tiny, tmp_path):
     config = tiny(experiment="e1", training__batch=3, **leaves)
     with pytest.raises(DataError, match=words):
         trial.run(config, None, tmp_path, device="cpu")
 
 
 class TestDeepEnsemble:
-    def test_it_is_the_mean_of_its_members_trials(self, tiny, tmp_path):
+    def test_its_prediction_is_the_mean_of_its_members(self, tiny, tmp_path):
         config = tiny(experiment="e1", inference__seeds=[3, 5], inference__ensemble=1)
         members = config.members()
         assert [member.seed for member in members] == [3, 5]
@@ -103,13 +103,13 @@ class TestDeepEnsemble:
         alone = [trial.run(member, None, folder_of(member), device="cpu") for member in members]
         together = trial.run(config, None, tmp_path / "together", device="cpu", folder_of=folder_of)
         assert together.trial["parameters"] == 2 * alone[0].trial["parameters"]
-        assert together.trial["train_seconds"] == 0  # nothing was left to train
+        assert together.trial["train_seconds"] == 0  # the members were trained before
         assert together.trial["brier"] <= sum(outcome.trial["brier"] for outcome in alone) / 2  # by Jensen
         anew = trial.run(config, None, tmp_path / "anew", device="cpu")
         assert anew.images == together.images
         assert anew.trial["train_seconds"] > 0
 
-    def test_more_than_one_seed_are_needed_and_only_e1_has_them(self, tiny):
+    def test_it_needs_two_seeds_and_exists_in_e1_only(self, tiny):
         with pytest.raises(ConfigError, match=r"inference.seeds is \[4\]"):
             tiny(experiment="e1", inference__seeds=[4])
         with pytest.raises(ConfigError, match=r"inference.seeds is \[4, 4\]"):

@@ -25,7 +25,7 @@ EXPERIMENTS = ("e1", "e2", "e3", "e4")
 
 
 def stop_at(call):
-    """Hooks that ask to stop when they are asked for the so many-th time, which is at every step and evaluated batch."""
+    """Return hooks that ask to stop at the given call of should_stop, which is called at every step and evaluated batch."""
     calls = itertools.count(1)
     return Hooks(should_stop=lambda: next(calls) >= call)
 
@@ -40,12 +40,12 @@ def equal(a, b):
 
 @pytest.mark.parametrize("call", [2, 4, 6, 10])  # in training, at the snapshot, after it, in the last evaluation
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_a_stopped_and_resumed_run_ends_bit_for_bit_as_one_that_was_not(experiment, call, tiny, tmp_path):
+def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one_bit_for_bit(experiment, call, tiny, tmp_path):
     config = tiny(
         experiment=experiment, data__augment__flips="symmetries", training__warmup=2, training__decay="cosine"
     )
     if experiment == "e1" and call > 6:
-        pytest.skip("E1 is asked six times and once for its only batch")
+        pytest.skip("E1 calls should_stop six times in training and once for its only batch")
     whole = trial.run(config, None, tmp_path / "whole", device="cpu")
     with pytest.raises(Stopped, match="stopped"):
         trial.run(config, None, tmp_path / "parts", device="cpu", hooks=stop_at(call))
@@ -57,12 +57,12 @@ def test_a_stopped_and_resumed_run_ends_bit_for_bit_as_one_that_was_not(experime
     assert parts.examples == whole.examples
 
 
-def test_a_run_killed_after_a_checkpoint_ends_bit_for_bit_as_one_that_was_not(tiny, tmp_path):
+def test_a_killed_and_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tiny, tmp_path):
     config = tiny(training__steps=7)
 
     def die(step, metrics):
         if step == 4:
-            raise SystemExit  # nothing is saved on the way out: the checkpoint of step 3 is the last
+            raise SystemExit  # nothing is saved on exit, so the last checkpoint is that of step 3
 
     trial.run(config, None, tmp_path / "whole", device="cpu")
     with pytest.raises(SystemExit):
@@ -73,8 +73,8 @@ def test_a_run_killed_after_a_checkpoint_ends_bit_for_bit_as_one_that_was_not(ti
 
 
 @pytest.mark.parametrize("layouts", list(itertools.permutations([torch.contiguous_format, torch.channels_last])))
-def test_a_run_goes_on_in_another_memory_layout(layouts, tiny, tmp_path, monkeypatch):
-    """As on a GPU, or compiled, after a processor, or the other way round: fused steps take moments as they lie in memory."""
+def test_a_run_resumes_in_another_memory_layout(layouts, tiny, tmp_path, monkeypatch):
+    """GPUs and compiled networks use another layout than CPUs, and fused optimisers need moments in that of the weights."""
     config, states = tiny(experiment="e1"), []
     monkeypatch.setattr(training_state, "training_layout", lambda config, device: layouts[len(states)])
     with pytest.raises(Stopped):
@@ -92,8 +92,8 @@ def test_a_run_goes_on_in_another_memory_layout(layouts, tiny, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("name", ["ensemdiff", "segformer"])
-def test_a_network_that_drops_at_random_resumes_bit_for_bit(name, tiny, tmp_path):
-    """Dropout, and SegFormer's stochastic depth, draw from torch's own generator."""
+def test_a_network_with_dropout_resumes_bit_for_bit(name, tiny, tmp_path):
+    """Dropout and SegFormer's stochastic depth draw from torch's global generator."""
     config = tiny(experiment="e1", data__size=32, **({"network__dropout": 0.5} if name == "ensemdiff" else {}))
     if name == "segformer":
         config = config.model_copy(update={"network": SMALL[name]})
@@ -106,7 +106,7 @@ def test_a_network_that_drops_at_random_resumes_bit_for_bit(name, tiny, tmp_path
     assert equal(weights(config, tmp_path / "whole"), weights(config, tmp_path / "parts"))
 
 
-LEARNING = {  # what a loss learns for itself, too
+LEARNING = {  # losses that learn, or that need an estimate
     "learned": {"diffusion__weighting": "learned"},
     "adaptive": {"diffusion__density": "adaptive", "diffusion__density_decay": 0.5},
     "self-conditioning": {"diffusion__self_conditioning": True},
@@ -114,7 +114,7 @@ LEARNING = {  # what a loss learns for itself, too
 
 
 @pytest.mark.parametrize("learning", LEARNING)
-def test_a_run_whose_loss_learns_resumes_bit_for_bit(learning, tiny, tmp_path):
+def test_a_run_with_a_learning_loss_resumes_bit_for_bit(learning, tiny, tmp_path):
     config = tiny(training__steps=9, **LEARNING[learning])
     whole = trial.run(config, None, tmp_path / "whole", device="cpu")
     with pytest.raises(Stopped):
@@ -131,7 +131,7 @@ def test_a_run_whose_loss_learns_resumes_bit_for_bit(learning, tiny, tmp_path):
 
 
 @pytest.mark.parametrize("learning", LEARNING)
-def test_the_network_starts_from_the_same_weights_whatever_its_loss_learns(learning, tiny, tmp_path):
+def test_the_initial_weights_do_not_depend_on_what_the_loss_learns(learning, tiny, tmp_path):
     plain, other = (
         start_or_resume(tiny(**settings), tmp_path, torch.device("cpu")).network.state_dict()
         for settings in ({}, LEARNING[learning])
@@ -165,7 +165,7 @@ def test_every_part_of_the_design_space_learns(choice, tiny, tmp_path):
     assert all(row["weight"] > 0 for row in outcome.timesteps)
 
 
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tiny, tmp_path, caplog):
+def test_training_skips_a_damaged_checkpoint_and_resumes_from_the_one_before(tiny, tmp_path, caplog):
     config = tiny()
     trial.run(config, None, tmp_path, device="cpu")
     expected = weights(config, tmp_path)
@@ -179,7 +179,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tiny, tmp_path, 
     assert equal(weights(config, tmp_path), expected)
 
 
-def test_a_disk_that_is_full_for_a_while_costs_a_checkpoint_and_no_more(tiny, tmp_path, monkeypatch, caplog):
+def test_training_survives_a_disk_that_is_full_for_a_while(tiny, tmp_path, monkeypatch, caplog):
     config, full = tiny(training__steps=9, training__checkpoint_every=2), [2, 3]
     save, steps = checkpoints.save, []
 
@@ -201,7 +201,7 @@ def test_a_disk_that_is_full_for_a_while_costs_a_checkpoint_and_no_more(tiny, tm
 
 
 @pytest.mark.parametrize("damage", [b"", b"not a checkpoint"])
-def test_with_no_sound_checkpoint_training_starts_anew(tiny, tmp_path, damage):
+def test_training_starts_from_scratch_without_a_sound_checkpoint(tiny, tmp_path, damage):
     config = tiny()
     trial.run(config, None, tmp_path, device="cpu")
     for path in tmp_path.glob("step-*.pt"):
@@ -216,7 +216,7 @@ def test_only_the_two_newest_checkpoints_are_kept(tmp_path):
     assert checkpoints.load(tmp_path, "cpu")["step"] == 4
 
 
-def test_a_loss_that_is_not_finite_names_its_step(tiny, tmp_path):
+def test_the_error_of_an_infinite_loss_names_the_step(tiny, tmp_path):
     config = tiny(training__steps=20, training__log_every=5)
     dataset = data.load(config.data, None)
     state = start_or_resume(config, tmp_path, torch.device("cpu"))
@@ -226,8 +226,8 @@ def test_a_loss_that_is_not_finite_names_its_step(tiny, tmp_path):
         train(config, dataset.train, state, tmp_path, lambda state: [], ())
 
 
-def test_a_gradient_that_is_not_finite_names_its_step_and_is_not_saved(tiny, tmp_path):
-    """The last step's gradient shows in no later loss."""
+def test_the_error_of_an_infinite_gradient_names_the_step_which_is_not_saved(tiny, tmp_path):
+    """The step is the last one, so that its gradient shows in no later loss."""
     config = tiny(training__steps=4, training__log_every=50)
     dataset = data.load(config.data, None)
     state = start_or_resume(config, tmp_path, torch.device("cpu"))
@@ -256,7 +256,7 @@ def test_no_training_step_waits_for_the_device_between_points_of_the_curve(tiny,
             return function(*args, **(kwargs or {}))
 
     def should_stop():
-        """Is called after each step, before a point is logged."""
+        """Note what has waited so far: it is called after each step, before a point is logged."""
         seen.append(list(waiting))
         return False
 
@@ -287,9 +287,9 @@ def test_learning_rate_rises_and_falls(tiny, tmp_path):
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_golden_runs(experiment, tiny, tmp_path):
-    """Losses and errors of tiny runs, recorded: a change of numbers is noticed, and a deliberate one says so.
+    """Tiny runs reproduce their recorded losses and errors, so that a change of numbers is noticed.
 
-    The tolerance is that of float32 summed in another order on another processor.
+    The tolerance allows for float32 sums in another order on another CPU.
     """
     outcome = trial.run(tiny(experiment=experiment), None, tmp_path, device="cpu")
     losses = [row["value"] for row in outcome.curves if row["metric"] == "loss"]
@@ -321,11 +321,11 @@ def test_every_experiment_learns(experiment, tiny, tmp_path):
 @pytest.mark.parametrize(
     ("experiment", "precision", "near"), [("e1", "float32", 1e-3), ("e2", "bf16", 2e-2), ("e3", "float32", 1e-3)]
 )
-def test_a_compiled_training_is_the_eager_one_but_for_rounding_and_resumes_bit_for_bit(
+def test_a_compiled_training_equals_the_eager_one_but_for_rounding_and_resumes_bit_for_bit(
     experiment, precision, near, tiny, tmp_path
 ):
     settings = {"experiment": experiment, "data__size": 32, "training__steps": 9, "training__precision": precision}
-    settings["inference__batch"] = 4  # of 8 samples: whole batches, which are compiled
+    settings["inference__batch"] = 4  # 8 samples make whole batches, which are compiled
     eager, compiled = tiny(training__compile=False, **settings), tiny(training__compile=True, **settings)
     expected = trial.run(eager, None, tmp_path / "eager", device="cpu")
     whole = trial.run(compiled, None, tmp_path / "whole", device="cpu")
@@ -336,8 +336,8 @@ def test_a_compiled_training_is_the_eager_one_but_for_rounding_and_resumes_bit_f
     assert whole.trial["compiled"]
     assert equal(weights(compiled, tmp_path / "whole"), weights(compiled, tmp_path / "parts"))
     for name in ("loss", "gradient_norm"):
-        told = [[row["value"] for row in found.curves if row["metric"] == name] for found in (whole, expected)]
-        assert told[0] == pytest.approx(told[1], rel=near)
+        recorded = [[row["value"] for row in found.curves if row["metric"] == name] for found in (whole, expected)]
+        assert recorded[0] == pytest.approx(recorded[1], rel=near)
     if experiment != "e3":
         assert whole.trial["brier"] == pytest.approx(expected.trial["brier"], rel=near)
 
@@ -346,7 +346,7 @@ def test_a_compiled_training_is_the_eager_one_but_for_rounding_and_resumes_bit_f
 @pytest.mark.parametrize("name", sorted(SMALL))
 @pytest.mark.parametrize("experiment", ["e1", "e2"])
 def test_two_hundred_steps_in_bf16_yield_no_nan(name, experiment, tiny, tmp_path, monkeypatch):
-    """Also on processors that do not compute in it, where it is slow."""
+    """It is tested on CPUs without bf16, too, where it is slow."""
     if name == "segformer" and experiment == "e2":
         pytest.skip("feed-forward")
     monkeypatch.setattr("diffseg.training.execution.has_bf16", lambda device: True)

@@ -20,7 +20,7 @@ from diffseg.experiments import build_experiment
 from diffseg.randomness import generator
 
 PROFILE = ((-12.0, 0.0), (-4.0, 2.0), (0.0, 1.0), (6.0, 0.0))
-ON_EPSILON = {  # each weighting as its authors write it, on ε's error, of SNR s; defaults where there are settings
+ON_EPSILON = {  # each weighting as published, on ε's error as a function of the SNR s, with default settings
     "uniform": lambda s: 1 / s,
     "snr": lambda s: 1 + 0 * s,
     "snr+1": lambda s: 1 + 1 / s,
@@ -42,14 +42,14 @@ def made(**settings):
 
 @pytest.mark.parametrize("target", TARGET_ERROR_IN_X0)
 @pytest.mark.parametrize("weighting", ON_EPSILON)
-def test_weights_are_the_published_ones_whatever_the_target(target, weighting):
+def test_weights_equal_the_published_ones_for_every_target(target, weighting):
     diffusion = made(weighting=weighting, target=target, schedule="cosine")
     snr = log_snr(T, diffusion).exp().numpy()
     own = {"epsilon": 1, "x0": 1 / snr, "v": 1 + 1 / snr}[target]  # the target's error in units of ε's
     assert np.allclose(target_weight(T, diffusion).numpy() * own, ON_EPSILON[weighting](snr))
 
 
-def test_every_weighting_is_tested_and_can_be_set():
+def test_every_weighting_is_tested():
     choices = set(Diffusion.model_fields["weighting"].annotation.__args__)
     assert choices == set(WEIGHTINGS) | {"target", "learned", "fingerprint"}
     assert set(ON_EPSILON) | {"profile"} == set(WEIGHTINGS)
@@ -70,7 +70,7 @@ def effective(**settings):
         [("uniform", {}), ("target", {"target": "x0"})],
     ],
 )
-def test_equal_curves_come_out_equal(same, schedule, scale):
+def test_weightings_that_coincide_are_equal(same, schedule, scale):
     first, *others = [
         effective(**{"weighting": name, "target": "x0", "schedule": schedule, "input_scale": scale} | more)
         for name, more in same
@@ -78,8 +78,8 @@ def test_equal_curves_come_out_equal(same, schedule, scale):
     assert all(torch.allclose(first, other, rtol=1e-9) for other in others)
 
 
-def test_effective_weights_of_the_cosine_are_their_closed_forms():
-    """With p(λ) = sech(λ/2)/2π: Kingma & Gao, 2023, Table 1."""
+def test_effective_weights_of_the_cosine_equal_their_closed_forms():
+    """p(λ) is sech(λ/2)/2π (Kingma & Gao, 2023, Table 1)."""
     level, of_epsilon = effective_weight(T, made(schedule="cosine", target="epsilon"))
     of_level = 1 / torch.cosh(level / 2) / (2 * math.pi)
     assert torch.allclose(of_epsilon, of_level, rtol=1e-4)
@@ -121,7 +121,7 @@ def test_the_effective_weight_integrates_to_the_mean_over_t(
     assert float(over_level) == pytest.approx(float(over_t), rel=1e-2)
 
 
-def test_a_decoupled_weight_is_that_of_any_schedule():
+def test_a_decoupled_weight_does_not_depend_on_the_schedule():
     for target in ("epsilon", "x0", "v"):
         for schedule, scale in (("linear", 1.0), ("cosine", 0.1), ("laplace", 1.0)):
             diffusion = made(
@@ -131,7 +131,7 @@ def test_a_decoupled_weight_is_that_of_any_schedule():
             assert torch.allclose(weight, torch.sigmoid(level + 4) * (-level).exp(), rtol=1e-6)
 
 
-def test_the_sigmoid_weight_turns_at_its_bias_as_in_ambdiffseg():
+def test_the_sigmoid_weight_is_a_half_at_its_bias_as_in_ambdiffseg():
     level = torch.tensor([-4.0, -8.0, 0.0], dtype=torch.float64)
     weight = WEIGHTINGS["sigmoid"](level, made(weighting="sigmoid", bias=-4.0))
     assert weight.tolist() == pytest.approx([0.5, 1 / (1 + math.e**4), 1 / (1 + math.e**-4)])
@@ -141,7 +141,7 @@ class TestProfile:
     def weight(self, levels, **settings):
         return WEIGHTINGS["profile"](torch.tensor(levels, dtype=torch.float64), made(weighting="profile", **settings))
 
-    def test_it_is_linear_between_knots_level_beyond_and_at_most_one(self):
+    def test_it_is_linear_between_knots_constant_beyond_and_at_most_one(self):
         found = self.weight([-20.0, -12.0, -8.0, -4.0, -2.0, 0.0, 3.0, 6.0, 20.0])
         assert found.tolist() == pytest.approx([0, 0, 0.5, 1, 0.75, 0.5, 0.25, 0, 0])
 
@@ -151,7 +151,7 @@ class TestProfile:
         assert self.weight([-8.0, -20.0], mixing=0.2).tolist() == pytest.approx([0.6, 0.2])
 
     @pytest.mark.parametrize("schedule", ["linear", "cosine", "cauchy"])
-    def test_as_a_density_it_is_that_of_the_log_snr(self, schedule):
+    def test_a_density_is_one_of_the_log_snr(self, schedule):
         diffusion = made(density="profile", schedule=schedule)
         t = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
         t = t[(log_snr(t, diffusion) > -9.5) & (log_snr(t, diffusion) < 5)]
@@ -170,14 +170,14 @@ class TestProfile:
             ({"profile": [[0.0, 1.0], [1.0, -1.0]]}, "diffusion.profile.1.1: got -1.0"),
         ],
     )
-    def test_curves_that_are_none_are_refused(self, leaves, words):
+    def test_invalid_profiles_are_refused(self, leaves, words):
         with pytest.raises(ConfigError, match=words) as error:
             Config().with_leaves({f"diffusion.{key}": value for key, value in leaves.items()})
         assert "\n" not in str(error.value)
 
 
 class TestLearned:
-    def test_it_finds_the_loss_at_each_noise_level_and_divides_by_it(self):
+    def test_it_learns_the_loss_at_each_noise_level(self):
         torch.manual_seed(0)
         uncertainty = Uncertainty()
         optimiser = torch.optim.Adam(uncertainty.parameters(), lr=1e-2)
@@ -191,7 +191,7 @@ class TestLearned:
             optimiser.step()
         assert torch.allclose(uncertainty(level).double(), loss.log(), atol=0.1)
 
-    def test_its_effective_weight_is_that_of_the_trained_network(self):
+    def test_its_effective_weight_follows_the_trained_network(self):
         diffusion = made(weighting="learned", target="v", schedule="cosine")
         with pytest.raises(UserError, match="no effective weight before it is trained"):
             effective_weight(T, diffusion)
@@ -201,15 +201,15 @@ class TestLearned:
         expected = effective(target="v", schedule="cosine") * (-uncertainty(level).double()).exp()
         assert torch.allclose(weight, expected)
 
-    def test_it_does_not_go_with_the_adaptive_density(self):
+    def test_it_is_refused_with_the_adaptive_density(self):
         with pytest.raises(ConfigError, match="never negative"):
             Config().with_leaves({"diffusion.weighting": "learned", "diffusion.density": "adaptive"})
 
 
 @pytest.mark.parametrize("weighting", [*ON_EPSILON, "profile"])
 @pytest.mark.parametrize("decoupled", [False, True])
-def test_one_x0_costs_the_same_whatever_the_target(weighting, decoupled, tiny):
-    """Networks of ε, x0 and v that all say the same of x0, at three noise levels."""
+def test_the_same_x0_has_the_same_loss_for_every_target(weighting, decoupled, tiny):
+    """Networks of ε, x0 and v predict the same x0, at three noise levels."""
     draw = generator("cpu", 0, "weights")
     images, masks = torch.randn(3, 3, 16, 16, generator=draw), torch.ones(3, 1, 16, 16)
     noise, error = torch.randn(2, 3, 1, 16, 16, generator=draw)
@@ -236,7 +236,7 @@ def test_one_x0_costs_the_same_whatever_the_target(weighting, decoupled, tiny):
 
 
 @pytest.mark.parametrize("coding", ["pm1", "01"])
-def test_a_sigmoid_output_is_the_probability_in_the_masks_coding(coding):
+def test_a_sigmoid_output_is_the_foreground_probability_in_the_masks_coding(coding):
     diffusion = made(target="x0", activation="sigmoid", coding=coding)
     low = {"pm1": -1.0, "01": 0.0}[coding]
     logits = torch.tensor([-30.0, 0.0, math.log(3)])
