@@ -1,5 +1,6 @@
 """The ledger: what is written is read back, and what cannot be read is set aside."""
 
+import pyarrow as pa
 import pytest
 
 from diffseg.errors import UserError
@@ -8,7 +9,7 @@ from studies.definition.study import Study
 from studies.store.compaction import compact
 from studies.store.latest import LatestRows
 from studies.store.ledger import Ledger
-from studies.store.tables import SCHEMAS
+from studies.store.tables import KEY, SCHEMAS
 
 
 @pytest.fixture(params=["path", "uri"])
@@ -157,3 +158,17 @@ def test_unknown_tables_and_columns_of_searches_are_refused(tmp_path):
 
 def test_the_tables_of_an_outcome_are_those_of_the_ledger():
     assert set(Outcome({}).tables()) == set(SCHEMAS)
+
+
+def test_a_new_table_needs_a_schema_alone(tmp_path, monkeypatch):
+    monkeypatch.setitem(SCHEMAS, "heatmaps", pa.schema([*KEY, ("image", pa.string()), ("png", pa.binary())]))
+    ledger = Ledger(str(tmp_path), "study")
+    for trial in "ab":
+        ledger.write(trial, 1, attempt() | {"heatmaps": [{"image": "x", "png": trial.encode()}]})
+    before = ledger.read("heatmaps").to_pylist()
+    assert [row["png"] for row in before] == [b"a", b"b"]
+    compact(ledger)
+    assert len(ledger.files.counted("heatmaps")) == 1
+    assert ledger.read("heatmaps").to_pylist() == before
+    ledger.folder.write("heatmaps/" + ledger.files.counted("heatmaps")[0], b"damaged")
+    assert len(ledger.set_aside_damaged()) == 1

@@ -28,7 +28,6 @@ BATCH = 16 << 20  # bytes of small files that are read at once
 COMPACT_FROM = 500  # loose files of a table from which a session merges them: reading so many takes a second or two
 COMPACT_RECORDS_FROM = 32  # the same for records of searches, which every trial of a search reads at each of its rungs
 ROW_GROUP = 20_000  # rows that a reader of a single trial has to read
-TRIALS_LAST = sorted(SCHEMAS, key=lambda table: table == "trials")  # the tables, `trials` last
 
 
 def compact(ledger: Ledger) -> int:
@@ -54,7 +53,7 @@ def compact_locked(ledger: Ledger, at_least: int = 1) -> int:
     if loose < at_least:
         return 0
     name = f"{MERGED}{uuid4().hex}.parquet"
-    for table in TRIALS_LAST:
+    for table in _tables():
         _merge(ledger, table, files[table], name)
     remove_replaced(ledger)
     return loose
@@ -69,10 +68,15 @@ def compact_search_records(ledger: Ledger) -> None:
 def remove_replaced(ledger: Ledger) -> None:
     """Remove files that merged ones replace, and merged ones that never came to count. Only for the holder of the lock."""
     ended, replaced = set(ledger.files.attempt_names("trials")), ledger.files.replaced_by_merged()
-    for table in TRIALS_LAST:
+    for table in _tables():
         for file in ledger.files.attempt_names(table):
             if file in replaced or (is_merged(file) and file not in ended):
                 ledger.folder.remove(f"{table}/{file}")
+
+
+def _tables() -> list[str]:
+    """Return the tables of attempts, `trials` last."""
+    return sorted(SCHEMAS, key=lambda table: table == "trials")
 
 
 def _merge(ledger: Ledger, table: str, files: list[str], name: str) -> None:

@@ -15,12 +15,15 @@ from diffseg.evaluation.registry import METRICS
 
 Row = dict[str, Any]
 
-_KEY = [("trial", pa.string()), ("attempt", pa.int32())]
+KEY = [
+    ("trial", pa.string()),
+    ("attempt", pa.int32()),
+]  # the first columns of every table of attempts, except that `study` precedes them in `trials`
 # fmt: off
 SCHEMAS = {
     # One row an attempt. Further columns `config_*`, one for every leaf of the configuration, follow these.
     "trials": pa.schema([
-        ("study", pa.string()), *_KEY, ("digest", pa.string()), ("status", pa.string()),  # complete, failed or pruned
+        ("study", pa.string()), *KEY, ("digest", pa.string()), ("status", pa.string()),  # complete, failed or pruned
         ("experiment", pa.string()), ("dataset", pa.string()), ("network", pa.string()), ("seed", pa.int64()),
         ("scored_on", pa.string()),                                     # images of the metrics and errors: test or held-out
         ("config", pa.string()),                                        # canonical JSON
@@ -44,32 +47,32 @@ SCHEMAS = {
         ("error", pa.string()), ("log", pa.string()),                   # the error in one sentence; the path of the log
     ]),
     # Learning curves: loss, gradient_norm, learning_rate, step_seconds, idle_share … at training steps.
-    "curves": pa.schema([*_KEY, ("step", pa.int64()), ("metric", pa.string()), ("value", pa.float64())]),
+    "curves": pa.schema([*KEY, ("step", pa.int64()), ("metric", pa.string()), ("value", pa.float64())]),
     # Errors of the trained model over the noise levels. mask_error: mean squared error of the predicted clean mask in
     # units of masks in ±1 (0 to 4). dice_error: 1 − Dice of that mask. cross_entropy: of that mask, mean over the pixels,
     # nats. The three are NaN for E4. loss: mean squared error of the trained target. weight: effective weight W(λ) of the
     # noise level in training, on the squared error of ε per unit of log-SNR.
-    "timesteps": pa.schema([*_KEY, ("step", pa.int64()), ("t", pa.float64()), ("log_snr", pa.float64()),
+    "timesteps": pa.schema([*KEY, ("step", pa.int64()), ("t", pa.float64()), ("log_snr", pa.float64()),
                             ("mask_error", pa.float64()), ("dice_error", pa.float64()), ("cross_entropy", pa.float64()),
                             ("loss", pa.float64()), ("weight", pa.float64())]),
     # Fingerprints of an E3 trial's data set, of every kind (see diffseg/fingerprint/), at the levels of `timesteps`.
     # digest: of the data's content. size: px. coding: of the mask. error and error_smooth: mask_error, dice_error or
     # cross_entropy, as measured, and made monotone and smooth. derivative: of error_smooth by −log-SNR; derivative_t: by t.
     # weight: the kind's profile as a share of its greatest value.
-    "fingerprints": pa.schema([*_KEY, ("dataset", pa.string()), ("digest", pa.string()), ("size", pa.int64()),
+    "fingerprints": pa.schema([*KEY, ("dataset", pa.string()), ("digest", pa.string()), ("size", pa.int64()),
                                ("coding", pa.string()), ("kind", pa.string()), ("t", pa.float64()), ("log_snr", pa.float64()),
                                ("error", pa.float64()), ("error_smooth", pa.float64()), ("derivative", pa.float64()),
                                ("derivative_t", pa.float64()), ("weight", pa.float64())]),
     # Metrics of single test images: those of diffseg/evaluation/registry.py that are not pooled, `samples`, `objects`, and the
     # GED of fewer samples. group: the patient or volume of the image, null if unknown.
-    "images": pa.schema([*_KEY, ("image", pa.string()), ("group", pa.string()), ("metric", pa.string()),
+    "images": pa.schema([*KEY, ("image", pa.string()), ("group", pa.string()), ("metric", pa.string()),
                          ("value", pa.float64())]),
     # Reliability of the merged foreground probability of a test image, in ten equal bins, without the empty ones. The sums
     # over all images, weighted by count, give the ece of `trials`.
-    "calibration": pa.schema([*_KEY, ("image", pa.string()), ("group", pa.string()), ("bin", pa.int32()),
+    "calibration": pa.schema([*KEY, ("image", pa.string()), ("group", pa.string()), ("bin", pa.int32()),
                               ("count", pa.int64()), ("confidence", pa.float64()), ("accuracy", pa.float64())]),
     # Small pictures of a few test images. kind: image, truth, mean or sd (of the ensemble; sd 0.5 is white).
-    "examples": pa.schema([*_KEY, ("image", pa.string()), ("kind", pa.string()), ("png", pa.binary())]),
+    "examples": pa.schema([*KEY, ("image", pa.string()), ("kind", pa.string()), ("png", pa.binary())]),
 }
 SEARCH_SCHEMAS = {
     # What a search proposes. The row with the search's own seed is the proposal; rows with other seeds confirm it.
