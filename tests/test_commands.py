@@ -69,7 +69,7 @@ CASES = [
     Case("networks", output=r"segdiff .*e1, e2"),
     Case("networks --json", output='"citation"'),
     Case("presets", output=r"nnunet +published/2d"),
-    Case("presets segdiff", output=r"segdiff +debug/monuseg .*network.width=\d+"),
+    Case("presets segdiff", output=r"segdiff +debug/monuseg +data.normalise=standard"),
     Case("presets segdiff --json", output='"preset": "published/monuseg"'),
     Case("presets unet", 2, "there is no network 'unet': allowed are ensemdiff, "),
     Case("settings", output=r"training.learning_rate +number"),
