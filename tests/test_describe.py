@@ -18,20 +18,7 @@ BESIDE = {  # what must hold, besides the choices that a row names, for a settin
     "data.test_crops": {"data.fit": "crop"},
     "inference.evaluation_images": {"training.evaluations": [1.0]},
 }
-CANDIDATES = [
-    True,
-    0.25,
-    2.0,
-    3,
-    100,
-    "other",
-    [7],
-    [0.5],
-    [1, 2],
-    [0.5, 2.0],
-    PROFILE[::-1],
-    [[-8.0, 1.0], [1.0, 2.0]],
-]
+CANDIDATES = [True, 0.25, 2.0, 3, 100, "other", [7], [0.5], [1, 2], [0.5, 2.0], ["segdiff"], [[-8.0, 1.0], [1.0, 2.0]]]
 
 
 @pytest.mark.parametrize("name", NETWORKS)
