@@ -45,7 +45,7 @@ def test_ged_matches_its_formula():
 
 
 def test_a_perfect_model_has_an_unbiased_ged_of_zero_and_the_known_bias():
-    """Samples drawn from the raters themselves: the V-statistic's mean is E d(Y, Y′)/n, the other's is 0."""
+    """Samples are drawn from the raters themselves: the mean of the V-statistic is E d(Y, Y′)/n, that of the U-statistic 0."""
     raters, n = masks(4, 2), 4
     truth = float((1 - iou_matrix(raters, raters)).mean())
     found = [ged(raters[list(drawn)], raters) for drawn in itertools.product(range(4), repeat=n)]

@@ -28,7 +28,7 @@ STEPS = (50, 100, 200)
 
 
 def write_trial(ledger, trial, effect, seed, shift=0.0):
-    """IoU and ECE of a trial: images differ much, seeds a little; the better ones also learn sooner."""
+    """Rows of a trial: IoUs of images differ much, those of seeds a little; better configurations also learn sooner."""
     rows = attempt(trial.config, trial.name)
     draw = np.random.default_rng(seed)
     iou = 0.6 + shift + effect + np.random.default_rng(99).normal(0, 0.1, IMAGES) + draw.normal(0, 0.01, IMAGES)
@@ -141,7 +141,7 @@ def test_table1_tests_e2_against_e1_by_seed_and_image(tmp_path):
     ours = [frame["e2", "weighting snr+1", seed] - frame["e1", "", seed] for seed in range(SEEDS)]
     expected = estimate(np.array(ours)[:, None])
     assert [better["ece_low"], better["ece_high"]] == pytest.approx([expected.low, expected.high])
-    assert better["ece_p"] == pytest.approx(2 * expected.p)  # of two rows, the smaller one
+    assert better["ece_p"] == pytest.approx(2 * expected.p)  # the smaller p of two rows
 
 
 def test_one_seed_is_tested_over_images_in_iou_but_not_in_ece(tmp_path):
@@ -195,7 +195,7 @@ def test_proposals_are_ranked_and_only_confirmed_ones_are_compared(searched):
     _, ledger = searched
     ranked = searches.rank_proposals(searches.load_searches([ledger]))
     assert len(ranked) == 6
-    assert ranked["rank"].tolist() == [0, 0, 1, 2, 3, 4]  # two of the points are alike in what counts
+    assert ranked["rank"].tolist() == [0, 0, 1, 2, 3, 4]  # two of the points have equal objectives
     assert ranked["iou"].is_monotonic_decreasing
     assert set(ranked["status"]) == {"complete"}
     confirmed = tables.load([ledger])

@@ -1,4 +1,4 @@
-"""Learning curves of the segmentation, and images that are held out of training: what a search compares trials by."""
+"""Learning curves of the segmentation, and images that are held out of training; searches compare trials by both."""
 
 import json
 import math
@@ -30,7 +30,7 @@ def test_segmentations_are_evaluated_at_shares_of_the_steps(experiment, tiny, tm
     found = points(outcome)
     assert set(found) == {(step, metric) for step in (3, 6) for metric in METRICS}
     first = {row["image"]: row["value"] for row in outcome.images if row["metric"] == "iou"}
-    assert found[6, "iou"] == pytest.approx(sum(list(first.values())[:2]) / 2)  # the end's own, of two images
+    assert found[6, "iou"] == pytest.approx(sum(list(first.values())[:2]) / 2)  # as at the end, for two images
     assert all("t" in row for row in outcome.timesteps)
 
 
@@ -46,15 +46,15 @@ def test_evaluations_do_not_change_training_and_survive_a_stop(tiny, tmp_path):
 
 
 def test_a_pruned_trial_keeps_its_evaluations(tiny, tmp_path):
-    told = []
+    reported = []
 
     def end(step, metrics):
-        told.append((step, METRICS & set(metrics)))
+        reported.append((step, METRICS & set(metrics)))
         return "others are better" if step == 3 else None
 
     outcome = trial.run(evaluated(tiny, experiment="e2"), None, tmp_path, device="cpu", hooks=Hooks(on_evaluation=end))
     assert outcome.pruned == "others are better"
-    assert told == [(3, METRICS)]
+    assert reported == [(3, METRICS)]
     assert outcome.trial["steps"] == 3
     assert "iou" not in outcome.trial
     assert outcome.images == []

@@ -49,8 +49,8 @@ def test_a_claim_is_decided_by_tests_that_are_corrected_for_their_number(pairs, 
 @pytest.mark.parametrize(
     ("pairs", "margin", "p"),
     [
-        ([(1, 0.01), (2, 0.04)], 1, 0.04),  # as sure as the least sure
-        ([(1, 0.01), (-2, 0.001)], -2, 0.002),  # refuted by one, of two
+        ([(1, 0.01), (2, 0.04)], 1, 0.04),  # the greatest p
+        ([(1, 0.01), (-2, 0.001)], -2, 0.002),  # one of two is negative
         ([(1, 0.01), (2, NAN)], 1, NAN),
         ([(-1, NAN), (-2, NAN)], -1, NAN),
         ([(-1, NAN), (-2, 0.01)], -2, 0.02),
@@ -78,12 +78,12 @@ def test_a_claim_that_is_not_true_is_rarely_reproduced():
 
 
 def rises_to(half):
-    """A mask error that is 1 from twice that t on."""
+    """A mask error that is half of its maximum at t = half, and 1 from 2 × half on."""
     return lambda seed: np.minimum(1, T / (2 * half)) + 0.001 * np.random.default_rng(seed).normal(size=len(T))
 
 
 def study(path, cells, seeds=3):
-    """A ledger of cells: (experiment, dataset, network) → what changes in the rows of an attempt, from its seed."""
+    """A ledger of cells: (experiment, dataset, network) → a function from the seed to changed rows of an attempt."""
     ledger, trials = Ledger(str(path), "study"), []
     for (experiment, dataset, network), change in cells.items():
         for seed in range(seeds):

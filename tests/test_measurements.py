@@ -194,7 +194,7 @@ def test_if_a_seed_has_no_image_values_of_whole_trials_are_compared(tmp_path):
 
 
 def test_difference_and_interval_use_the_seeds_that_both_have(tmp_path):
-    """E2 lacks a seed: the difference is of the seeds that both have, as its interval."""
+    """E2 lacks a seed: the difference, like its interval, is over the seeds that both have."""
     trials = tables.load([ledger_of(tmp_path)])
     e2 = trials_of(trials, "e2")
     kept = tables.Tables(trials.ledgers, trials.trials.drop(e2[e2["seed"] == 0].index), trials.failed)

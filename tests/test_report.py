@@ -86,7 +86,7 @@ IMAGES = 40
 
 
 def image_rows(config):
-    """Images the more uncertain the worse they are, but for the seed's last one; as much error as variance; GED falls."""
+    """Images that are the worse the more uncertain, except one for each seed; error equals variance; GED falls."""
     variance = np.arange(1, IMAGES + 1) / (100 * IMAGES) * (2 if config.experiment == "e2" else 1)
     dice = 1 - 10 * variance
     dice[config.seed] = 0.5
@@ -207,7 +207,7 @@ def test_half_maxima_and_agreement_match_known_curves(found):
 
 
 def test_fingerprints_match_known_curves(found):
-    """The error rises in proportion to t, and so to −λ = 20 t − 10, up to t = 0.8 or 0.4; 1 − Dice was not measured."""
+    """The error is proportional to t, and linear in −λ = 20 t − 10, up to t = 0.8 or 0.4; 1 − Dice was not measured."""
     rows = {(group["dataset"], one.kind): one for group, one in found.measured_fingerprints}
     assert set(rows) == {(dataset, kind) for dataset in DATASETS for kind in ("mask-error", "entropy-rate")}
     for dataset, end in (("big", 0.8), ("small", 0.4)):
@@ -309,7 +309,9 @@ def test_charts_draw_the_ledgers_numbers(found):
     assert dict(zip(halves["dataset"], halves["t"].round(3), strict=True)) == {"big": 0.4, "small": 0.2}
     weights = pd.DataFrame(values(charts.effective_weights(found)))
     assert set(weights["experiment"]) == {"e2"}
-    assert np.allclose(weights["share"], weights["t"] / 0.95)  # of the last point but one: at the last it is infinite
+    assert np.allclose(
+        weights["share"], weights["t"] / 0.95
+    )  # relative to the last point but one; the last is infinite
     assert len(weights) == 2 * 2 * (len(T) - 1)
     calibration = pd.DataFrame(values(uncertainty_charts.reliability(found)))
     assert np.allclose(calibration["confidence"] - calibration["accuracy"], 0.05)
@@ -343,7 +345,7 @@ class TestUncertainty:
             for seed in SEEDS:
                 variance = scale * np.arange(1, IMAGES + 1) / (100 * IMAGES)
                 risk = 10 * variance
-                risk[seed] = 0.5  # one image is bad and nobody knows
+                risk[seed] = 0.5  # one image is bad, which its variance does not show
                 selective = risk.cumsum() / np.arange(1, IMAGES + 1)
                 best = np.sort(risk).cumsum() / np.arange(1, IMAGES + 1)
                 areas.append(selective.mean())
@@ -457,7 +459,7 @@ class TestLoad:
         assert len(frame) == IMAGES * (found.trials["experiment"].isin(["e1", "e2"])).sum()
 
     def test_studies_of_older_versions_are_read(self, tmp_path, monkeypatch):
-        """One that knew neither a setting nor a column that there is now."""
+        """The older version lacked a setting and a column."""
         old = ledger_of(tmp_path, configs(("e1",)))
         name = next(iter(old.last_attempts()))
         rows = old.read("trials", trials=[name]).to_pylist()[0]
@@ -609,7 +611,7 @@ return [...document.querySelectorAll('.chart .role-axis-label')].flatMap(group =
 
 @pytest.fixture
 def browser():
-    """A function from width and darkness to a headless Chromium that logs what it does."""
+    """Return a function from width and darkness to a headless Chromium that logs its requests."""
     selenium = pytest.importorskip("selenium.webdriver")
     binary = shutil.which("chromium") or shutil.which("google-chrome")
     driver = shutil.which("chromedriver")
@@ -647,7 +649,7 @@ def browser():
 
 
 def opened(browser, path) -> float:
-    """Open a report and wait until its charts are drawn; the seconds that took."""
+    """Open a report, wait until its charts are drawn, and return the seconds that this took."""
     clock = time.monotonic()
     browser.get(path.as_uri())
     while browser.execute_script("return document.documentElement.dataset.drawn") != "all":
@@ -670,8 +672,8 @@ def test_the_page_in_a_browser(ledger, tmp_path, browser, width, dark):
 
 
 def check_page(page, path, width, charts):
-    """No console error, no request, every chart drawn, nothing wider than the window, nothing over anything else, and no
-    serious finding of axe."""
+    """Check that there is no console error and no request, that every chart is drawn, that nothing is wider than the window or
+    overlaps, and that axe has no serious finding."""
     drawn = page.execute_script(
         "return [...document.querySelectorAll('.chart')].map(c => c.querySelector('svg.marks')?.getBoundingClientRect().width)"
     )
@@ -692,7 +694,7 @@ def check_page(page, path, width, charts):
 
 @pytest.mark.slow
 def test_the_page_is_used_by_keyboard(ledger, tmp_path, browser):
-    """The first stop leads to the content; every chart and every button is a stop; CSV, PNG and SVG are saved by Enter."""
+    """The first tab stop leads to the content; every chart and button is a tab stop; Enter saves CSV, PNG and SVG."""
     from selenium.webdriver.common.keys import Keys
 
     page = browser(1280)

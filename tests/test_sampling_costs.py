@@ -1,4 +1,4 @@
-"""What sampling costs and is worth, from ledgers whose numbers are known."""
+"""Cost and quality of ways of sampling, from ledgers whose numbers are known."""
 
 import pytest
 from test_report import attempt
@@ -28,7 +28,7 @@ def write_trial(ledger, ways, seed, trained=None):
     config = Config().with_leaves({f"inference.{name}": value for name, value in leaves.items()} | {"seed": seed})
     trial = Trial(trial_name(config.resolved()), config.resolved())
     rows = attempt(trial.config, trial.name)
-    shift = 0.1 * seed  # seeds differ much, and alike for all ways
+    shift = 0.1 * seed  # seeds differ much, but equally for all ways
     rows["trials"][0] |= {"study": ledger.study, "trained": trained or config.resolved().trained}
     rows["trials"][0] |= {"evaluations": float(evaluations), "iou": iou + shift, "ece": ece - shift / 10}
     ledger.write(trial.name, 1, rows)

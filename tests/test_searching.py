@@ -64,7 +64,7 @@ def test_proposals_are_in_the_order_of_their_numbers(one):
     best = frame.loc[frame["rank"] == 0, "iou"]
     assert best.max() == frame["iou"].max()
     assert "diffusion.schedule" in one.parameters
-    assert "diffusion.loss" not in one.parameters  # of the points tried first alone
+    assert "diffusion.loss" not in one.parameters  # only the initial points have it
 
 
 def test_the_best_so_far_never_falls(found, one):
@@ -87,7 +87,7 @@ def test_a_setting_that_decides_nothing_is_the_least_important(found):
     rows = pd.DataFrame(values(search_settings.importances(found)))
     assert rows["importance"].sum() == pytest.approx(1)
     ordered = rows.groupby("setting")["importance"].mean().sort_values().index
-    assert ordered[0] == "temperature"  # which has no part in the planted objective
+    assert ordered[0] == "temperature"  # the planted objective does not depend on it
 
 
 def test_slices_show_each_setting_with_its_own_values(found, one):
@@ -186,10 +186,10 @@ class TestOtherPrograms:
         assert max(trial.values[0] for trial in study.best_trials) == pytest.approx(measured["iou"].max())
         assert "diffusion.schedule" in complete[-1].params
         others = [name for name in names if ": search, " not in name]
-        assert len(others) == 1  # what was confirmed
+        assert len(others) == 1  # the confirmed trials
 
     def test_it_is_served_on_loopback(self, found, ledger, monkeypatch):
-        """What the program would serve, without its endless loop."""
+        """Serve the dashboard once, without its endless loop."""
         import optuna_dashboard
 
         served = {}

@@ -1,4 +1,4 @@
-"""Intervals and tests against closed forms, against resampling, and against what they promise on simulated data."""
+"""Intervals and tests against closed forms, against resampling, and against their nominal coverage on simulated data."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def geometric(seed, count=30, mean=20):
 
 
 def simulated(draw, sizes, seeds, of_groups, of_seeds, noise, mean=0.0):
-    """(values [seeds, images], groups): groups of these sizes. Of one seed the mean is what is true of that seed."""
+    """(values [seeds, images], groups): groups of these sizes. With one seed, the truth is the mean for that seed."""
     groups = np.repeat(np.arange(len(sizes)), sizes)
     by_seed = draw.normal(0, of_seeds, (seeds, 1)) if seeds > 1 else 0.0
     values = draw.normal(0, of_groups, len(sizes))[groups] + by_seed + draw.normal(0, noise, (seeds, len(groups)))
@@ -80,7 +80,7 @@ def test_the_interval_covers_as_often_as_stated(case):
     ],
 )
 def test_two_seeds_and_one_patient_with_half_of_the_images_cover_too_seldom_but_not_much(case, at_least):
-    """Where the method ends: one degree of freedom for the seeds, and a variance between patients that is hardly known."""
+    """The limits of the method: one degree of freedom for the seeds, and a poorly known variance between patients."""
     draw = np.random.default_rng(0)
     found = [estimate(*simulated(draw, *case)) for _ in range(2000)]
     assert at_least <= np.mean([one.low <= 0 <= one.high for one in found]) <= 0.98
@@ -88,7 +88,7 @@ def test_two_seeds_and_one_patient_with_half_of_the_images_cover_too_seldom_but_
 
 @pytest.mark.parametrize(("sizes", "below"), [([60] * 10, 0.5), ([35] * 30, 0.8)])
 def test_slices_taken_for_patients_would_cover_too_seldom(sizes, below):
-    """What groups are for: without them the interval covers about half of the time."""
+    """Without groups, the interval covers about half of the time."""
     draw, of = np.random.default_rng(0), (0.03, 0.002, 0.05) if len(sizes) == 10 else (0.05, 0.005, 0.15)
     found = [estimate(simulated(draw, sizes, 3, *of)[0]) for _ in range(200)]
     assert np.mean([one.low <= 0 <= one.high for one in found]) < below
@@ -154,7 +154,7 @@ def test_an_interval_does_not_depend_on_order_and_follows_scale_and_shift(seed, 
 
 
 def resampled(statistic, seeds, number_groups, rounds=4000):
-    """A statistic of counts [seeds] and [groups], seeds and groups drawn with replacement and crossed (Owen, 2007)."""
+    """A statistic of resampled counts [seeds] and [groups], drawn with replacement and crossed (Owen, 2007)."""
     draw, found = np.random.default_rng(0), []
     for _ in range(rounds):
         counts = [draw.multinomial(n, np.full(n, 1 / n)) for n in (seeds, number_groups.max() + 1)]
@@ -230,7 +230,7 @@ def test_equal_values_have_an_interval_of_no_width(shape):
     equal = estimate(np.zeros(shape))
     assert (equal.mean, equal.low, equal.high, equal.p) == (0, 0, 0, 1)
     assert estimate(np.ones(shape)).p < 1e-12
-    assert estimate(np.full(shape, 1e-17)).p == 1  # of rounding alone
+    assert estimate(np.full(shape, 1e-17)).p == 1  # a rounding error
 
 
 def test_one_value_has_no_interval():
