@@ -150,7 +150,7 @@ def cross_correlation(case: Case) -> float:
     return ncc(case.samples, case.raters)
 
 
-def sample_counts(case: Case) -> dict[str, float]:
+def energy_distance_by_samples(case: Case) -> dict[str, float]:
     """Return how the energy distance depends on the number of samples; nothing for a single rater.
 
     Keys: `samples`, their number, and `ged_2`, `ged_unbiased_2`, `ged_4`, … of the first 2, 4, … samples.

@@ -8,7 +8,7 @@ import torch
 from diffseg.config import Config
 from diffseg.data.splits import Split
 from diffseg.evaluation.calibration import Calibration
-from diffseg.evaluation.case import Case, sample_counts
+from diffseg.evaluation.case import Case, energy_distance_by_samples
 from diffseg.evaluation.examples import draw_example
 from diffseg.evaluation.registry import MEASURES, METRICS
 from diffseg.prediction.merging import Prediction
@@ -57,7 +57,7 @@ def measure(case: Case) -> dict[str, torch.Tensor]:
         for name, metric in MEASURES.items()
         if not metric.pooled and metric.applies.holds(case)
     }
-    found |= sample_counts(case)
+    found |= energy_distance_by_samples(case)
     device = case.raters.device
     return {name: torch.as_tensor(value, dtype=torch.float64, device=device) for name, value in found.items()}
 
