@@ -7,11 +7,9 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from diffseg.section import Fraction, Positive, PositiveInt, Section
 
-LAYOUTS = ("isic16", "monuseg", "lidc", "brats", "folder", "synthetic")
 
-
-def _foreground(value: Any) -> Any:
-    """A list of numbers and colours, "nonzero" or ">=N". Raises ValueError for anything else."""
+def _check_foreground(value: Any) -> Any:
+    """Return numbers and colours as a tuple, "nonzero" and ">=N" as they are. Raises ValueError for anything else."""
     if isinstance(value, str) and re.fullmatch(r"nonzero|>=[1-9][0-9]{0,8}", value):
         return value
     fits = isinstance(value, list | tuple) and all(
@@ -27,7 +25,7 @@ def _foreground(value: Any) -> Any:
     return tuple(one.lower() if isinstance(one, str) else one for one in value)
 
 
-Foreground = Annotated[tuple[int | str, ...] | str, BeforeValidator(_foreground)]
+Foreground = Annotated[tuple[int | str, ...] | str, BeforeValidator(_check_foreground)]
 
 
 # fmt: off

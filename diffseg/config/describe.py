@@ -133,7 +133,7 @@ def _plural(kind: str) -> str:
 
 def _choices(schema: dict[str, Any]) -> list[Any]:
     """Return the values that a JSON schema, or that of a list's items, lists."""
-    listed = schema.get("enum", [])
+    listed: list[Any] = schema.get("enum", [])
     return listed + [value for part in (*schema.get("anyOf", ()), *_items(schema)) for value in _choices(part)]
 
 

@@ -4,15 +4,17 @@ from typing import Any, Literal
 
 from diffseg.config.diffusion import Diffusion
 from diffseg.config.inference import MEASURED, Inference
+from diffseg.section import Section
 
 Experiment = Literal["e1", "e2", "e3", "e4"]
 
 
-def _all_but(section: str, fields: Any, used: set[str]) -> tuple[str, ...]:
-    return tuple(f"{section}.{name}" for name in fields if name not in used)
+def _all_but(name: str, section: type[Section], used: set[str]) -> tuple[str, ...]:
+    """Return the paths of a section's settings, without those that are used."""
+    return tuple(f"{name}.{key}" for key in section.model_fields if key not in used)
 
 
-PAPER = {  # of the measurements in Öttl et al., 2024
+PAPER: dict[str, Any] = {  # settings of the measurements in Öttl et al., 2024
     "diffusion.loss": "mse",
     "diffusion.weighting": "target",
     "diffusion.decoupled": False,
@@ -20,7 +22,7 @@ PAPER = {  # of the measurements in Öttl et al., 2024
     "diffusion.variance": "small",
     "diffusion.self_conditioning": False,
 }
-MEASUREMENT = ("training.validation", "training.evaluations", *_all_but("inference", Inference.model_fields, MEASURED))
+MEASUREMENT = ("training.validation", "training.evaluations", *_all_but("inference", Inference, MEASURED))
 
 FIXED: dict[str, dict[str, Any]] = {
     "e1": {"training.snapshots": ()},
@@ -30,7 +32,7 @@ FIXED: dict[str, dict[str, Any]] = {
 }
 IGNORED: dict[str, tuple[str, ...]] = {
     "e1": (
-        *_all_but("diffusion", Diffusion.model_fields, {"steps", "time"}),
+        *_all_but("diffusion", Diffusion, {"steps", "time"}),
         *("inference.sampler", "inference.eta", "inference.steps", "inference.settled", "inference.clip"),
         *("inference.timesteps", "inference.timestep_images"),
     ),

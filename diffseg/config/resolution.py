@@ -1,6 +1,6 @@
-"""What a configuration stands for: fixed settings set, unused ones at their defaults, None replaced where it has a meaning.
+"""Resolution: fixed settings are set, unused ones are at their defaults, and None gives way to the value that it means.
 
-Two configurations that differ only in settings that do not matter to their experiment are one trial.
+Two configurations that differ only in settings that do not matter to their experiment become one trial.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ def resolve(config: Config) -> Config:
 
 
 def _apply(config: Config, name: str, section: S, unused: Collection[str] = (), **changes: Any) -> S:
-    """Return the section with what the experiment fixes set, and what it, the network or the choices ignore at its default.
+    """Return a section of the configuration as its experiment and its network use it.
 
-    unused: names of settings that are ignored, too. changes: values of other settings.
+    Settings that the experiment fixes are set. Settings that the experiment or the network ignores, and those in
+    `unused`, are at their defaults. changes: new values of other settings.
     """
     ignored = (*IGNORED[config.experiment], *config.network.ignored, *(f"{name}.{key}" for key in unused))
     values = {f"{name}.{key}": getattr(section, key) for key in type(section).model_fields}

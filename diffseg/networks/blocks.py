@@ -3,9 +3,13 @@
 Each class lists in `PUBLISHED` where the published code names a part otherwise (`published.published_names`).
 """
 
+from typing import TypeVar
+
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class GroupNorm(nn.GroupNorm):
@@ -48,7 +52,7 @@ def norm(channels: int) -> nn.GroupNorm:
     return GroupNorm(32, channels)
 
 
-def zero_init(module: nn.Module) -> nn.Module:
+def zero_init(module: M) -> M:
     """Set all parameters to zero, so that a residual branch or the head starts as zero."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
@@ -82,7 +86,8 @@ class ResBlock(nn.Module):
         h = self.conv1(F.silu(self.norm1(x)))
         h = h + self.time(F.silu(time))[:, :, None, None]
         h = self.conv2(self.dropout(F.silu(self.norm2(h))))
-        return self.skip(x) + h
+        found: torch.Tensor = self.skip(x) + h
+        return found
 
 
 class Attention(nn.Module):
@@ -123,7 +128,8 @@ class Downsample(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return maps [B, C, H/2, W/2]."""
-        return self.conv(x)
+        found: torch.Tensor = self.conv(x)
+        return found
 
 
 class Upsample(nn.Module):
@@ -135,7 +141,8 @@ class Upsample(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return maps [B, C, 2H, 2W]."""
-        return self.conv(self._repeat(x))
+        found: torch.Tensor = self.conv(self._repeat(x))
+        return found
 
     def _repeat(self, x: torch.Tensor) -> torch.Tensor:
         if not torch.compiler.is_compiling():

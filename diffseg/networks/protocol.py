@@ -46,8 +46,8 @@ class NetworkSettings(Section):
     stands_in: ClassVar[bool] = False  # may measure fingerprints for other U-Nets: diffusion.fingerprint_networks
     peers: ClassVar[tuple[str, ...]] = ()  # libraries whose own form of the network `diffseg bench` times beside it
 
-    if TYPE_CHECKING:  # a field of the subclasses alone, whose place among their fields it would otherwise change
-        name: str
+    if TYPE_CHECKING:  # only the subclasses have the field: here it would change the order of theirs
+        name: str = ""
 
     @classmethod
     def folder(cls) -> Path:

@@ -22,7 +22,7 @@ def timestep_embedding(t: torch.Tensor, width: int, longest: float = 10_000) -> 
 class Stage(nn.Sequential):
     """A sequence of convolutions, residual blocks, attention and resampling; the blocks are given the time embedding."""
 
-    def forward(self, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:  # type: ignore[override]  # takes time, too
         """Apply the parts one after the other. time: [B, time_channels]."""
         for part in self:
             x = part(x, time) if isinstance(part, ResBlock) else part(x)
@@ -50,7 +50,7 @@ class UNet(nn.Module):
     def __init__(self, settings: UNetSettings, in_channels: int, out_channels: int, middle: int = 2):
         super().__init__()
         width, multipliers = settings.width, settings.multipliers
-        self.width, self.divisor = width, 2 ** (len(multipliers) - 1)
+        self.in_channels, self.width, self.divisor = in_channels, width, 2 ** (len(multipliers) - 1)
         embedded = 4 * width
         blocks = (settings.blocks,) * len(multipliers) if isinstance(settings.blocks, int) else settings.blocks
         self.time = nn.Sequential(nn.Linear(width, embedded), nn.SiLU(), nn.Linear(embedded, embedded))
@@ -75,20 +75,22 @@ class UNet(nn.Module):
             parts.append(ResBlock(now, now, embedded, settings.dropout))
         self.middle = Stage(*parts)
 
-        self.decoder = nn.ModuleList()
+        stages: list[Stage] = []
         for depth, multiplier in reversed(list(enumerate(multipliers))):
             for _ in range(blocks[depth] + 1):
-                self.decoder.append(stage(now + skips.pop(), multiplier * width, depth))
+                stages.append(stage(now + skips.pop(), multiplier * width, depth))
                 now = multiplier * width
             if depth:
-                self.decoder[-1].append(Upsample(now))
+                stages[-1].append(Upsample(now))
+        self.decoder = nn.ModuleList(stages)
 
         self.norm = norm(now)
         self.head = zero_init(nn.Conv2d(now, out_channels, 3, padding=1))
 
     def embed(self, t: torch.Tensor) -> torch.Tensor:
         """Return the time embedding [B, 4 · width] of timesteps [B]."""
-        return self.time(timestep_embedding(t, self.width, self.LONGEST))
+        found: torch.Tensor = self.time(timestep_embedding(t, self.width, self.LONGEST))
+        return found
 
     def encode(self, x: torch.Tensor, time: torch.Tensor, added: torch.Tensor | None = None) -> list[torch.Tensor]:
         """Return all skips, from the first convolution's output (plus `added`) to the last of the lowest level."""
@@ -102,11 +104,10 @@ class UNet(nn.Module):
 
     def _check(self, x: torch.Tensor) -> None:
         """Raise ConfigError for channels or sizes that the convolutions would refuse less clearly."""
-        channels = self.encoder[0][0].in_channels
-        if x.shape[1] != channels:
+        if x.shape[1] != self.in_channels:
             raise ConfigError(
-                f"{type(self).__name__} got {x.shape[1]} channels of mask and image together, but was built for {channels}: "
-                "set channels and image_channels as the data have them"
+                f"{type(self).__name__} got {x.shape[1]} channels of mask and image together, but was built for "
+                f"{self.in_channels}: set channels and image_channels as the data have them"
             )
         if x.shape[2] % self.divisor or x.shape[3] % self.divisor:
             raise ConfigError(
@@ -120,4 +121,5 @@ class UNet(nn.Module):
         x = self.middle(x, time)
         for stage in self.decoder:
             x = stage(torch.cat([x, skips.pop()], dim=1), time)
-        return self.head(F.silu(self.norm(x)))
+        found: torch.Tensor = self.head(F.silu(self.norm(x)))
+        return found

@@ -33,4 +33,4 @@ class UNetSettings(NetworkSettings):
     @property
     def divisor(self) -> int:
         """The number that sides of images must be a multiple of."""
-        return 2 ** (len(self.multipliers) - 1)
+        return int(2 ** (len(self.multipliers) - 1))

@@ -19,7 +19,8 @@ class FFParser(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the filtered maps [B, C, H, W]."""
         spectrum = torch.fft.rfft2(x.float(), norm="ortho") * self._filter_of(*x.shape[-2:])
-        return torch.fft.irfft2(spectrum, s=x.shape[-2:], norm="ortho")
+        found: torch.Tensor = torch.fft.irfft2(spectrum, s=x.shape[-2:], norm="ortho")
+        return found
 
     def _filter_of(self, height: int, width: int) -> torch.Tensor:
         """Return the complex filter [C, height, width // 2 + 1] for maps of that size."""

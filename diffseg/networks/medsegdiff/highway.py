@@ -71,7 +71,8 @@ class Highway(nn.Module):
     def _gate(self, x: torch.Tensor, gate: torch.Tensor, depth: int) -> torch.Tensor:
         """Scale x by a spatial map and by the channel means of the filtered gate."""
         h = self.parsers[depth](self.features[depth](gate))
-        return x * self.spaces[depth](h) * h.mean((2, 3), keepdim=True)
+        found: torch.Tensor = x * self.spaces[depth](h) * h.mean((2, 3), keepdim=True)
+        return found
 
 
 def upsample(x: torch.Tensor, factor: int) -> torch.Tensor:
@@ -116,7 +117,8 @@ class ConvBlock(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         nn.init.kaiming_normal_(self.conv.weight, a=0.01)
-        nn.init.zeros_(self.conv.bias)
+        if self.conv.bias is not None:
+            nn.init.zeros_(self.conv.bias)
         self.dropout = nn.Dropout2d(dropout)
         self.norm = nn.BatchNorm2d(out_channels)
 

@@ -11,6 +11,7 @@ from diffseg.networks.ensemdiff.network import EnsemDiffNetwork
 from diffseg.networks.medsegdiff.highway import Highway, upsample
 from diffseg.networks.medsegdiff.settings import MedSegDiff
 from diffseg.networks.protocol import Dimensions, Implementation
+from diffseg.networks.unet import Stage
 
 
 class MedSegDiffNetwork(EnsemDiffNetwork):
@@ -86,9 +87,13 @@ class MedSegDiffNetwork(EnsemDiffNetwork):
             skips = self.encode(x, time, anchors)
             return self.decode(skips[-1], skips, time), mask
         skips = self.encode(x, time)
-        gates = [skip for skip, stage in zip(skips, self.encoder, strict=True) if isinstance(stage[0], Downsample)]
+        gates = [skip for skip, stage in zip(skips, self.encoder, strict=True) if _downsamples(stage)]
         mask, _, lowest = self.highway(image, gates)
         return self.decode(skips[-1] + self.embedding(lowest), skips, time), mask
+
+
+def _downsamples(stage: nn.Module) -> bool:
+    return isinstance(stage, Stage) and isinstance(stage[0], Downsample)
 
 
 class MedSegDiffImplementation(Implementation[MedSegDiff]):

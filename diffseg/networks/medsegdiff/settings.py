@@ -24,7 +24,7 @@ class MedSegDiff(UNetSettings):
     @property
     def divisor(self) -> int:
         """The number that sides of images must be a multiple of."""
-        return 2 ** max(len(self.multipliers) - 1, 3)
+        return int(2 ** max(len(self.multipliers) - 1, 3))
 
     def implementation(self) -> Implementation["MedSegDiff"]:
         """Import the network's own module and return its implementation."""

@@ -69,7 +69,8 @@ class RRDBNet(nn.Module):
         """Return features [B, out_channels, H, W] of the image."""
         x = self.first(image)
         x = x + self.last(self.trunk(x))
-        return self.out(F.leaky_relu(self.conv(x), 0.2))
+        found: torch.Tensor = self.out(F.leaky_relu(self.conv(x), 0.2))
+        return found
 
 
 class RRDB(nn.Module):
@@ -85,7 +86,8 @@ class RRDB(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return maps of x's shape."""
-        return x + 0.2 * self.dense3(self.dense2(self.dense1(x)))
+        found: torch.Tensor = x + 0.2 * self.dense3(self.dense2(self.dense1(x)))
+        return found
 
 
 class DenseBlock(nn.Module):
@@ -103,7 +105,8 @@ class DenseBlock(nn.Module):
         features = x
         for conv in growing:
             features = torch.cat([features, F.leaky_relu(conv(features), 0.2)], dim=1)
-        return x + 0.2 * last(features)
+        found: torch.Tensor = x + 0.2 * last(features)
+        return found
 
 
 class SegDiffImplementation(Implementation[SegDiff]):

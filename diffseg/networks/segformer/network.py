@@ -56,7 +56,8 @@ class SegFormerNetwork(nn.Module):
         """Return logits [B, out_channels, H, W] of image [B, image_channels, H, W] in [−1, 1]."""
         if self.settings.weights == "imagenet" and self.image_channels == 3:
             image = (image - self.mean) / self.deviation
-        return self.net(image)
+        found: torch.Tensor = self.net(image)
+        return found
 
 
 class SegFormerImplementation(Implementation[SegFormer]):
