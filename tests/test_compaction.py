@@ -1,4 +1,4 @@
-"""Compaction: whatever kills it, no row is lost and none is read twice; and reading meanwhile gives the same answer."""
+"""Compaction: wherever it is killed, no row is lost or read twice. Reading meanwhile gives the same answer."""
 
 import os
 import threading
@@ -20,8 +20,8 @@ from studies.store.validity import is_merged
 TRIALS = [f"e1-x-s0-{k:03d}" for k in range(12)]
 
 
-def everything(ledger):
-    """All rows of all tables, in an order of their own, and what was tried."""
+def read_everything(ledger):
+    """Return all rows of all tables, sorted, and the trials' last attempts."""
     tables = {table: ledger.read(table).to_pylist() for table in SCHEMAS}
     rows = {table: sorted(map(repr, (dict(sorted(row.items())) for row in found))) for table, found in tables.items()}
     return rows | {
@@ -30,7 +30,7 @@ def everything(ledger):
     }
 
 
-def filled(path, trials=TRIALS) -> Ledger:
+def fill_ledger(path, trials=TRIALS) -> Ledger:
     ledger = Ledger(str(path), "study")
     for k, trial in enumerate(trials):
         ledger.write(trial, 1, attempt("failed" if k % 4 == 0 else "complete", iou=k / 10))
@@ -40,39 +40,39 @@ def filled(path, trials=TRIALS) -> Ledger:
     return ledger
 
 
-def counts(ledger):
+def count_files(ledger):
     return {table: len(ledger.files.counted(table)) for table in ("trials", "images")}
 
 
 def test_compaction_leaves_one_file_per_table_and_the_same_rows(tmp_path):
-    ledger = filled(tmp_path)
-    before = everything(ledger)
+    ledger = fill_ledger(tmp_path)
+    before = read_everything(ledger)
     assert compact(ledger) == 15
-    assert everything(ledger) == before
-    assert counts(ledger) == {"trials": 1, "images": 1}
+    assert read_everything(ledger) == before
+    assert count_files(ledger) == {"trials": 1, "images": 1}
     on_disk = sorted(path.name for path in (tmp_path / "study" / "images").iterdir())
     assert [name for name in on_disk if not is_merged(name)] == ["e9-unfinished-1.parquet"]
     assert compact(ledger) == 0
-    assert everything(ledger) == before
+    assert read_everything(ledger) == before
 
 
 def test_later_attempts_are_read_and_merged_too(tmp_path):
-    ledger = filled(tmp_path)
+    ledger = fill_ledger(tmp_path)
     compact(ledger)
     ledger.write("e2-later", 1, attempt(config_new="of a later version"))
     ledger.write(TRIALS[0], 3, attempt(iou=0.99))
-    before = everything(ledger)
+    before = read_everything(ledger)
     assert before["attempts"] == {**dict.fromkeys(TRIALS, 1), **dict.fromkeys(TRIALS[4::4], 2)} | {
         TRIALS[0]: 3,
         "e2-later": 1,
     }
     assert compact(ledger) == 2
-    assert everything(ledger) == before
-    assert counts(ledger) == {"trials": 1, "images": 1}
+    assert read_everything(ledger) == before
+    assert count_files(ledger) == {"trials": 1, "images": 1}
 
 
 def test_one_trials_rows_are_found_among_merged_and_loose_ones(tmp_path):
-    ledger = filled(tmp_path)
+    ledger = fill_ledger(tmp_path)
     compact(ledger)
     ledger.write("e2-later", 1, attempt())
     found = ledger.read("images", ["trial", "value"], trials=[TRIALS[3], "e2-later"]).to_pylist()
@@ -81,11 +81,11 @@ def test_one_trials_rows_are_found_among_merged_and_loose_ones(tmp_path):
 
 
 class Killed(BaseException):
-    """Not an Exception, so that nothing may catch it and tidy up: as if the process were gone."""
+    """The process is gone. Not an Exception, so that nothing catches it and tidies up."""
 
 
-def killed_after(ledger, monkeypatch, actions: int) -> bool:
-    """Compact, killed before the action of this number that changes the disk; whether it was."""
+def compact_killed_at(ledger, monkeypatch, actions: int) -> bool:
+    """Compact, killed before the given number of actions that change the disk. Return whether it was killed."""
     done = 0
 
     def counted(act):
@@ -116,18 +116,18 @@ def killed_after(ledger, monkeypatch, actions: int) -> bool:
 def test_killed_at_every_step_no_row_is_lost_or_read_twice(again, tmp_path, monkeypatch):
     actions = 0
     while True:
-        ledger = filled(tmp_path / str(actions), TRIALS[:5])
+        ledger = fill_ledger(tmp_path / str(actions), TRIALS[:5])
         if again:  # a merged file is merged once more
             compact(ledger)
             ledger.write("e2-later", 1, attempt())
-        before = everything(ledger)
-        killed = killed_after(ledger, monkeypatch, actions)
-        assert everything(ledger) == before
+        before = read_everything(ledger)
+        killed = compact_killed_at(ledger, monkeypatch, actions)
+        assert read_everything(ledger) == before
         ledger.write("e3-after", 1, attempt())  # the study goes on
-        before = everything(ledger)
+        before = read_everything(ledger)
         compact(ledger)
-        assert everything(ledger) == before
-        assert counts(ledger) == {"trials": 1, "images": 1}
+        assert read_everything(ledger) == before
+        assert count_files(ledger) == {"trials": 1, "images": 1}
         assert len(list((tmp_path / str(actions) / "study" / "trials").iterdir())) == 1
         if not killed:
             break
@@ -136,13 +136,13 @@ def test_killed_at_every_step_no_row_is_lost_or_read_twice(again, tmp_path, monk
 
 
 def test_reading_meanwhile_gives_the_same_answer(tmp_path):
-    """Ledgers are compacted again and again while others are read: the answer is always that of before."""
-    ledgers = [filled(tmp_path / str(k)) for k in range(5)]
-    before, wrong, end = everything(ledgers[0]), [], threading.Event()
+    """Ledgers are compacted while a thread reads them all: its answer never changes."""
+    ledgers = [fill_ledger(tmp_path / str(k)) for k in range(5)]
+    before, wrong, end = read_everything(ledgers[0]), [], threading.Event()
 
     def read():
         while not end.is_set():
-            wrong.extend(found for ledger in ledgers if (found := everything(ledger)) != before)
+            wrong.extend(found for ledger in ledgers if (found := read_everything(ledger)) != before)
 
     reader = threading.Thread(target=read)
     reader.start()
@@ -156,10 +156,10 @@ def test_reading_meanwhile_gives_the_same_answer(tmp_path):
 
 
 def test_reading_between_any_two_steps_gives_the_same_answer(tmp_path, monkeypatch):
-    """Also a reader who has listed the files just before they are merged, at each of its own steps."""
+    """The reader lists the files just before they are merged, at each of its own steps."""
     for step in range(8):
-        ledger = filled(tmp_path / str(step))
-        before, calls, names = everything(ledger), 0, TableFiles.attempt_names
+        ledger = fill_ledger(tmp_path / str(step))
+        before, calls, names = read_everything(ledger), 0, TableFiles.attempt_names
 
         def compacting(self, table, step=step, names=names, ledger=ledger):
             nonlocal calls
@@ -178,7 +178,7 @@ def test_reading_between_any_two_steps_gives_the_same_answer(tmp_path, monkeypat
 
 
 def test_a_damaged_file_is_named_and_nothing_is_merged(tmp_path):
-    ledger = filled(tmp_path)
+    ledger = fill_ledger(tmp_path)
     path = tmp_path / "study" / "images" / f"{TRIALS[1]}-1.parquet"
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(UserError, match=r"e1-x-s0-001-1.parquet is damaged .* `diffseg run` sets it aside"):
@@ -191,7 +191,7 @@ def test_a_damaged_file_is_named_and_nothing_is_merged(tmp_path):
 
 @pytest.mark.parametrize("table", ["trials", "images"])
 def test_a_damaged_merged_file_is_set_aside_with_its_attempts(table, tmp_path):
-    ledger = filled(tmp_path)
+    ledger = fill_ledger(tmp_path)
     compact(ledger)
     ledger.write("e2-later", 1, attempt())
     (name,) = (name for name in ledger.files.counted(table) if is_merged(name))
@@ -203,7 +203,7 @@ def test_a_damaged_merged_file_is_set_aside_with_its_attempts(table, tmp_path):
 
 
 def test_a_running_study_is_refused(tmp_path):
-    ledger = filled(tmp_path)
+    ledger = fill_ledger(tmp_path)
     lock = Lock(ledger.folder)
     lock.acquire()
     with pytest.raises(UserError, match="is being run"):

@@ -1,4 +1,4 @@
-"""Proposals and rungs: read once, merged, and never lost, whoever writes or reads meanwhile."""
+"""Proposals and rungs are read once, merged, and never lost, while others write and read."""
 
 import os
 import threading
@@ -117,7 +117,7 @@ def test_a_damaged_file_that_is_written_anew_is_read(ledger):
 
 
 class Killed(BaseException):
-    """Not an Exception, so that nothing may catch it and tidy up: as if the process were gone."""
+    """The process is gone. Not an Exception, so that nothing catches it and tidies up."""
 
 
 def test_killed_at_every_step_no_record_is_lost_or_read_twice(tmp_path, monkeypatch):
@@ -156,7 +156,7 @@ def test_killed_at_every_step_no_record_is_lost_or_read_twice(tmp_path, monkeypa
 
 
 def test_reading_meanwhile_gives_the_same_answer(tmp_path):
-    """Records are written and merged again and again while others read: each reader sees all that was written before."""
+    """Records are written and merged while a thread reads: each reading sees all that was written before it."""
     ledger, wrong, end, written = Ledger(str(tmp_path), "study"), [], threading.Event(), 0
 
     def read():
@@ -183,7 +183,7 @@ def test_reading_meanwhile_gives_the_same_answer(tmp_path):
 
 
 def search_for(ledger: Ledger, proposals: range) -> None:
-    """Do what a search and its trials do with the records: each trial is a process of its own, with two rungs."""
+    """Read and write records as a search and its trials do. Each trial is a process of its own, with two rungs."""
     for number in proposals:
         ledger.records("proposals", "a")
         ledger.records("rungs", "a")
