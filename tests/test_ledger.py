@@ -103,7 +103,7 @@ def test_definitions_are_kept_and_an_unwritable_store_is_named(tmp_path):
 
 @pytest.mark.parametrize("name", ["../other", "a/b", "/tmp/x", "..", "", ".hidden"])
 def test_a_study_stays_in_its_store(name, tmp_path):
-    with pytest.raises(UserError, match="is no name of a study"):
+    with pytest.raises(UserError, match="is not a valid study name"):
         Ledger(str(tmp_path), name)
     assert Ledger(str(tmp_path), "my study 2.1-b").root.endswith("/my study 2.1-b")
 

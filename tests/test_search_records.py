@@ -99,7 +99,7 @@ def test_damaged_files_are_skipped_not_merged_and_set_aside(ledger, caplog):
     compact(ledger)
     assert path.exists()
     assert len(ledger.records("rungs")) == 5
-    assert caplog.text.count("a-1-t003.parquet is passed over") == 1
+    assert caplog.text.count("a-1-t003.parquet is skipped") == 1
     assert ledger.set_aside_damaged() == [str(path)]
     (merged,) = ledger.files.parquet_names("rungs")
     whole = (path.parent / merged).read_bytes()

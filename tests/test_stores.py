@@ -193,7 +193,7 @@ def test_a_file_of_another_schema_is_skipped_with_one_warning_and_set_aside(faul
     if fault == "another table":
         quick_commands(ledger)
         read_all(ledger)
-    assert caplog.text.count(f"{path} is passed over, since") <= 4  # once a command, and once here
+    assert caplog.text.count(f"{path} is skipped, since") <= 4  # once a command, and once here
     if table == "trials":
         assert path.name.rpartition("-")[0] not in {row["trial"] for row in ledger.last_rows(["status"])}
     caplog.clear()
@@ -546,16 +546,16 @@ NAMES = {
     "com1": "Windows reserves it",
     "a.": "ends with a space or a dot",
     "a ": "ends with a space or a dot",
-    " a": "no name of a study",
-    ".a": "no name of a study",
-    "-a": "no name of a study",
-    "a:b": "no name of a study",
-    "a\\b": "no name of a study",
-    "a*": "no name of a study",
-    "a\nb": "no name of a study",
-    "a\0b": "no name of a study",
-    "a\x1b[31mb": "no name of a study",
-    "[/red]": "no name of a study",
+    " a": "not a valid study name",
+    ".a": "not a valid study name",
+    "-a": "not a valid study name",
+    "a:b": "not a valid study name",
+    "a\\b": "not a valid study name",
+    "a*": "not a valid study name",
+    "a\nb": "not a valid study name",
+    "a\0b": "not a valid study name",
+    "a\x1b[31mb": "not a valid study name",
+    "[/red]": "not a valid study name",
 }
 
 

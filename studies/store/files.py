@@ -133,7 +133,7 @@ class TableFiles:
         if path not in self._warned:
             self._warned.add(path)
             root = self.folder.path
-            log.warning("%s/%s is passed over, since %s: the next `diffseg run` sets it aside", root, path, reason)
+            log.warning("%s/%s is skipped, since %s: the next `diffseg run` sets it aside", root, path, reason)
 
 
 def _trial(file: str) -> str | None:

@@ -23,13 +23,13 @@ def check_study(name: str, root: Path | None) -> None:
     """
     if not re.fullmatch(r"\w[\w .+-]*", name):
         raise UserError(
-            f"'{_shorten(name)}' is no name of a study: such a name begins with a letter or a digit, and has letters, digits, "
+            f"'{_shorten(name)}' is not a valid study name: a name begins with a letter or a digit, and has letters, digits, "
             "spaces and . + - _ only, no slash; give --name"
         )
     if name[-1] in " .":
-        raise UserError(f"'{_shorten(name)}' is no name of a study: it ends with a space or a dot; give --name")
+        raise UserError(f"'{_shorten(name)}' is not a valid study name: it ends with a space or a dot; give --name")
     if name.partition(".")[0].strip().lower() in RESERVED:
-        raise UserError(f"'{_shorten(name)}' is no name of a study: Windows reserves it for a device; give --name")
+        raise UserError(f"'{_shorten(name)}' is not a valid study name: Windows reserves it for a device; give --name")
     most = _longest_file_name(root) - len(OF_STUDY)
     if (size := len(name.encode())) > most:
         raise UserError(f"the study's name '{_shorten(name)}' has {size} bytes, but at most {most} fit: give --name")
