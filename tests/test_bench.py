@@ -140,7 +140,7 @@ def test_the_plain_transcription_computes_the_same(name):
 
 @pytest.mark.parametrize("name", ["segdiff", "medsegdiff"])
 def test_the_published_procedure_and_the_faster_ones_predict_the_same(name, monkeypatch):
-    monkeypatch.setattr(benchmarks, "fresh", trained)  # whose last layer is not zero
+    monkeypatch.setattr(benchmarks, "initialise_network", trained)  # its last layer is not zero
     leaves = {"inference.steps": 2, "inference.ensemble": 3, "data.test_images": 2}
     ways = benchmarks.ensemble_prediction(
         benchmarks.synthetic_config(name, benchmarks.PRESETS[name], 32, 1).with_leaves(leaves), CPU, images=2

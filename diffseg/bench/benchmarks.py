@@ -33,6 +33,7 @@ from diffseg.training.execution import (
     compile_for_inference,
     compile_for_training,
     inference_layout,
+    move_network,
     training_layout,
 )
 from diffseg.training.state import OPTIMISERS, initialise_network
@@ -127,8 +128,8 @@ def _of_network(
     config = config_of_batch(1)
     if _caches_image_features(config):
         for steps in PUBLISHED_STEPS:
-            leaves = {"inference.steps": steps, "inference.ensemble": 10}
-            yield ensemble_prediction(config.with_leaves(leaves), device, images=2)
+            ensemble = config.with_leaves({"inference.steps": steps, "inference.ensemble": 10})
+            yield ensemble_prediction(ensemble, device, images=2)
     for sampler, steps in itertools.product(SAMPLERS, SAMPLED_STEPS):
         leaves = {"inference.sampler": sampler, "inference.steps": steps, "inference.ensemble": 1}
         yield prediction(config.with_leaves(leaves), device, images=8)
@@ -149,7 +150,7 @@ def training_step(config: Config, device: torch.device, compiled: bool) -> Bench
     split = data.load(config.data, None).train
 
     def build(config: Config) -> Call:
-        network = initialise_network(config).to(device, memory_format=training_layout(config, device))
+        network = move_network(initialise_network(config), device, training_layout(config, device))
         return _training_call(config, network, compile_for_training(network, config, device), split.to(device))
 
     ways = {way: build(config.with_leaves(leaves)) for way, leaves in _execution_modes(compiled).items()}
@@ -173,7 +174,7 @@ def network_evaluation(config: Config, device: torch.device, compiled: bool) -> 
         return evaluate
 
     def build(config: Config) -> Call:
-        network = initialise_network(config).eval().to(device, memory_format=inference_layout(config, device))
+        network = move_network(initialise_network(config).eval(), device, inference_layout(config, device))
         return call(config, compile_for_inference(network, config, device))
 
     ways = {way: build(config.with_leaves(leaves)) for way, leaves in _execution_modes(compiled).items()}
@@ -275,7 +276,7 @@ def _first_images(config: Config, device: torch.device, images: int) -> data.Spl
 
 def _prediction_call(config: Config, network: nn.Module, split: data.Split) -> Call:
     """Return a call that predicts a split."""
-    network.to(split.device, memory_format=inference_layout(config, split.device)).eval()
+    move_network(network.eval(), split.device, inference_layout(config, split.device))
     return lambda: list(predict_split(network, split, config))
 
 
@@ -300,7 +301,7 @@ def _training_call(
         with autocast(config, device):
             loss = objective.loss(forward, images, masks, draw())
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step()
 

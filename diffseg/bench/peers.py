@@ -6,6 +6,7 @@ They are diffseg's own networks in their published form, and MONAI's network, tr
 import copy
 import types
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,11 @@ from torch import Tensor, nn
 from diffseg import data
 from diffseg.config import Config
 from diffseg.networks.blocks import Attention
+from diffseg.networks.unet_settings import UNetSettings
 from diffseg.training.batches import Batches
+
+if TYPE_CHECKING:
+    from monai.networks.nets import DiffusionModelUNet
 
 
 def published_form(network: nn.Module) -> nn.Module:
@@ -36,7 +41,7 @@ def _published_attention(self: Attention, x: Tensor) -> Tensor:
     scale = width**-0.25
     weight = torch.einsum("bct,bcs->bts", q * scale, k * scale)
     weight = torch.softmax(weight.float(), dim=-1).type(weight.dtype)
-    h = self.out(torch.einsum("bts,bcs->bct", weight, v).reshape(b, -1, length))
+    h: Tensor = self.out(torch.einsum("bts,bcs->bct", weight, v).reshape(b, -1, length))
     return (flat + h).reshape(b, c, *spatial)
 
 
@@ -52,11 +57,12 @@ class WithoutImageCache(nn.Module):
         return self.network(x_t, t, image, **more)
 
 
-def monai_network(config: Config) -> nn.Module:
+def monai_network(config: Config) -> "DiffusionModelUNet":
     """Build MONAI's diffusion U-Net with the same channels, levels and attention."""
     from monai.networks.nets import DiffusionModelUNet
 
     network = config.network
+    assert isinstance(network, UNetSettings)
     channels = [network.width * multiplier for multiplier in network.multipliers]
     return DiffusionModelUNet(
         spatial_dims=2,
@@ -86,7 +92,7 @@ def monai_training_step(config: Config, split: data.Split, device: torch.device)
         t = torch.randint(config.diffusion.steps, (len(masks),), device=device)
         found = inferer(2 * masks - 1, net, noise, t, condition=images, mode="concat")
         optimiser.zero_grad(set_to_none=True)
-        F.mse_loss(found, noise).backward()
+        torch.autograd.backward(F.mse_loss(found, noise))
         optimiser.step()
 
     return step
