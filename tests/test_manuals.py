@@ -17,7 +17,6 @@ from analysis import summaries
 from diffseg.fingerprint import quick
 from studies.commands import statuses
 from studies.commands.program import main
-from studies.store.ledger import Ledger
 
 ROOT = Path(__file__).parent.parent
 MANUALS = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in sorted(ROOT.rglob("*.md"))
@@ -177,19 +176,3 @@ def test_the_notebook_example_runs(tmp_path, monkeypatch, capsys):
     (example,) = (text for text in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "import analysis" in text)
     exec(compile(example, "README.md", "exec"), {})
     assert "E4 image generation" in capsys.readouterr().out
-
-
-def test_other_programs_read_the_tables(tmp_path, monkeypatch):
-    import duckdb
-    import polars
-
-    monkeypatch.chdir(tmp_path)
-    ledger = ledger_of(tmp_path / "results", configs())
-    (tmp_path / "results" / ledger.study).rename(tmp_path / "results" / "quickstart")
-    trials = Ledger("results", "quickstart").read("trials").to_pandas()
-    query = blocks("sql")[0]
-    found = {tuple(key): iou for *key, iou in duckdb.sql(query).fetchall()}
-    means = trials.groupby(["scored_on", "dataset", "network"])["iou"].mean()
-    assert found == pytest.approx(means.to_dict())
-    (example,) = (text for text in blocks("python") if text.startswith("polars."))
-    assert len(eval(example, {"polars": polars})) == len(trials)
