@@ -45,6 +45,7 @@ def write_report(ledgers: list[Ledger], path: Path, png: Path | None = None) -> 
         figures={figure.name: figure for figure in figures},
         comparison=records(compared),
         metrics=comparison.NAMES,
+        larger_is_better=comparison.LARGER_IS_BETTER,
         javascript=_vega(),
         now=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         **_segmentation_tables(found, shown),
