@@ -1,0 +1,103 @@
+"""Several masks of an image in a folder of one's own: those of raters, or objects that are united."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_data import config, write_image, write_mask
+from test_own_folders import paths, tree
+
+from diffseg import data
+from diffseg.data.check import check
+from diffseg.errors import DataError
+
+SIZE = (20, 24)
+
+
+def spots(root, form, counts, apart=True):
+    """Write images, the k-th with counts[k] masks, which mark separate places, or else one around the other."""
+    for name, count in zip("abcdef", counts, strict=False):
+        write_image(root / "images" / f"{name}.png")
+        for k in range(count):
+            mask = np.zeros(SIZE, np.uint8)
+            row = 2 * (k % 9) if apart else 0
+            mask[row : row + 1 if apart else 2 + k, 2:9] = 255
+            path = root / "masks" / form.format(name=name, k=k)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(mask).save(path)
+
+
+def test_objects_in_folders_of_images_are_united(tmp_path):
+    """The 2018 Data Science Bowl has IMAGE/images/IMAGE.png, and IMAGE/masks/*.png with one nucleus each."""
+    for k, name in enumerate(("0a1", "7c2", "9f3", "e04")):
+        spots(tmp_path / name, "{k}{name}f.png", [k + 1])
+    found = data.load(config("folder", objects=True), tmp_path)
+    assert sorted((*found.train.objects, *found.test.objects)) == [1, 2, 3, 4]
+
+
+FORMS = ["{name}_{k}.png", "{name}_mask_{k}.png", "{name}-{k}.png", "{name}/{k}.png"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_masks_that_never_overlap_are_asked_about_and_united_as_objects(form, tmp_path):
+    spots(tmp_path, form, [3] * 6)
+    with pytest.raises(
+        DataError, match=r"mark different places.*data\.objects=true unites them.*set data\.objects=false"
+    ):
+        data.load(config("folder"), tmp_path)
+    assert any("data.objects=true" in problem for problem in check(config("folder"), tmp_path).problems)
+    united = data.load(config("folder", objects=True, fit="crop"), tmp_path).train
+    assert united.masks.channels == 1
+    assert set(united.objects) == {3}
+    assert {int(mask.sum()) for mask in united.masks} == {21}
+    report = check(config("folder", objects=True), tmp_path)
+    assert (report.problems, report.splits["train"].raters, report.splits["train"].objects) == ((), 1, 3)
+    assert data.load(config("folder", objects=False), tmp_path).train.masks.channels == 3
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_objects_may_differ_in_number_and_be_many(form, tmp_path):
+    spots(tmp_path, form, [1, 12, 3, 9, 2, 11])
+    with pytest.raises(DataError, match=r"set data\.objects=true if each file is an object"):
+        data.load(config("folder"), tmp_path)
+    found = data.load(config("folder", objects=True), tmp_path)
+    assert sorted((*found.train.objects, *found.test.objects)) == [1, 2, 3, 9, 11, 12]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_overlapping_masks_are_raters_of_whom_there_may_be_more_than_ten(form, tmp_path):
+    spots(tmp_path, form, [12] * 6, apart=False)
+    found = data.load(config("folder"), tmp_path).train
+    assert found.masks.channels == 12
+    areas = [int(mask.sum()) for mask in data.load(config("folder", fit="crop"), tmp_path).train.masks[0]]
+    assert areas == sorted(areas) or form == "{name}/{k}.png"
+
+
+@pytest.mark.parametrize("form", ["masks/{name}_{k}.png", "masks_{k}/{name}.png"])
+@pytest.mark.parametrize("name", "abf")
+def test_an_image_that_lacks_one_of_three_raters_is_named(form, name, tmp_path):
+    for k in range(3):
+        for image in "abcdef":
+            write_image(tmp_path / "images" / f"{image}.png")
+            write_mask(tmp_path / form.format(name=image, k=k))
+    (tmp_path / form.format(name=name, k=1)).unlink()
+    (problem,) = check(config("folder"), tmp_path).problems
+    assert problem.startswith(f"{tmp_path / 'images' / name}.png has ")
+    assert (
+        "2 raters (0 and 2), but most images have 3 (0 and 1 and 2)" in problem or "masks in 2 of 3 folders" in problem
+    )
+
+
+def test_raters_may_be_sub_folders_of_masks(tmp_path):
+    for rater in ("anna", "ben"):
+        tree(tmp_path, *paths("images/{}.png", f"masks/{rater}/{{}}_mask.png"))
+    assert data.load(config("folder"), tmp_path).train.masks.channels == 2
+    (tmp_path / "masks/ben/c_mask.png").unlink()
+    (problem,) = data.find(config("folder"), tmp_path).problems
+    assert "c.png has 1 rater (anna), but most images have 2 (anna and ben)" in problem
+
+
+def test_two_masks_of_one_image_and_number_are_refused(tmp_path):
+    spots(tmp_path, "{name}_{k}.png", [2] * 6, apart=False)
+    write_mask(tmp_path / "masks/a_01.png")
+    assert any("a_01.png have one name and number" in one or "a_1.png have one name and number" in one
+               for one in data.find(config("folder"), tmp_path).problems)  # fmt: skip
