@@ -13,10 +13,12 @@ from test_predict import trained  # noqa: F401  a fixture
 from volume_files import AFFINE, ORIENTATIONS, RNG, save, turned
 
 from diffseg import data
+from diffseg.config import Config
 from diffseg.data.records import in_parallel
 from diffseg.data.scaling import Scaling
 from diffseg.errors import DataError
 from diffseg.prediction.new_images import predict_files
+from diffseg.prediction.resolution import reference_masks
 from diffseg.training.batches import Batches
 
 KINDS = ("mask", "mean", "sd", "sample-0", "sample-1")
@@ -332,6 +334,27 @@ def test_new_files_do_not_move_what_predictions_are_compared_with(cached, tmp_pa
     write_image(tmp_path / "root/test/images/without.png")
     assert [found.record(k).image.stem for k in range(2)] == list(found.names) == ["test0", "test1"]
     assert found.subset(torch.tensor([1])).record(0).image.stem == "test1"
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_records_travel_with_the_split_so_that_no_folder_is_listed_again(cached, tmp_path, monkeypatch):
+    """Neither by a load from the cache, nor by the evaluation at original resolution, after an image has been added."""
+    settings = Config().with_leaves({"inference.resolution": "original"})
+    root = tmp_path / "root"
+    folder(root)
+    write_mask(root / "test/masks/test1.png", values=(0, 0))
+    if cached:
+        data.load(config("folder"), root, tmp_path / "cache")
+    else:
+        found = data.load(config("folder"), root).test
+    monkeypatch.setitem(data.LAYOUTS, "folder", data.Layout(lambda *_: pytest.fail("the folder is listed again")))
+    monkeypatch.setattr("os.walk", lambda *_, **__: pytest.fail("the folder is walked through again"))
+    if cached:
+        found = data.load(config("folder"), root, tmp_path / "cache").test
+    write_image(root / "test/images/a.png")
+    write_mask(root / "test/masks/a.png", values=(255, 255))
+    marked = [int(reference_masks(found, k, settings).sum()) for k in range(2)]
+    assert marked == [8 * 12, 0]
 
 
 def test_touched_files_are_the_same(tmp_path):

@@ -42,6 +42,7 @@ def find(config: Data, root: Path | None) -> Listing:
 
 def list_images(config: Data, root: Path) -> Listing:
     """Like `find`, for a root that `check_root` has returned."""
+    _check_names(root)
     try:
         found = LAYOUTS[config.layout].find(root, config)
     except DataError as error:
@@ -53,7 +54,7 @@ def list_images(config: Data, root: Path) -> Listing:
 
 
 def check_root(config: Data, root: Path | None) -> Path:
-    """Return the root. Raises DataError if it is missing or no folder, or if a name below it is not UTF-8."""
+    """Return the root. Raises DataError if it is missing or is not a folder."""
     if config.layout == "synthetic":
         raise DataError(
             f"data set {config.name} has layout synthetic, which is drawn and has no files: "
@@ -65,9 +66,13 @@ def check_root(config: Data, root: Path | None) -> Path:
         raise DataError(
             f"the root of data set {config.name} is {root}, which is not a folder: give --data {config.name}=ROOT anew"
         )
+    return root
+
+
+def _check_names(root: Path) -> None:
+    """Raise DataError if the name of the root, or of a file or folder below it, is not UTF-8."""
     check_name(root)
     for place, folders, files in os.walk(root):
         for name in (*folders, *files):
             if not name.isascii():
                 check_name(Path(place, name))
-    return root
