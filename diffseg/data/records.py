@@ -148,7 +148,7 @@ class Record:
     @staticmethod
     def from_json(saved: dict[str, Any]) -> "Record":
         """Restore the record of which `to_json` returned `saved`."""
-        kinds: dict[str, type[Record]] = {kind.__name__: kind for kind in (Record, *Record.__subclasses__())}
+        kinds: list[type[Record]] = [Record, *Record.__subclasses__()]
         rule, quantised = saved["foreground"], saved["quantisation"]
         fields = saved | {
             "image": Path(saved["image"]),
@@ -156,7 +156,8 @@ class Record:
             "foreground": tuple(rule) if isinstance(rule, list) else rule,
             "quantisation": quantised and Quantisation(**quantised),
         }
-        return kinds[fields.pop("kind")](**fields)
+        name = fields.pop("kind")
+        return {kind.__name__: kind for kind in kinds}[name](**fields)
 
     def _cut_slice(self, volume: np.ndarray) -> np.ndarray:
         """Return this slice [H, W, …] of a volume [X, Y, Z, …]."""

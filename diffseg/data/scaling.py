@@ -41,13 +41,13 @@ class Scaling:
         share = histogram / histogram.sum(1, keepdims=True)
         mean = (share * scaled).sum(1)
         sd = np.sqrt((share * (scaled - mean[:, None]) ** 2).sum(1))
-        low, high, mean, sd = (tuple(values.tolist()) for values in (low, high, mean, np.maximum(sd, 1e-3)))
         bits = 16 if len(levels) > 256 else 8
-        return cls(low, high, mean, sd, bits, None if quantisation is None else astuple(quantisation))
+        volumes = None if quantisation is None else astuple(quantisation)
+        return cls(_floats(low), _floats(high), _floats(mean), _floats(np.maximum(sd, 1e-3)), bits, volumes)
 
     @classmethod
     def full_range(cls, channels: int, bits: int) -> "Scaling":
-        """Scale the whole range of the pixels, as data.normalise=case does before each case is normalised by its own statistics."""
+        """Scale the whole range of the pixels; data.normalise=case then normalises each case by its own statistics."""
         top = 2.0**bits - 1
         return cls((0.0,) * channels, (top,) * channels, (0.0,) * channels, (1.0,) * channels, bits)
 
@@ -55,3 +55,8 @@ class Scaling:
     def pixel_format(self) -> PixelFormat:
         """How the training images became pixels, for the decoding of new images."""
         return PixelFormat(self.bits, self.volumes and Quantisation(*self.volumes))
+
+
+def _floats(values: np.ndarray) -> tuple[float, ...]:
+    """Return the values [C] as a tuple."""
+    return tuple(values.tolist())

@@ -106,28 +106,27 @@ class Split:
 
     def scale(self, images: torch.Tensor) -> torch.Tensor:
         """Scale pixels [B, C, H, W] to float32 in [−1, 1], with the number of channels that the network takes."""
-        low, high, _, _ = self._levels
+        low, high = self._levels[0], self._levels[1]
         numbers = images.float() / ((high - low) / 2) - (high + low) / (high - low)
         if images.dtype != torch.uint8:
             numbers = numbers.clamp(-1, 1)
         return numbers.expand(-1, self.channels, -1, -1) if images.shape[1] == 1 else numbers
 
     def normalise(self, images: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
-        """Normalise scaled images [B, C, H, W], or parts of images, of which which [B] says the numbers.
+        """Normalise scaled images [B, C, H, W], or windows of images; which [B] are the numbers of the images.
 
         data.normalise=range leaves them; standard and case give every channel mean 0 and deviation 1, by the statistics of
         all training images or of the image's own case.
         """
         if self.case_statistics is not None:
-            mean, sd = self.case_statistics[which.to(self.case_statistics.device)][..., None, None].unbind(1)
-            return (images - mean) / sd
+            case = self.case_statistics[which.to(self.case_statistics.device)][..., None, None]
+            return (images - case[:, 0]) / case[:, 1]
         if not self.standard:
             return images
-        _, _, mean, sd = self._levels
-        return (images - mean) / sd
+        return (images - self._levels[2]) / self._levels[3]
 
     def prepare_inputs(self, images: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
-        """Scale and normalise pixels [B, C, H, W] of images, or of parts of images, of which which [B] says the numbers."""
+        """Scale and normalise images [B, C, H, W], or windows of images; which [B] are the numbers of the images."""
         return self.normalise(self.scale(images), which)
 
     def display_image(self, index: int) -> torch.Tensor:

@@ -78,10 +78,10 @@ def _draw_nuclei(rng: Random, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Draw nuclei in tissue, among red cells of similar size and pale cells of similar shape, as `_draw_lesion` does."""
     tissue = rng.normal((222, 178, 205), 8)
     image = tissue + 12 * _field(rng, n, 0.06)[..., None] * (1, 1.4, 0.8)
-    for colour, count in (((205, 95, 125), rng.integers(2, 9)), (tissue * 0.93, rng.integers(3, 9))):
+    for colour, count in (((205, 95, 125), int(rng.integers(2, 9))), (tissue * 0.93, int(rng.integers(3, 9)))):
         others = _cells(rng, n, count, (0.03, 0.055))
         image = _blend(image, np.asarray(colour), others, softness=0.012)
-    nuclei = _cells(rng, n, rng.integers(14, 40), (0.028, 0.06))
+    nuclei = _cells(rng, n, int(rng.integers(14, 40)), (0.028, 0.06))
     purple = rng.normal((125, 85, 160), 10) + 16 * _field(rng, n, 0.02)[..., None]
     return _blend(image, purple, nuclei, softness=0.012), nuclei > 0
 
@@ -92,11 +92,11 @@ def _draw_tumours(rng: Random, n: int) -> tuple[np.ndarray, np.ndarray]:
     fibres = _field(rng, n, (0.02, 0.12))
     image = stroma + 14 * fibres[..., None]
     grains = _field(rng, n, 0.012)
-    lymphocytes = _patches(rng, n, rng.integers(0, 3), (0.06, 0.2))
+    lymphocytes = _patches(rng, n, int(rng.integers(0, 3)), (0.06, 0.2))
     image = _blend(image, stroma * 0.78 - 34 * (grains > 0.3)[..., None] * (1, 1, 0.4), lymphocytes, softness=0.02)
     if rng.uniform() < ABSENT:
         return image, np.zeros((n, n), bool)
-    tumour = _patches(rng, n, rng.integers(1, 4), (0.06, 0.34))
+    tumour = _patches(rng, n, int(rng.integers(1, 4)), (0.06, 0.34))
     colour = stroma * rng.normal((0.76, 0.68, 0.86), 0.03) + 20 * _field(rng, n, 0.035)[..., None]
     return _blend(image, colour, tumour, softness=0.02), tumour > 0
 
@@ -106,8 +106,9 @@ def _field(rng: Random, n: int, scale: float | tuple[float, float]) -> np.ndarra
     frequencies = np.fft.fftfreq(n) * n
     sy, sx = np.broadcast_to(scale, 2)
     weight = np.exp(-2 * np.pi**2 * ((frequencies[:, None] * sy) ** 2 + (frequencies * sx) ** 2))
-    field = np.fft.ifft2(np.fft.fft2(rng.normal(size=(n, n))) * weight).real
-    return (field - field.mean()) / (field.std() + 1e-9)
+    field: np.ndarray = np.fft.ifft2(np.fft.fft2(rng.normal(size=(n, n))) * weight).real
+    field = (field - field.mean()) / (field.std() + 1e-9)
+    return field
 
 
 def _grid(n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -125,7 +126,8 @@ def _blob(rng: Random, n: int, centre: np.ndarray, radius: float, rough: float) 
     ripples = rng.normal(0, rough / waves, 5)[:, None, None] * np.cos(
         waves[:, None, None] * angle + rng.uniform(0, 2 * np.pi, (5, 1, 1))
     )
-    return radius * (1 + ripples.sum(0)) - np.hypot(u, v)
+    level: np.ndarray = radius * (1 + ripples.sum(0)) - np.hypot(u, v)
+    return level
 
 
 def _cells(rng: Random, n: int, count: int, radii: tuple[float, float]) -> np.ndarray:
@@ -134,7 +136,8 @@ def _cells(rng: Random, n: int, count: int, radii: tuple[float, float]) -> np.nd
     cy, cx, turn = rng.uniform(0, 1, (3, count, 1, 1))
     radius, stretch = rng.uniform(*radii, (count, 1, 1)), rng.uniform(0.6, 1, (count, 1, 1))
     dy, dx, cos, sin = y - cy, x - cx, np.cos(np.pi * turn), np.sin(np.pi * turn)
-    return (radius - np.hypot(dx * cos + dy * sin, (dy * cos - dx * sin) / stretch)).max(0)
+    level: np.ndarray = (radius - np.hypot(dx * cos + dy * sin, (dy * cos - dx * sin) / stretch)).max(0)
+    return level
 
 
 def _patches(rng: Random, n: int, count: int, radii: tuple[float, float]) -> np.ndarray:
@@ -142,7 +145,8 @@ def _patches(rng: Random, n: int, count: int, radii: tuple[float, float]) -> np.
     if not count:
         return np.full((n, n), -1.0)
     blobs = [_blob(rng, n, rng.uniform(0.1, 0.9, 2), rng.uniform(*radii), rough=0.3) for _ in range(count)]
-    return np.max(blobs, axis=0) + 0.02 * _field(rng, n, 0.03)
+    level: np.ndarray = np.max(blobs, axis=0) + 0.02 * _field(rng, n, 0.03)
+    return level
 
 
 def _hair(rng: Random, n: int) -> np.ndarray:
@@ -151,16 +155,20 @@ def _hair(rng: Random, n: int) -> np.ndarray:
     turn, bend, at = rng.uniform(0, np.pi), rng.normal(0, 0.5), rng.uniform(0.2, 0.8, 2)
     u = (x - at[1]) * np.cos(turn) + (y - at[0]) * np.sin(turn)
     v = (y - at[0]) * np.cos(turn) - (x - at[1]) * np.sin(turn)
-    return rng.uniform(0.003, 0.007) - np.abs(v - bend * u**2)
+    level: np.ndarray = rng.uniform(0.003, 0.007) - np.abs(v - bend * u**2)
+    return level
 
 
 def _blend(image: np.ndarray, colour: np.ndarray, level: np.ndarray, softness: float) -> np.ndarray:
     """Paint the colour where the level is positive; softness is the width of the edge."""
     alpha = 1 / (1 + np.exp(-np.clip(level / softness * 3, -30, 30)))
-    return image + alpha[..., None] * (colour - image)
+    painted: np.ndarray = image + alpha[..., None] * (colour - image)
+    return painted
 
 
 def _average(pixels: np.ndarray) -> np.ndarray:
     """Average [n, n, C] over blocks of OVERSAMPLING × OVERSAMPLING pixels."""
     n, _, channels = pixels.shape
-    return pixels.reshape(n // OVERSAMPLING, OVERSAMPLING, n // OVERSAMPLING, OVERSAMPLING, channels).mean((1, 3))
+    blocks = pixels.reshape(n // OVERSAMPLING, OVERSAMPLING, n // OVERSAMPLING, OVERSAMPLING, channels)
+    averages: np.ndarray = blocks.mean((1, 3))
+    return averages
