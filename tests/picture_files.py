@@ -1,4 +1,4 @@
-"""Pictures in every form that people have, each as the bytes of a file. Base: RGB (or gray) of 6 × 5 px."""
+"""Pictures in many forms, each as the bytes of a file, made of RGB or gray pixels of 6 × 5 px."""
 
 import io
 import os
@@ -59,12 +59,12 @@ def png(width, height, bits, colour, rows: bytes, before=b"", after=b"", interla
 
 
 def rows_of(pixels: np.ndarray) -> bytes:
-    """Unfiltered rows of a PNG."""
+    """Return unfiltered rows of a PNG."""
     return b"".join(b"\0" + row.tobytes() for row in pixels.astype(pixels.dtype.newbyteorder(">")))
 
 
 def interlaced(pixels: np.ndarray) -> bytes:
-    """A PNG in the seven passes of Adam7."""
+    """Return a PNG in the seven passes of Adam7."""
     passes = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
     parts = [pixels[top::down, left::right] for top, left, down, right in passes]
     rows = b"".join(rows_of(part) for part in parts if part.size)
@@ -81,7 +81,7 @@ def with_alpha(pixels: np.ndarray, alpha) -> np.ndarray:
 
 
 def half(pixels: np.ndarray) -> np.ndarray:
-    """Alpha of which the left half is transparent."""
+    """Return an alpha channel whose left half is transparent."""
     alpha = np.full(pixels.shape[:2], np.iinfo(pixels.dtype).max, pixels.dtype)
     alpha[:, :2] = 0
     return np.dstack([pixels, alpha])
@@ -99,7 +99,7 @@ def several(form: str) -> bytes:
 
 
 def pyramid() -> bytes:
-    """A TIFF with a thumbnail."""
+    """Return a TIFF with a thumbnail."""
     buffer = io.BytesIO()
     with tifffile.TiffWriter(buffer) as writer:
         writer.write(RGB, photometric="rgb", metadata=None)
@@ -108,7 +108,7 @@ def pyramid() -> bytes:
 
 
 def bmp16() -> bytes:
-    """5-6-5 bits, by masks."""
+    """Return a BMP of 5-6-5 bits, given by masks."""
     rows = b"".join(struct.pack("<5H", *([0xF800] * 5)) + b"\0\0" for _ in range(6))
     masks = struct.pack("<III", 0xF800, 0x07E0, 0x001F)
     head = struct.pack("<IiiHHIIiiII", 40, 5, 6, 1, 16, 3, len(rows), 0, 0, 0, 0) + masks
@@ -116,7 +116,7 @@ def bmp16() -> bytes:
 
 
 def bmp32(pixels: np.ndarray) -> bytes:
-    """With alpha, by masks of a header of the fourth version."""
+    """Return a BMP with alpha, given by the masks of a version 4 header."""
     rows = np.ascontiguousarray(pixels[::-1, :, [2, 1, 0, 3]]).tobytes()
     masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
     head = struct.pack("<IiiHHIIiiII", 108, 5, 6, 1, 32, 3, len(rows), 0, 0, 0, 0) + masks + bytes(52)
@@ -124,7 +124,7 @@ def bmp32(pixels: np.ndarray) -> bytes:
 
 
 def looped_tiff() -> bytes:
-    """A TIFF whose first directory names itself as the next."""
+    """Return a TIFF whose first directory names itself as the next."""
     content = bytearray(tiff(GRAY))
     start = struct.unpack_from("<I", content, 4)[0]
     count = struct.unpack_from("<H", content, start)[0]
@@ -316,7 +316,7 @@ def make_pipe(path) -> None:
 
 
 def make_socket(path) -> None:
-    """Named relatively, since a socket's path may not be long."""
+    """Make a socket by its relative path, since a socket's path must be short."""
     here = os.getcwd()
     os.chdir(path.parent)
     try:

@@ -1,4 +1,4 @@
-"""BRATS2020's volumes, written small in depth but with the published frame of 240 px."""
+"""The layout of BRATS2020, on volumes of few slices and the published 240 px."""
 
 import nibabel
 import numpy as np
@@ -70,7 +70,7 @@ def test_channels_must_be_those_of_the_images(tree):
         ({"labels": (0, 3)}, r"_seg.nii.gz has the labels 3: allowed are 0, 1, 2, 4"),
     ],
 )
-def test_faults_are_one_sentence(damage, words, tmp_path):
+def test_a_fault_is_refused_in_one_sentence(damage, words, tmp_path):
     for name in NAMES[:6]:
         volume(tmp_path, name)
     volume(tmp_path, "BraTS20_Training_100", **damage)
@@ -78,7 +78,7 @@ def test_faults_are_one_sentence(damage, words, tmp_path):
         data.load(config(), tmp_path)
 
 
-def test_another_shape_and_a_truncated_file_are_named(tmp_path):
+def test_another_shape_and_a_truncated_file_are_refused_by_name(tmp_path):
     for name in NAMES[:6]:
         volume(tmp_path, name)
     volume(tmp_path, NAMES[0], kinds=("t2",), depth=DEPTH + 1)
@@ -102,7 +102,7 @@ def test_a_patients_slices_are_normalised_by_all_of_its_volumes(tree):
 
 
 @pytest.mark.parametrize("kind", ["t2", "seg"])
-def test_a_volume_in_another_orientation_is_brought_to_the_first_ones(kind, tmp_path):
+def test_a_volume_in_another_orientation_is_turned_to_that_of_the_first(kind, tmp_path):
     volume(tmp_path, NAMES[0])
     path = tmp_path / NAMES[0] / f"{NAMES[0]}_{kind}.nii.gz"
     read = (lambda: brats._channels(path.parent)) if kind == "t2" else (lambda: brats._tumour(path))

@@ -1,4 +1,4 @@
-"""Layouts on small files that the tests write, every kind of bad file, the cache, and the real data where they are."""
+"""Layouts of data sets, on small files: what is decoded, what is refused, and what is cached. Real data if they are there."""
 
 import multiprocessing
 import os
@@ -81,7 +81,7 @@ def first(root, pattern):
     return sorted(root.rglob(pattern))[0]
 
 
-def test_layouts_load_alike(tree):
+def test_every_layout_is_decoded_to_the_same_form(tree):
     layout, root = tree
     found = data.load(config(layout), root)
     for split, count in ((found.train, 3), (found.test, 2)):
@@ -106,14 +106,14 @@ def test_crops_keep_every_pixel(tree):
     assert half.train.sizes.tolist() == [[10, 12]] * 3
 
 
-def test_limits_take_the_same_images_every_time(tree):
+def test_limits_choose_the_same_images_every_time(tree):
     layout, root = tree
     few = data.load(config(layout, train_images=2, test_images=1), root)
     assert (len(few.train.names), len(few.test.names)) == (2, 1)
     assert few.train.names == data.load(config(layout, train_images=2), root).train.names
 
 
-def test_check_finds_what_is_there(tree):
+def test_check_reports_counts_sizes_and_foreground(tree):
     layout, root = tree
     found = check(config(layout), root)
     assert found.problems == ()
@@ -238,7 +238,7 @@ BAD = [value for name, value in list(globals().items()) if name.startswith("bad_
 
 @pytest.mark.parametrize("spoil", BAD, ids=lambda spoil: spoil.__name__)
 @pytest.mark.parametrize("cache", [None, "cache"])
-def test_bad_files_are_one_sentence_that_names_them(tree, spoil, cache, recwarn, tmp_path):
+def test_a_bad_file_is_refused_in_one_sentence_that_names_it(tree, spoil, cache, recwarn, tmp_path):
     layout, root = tree
     words = spoil(root, layout)
     with pytest.raises(DataError, match=words) as error:
@@ -270,7 +270,7 @@ def test_a_missing_root_says_how_to_give_it(tmp_path):
         data.load(config("folder"), tmp_path / "nowhere")
 
 
-def test_what_is_drawn_has_no_files_to_check(tmp_path):
+def test_synthetic_data_cannot_be_checked(tmp_path):
     with pytest.raises(DataError, match=r"layout synthetic.*data\.layout=folder"):
         check(config("synthetic"), tmp_path)
 
@@ -285,14 +285,14 @@ def test_a_huge_image_is_refused(tree, limit, monkeypatch, recwarn):
 
 
 @pytest.mark.parametrize(("values", "share"), [((0,), 0), ((1,), 1), ((255,), 1), ((0, 1), 0.2), ((0, 255), 0.2)])
-def test_masks_of_one_value_or_two_are_understood(tmp_path, values, share):
+def test_masks_of_one_or_two_values_are_read(tmp_path, values, share):
     folder(tmp_path)
     write_mask(tmp_path / "train/masks/train0.png", values=values)
     masks = data.load(config("folder", fit="crop"), tmp_path).train.masks
     assert float(masks[0].float().mean()) == pytest.approx(share)
 
 
-def test_a_plain_folder_is_split_by_name_and_seed(tmp_path):
+def test_a_folder_without_splits_is_split_by_name_and_seed(tmp_path):
     for k in range(40):
         write_image(tmp_path / "images" / f"{k}.png")
         write_mask(tmp_path / "masks" / f"{k}.png")
@@ -315,7 +315,7 @@ def test_check_lists_every_fault(tmp_path):
         data.load(config("folder"), tmp_path)
 
 
-def test_nuclei_are_told_apart_and_degenerate_ones_left_out(tmp_path):
+def test_nuclei_are_distinguished_and_degenerate_ones_left_out(tmp_path):
     squares = [
         ((2, 2), (5, 2), (5, 5), (2, 5)),
         ((10, 10), (14, 10), (14, 14), (10, 14)),
@@ -330,7 +330,7 @@ def test_nuclei_are_told_apart_and_degenerate_ones_left_out(tmp_path):
 
 
 def entries(folder):
-    """The cached data sets in it, whole or not; what else lies there are their locks."""
+    """Return the entries of a cache, whole or not; its other files are locks."""
     return [path for path in folder.iterdir() if path.is_dir()]
 
 
@@ -347,7 +347,7 @@ def test_the_cache_equals_decoding_and_notices_changes(tree, tmp_path):
 
 
 def drawn(root):
-    """A folder whose splits and groups are those of split.csv."""
+    """Write a folder whose splits and groups are given by split.csv."""
     for k in range(10):
         write_image(root / "images" / f"{k}.png")
         write_mask(root / "masks" / f"{k}.png")
@@ -364,14 +364,14 @@ def rewrite_splits(root):
 
 
 def spoil_unused(root):
-    """Change a mask that is beyond the limits of the images, and tells what the foreground is nevertheless."""
+    """Change a mask that the limits leave out, but that still helps to decide the foreground."""
     records = choose_records(Data(name="folder", layout="folder", size=16, train_images=3, test_images=2), root)
     used = {path for chosen in records.values() for record in chosen for path in record.files}
     write_mask(next(path for path in sorted((root / "masks").iterdir()) if path not in used), values=(0, 7))
 
 
 def add_linked(root):
-    """Add an image to a folder that the root has a link to."""
+    """Add an image to a folder that the root links to."""
     write_image(root / "images" / "new.png")
     write_mask(root / "masks" / "new.png")
     with (root / "split.csv").open("a") as table:
@@ -380,7 +380,7 @@ def add_linked(root):
 
 @pytest.mark.parametrize("linked", [False, True])
 @pytest.mark.parametrize("change", [rewrite_groups, rewrite_splits, spoil_unused, add_linked])
-def test_the_cache_notices_what_splits_groups_and_the_foreground_come_from(tmp_path, change, linked):
+def test_the_cache_notices_changes_of_splits_groups_and_the_foreground(tmp_path, change, linked):
     root, cache, small = tmp_path / "root", tmp_path / "cache", config("folder").model_copy(
         update={"train_images": 3, "test_images": 2}
     )  # fmt: skip
@@ -405,16 +405,16 @@ def test_the_cache_notices_what_splits_groups_and_the_foreground_come_from(tmp_p
     )
 
 
-def test_a_store_and_other_files_in_the_data_set_do_not_make_its_cache_old(tmp_path, caplog):
+def test_a_store_and_other_files_in_the_data_set_do_not_outdate_its_cache(tmp_path, caplog):
     folder(tmp_path)
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
     (tmp_path / "round").symlink_to(tmp_path)
     (tmp_path / "results").mkdir()
-    (tmp_path / "log.txt").write_text("begun")
+    (tmp_path / "log.txt").write_text("started")
     for k in range(3):
         data.load(config("folder"), tmp_path, tmp_path / "results" / "cache")
         (tmp_path / "results" / f"study-{k}").mkdir()
-        (tmp_path / "log.txt").write_text(f"going on {k}")
+        (tmp_path / "log.txt").write_text(f"line {k}")
     assert "built anew" not in caplog.text
 
 
@@ -428,7 +428,7 @@ DAMAGE = {
 
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("file", ["index.json", "train-images.npy", "test-masks.npy"])
-def test_a_damaged_cache_is_built_anew(tmp_path, file, damage):
+def test_a_damaged_cache_is_rebuilt(tmp_path, file, damage):
     folder(tmp_path / "root")
     expected = data.load(config("folder"), tmp_path / "root")
     data.load(config("folder"), tmp_path / "root", tmp_path / "cache")
@@ -442,7 +442,7 @@ def test_a_damaged_cache_is_built_anew(tmp_path, file, damage):
     assert (entry / file).read_bytes() == content
 
 
-def test_a_killed_build_leaves_nothing_that_counts(tmp_path, monkeypatch):
+def test_a_killed_build_leaves_no_entry(tmp_path, monkeypatch):
     folder(tmp_path / "root")
 
     def killed(*_):
@@ -457,7 +457,7 @@ def test_a_killed_build_leaves_nothing_that_counts(tmp_path, monkeypatch):
         assert data.load(config("folder"), tmp_path / "root", tmp_path / "cache").digest == expected
 
 
-def test_writing_to_loaded_tensors_leaves_the_cache_alone(tmp_path):
+def test_writing_to_loaded_tensors_does_not_change_the_cache(tmp_path):
     folder(tmp_path / "root")
     for _ in range(3):
         found = data.load(config("folder"), tmp_path / "root", tmp_path / "cache")
@@ -493,7 +493,7 @@ def test_synthetic_data_are_a_function_of_their_settings(kind):
 
 
 @pytest.mark.parametrize("kind", ["large", "many", "clusters"])
-def test_synthetic_data_are_not_told_by_colour_alone(kind):
+def test_colour_alone_does_not_separate_synthetic_objects(kind):
     """The best threshold on the best channel, chosen on the test images themselves, stays well below a perfect IoU."""
     found = data.load(Data(layout="synthetic", kind=kind, size=32, train_images=1, test_images=40), None).test
     images, mask = (torch.stack(list(pixels)) for pixels in (found.images, found.masks))
@@ -511,7 +511,7 @@ def test_synthetic_data_are_not_told_by_colour_alone(kind):
     ("name", "layout", "counts"),
     [("isic16", "isic16", (806, 339)), ("monuseg", "monuseg", (13, 14)), ("tumour_clusters", "folder", (67, 31))],
 )
-def test_real_data(real_data, name, layout, counts):
+def test_real_data_sets_are_listed_completely(real_data, name, layout, counts):
     found = data.find(config(layout), real_data / name)
     assert found.problems == ()
     assert tuple(sum(record.split == split for record in found.records) for split in ("train", "test")) == counts

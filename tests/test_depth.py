@@ -1,4 +1,4 @@
-"""Numbers of files as the network's numbers: alike for all files of a data set, and whatever they are predicted beside."""
+"""From the numbers in files to those of the network: by one map for all files, trained on or predicted."""
 
 import json
 
@@ -57,8 +57,8 @@ def deep_folder(root):
         (16, {}),
     ],
 )
-def test_a_picture_is_predicted_alike_whatever_lies_beside_it(depth, settings, trained, tmp_path):  # noqa: F811
-    """Bit for bit, beside others of other sizes, depths and channels."""
+def test_a_prediction_does_not_depend_on_the_other_pictures(depth, settings, trained, tmp_path):  # noqa: F811
+    """It is equal bit for bit beside pictures of other sizes, depths and channels."""
     if depth == 16:
         deep_folder(tmp_path / "data")
     settings = settings | ({"data__layout": "folder"} if depth == 16 else {})
@@ -79,7 +79,7 @@ def test_sixteen_bits_are_refused_by_a_trial_of_eight(trained, tmp_path):  # noq
         predict_files(work, own, scaling, [picture(tmp_path / "a.png", "plain"), path], tmp_path / "out", "cpu")
 
 
-def test_eight_bits_are_stretched_for_a_trial_of_sixteen_and_named(tmp_path, caplog):
+def test_eight_bits_are_stretched_for_a_trial_of_sixteen_and_reported(tmp_path, caplog):
     deep_folder(tmp_path / "root")
     scaling = data.load(config("folder"), tmp_path / "root").train.scaling
     assert scaling.bits == 16
@@ -91,7 +91,7 @@ def test_eight_bits_are_stretched_for_a_trial_of_sixteen_and_named(tmp_path, cap
     assert f"{record.image} has 8 bits a channel and is stretched to the 16" in caplog.text
 
 
-def test_what_lies_outside_of_the_training_range_is_named(tmp_path, caplog):
+def test_a_picture_outside_of_the_training_range_is_reported(tmp_path, caplog):
     deep_folder(tmp_path / "root")
     scaling = data.load(config("folder"), tmp_path / "root").train.scaling
     path = tmp_path / "dark.png"
@@ -104,7 +104,7 @@ def test_what_lies_outside_of_the_training_range_is_named(tmp_path, caplog):
 
 
 def scans(root, kinds, names="abcdef"):
-    """Volumes of one tissue, each in a type, and in units if it is a float, of its own."""
+    """Write volumes and masks of several types; kinds: (type, least, greatest intensity) in turn."""
     for k, name in enumerate(names):
         kind, low, high = kinds[k % len(kinds)]
         numbers = RNG.uniform(low, high, (20, 24, 3))
@@ -116,7 +116,7 @@ def scans(root, kinds, names="abcdef"):
 
 
 def test_volumes_of_several_types_become_the_same_numbers(tmp_path):
-    """A constant block of the number 100 has one scaled value in all volumes, from the cache, too."""
+    """A constant block of the intensity 100 has one scaled value in all volumes, also from the cache."""
     scans(tmp_path / "root", [("u1", 0, 255), ("f4", 0, 3000), ("i2", 0, 1000)])
     for path in (tmp_path / "root/images").iterdir():
         image = nibabel.load(path)
@@ -135,7 +135,7 @@ def test_volumes_of_several_types_become_the_same_numbers(tmp_path):
 
 
 def test_a_new_volume_becomes_pixels_as_the_training_volumes_did(trained, tmp_path):  # noqa: F811
-    """Of another type and orientation, alone or beside others: the same numbers give the same maps."""
+    """Equal intensities give equal maps, whatever their type, alone or beside others."""
     scans(tmp_path / "root", [("u1", 0, 255), ("f4", 0, 3000)])
     work, own, scaling = trained(tmp_path / "root", data__channels=1)
     assert Scaling(**json.loads(json.dumps(scaling.__dict__))).pixel_format.quantisation.bits == 16
@@ -164,13 +164,13 @@ def test_a_volume_is_refused_by_a_trial_of_pictures(trained, tmp_path):  # noqa:
 
 
 def cases(normalised: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and deviation a channel of [B, C, H, W]."""
+    """Return mean and deviation [C] of [B, C, H, W]."""
     return normalised.mean((0, 2, 3)), normalised.std((0, 2, 3), correction=0)
 
 
 @pytest.mark.parametrize("depth", [8, 16])
 def test_every_picture_gets_its_own_mean_and_deviation(depth, tmp_path, tiny):
-    """Those of the whole picture: a crop is not normalised by its own."""
+    """A crop is normalised by the statistics of the whole picture."""
     (deep_folder if depth == 16 else folder)(tmp_path / "root")
     settings = config("folder", normalise="case", fit="crop", size=8)
     for cache in (None, tmp_path / "cache", tmp_path / "cache"):
@@ -197,7 +197,7 @@ def test_every_picture_gets_its_own_mean_and_deviation(depth, tmp_path, tiny):
     assert torch.equal(batches(0)[0][0], found.prepare_inputs(found.images[int(first)][None], first)[0])
 
 
-def test_a_dark_scan_is_shown_by_its_own_range(tmp_path):
+def test_a_dark_scan_is_displayed_by_its_own_range(tmp_path):
     scans(tmp_path, [("u2", 0, 300)])
     found = data.load(config("folder", channels=1, normalise="case"), tmp_path).test
     shown = found.display_image(0)
@@ -214,7 +214,7 @@ def test_a_constant_picture_becomes_zero(tmp_path):
 
 
 def test_slices_are_normalised_by_their_volume(tmp_path):
-    """By all of it, also where data.train_images takes some slices only; and whatever the units of its numbers."""
+    """The whole volume counts, also if data.train_images leaves slices out, and whatever its unit."""
     scans(tmp_path / "root", [("u1", 0, 255), ("f4", 0, 1e6), ("i2", -1000, 1000), ("f4", 0, 0.01)])
     for limit in (None, 7):
         settings = config("folder", channels=1, normalise="case", fit="crop", train_images=limit)
@@ -247,7 +247,7 @@ def test_cases_are_predicted_as_they_were_evaluated(settings, trained, tmp_path)
 
 @pytest.mark.parametrize("settings", [{}, {"data__axis": 0}, {"data__normalise": "case"}])
 def test_predictions_keep_the_geometry_in_all_orientations(settings, trained, tmp_path):  # noqa: F811
-    """A volume turned in any of 48 ways is predicted as the volume itself, and has its own affine and shape."""
+    """A volume in any of 48 orientations gets the same prediction, with its own affine and shape."""
     from unittest import mock
 
     scans(tmp_path / "root", [("u1", 0, 255)])
@@ -295,7 +295,7 @@ def change(path):
 
 
 def replace_by_another(path):
-    """Of the same size and time."""
+    """Replace a file by another one of the same size and time."""
     import os
 
     state = path.stat()
@@ -324,8 +324,8 @@ def test_files_that_have_changed_since_they_were_decoded_are_refused(spoil, kind
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_new_files_do_not_move_what_predictions_are_compared_with(cached, tmp_path):
-    """An image that comes before all others, and one without a mask, which a new listing would refuse."""
+def test_new_files_do_not_shift_the_masks_that_predictions_are_compared_with(cached, tmp_path):
+    """One new image comes before all others; another has no mask, which a new listing would refuse."""
     folder(tmp_path / "root")
     for _ in range(1 + cached):
         found = data.load(config("folder"), tmp_path / "root", tmp_path / "cache" if cached else None).test
@@ -337,8 +337,8 @@ def test_new_files_do_not_move_what_predictions_are_compared_with(cached, tmp_pa
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_records_travel_with_the_split_so_that_no_folder_is_listed_again(cached, tmp_path, monkeypatch):
-    """Neither by a load from the cache, nor by the evaluation at original resolution, after an image has been added."""
+def test_records_travel_with_the_split_and_the_folder_is_not_listed_again(cached, tmp_path, monkeypatch):
+    """Neither a load from the cache nor an evaluation at original resolution lists it; an added image shifts no mask."""
     settings = Config().with_leaves({"inference.resolution": "original"})
     root = tmp_path / "root"
     folder(root)
@@ -357,7 +357,7 @@ def test_records_travel_with_the_split_so_that_no_folder_is_listed_again(cached,
     assert marked == [8 * 12, 0]
 
 
-def test_touched_files_are_the_same(tmp_path):
+def test_touched_files_count_as_unchanged(tmp_path):
     folder(tmp_path / "root")
     found = data.load(config("folder"), tmp_path / "root").test
     found.record(0).image.touch()
@@ -367,7 +367,7 @@ def test_touched_files_are_the_same(tmp_path):
 @pytest.mark.parametrize("fit", ["resize", "crop"])
 @pytest.mark.parametrize("kind", ["deep", "large"])
 def test_files_that_are_replaced_while_they_are_read_are_refused(kind, fit, tmp_path, monkeypatch):
-    """After all headers have been read: by a picture of more bits, or of another size with its mask."""
+    """After all headers are read, a picture of more bits, or of another size with its mask, takes its place."""
     folder(tmp_path)
 
     def interrupted(function, records, on_progress=None):

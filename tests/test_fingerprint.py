@@ -29,7 +29,7 @@ WIDE = Diffusion(schedule="cosine", input_scale=0.1)
 
 
 def planted(error, diffusion=WIDE, count=50, step=1, noise=0.0):
-    """Rows over the noise levels of a schedule, all errors being error(λ)."""
+    """Return rows over the noise levels of a schedule whose errors are all error(λ)."""
     t = torch.arange(1, count + 1, dtype=torch.float64) / count
     level = log_snr(t, diffusion).numpy()
     values = error(level) + noise * np.random.default_rng(0).standard_normal(count)
@@ -41,7 +41,7 @@ def planted(error, diffusion=WIDE, count=50, step=1, noise=0.0):
 
 
 def logistic(middle, height=0.7):
-    """height σ(middle − λ): half is lost at the middle, and the derivative is height σ(1 − σ)."""
+    """Return height σ(middle − λ): half is lost at the middle, and the derivative is height σ(1 − σ)."""
     return lambda level: height / (1 + np.exp(level - middle))
 
 
@@ -63,7 +63,7 @@ def test_a_planted_curve_gives_its_derivative_and_its_half(kind, middle):
     assert found.derivative_t.max() == pytest.approx(np.gradient(found.error, found.t).max(), rel=0.05)
 
 
-def test_the_entropy_rate_of_one_pixel_is_as_known():
+def test_the_entropy_rate_of_one_pixel_integrates_to_its_entropy():
     """x0 of −1 or 1 at even odds: the area under ½ SNR mmse over λ is its entropy, ln 2 (Guo et al., 2005)."""
     z, w = np.polynomial.hermite_e.hermegauss(101)
     snr = lambda level: np.exp(np.minimum(level, 5.0))[:, None]  # noqa: E731  # beyond, nothing is left to recover
@@ -97,7 +97,7 @@ def test_a_curve_that_has_not_converged_says_which_final_log_snr_would_do():
     st.sampled_from(KINDS),
     st.sampled_from([Diffusion(), WIDE, Diffusion(schedule="simple-linear")]),
 )
-def test_whatever_was_measured_the_curve_is_monotone_and_the_weights_are_shares(values, kind, diffusion):
+def test_the_curve_is_monotone_and_the_weights_are_shares_whatever_was_measured(values, kind, diffusion):
     values = np.array(values)
     found = compute_fingerprint([planted(lambda level: values, diffusion, count=len(values))], kind)
     assert (np.diff(found.error_smooth) >= -1e-9).all()
@@ -124,7 +124,7 @@ def test_several_trials_are_averaged_and_the_last_step_counts():
     assert np.allclose(both.error, [(a["mask_error"] + b["mask_error"]) / 2 for a, b in zip(*late, strict=True)])
 
 
-def test_a_curve_without_a_rise_cannot_weigh():
+def test_a_curve_without_a_rise_is_refused_as_a_weighting():
     found = compute_fingerprint([planted(lambda level: np.full_like(level, 0.4))], "dice")
     with pytest.raises(UserError, match=r"0 at all 50 noise levels.*train it longer"):
         found.knots()
@@ -269,8 +269,8 @@ def test_a_study_has_the_e3_trials_that_its_fingerprints_need():
     assert Config().needs() == []
 
 
-def test_by_t_the_error_rises_fastest_where_the_schedule_passes_by_it():
-    """A rise from t = 0.6 to t = 0.9, even by t; by log-SNR, of which the cosine schedule has less in the middle, it is not."""
+def test_the_steepest_t_depends_on_the_schedule():
+    """A rise from t = 0.6 to t = 0.9 that is linear in t is not linear in log-SNR, which the cosine schedule crosses unevenly."""
     t = lambda level: 2 / np.pi * np.arctan(0.1 * np.exp(-level / 2))  # noqa: E731
     found = compute_fingerprint(
         [planted(lambda level: np.clip((t(level) - 0.6) / 0.3, 0, 1), count=200)], "mask-error"

@@ -21,7 +21,7 @@ def write(path, pixels):
 
 
 def masks(seed, size=16):
-    """Four raters, of whom the last marks nothing."""
+    """Return masks of four raters; the last one marks nothing."""
     found = np.zeros((4, size, size), np.uint8)
     for rater in range(3):
         found[rater, 4 : 8 + rater, 4 + seed % 3 : 10] = 255
@@ -79,7 +79,7 @@ def test_splits_of_the_crops_are_kept(tmp_path):
         (lambda root: write(root / "gt/LIDC-IDRI-0003/z-105.0_c0_l2.png", np.zeros((9, 9), np.uint8)), "9 × 9 px"),
     ],
 )
-def test_missing_and_unequal_raters_are_one_sentence(damage, words, tmp_path):
+def test_missing_and_unequal_raters_are_refused_in_one_sentence(damage, words, tmp_path):
     crops(tmp_path)
     damage(tmp_path)
     with pytest.raises(DataError, match=words):
@@ -108,7 +108,7 @@ def test_a_slice_without_one_of_its_masks_is_named(tmp_path):
         data.load(config(), tmp_path)
 
 
-def test_each_image_has_one_raters_mask_and_all_raters_their_turn():
+def test_each_training_image_has_one_raters_mask_and_all_raters_occur():
     raters = torch.arange(4.0).view(1, 4, 1, 1).repeat(400, 1, 2, 2)
     drawn = draw_rater(raters, generator("cpu", 0))
     assert drawn.shape == (400, 1, 2, 2)
@@ -129,7 +129,7 @@ def test_a_trial_records_what_raters_disagree_on(experiment, tiny, tmp_path):
     assert metrics >= {"iou", "ged", "ged_unbiased", "hm_iou", "ncc", "iou_raters", "dice_raters"}
 
 
-def test_the_real_slices(real_data):
+def test_the_real_slices_are_listed(real_data):
     found = data.load(config(size=32), real_data / "lidc")
     assert found.train.masks.channels == 4
     patients = [{name.split("/")[0] for name in split.names} for split in (found.train, found.test)]

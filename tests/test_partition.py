@@ -1,4 +1,4 @@
-"""How images are divided: for testing, to be held out, for validation; and what a split knows of patients."""
+"""The partition of images for testing, for holding out and for validation, which never divides a patient."""
 
 import dataclasses
 
@@ -25,7 +25,7 @@ from diffseg.errors import DataError
 
 
 def patients(root, sizes: dict[str, int]):
-    """A folder of pictures, with their patients in split.csv."""
+    """Write a folder of pictures, with their patients in split.csv."""
     rows = [(f"{patient}-{k}", patient) for patient, count in sizes.items() for k in range(count)]
     for name, _ in rows:
         write_image(root / "images" / f"{name}.png")
@@ -34,7 +34,7 @@ def patients(root, sizes: dict[str, int]):
 
 
 def test_a_split_knows_the_group_of_each_image(tmp_path):
-    """Freshly decoded, from the cache, and in part."""
+    """Decoded, from the cache, and as a subset."""
     patients(tmp_path / "root", {"p1": 3, "p2": 2, "p3": 1})
     for _ in range(2):
         found = data.load(config("folder"), tmp_path / "root", tmp_path / "cache")
@@ -84,7 +84,7 @@ def test_both_parts_hold_foreground_where_two_patients_have_some(units, share):
 
 @given(st.integers(1, 300), st.integers(0, 100), st.integers(0, 3))
 def test_single_images_are_balanced_exactly(full, empty, seed):
-    """Each on its own: the wanted number to the image, and empty masks in proportion."""
+    """Single images give exactly the wanted number, with empty masks in proportion."""
     units = {f"a{k}": (1, 0) for k in range(full)} | {f"b{k}": (0, 1) for k in range(empty)}
     if len(units) < 2:
         return
@@ -98,7 +98,7 @@ def test_single_images_are_balanced_exactly(full, empty, seed):
 
 
 @given(st.integers(2, 200), st.integers(0, 5))
-def test_single_images_with_foreground_are_those_of_the_lowest_hashes(count, seed):
+def test_single_images_with_foreground_are_chosen_by_the_lowest_hashes(count, seed):
     units = {f"image{k}": (1, 0) for k in range(count)}
     chosen, images = drawn(units, seed=seed)
     assert chosen == set(sorted(units, key=lambda name: hash_key(f"{seed}/{name}"))[:images])
@@ -120,7 +120,7 @@ def test_one_image_more_moves_one_or_two_others(count, is_empty):
 
 
 def test_patients_of_very_different_sizes():
-    """One patient has more than half of the images: the others are tested on."""
+    """If one patient has more than half of the images, the others are tested on."""
     units = {"large": (60, 0)} | {f"small{k}": (4, 1) for k in range(8)}
     for seed in range(10):
         chosen, _ = drawn(units, seed=seed)
@@ -129,7 +129,7 @@ def test_patients_of_very_different_sizes():
 
 
 def test_a_patient_of_whom_some_images_have_a_split_follows_it(tmp_path):
-    """In either split; the rest is drawn."""
+    """Of either split; the other images are drawn."""
     patients(tmp_path, {f"p{k}": 3 for k in range(10)})
     lines = (tmp_path / "split.csv").read_text().splitlines()[1:]
     given = {"p0-1": "test", "p1-2": "train", "p2-0": "val"}
@@ -143,8 +143,8 @@ def test_a_patient_of_whom_some_images_have_a_split_follows_it(tmp_path):
         assert len(found.test.names) > 3
 
 
-def test_empty_masks_are_on_both_sides(tmp_path):
-    """Of a folder, drawn, with some held out."""
+def test_both_parts_have_empty_masks(tmp_path):
+    """In a folder without splits, with some images held out."""
     for k in range(40):
         write_image(tmp_path / "images" / f"{k}.png")
         write_mask(tmp_path / "masks" / f"{k}.png", values=(0,) if k < 10 else (0, 255))
@@ -167,7 +167,7 @@ def test_a_single_patient_or_image_is_refused_in_a_sentence(rows, tmp_path):
 
 
 def split_with(groups, empty=()):
-    """A split of images of 4 px, of these groups; those of the numbers `empty` have no foreground."""
+    """Return a split of images of 4 px with these groups; those numbered by `empty` have no foreground."""
     masks = [torch.full((1, 2, 2), int(k not in empty), dtype=torch.uint8) for k in range(len(groups))]
     found = split_of([torch.zeros(1, 2, 2, dtype=torch.uint8)] * len(groups), masks)
     return dataclasses.replace(found, groups=tuple(groups))
@@ -200,7 +200,7 @@ def test_single_images_are_held_out_by_their_ranks(count, share, random):
     assert set(found.names) == {str(k) for k in range(count) if rank[k] < held}
 
 
-def test_one_patient_cannot_be_held_out_of():
+def test_a_single_patient_cannot_be_held_out():
     with pytest.raises(DataError, match=r"training.validation=0.25 holds out whole .* all 8 .* of mine are of p1: add"):
         hold_out(split_with(["p1"] * 8), 0.25, range(8), "training.validation", "mine")
 
@@ -231,7 +231,7 @@ def test_e1s_validation_keeps_patients_whole(tiny, tmp_path, monkeypatch):
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.integers(1, 60))
-def test_limits_take_images_of_as_many_patients_as_possible(sizes, limit):
+def test_limits_choose_images_from_as_many_patients_as_possible(sizes, limit):
     records = [
         Record(f"p{patient}/{k}", "train", None, (), f"p{patient}")
         for patient, count in enumerate(sizes)
@@ -245,7 +245,7 @@ def test_limits_take_images_of_as_many_patients_as_possible(sizes, limit):
 
 
 @given(st.lists(st.sampled_from("abcdefg"), min_size=1, max_size=60), st.integers(1, 60))
-def test_the_first_few_images_are_of_as_many_patients_as_possible(groups, few):
+def test_the_first_few_images_are_from_as_many_patients_as_possible(groups, few):
     split = split_with(sorted(groups))
     order = interleave_groups(split)
     assert sorted(order.tolist()) == list(range(len(groups)))
@@ -253,7 +253,7 @@ def test_the_first_few_images_are_of_as_many_patients_as_possible(groups, few):
     assert interleave_groups(split_with([None] * len(groups))).tolist() == list(range(len(groups)))
 
 
-def test_a_listing_in_another_order_is_assigned_alike():
+def test_splits_do_not_depend_on_the_order_of_the_listing():
     records = [Record(f"{k}", None, None, (), f"p{k % 7}" if k % 3 else None) for k in range(50)]
     found = {record.name: record.split for record in assign_splits(records, 0, masks=False)}
     assert found == {record.name: record.split for record in assign_splits(records[::-1], 0, masks=False)}

@@ -1,4 +1,4 @@
-"""The mask error without training, where the best predictor is known."""
+"""The mask error estimated without training, for masks whose best predictor is known."""
 
 import numpy as np
 import pytest
@@ -14,13 +14,13 @@ from diffseg.fingerprint.quick import estimate_mask_error
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch):
-    """Examples and queries, for speed."""
+    """Use few examples and queries, for speed."""
     for name, count in (("EXAMPLES", 1024), ("MASKS", 64), ("QUERIES", 256), ("WINDOWS", 64)):
         monkeypatch.setattr(patches, name, count)
 
 
 def split(masks):
-    """Masks [N, S, S] of 0 and 1."""
+    """Return a split of masks [N, S, S] of 0 and 1."""
     masks = list(torch.as_tensor(masks, dtype=torch.uint8)[:, None])
     return split_of([mask.expand(3, -1, -1) for mask in masks], masks)
 
@@ -35,13 +35,13 @@ def config(size):
 
 
 def mmse(snr):
-    """Of one fair bit x in −1 and 1: E (x − tanh(SNR + √SNR z))² = 1 − E tanh(SNR + √SNR z)."""
+    """Return the mmse of a fair bit x of −1 or 1: E (x − tanh(SNR + √SNR z))² = 1 − E tanh(SNR + √SNR z)."""
     z, w = np.polynomial.hermite_e.hermegauss(101)
     return 1 - np.tanh(snr + np.sqrt(snr) * z) @ (w / w.sum())
 
 
-def test_masks_that_are_all_or_nothing_are_one_bit_seen_through_all_their_pixels():
-    """Then the SNR of the whole is N times a pixel's, and the derivative lies lower by ln N."""
+def test_constant_masks_are_decided_as_one_bit():
+    """The SNR of N equal pixels is N times a pixel's, so the derivative lies at a log-SNR lower by ln N."""
     masks = np.stack([np.zeros((16, 16)), np.ones((16, 16))])
     rows = estimate_mask_error(dataset(masks, masks), config(16))
     for row in rows:
@@ -49,7 +49,7 @@ def test_masks_that_are_all_or_nothing_are_one_bit_seen_through_all_their_pixels
     assert compute_fingerprint([rows], "mask-error").summary()["half"] == pytest.approx(-0.3 - np.log(256), abs=0.5)
 
 
-def test_pixels_that_are_independent_are_decided_one_by_one():
+def test_independent_pixels_are_decided_one_by_one():
     draw = np.random.default_rng(0)
     train, test = draw.integers(0, 2, (2, 64, 24, 24))
     rows = estimate_mask_error(dataset(train, test), config(24))
@@ -58,7 +58,7 @@ def test_pixels_that_are_independent_are_decided_one_by_one():
             assert row["mask_error"] == pytest.approx(mmse(np.exp(row["log_snr"])), abs=0.1)
 
 
-def test_it_is_repeatable_and_has_the_levels_that_e3_measures():
+def test_the_estimate_is_repeatable_and_has_the_levels_that_e3_measures():
     draw = np.random.default_rng(0)
     masks = dataset(*draw.integers(0, 2, (2, 8, 16, 16)))
     one, other = (estimate_mask_error(masks, config(16)) for _ in range(2))

@@ -1,4 +1,4 @@
-"""Every picture is read as its format says, or refused in one sentence that names it; nothing hangs or warns."""
+"""Pictures of every format: each is decoded as the format says, or refused in one sentence that names it, without warnings."""
 
 import io
 import re
@@ -49,13 +49,13 @@ def silent(recwarn, capfd):
 
 
 def read(path, look):
-    """What a data set finds of a file, with the warnings that it does without."""
+    """Read a file as a data set does, with Pillow's warnings silenced."""
     return in_parallel(look, [Record("a", "train", path, ())])[0]
 
 
 @pytest.mark.usefixtures("silent")
 @pytest.mark.parametrize("name", GOOD)
-def test_a_picture_is_read_as_its_format_says(name, tmp_path):
+def test_a_picture_is_decoded_as_its_format_says(name, tmp_path):
     content, expected = GOOD[name]
     path = tmp_path / name
     path.write_bytes(content)
@@ -146,7 +146,7 @@ MASKS = {  # content, and the labels that it holds
 
 
 def twelve_bits(pixels: np.ndarray) -> bytes:
-    """A TIFF of two pixels in three bytes, rows filled up to whole bytes."""
+    """Write a TIFF of two pixels in three bytes, with rows padded to whole bytes."""
     rows = b""
     for row in pixels.tolist():
         bits = "".join(f"{value:012b}" for value in row)
@@ -187,7 +187,7 @@ def test_a_mask_is_read_as_it_is_stored(name, tmp_path):
         ),
     ],
 )
-def test_a_mask_that_could_be_two_things_is_refused(content, words, tmp_path):
+def test_an_ambiguous_mask_is_refused(content, words, tmp_path):
     (tmp_path / "mask").write_bytes(content)
     with pytest.raises(DataError) as error:
         pictures.read_labels(tmp_path / "mask", (6, 5))
@@ -200,7 +200,7 @@ def test_twelve_bits_of_an_image_are_stretched_to_sixteen(tmp_path):
     assert pictures.read_image(tmp_path / "a.tif", 1)[..., 0].tolist() == [[0, 16, 32776, 65535]]
 
 
-def test_a_turned_photograph_that_is_read_smaller_is_turned(tmp_path):
+def test_a_photograph_that_is_decoded_smaller_is_still_turned(tmp_path):
     large = np.kron(SMOOTH, np.ones((16, 16, 1), np.uint8))
     (tmp_path / "a.jpg").write_bytes(pillow(np.rot90(large).copy(), "JPEG", quality=95, exif=exif(6)))
     found = pictures.read_image(tmp_path / "a.jpg", 3, at_least=96)
@@ -214,8 +214,8 @@ def test_there_are_at_least_sixty_cases():
 
 @settings(max_examples=100)
 @given(name=st.sampled_from(sorted(GOOD)), data=st.data())
-def test_damage_leads_to_nothing_but_one_sentence(name, data, tmp_path_factory):
-    """Bytes overwritten, cut off or put in, anywhere."""
+def test_any_damage_is_refused_in_one_sentence(name, data, tmp_path_factory):
+    """Overwrite, remove or insert bytes anywhere."""
     content = bytearray(GOOD[name][0])
     for _ in range(data.draw(st.integers(1, 4))):
         place = data.draw(st.integers(0, len(content) - 1))

@@ -1,4 +1,4 @@
-"""NIfTI: grids are compared by affine, slices lie across the largest spacing, and absurd headers cost nothing."""
+"""NIfTI volumes: masks are turned by their affines, slices lie across the largest spacing, bad headers cost no memory."""
 
 import gzip
 import tracemalloc
@@ -29,7 +29,7 @@ TILTED = nibabel.affines.from_matvec(
 @pytest.mark.parametrize(
     "orientation", ORIENTATIONS, ids=lambda turn: "".join(f"{int(a)}{'+' if s > 0 else '-'}" for a, s in turn)
 )
-def test_a_mask_in_any_orientation_is_brought_to_its_volumes(orientation, affine, tmp_path):
+def test_a_mask_in_any_orientation_is_turned_to_that_of_its_volume(orientation, affine, tmp_path):
     image = save(tmp_path / "image.nii", NUMBERS, affine)
     mask = save(tmp_path / "mask.nii.gz", *turned(LABELS, affine, orientation))
     assert np.array_equal(volumes.read_labels(mask, image), LABELS)
@@ -70,7 +70,7 @@ def test_without_an_affine_shapes_are_compared(first, second, tmp_path):
 
 
 def test_rounded_affines_are_one_grid(tmp_path):
-    """As programs write them: in decimals, or as quaternions."""
+    """Programs write affines in decimals or as quaternions."""
     image = save(tmp_path / "image.nii", NUMBERS, TILTED, sform_code=0, qform_code=1)
     mask = save(tmp_path / "mask.nii", LABELS, TILTED.round(4))
     assert np.array_equal(volumes.read_labels(mask, image), LABELS)
@@ -100,7 +100,7 @@ def test_slices_lie_across_the_largest_spacing(shape, spacing, wanted, axis, tmp
 
 
 @pytest.mark.parametrize("axis", [None, 0, 1, 2])
-def test_a_data_set_is_cut_along_the_axis(axis, tmp_path):
+def test_a_data_set_is_cut_into_slices_across_the_axis(axis, tmp_path):
     for name in "abcdef":
         numbers = RNG.integers(0, 255, (20, 3, 24)).astype(np.uint8)
         mask = (numbers > 99).astype(np.uint8)
@@ -134,7 +134,7 @@ def test_two_dimensional_files_are_read(shape, channels, tmp_path):
     assert bool(((found.train.images[0][:1] > 99) == found.train.masks[0].bool()).all())
 
 
-def test_a_flat_third_axis_is_no_fault_of_a_two_dimensional_file(tmp_path):
+def test_a_two_dimensional_file_may_have_a_flat_third_axis(tmp_path):
     path = edited(
         save(tmp_path / "a.nii", LABELS[:, :, 0]), pixdim=[1, 0.7, 0.7, 0, 0, 0, 0, 0], sform_code=0, qform_code=1
     )
@@ -142,7 +142,7 @@ def test_a_flat_third_axis_is_no_fault_of_a_two_dimensional_file(tmp_path):
     assert np.array_equal(volumes.read_labels(path, path), LABELS[:, :, :1])
 
 
-def test_colours_are_channels(tmp_path):
+def test_colours_become_channels(tmp_path):
     colours = RNG.integers(0, 255, (*SHAPE, 3), dtype=np.uint8)
     kind = np.dtype([(name, "u1") for name in "RGB"])
     path = save(tmp_path / "a.nii", colours.view(kind)[..., 0])
@@ -159,7 +159,7 @@ def test_colours_are_channels(tmp_path):
 
 @pytest.mark.parametrize("kind", ["u1", "i1", "u2", "i2", "u4", "i4", "i8", "f4", "f8", ">i2", ">f4"])
 @pytest.mark.parametrize("ending", ["nii", "nii.gz"])
-def test_numbers_of_every_type_are_read(kind, ending, tmp_path):
+def test_intensities_of_every_type_are_read(kind, ending, tmp_path):
     numbers = RNG.integers(0, 100, SHAPE).astype(kind)
     image = nibabel.Nifti1Image(numbers, AFFINE, nibabel.Nifti1Header(endianness=">" if kind.startswith(">") else "<"))
     image.header.set_data_dtype(numbers.dtype)
@@ -169,7 +169,7 @@ def test_numbers_of_every_type_are_read(kind, ending, tmp_path):
     assert np.array_equal(volumes.read_intensities(path), np.asarray(nibabel.load(path).dataobj))
 
 
-def test_scaled_numbers_and_nifti_2_are_read(tmp_path):
+def test_scaled_intensities_and_nifti_2_are_read(tmp_path):
     path = edited(save(tmp_path / "a.nii", NUMBERS), scl_slope=0.5, scl_inter=-3)
     assert np.allclose(volumes.read_intensities(path), NUMBERS * 0.5 - 3)
     assert nifti.read_header(path).scaled
@@ -182,7 +182,7 @@ def cut(path, share=0.7):
 
 
 def flip(path):
-    """One bit of the packed numbers."""
+    """Flip one bit of the compressed content."""
     content = bytearray(path.read_bytes())
     content[-20] ^= 1
     path.write_bytes(content)
@@ -231,7 +231,7 @@ FAULTS = {  # a fault, by what it does to a sound file, and what is said
 
 @pytest.mark.parametrize("ending", ["nii", "nii.gz"])
 @pytest.mark.parametrize("fault", FAULTS)
-def test_faults_are_one_sentence_and_cost_no_memory(fault, ending, tmp_path, caplog, capfd):
+def test_a_fault_is_refused_in_one_sentence_and_costs_no_memory(fault, ending, tmp_path, caplog, capfd):
     spoil, words = FAULTS[fault]
     path = save(tmp_path / f"a.{ending}", NUMBERS)
     spoil(path)
@@ -247,7 +247,7 @@ def test_faults_are_one_sentence_and_cost_no_memory(fault, ending, tmp_path, cap
 
 
 @pytest.mark.parametrize(("spoil", "words"), [(flip, "is truncated or damaged"), (plainly, "is not a NIfTI volume")])
-def test_packed_files_are_checked_to_their_end(spoil, words, tmp_path):
+def test_compressed_files_are_checked_to_their_end(spoil, words, tmp_path):
     path = save(tmp_path / "a.nii.gz", NUMBERS)
     spoil(path)
     with pytest.raises(DataError, match=words):
@@ -255,7 +255,7 @@ def test_packed_files_are_checked_to_their_end(spoil, words, tmp_path):
 
 
 @pytest.mark.parametrize("numbers", [LABELS * 0.5, np.where(LABELS, np.nan, 0), np.stack([LABELS] * 2, -1)])
-def test_what_is_no_segmentation_is_refused(numbers, tmp_path):
+def test_a_mask_that_is_no_segmentation_is_refused(numbers, tmp_path):
     image = save(tmp_path / "image.nii", NUMBERS)
     with pytest.raises(DataError, match="is no segmentation"):
         volumes.read_labels(save(tmp_path / "mask.nii", np.float32(numbers)), image)
@@ -286,7 +286,7 @@ def scan(low, high, kind, whole=True):
         ([("u4", 0, 60000)], (0, 1, 16)),
     ],
 )
-def test_whole_numbers_keep_their_steps_in_all_volumes(kinds, expected, tmp_path):
+def test_whole_intensities_keep_their_steps_in_all_volumes(kinds, expected, tmp_path):
     paths = [save(tmp_path / f"{k}.nii", scan(low, high, kind)) for k, (kind, low, high) in enumerate(kinds)]
     found = quantisation.fit_quantisation(paths)
     assert (found.offset, found.gain, found.bits) == expected
@@ -296,8 +296,8 @@ def test_whole_numbers_keep_their_steps_in_all_volumes(kinds, expected, tmp_path
         assert pixels.dtype == (np.uint8 if found.bits == 8 else np.uint16)
 
 
-def test_fractions_are_mapped_alike_in_all_volumes(tmp_path):
-    """A volume of whole numbers beside one of fractions: the same number is the same pixel in both."""
+def test_fractions_are_mapped_equally_in_all_volumes(tmp_path):
+    """A volume of whole numbers beside one of fractions: equal intensities become equal pixels."""
     whole, fractions = scan(0, 255, "u1"), scan(0, 3000, "f4", whole=False)
     fractions[2] = whole[2]
     paths = [save(tmp_path / "a.nii", whole), save(tmp_path / "b.nii", fractions)]
@@ -308,7 +308,7 @@ def test_fractions_are_mapped_alike_in_all_volumes(tmp_path):
     assert int(first.max()) < 65535 * 0.1
 
 
-def test_volumes_without_a_common_unit_are_said_to_be_so(tmp_path, caplog):
+def test_volumes_without_a_common_unit_are_reported(tmp_path, caplog):
     paths = [save(tmp_path / f"{k}.nii", scan(0, high, "f4", whole=False)) for k, high in enumerate((1, 3, 1000))]
     quantisation.fit_quantisation(paths[:2])
     assert not caplog.records
@@ -318,7 +318,7 @@ def test_volumes_without_a_common_unit_are_said_to_be_so(tmp_path, caplog):
 
 @settings(max_examples=40)
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e3), st.sampled_from([8, 16]), st.integers(0, 2**32 - 1))
-def test_a_map_is_monotone_and_cut_at_the_ends(offset, gain, bits, seed):
+def test_a_quantisation_is_monotone_and_clipped(offset, gain, bits, seed):
     numbers = np.sort(np.random.default_rng(seed).normal(offset, 2**bits / gain, 60)).reshape(1, 1, 60)
     pixels = Quantisation(offset, gain, bits)(numbers).ravel().astype(int)
     assert (np.diff(pixels) >= 0).all()
@@ -336,8 +336,8 @@ def test_values_that_are_not_finite_are_refused(tmp_path):
 
 @settings(max_examples=100)
 @given(ending=st.sampled_from(["nii", "nii.gz"]), draws=st.data())
-def test_damage_leads_to_nothing_but_one_sentence(ending, draws, tmp_path_factory):
-    """Bytes of the header and of the packed file overwritten, or the end cut off."""
+def test_any_damage_is_refused_in_one_sentence(ending, draws, tmp_path_factory):
+    """Overwrite bytes of the header and of the compressed file, or cut off the end."""
     path = save(tmp_path_factory.mktemp("damaged") / f"a.{ending}", NUMBERS)
     content = bytearray(path.read_bytes() if ending == "nii" else gzip.decompress(path.read_bytes()))
     for _ in range(draws.draw(st.integers(1, 4))):
@@ -355,7 +355,7 @@ def test_damage_leads_to_nothing_but_one_sentence(ending, draws, tmp_path_factor
 @pytest.mark.parametrize("normalise", ["range", "case"])
 @pytest.mark.parametrize(("types", "bits"), [("uint8 float32", (16,)), ("int16 uint8", (16,)), ("uint8 uint8", (8,))])
 def test_check_reads_volumes_of_several_types_as_training_does(types, bits, normalise, tmp_path):
-    """One map for all, so nothing is said about the types of their files."""
+    """All volumes share one map, so nothing is reported about the types of their files."""
     for name, kind in zip("abcdef", 3 * types.split(), strict=True):
         numbers = RNG.integers(0, 255, (20, 24, 3)).astype(kind)
         save(tmp_path / "images" / f"{name}.nii", numbers + np.array(0.5, kind) * (kind == "float32"))

@@ -1,4 +1,4 @@
-"""NIfTI volumes in every form that people have."""
+"""NIfTI volumes in many orientations and forms, as files."""
 
 import gzip
 import itertools
@@ -29,12 +29,12 @@ def save(path: Path, numbers: np.ndarray, affine=AFFINE, **header) -> Path:
 
 
 def turned(numbers: np.ndarray, affine: np.ndarray, orientation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same volume in another orientation."""
+    """Return the same volume in another orientation, and its affine."""
     return apply_orientation(numbers, orientation), affine @ inv_ornt_aff(orientation, numbers.shape[:3])
 
 
 def edited(path: Path, **header) -> Path:
-    """A volume with fields of its header set to what nibabel would not write."""
+    """Set fields of a volume's header to values that nibabel would not write."""
     packed = path.name.endswith(".gz")
     content = bytearray(gzip.decompress(path.read_bytes()) if packed else path.read_bytes())
     found = nibabel.Nifti1Header(bytes(content[:348]), check=False)
@@ -46,7 +46,7 @@ def edited(path: Path, **header) -> Path:
 
 
 def sentence(read, path: Path) -> str:
-    """The sentence with which a file is refused, or its path alone if it is read."""
+    """Return the sentence with which a file is refused, or its path alone if it is read."""
     try:
         read()
     except DataError as error:
