@@ -1,12 +1,14 @@
+"""Configurations: identity, settings by their paths, errors, and what resolution makes equal."""
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffseg.config import Config, load, parse_leaf
+from diffseg.config import NETWORKS, Config, load, parse_leaf
 from diffseg.errors import ConfigError
 
 
-def test_digest_survives_a_round_trip_and_changes_with_any_leaf():
+def test_the_digest_survives_a_round_trip_and_changes_with_any_setting():
     config = Config()
     assert load(config.canonical()) == config
     assert load(config.canonical()).digest == config.digest
@@ -22,7 +24,7 @@ def test_digest_survives_a_round_trip_and_changes_with_any_leaf():
 
 
 @given(st.floats(1e-6, 1.0), st.integers(1, 10_000))
-def test_leaves_set_are_leaves_read(rate, steps):
+def test_settings_read_back_as_they_were_set(rate, steps):
     leaves = {"training.learning_rate": rate, "training.steps": steps}
     assert leaves.items() <= Config().with_leaves(leaves).leaves().items()
 
@@ -42,9 +44,14 @@ def test_leaves_set_are_leaves_read(rate, steps):
         ({"diffusion.steps": 10}, ["10", "25"]),
         ({"data.name": "../up"}, ["data.name"]),
         ({"training.snapshots": [2.0]}, ["training.snapshots"]),
+        (
+            {"diffusion.fingerprint_networks": ["ambdiff"]},
+            ["fingerprint_networks", '"ambdiff"', "ensemdiff, segdiff, medsegdiff"],
+        ),
+        ({"network": "segformer", "experiment": "e2"}, ["network segformer has no e2", "only e1"]),
     ],
 )
-def test_bad_settings_are_one_sentence_that_names_them(leaves, words):
+def test_a_bad_setting_is_refused_in_one_sentence_that_names_it(leaves, words):
     with pytest.raises(ConfigError) as error:
         Config().with_leaves(leaves)
     assert "\n" not in str(error.value)
@@ -52,7 +59,18 @@ def test_bad_settings_are_one_sentence_that_names_them(leaves, words):
         assert word in str(error.value)
 
 
-def test_settings_are_read_as_json_or_text():
+@pytest.mark.parametrize("name", NETWORKS)
+def test_an_unknown_setting_of_a_stored_network_is_named_with_those_it_has(name):
+    """Also of networks without the default experiment, e2."""
+    stored = Config(experiment="e1", network=NETWORKS[name]()).model_dump(mode="json")
+    stored["network"]["widht"] = 32
+    with pytest.raises(
+        ConfigError, match=r"unknown configuration key 'network\.widht': (did you mean network\.|allowed are)"
+    ):
+        load(stored)
+
+
+def test_a_setting_on_the_command_line_is_json_or_text():
     assert parse_leaf("training.steps=100") == ("training.steps", 100)
     assert parse_leaf("network.multipliers=[1, 2]") == ("network.multipliers", [1, 2])
     assert parse_leaf("diffusion.target=x0") == ("diffusion.target", "x0")
@@ -61,7 +79,7 @@ def test_settings_are_read_as_json_or_text():
         parse_leaf("training.steps")
 
 
-def test_what_an_experiment_does_not_use_does_not_make_another_trial():
+def test_a_setting_that_the_experiment_does_not_use_makes_no_other_trial():
     def digests(experiment, **leaves):
         base = Config().with_leaves({"experiment": experiment})
         return (
@@ -85,7 +103,7 @@ def test_resolving_twice_changes_nothing(tiny):
         assert config.resolved() == config
 
 
-def test_e3_and_e4_get_the_targets_of_the_paper():
+def test_e3_and_e4_have_the_targets_of_the_paper():
     assert Config().with_leaves({"experiment": "e3"}).resolved().diffusion.target == "x0"
     assert Config().with_leaves({"experiment": "e4", "diffusion.target": "x0"}).resolved().diffusion.target == "epsilon"
 
@@ -97,11 +115,11 @@ def test_e3_and_e4_get_the_targets_of_the_paper():
     ({"diffusion.target": "x0", "inference.steps": 7}, 7),
     ({"inference.steps": 7}, 7),
 ])  # fmt: skip
-def test_sampling_takes_as_many_steps_as_its_target_was_measured_to_need(settings, steps):
+def test_the_default_number_of_sampling_steps_depends_on_the_target(settings, steps):
     assert Config().with_leaves(settings).resolved().inference.steps == steps
 
 
-def test_what_the_foreground_may_be_is_written_without_odd_brackets():
+def test_the_error_for_a_foreground_has_balanced_brackets():
     with pytest.raises(ConfigError) as raised:
         Config().with_leaves({"data.foreground": "red"})
     assert str(raised.value).count("(") == str(raised.value).count(")")

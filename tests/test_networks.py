@@ -84,7 +84,7 @@ def published(request, reference):
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_equals_the_published_network(published, layout):
+def test_outputs_equal_those_of_the_published_network(published, layout):
     network, inputs, expected = published
     network = network.to(memory_format=layout)
     with torch.inference_mode():
@@ -95,7 +95,7 @@ def test_equals_the_published_network(published, layout):
             assert (mask - expected["cal"]).abs().max() <= 1e-5
 
 
-def test_in_the_form_that_is_compiled_it_is_the_published_network(published, monkeypatch):
+def test_the_form_that_compiles_equals_the_published_network(published, monkeypatch):
     network, inputs, expected = published
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     with torch.inference_mode():
@@ -106,7 +106,7 @@ def test_in_the_form_that_is_compiled_it_is_the_published_network(published, mon
     "part",
     [GroupNorm(4, 4), GroupNorm(2, 4), Upsample(4), *(partial(upsample, factor=factor) for factor in (2, 3, 4))],
 )
-def test_the_form_that_is_compiled_learns_the_same(part, monkeypatch):
+def test_the_form_that_compiles_has_the_same_gradients(part, monkeypatch):
     x = torch.randn(2, 4, 6, 5, dtype=torch.float64, requires_grad=True)
     parameters = list(part.double().parameters()) if isinstance(part, torch.nn.Module) else []
     for parameter in parameters:
@@ -123,14 +123,14 @@ def test_the_form_that_is_compiled_learns_the_same(part, monkeypatch):
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_attention_is_computed_by_a_fused_kernel(layout):
+def test_attention_uses_a_fused_kernel(layout):
     x = torch.randn(2, 64, 8, 8, requires_grad=True).to(memory_format=layout)
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION):  # raises if it cannot be
         Attention(64, 4)(x).sum().backward()
 
 
 @pytest.mark.slow
-def test_compiled_it_is_the_published_network(published):
+def test_the_compiled_network_equals_the_published_one(published):
     network, inputs, expected = published
     torch.compiler.reset()
     with torch.inference_mode():
@@ -139,8 +139,8 @@ def test_compiled_it_is_the_published_network(published):
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_in_bf16_it_is_the_published_network_within_two_percent(published, layout):
-    """The difference's root mean square, as a share of the output's."""
+def test_bf16_outputs_are_within_two_percent_of_the_published_ones(published, layout):
+    """Compares root mean squares: of the difference, and of the output."""
     network, inputs, expected = published
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         output = network.to(memory_format=layout)(*inputs).float()
@@ -148,7 +148,7 @@ def test_in_bf16_it_is_the_published_network_within_two_percent(published, layou
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_has_the_published_parameters(reference, name):
+def test_parameters_are_the_published_ones(reference, name):
     published = json.loads((reference / "published_keys.json").read_text())[name]
     with torch.device("meta"):
         network = PUBLISHED[name]()
@@ -164,7 +164,7 @@ def published_state(network):
     return {names[key]: value.clone() for key, value in network.state_dict().items()}
 
 
-def test_a_foreign_state_dict_is_refused_key_by_key():
+def test_a_state_dict_that_does_not_fit_is_refused_key_by_key():
     settings = EnsemDiff(width=32, multipliers=(1,), blocks=1, attention=())
     state, loaded = published_state(build(settings, out_channels=2)), build(settings, out_channels=2)
     load_published(loaded, state)
@@ -180,8 +180,8 @@ def test_a_foreign_state_dict_is_refused_key_by_key():
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize(("channels", "image_channels"), [(1, 3), (1, 0), (3, 0), (1, 4)])
 @pytest.mark.parametrize("size", [32, 64])
-def test_contract(name, channels, image_channels, size):
-    """Every network: shapes, a zero start, gradients everywhere, dependence on all inputs, samples independent in a batch."""
+def test_every_network_keeps_the_contract(name, channels, image_channels, size):
+    """Shapes, a zero start, gradients everywhere, dependence on all inputs, independence of samples in a batch."""
     if name == "segformer" and not image_channels:
         pytest.skip("feed-forward")
     torch.manual_seed(0)
@@ -214,7 +214,7 @@ def test_contract(name, channels, image_channels, size):
             assert not torch.allclose(network(x_t, t, image + 1), output)
 
 
-def test_the_new_medsegdiff_learns_each_half_from_its_own_loss():
+def test_each_half_of_the_new_medsegdiff_learns_from_its_own_loss():
     network = build(SMALL["medsegdiff-new"], 1, 3, 1, size=32)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
@@ -227,7 +227,7 @@ def test_the_new_medsegdiff_learns_each_half_from_its_own_loss():
     assert all((p.grad is not None) == key.startswith("highway.") for key, p in network.named_parameters())
 
 
-def test_a_published_v1_is_loaded_without_the_convolution_that_it_never_kept(caplog):
+def test_a_published_v1_loads_without_the_convolution_that_it_never_kept(caplog):
     settings = MedSegDiff(version="v1", width=32, multipliers=(1, 1, 2), blocks=1, attention=())
     state, loaded = published_state(build(settings, size=32)), build(settings, size=32)
     del state["embedding.weight"], state["embedding.bias"]
@@ -237,7 +237,7 @@ def test_a_published_v1_is_loaded_without_the_convolution_that_it_never_kept(cap
 
 
 class TestFFParser:
-    def test_at_its_own_size_it_is_a_circular_convolution(self):
+    def test_it_is_a_circular_convolution_at_its_own_size(self):
         parser, x = FFParser(2, 8), torch.randn(1, 2, 8, 8)
         kernel = torch.fft.irfft2(torch.view_as_complex(parser.weight.detach()), s=(8, 8))
         around = torch.nn.functional.pad(x, (7, 0, 7, 0), mode="circular")
@@ -245,13 +245,13 @@ class TestFFParser:
         assert torch.allclose(parser(x), expected, atol=1e-6)
 
     @pytest.mark.parametrize("size", [(8, 8), (16, 16), (4, 4), (12, 10), (7, 9)])
-    def test_filters_that_do_not_depend_on_the_frequency_are_the_same_at_any_size(self, size):
+    def test_a_constant_filter_is_the_same_at_any_size(self, size):
         parser, x = FFParser(2, 8), torch.randn(1, 2, *size)
         torch.nn.init.zeros_(parser.weight)
         parser.weight.data[..., 0] = torch.tensor([2.0, -3.0])[:, None, None]
         assert torch.allclose(parser(x), x * torch.tensor([2.0, -3.0])[:, None, None], atol=1e-5)
 
-    def test_the_same_waves_are_passed_at_another_size(self):
+    def test_it_passes_the_same_waves_at_another_size(self):
         """A filter that passes low frequencies only passes the same waves, in cycles per pixel, at twice the size."""
         parser = FFParser(1, 16)
         torch.nn.init.zeros_(parser.weight)
@@ -276,7 +276,7 @@ def test_bf16_gives_no_nan(name):
         assert network(x_t, t, image).isfinite().all()
 
 
-def test_segformer_without_internet_says_how_to_go_on(monkeypatch):
+def test_segformer_without_internet_says_what_to_do(monkeypatch):
     import segmentation_models_pytorch.encoders as encoders
 
     def offline(*settings, **more):
@@ -295,14 +295,14 @@ def test_segformer_without_internet_says_how_to_go_on(monkeypatch):
         (SegFormer(), 100, r"multiple of 32.*data.size=96 or data.size=128"),
     ],
 )
-def test_sizes_that_do_not_pass_are_named_with_those_near(network, size, words):
+def test_a_size_that_does_not_fit_is_refused_with_the_nearest_that_do(network, size, words):
     network.check_size(64)
     with pytest.raises(ConfigError, match=words):
         network.check_size(size)
 
 
 @pytest.mark.parametrize("name", DIFFUSION)
-def test_inputs_that_a_network_is_not_built_for_are_one_sentence(name):
+def test_inputs_of_wrong_channels_or_sizes_are_refused_in_one_sentence(name):
     network, t = build(SMALL[name], 1, 3, 1, size=32), torch.zeros(1)
     with pytest.raises(ConfigError, match=r"got (5|2) channels of mask and image together, but was built for (4|1)"):
         network(torch.zeros(1, 2, 32, 32), t, torch.zeros(1, 3, 32, 32))
@@ -318,15 +318,15 @@ def test_the_state_dict_of_another_network_is_refused():
 
 @pytest.mark.parametrize("name", NETWORKS)
 class TestDeclarations:
-    """What a network says of itself, without torch."""
+    """What a network declares about itself."""
 
-    def test_it_is_named_as_it_is_registered_and_described(self, name):
+    def test_its_name_is_that_of_the_registry_and_it_has_a_summary(self, name):
         network = NETWORKS[name]
         assert network().name == name
         assert network.summary
         assert network.citation
 
-    def test_its_experiments_are_configurations(self, name):
+    def test_it_can_be_configured_for_its_experiments_alone(self, name):
         for experiment in EXPERIMENTS:
             if experiment in NETWORKS[name].experiments:
                 Config(experiment=experiment, network=NETWORKS[name]())
@@ -334,17 +334,17 @@ class TestDeclarations:
                 with pytest.raises(ValueError, match=f"has no {experiment}"):
                     Config(experiment=experiment, network=NETWORKS[name]())
 
-    def test_what_it_ignores_are_settings_or_sections(self, name):
+    def test_it_ignores_only_settings_and_sections_that_exist(self, name):
         paths = Config().leaves()
         for ignored in NETWORKS[name].ignored:
             assert any(path == ignored or path.startswith(f"{ignored}.") for path in paths), ignored
 
-    def test_it_says_whether_its_module_has_an_extra_output(self, name):
+    def test_only_medsegdiff_has_an_extra_output(self, name):
         implementation = NETWORKS[name]().implementation()
         assert isinstance(implementation, Implementation)
         assert implementation.extra_output == (name == "medsegdiff")
 
-    def test_a_network_without_noise_has_no_diffusion_experiment(self, name):
+    def test_a_deterministic_network_has_e1_alone(self, name):
         if NETWORKS[name].deterministic:
             assert NETWORKS[name].experiments == ("e1",)
             assert "diffusion" in NETWORKS[name].ignored

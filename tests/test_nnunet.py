@@ -1,4 +1,4 @@
-"""nnU-Net's own parts, driven from a Config: learning, exact resume on a CPU, and what is planned without data."""
+"""nnU-Net driven by a Config: learning, exact resume on a CPU, and the plan without data."""
 
 import dataclasses
 import itertools
@@ -39,7 +39,7 @@ def stop_after(steps):
 
 @pytest.fixture
 def process_group(tmp_path):
-    """As a Ray Train worker has one."""
+    """A process group, as Ray Train's workers have."""
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
     yield
     torch.distributed.destroy_process_group()
@@ -47,7 +47,7 @@ def process_group(tmp_path):
 
 @pytest.mark.usefixtures("process_group")
 @pytest.mark.slow
-def test_a_trial_is_run_by_nnunetv2_and_resumed_after_a_stop(tmp_path, monkeypatch, caplog):
+def test_a_trial_is_trained_by_nnunetv2_and_resumed_after_a_stop(tmp_path, monkeypatch, caplog):
     caplog.set_level("INFO")
     monkeypatch.delenv("nnUNet_raw", raising=False)
     monkeypatch.setattr("nnunetv2.utilities.utils.Pool", None)  # it forks, which hangs now and then beside threads
@@ -79,7 +79,7 @@ def test_a_trial_is_run_by_nnunetv2_and_resumed_after_a_stop(tmp_path, monkeypat
 
 
 @pytest.mark.slow
-def test_it_learns_and_a_stopped_training_ends_bit_for_bit_as_one_that_was_not(tmp_path):
+def test_it_learns_and_a_resumed_training_equals_an_uninterrupted_one(tmp_path):
     config = Config().with_leaves(LEAVES | {"network.epochs": 4, "network.iterations": 25, "data.train_images": 60})
     whole = trial.run(config, None, tmp_path / "whole", device="cpu")
     assert whole.trial["iou"] > 0.5
@@ -91,16 +91,16 @@ def test_it_learns_and_a_stopped_training_ends_bit_for_bit_as_one_that_was_not(t
     assert parts.images == whole.images
 
 
-def test_the_plan_without_data_is_nnunets():
-    """Figures seen with nnunetv2 itself on 40 images of 64 px: 7.77 million parameters, batch 2."""
+def test_the_plan_without_data_equals_that_of_nnunetv2():
+    """nnunetv2 itself, on 40 images of 64 px: 7.77 million parameters, batch 2."""
     network, batch = plan_network(64, 40)
     assert sum(p.numel() for p in network.parameters()) == pytest.approx(7.77e6, rel=0.01)
     assert batch == 2
 
 
 @pytest.mark.parametrize("cases", [False, True])
-def test_its_images_are_normalised_by_their_case(cases, tmp_path):
-    """As nnunetv2 reads them: by pixels, which it normalises itself, or by numbers that the whole volume has normalised."""
+def test_images_are_normalised_by_their_case(cases, tmp_path):
+    """nnunetv2 reads pixels, which it normalises itself, or numbers that are normalised by their whole volume."""
     from conftest import split_of
     from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 
@@ -119,7 +119,7 @@ def test_its_images_are_normalised_by_their_case(cases, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_trial_is_normalised_by_case(tmp_path):
+def test_a_trial_normalises_by_case(tmp_path):
     config = Config().with_leaves(LEAVES | {"network.epochs": 1, "network.iterations": 2, "data.normalise": "case"})
     outcome = trial.run(config, None, tmp_path, device="cpu")
     assert 0 <= outcome.trial["iou"] <= 1
