@@ -77,7 +77,7 @@ def run(
     """
     config = config.resolved()
     config.network.check_size(config.data.size)
-    device = choose_device(device)
+    device = choose_device(device, config.network.unordered_sums)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     load_context = partial(_load_context, root=root, cache=cache, device=device, hooks=hooks, workers=workers)
@@ -172,6 +172,7 @@ def _describe(
         "data_digest": dataset.digest,
         "scaling": json.dumps(asdict(dataset.train.scaling)),
         "micro_batch": fitted.micro_batch,
+        "execution": fitted.execution,
         "checkpoint": fitted.checkpoint,
         "train_seconds": fitted.seconds,
         "resumed_seconds": fitted.resumed,

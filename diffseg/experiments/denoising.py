@@ -56,7 +56,7 @@ class Denoising:
         drawn, density = sample_timesteps(len(images), diffusion, draw, adaptive)
         t = round_up_to_chain(drawn, diffusion.steps) if diffusion.discrete else drawn
         signal = clean_signal(images, masks, self.config)
-        guided = diffusion.self_conditioning and draw.initial_seed() % 2 == 0
+        guided = self._is_guided(draw.initial_seed())
         noise, masks = _draw_noise(signal, draw)[part], masks[part]
         losses, extra = self._compute_losses(network, images[part], masks, t[part], noise, guided)
         if adaptive is not None and network.training:
@@ -64,6 +64,10 @@ class Denoising:
         if density is not None and diffusion.unbiased:
             losses = losses / density[part].float()
         return losses.mean() + extra_loss(extra, masks, self.config)
+
+    def _is_guided(self, seed: int) -> bool:
+        """Return whether a training step with this seed is given an estimate."""
+        return self.config.diffusion.self_conditioning and seed % 2 == 0
 
     def learn_from_losses(self, network: nn.Module, workers: Workers) -> None:
         """Update an adaptive density by the losses of the whole batch, of all parts and workers."""
@@ -75,6 +79,10 @@ class Denoising:
         """Discard the losses that an adaptive density has recorded."""
         if adaptive := self._density(network):
             adaptive.discard_recorded()
+
+    def computation(self, seed: int) -> int:
+        """Return whether a step with this seed is self-conditioned, as a number."""
+        return int(self._is_guided(seed))
 
     def loss_at(
         self, network: nn.Module, images: torch.Tensor, masks: torch.Tensor, t: torch.Tensor, noise: torch.Tensor

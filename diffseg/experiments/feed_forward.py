@@ -51,6 +51,10 @@ class FeedForward:
     def discard_losses(self, network: nn.Module) -> None:
         """Do nothing: no losses are kept."""
 
+    def computation(self, seed: int) -> int:
+        """Return 0: all steps run the same computation."""
+        return 0
+
     def predict(
         self, network: nn.Module, images: torch.Tensor, noise: NoiseDraws, which: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -44,6 +44,12 @@ class Experiment(Protocol):
     def discard_losses(self, network: nn.Module) -> None:
         """Discard the losses of a batch that will be computed again."""
 
+    def computation(self, seed: int) -> int:
+        """Return the number of the computation that a step with this seed runs.
+
+        Steps with one number run the same kernels on the same memory, so that one CUDA graph serves them.
+        """
+
     def predict(
         self, network: nn.Module, images: torch.Tensor, noise: NoiseDraws, which: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -97,5 +97,6 @@ def _describe(
         timesteps=[row for row in state.snapshots if "t" in row],
         pruned=pruned,
         micro_batch=state.micro_batch,
+        execution=state.execution,
         checkpoint=checkpoints.find_final(folder, state.step),
     )

@@ -44,6 +44,7 @@ class NetworkSettings(Section):
     ignored: ClassVar[tuple[str, ...]] = ()  # settings outside `network` that it does not use: dotted paths or sections
     reuses_training: ClassVar[bool] = True  # trials that differ only in how they predict share one training
     stands_in: ClassVar[bool] = False  # may measure fingerprints for other U-Nets: diffusion.fingerprint_networks
+    unordered_sums: ClassVar[bool] = False  # GPUs add its gradients in no fixed order, unless torch is asked for one
     peers: ClassVar[tuple[str, ...]] = ()  # libraries whose own form of the network `diffseg bench` times beside it
 
     if TYPE_CHECKING:  # only the subclasses have the field: here it would change the order of theirs
@@ -118,6 +119,7 @@ class TrainedNetwork:
     timesteps: list[dict[str, Any]]
     pruned: str | None = None  # why the training ended early, if it did
     micro_batch: int | None = None  # images that were trained on at once; None if the network decides itself
+    execution: str | None = None  # how training steps ran: eager, graph or compiled; None if the network decides itself
     checkpoint: str | None = None  # file that the training ended with; None for ensembles, or if it could not be saved
 
 

@@ -15,14 +15,22 @@ from diffseg.errors import UserError
 COMPILED_FROM = 10_000  # training steps that repay the two to three minutes of compiling on two cores
 
 
-def choose_device(requested: torch.device | str | None = None) -> torch.device:
+def choose_device(requested: torch.device | str | None = None, unordered_sums: bool = False) -> torch.device:
     """Return the requested device; by default a GPU if there is one, else the CPU.
 
-    On GPUs, this makes cuDNN deterministic, since a resumed run must end as one that was not stopped, and turns off its
-    default of rounding float32 to TF32's ten bits in convolutions.
+    On GPUs, this makes cuDNN and cuBLAS deterministic, since a resumed run must end as one that was not stopped, and turns
+    off cuDNN's default of rounding float32 to TF32's ten bits in convolutions.
+
+    Args:
+        requested: The device to use.
+        unordered_sums: Whether the network has operations that add in no fixed order, unless torch uses its slower
+            deterministic ones everywhere.
     """
     device = torch.device(requested or ("cuda" if torch.cuda.is_available() else "cpu"))
     if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which cuBLAS reads when it is first used
+        torch.use_deterministic_algorithms(unordered_sums, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # not needed for it
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.allow_tf32 = False
     return device
@@ -34,8 +42,13 @@ def precision(config: Config, device: torch.device) -> str:
 
 
 def autocast(config: Config, device: torch.device) -> torch.autocast:
-    """Return the context to run a network in: bf16 where it is configured and the device has it, else float32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision(config, device) == "bf16")
+    """Return the context to run a network in: bf16 where it is configured and the device has it, else float32.
+
+    A CUDA graph must not keep weights that were cast before it was captured, so nothing is cached during a capture.
+    """
+    capturing = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+    enabled = precision(config, device) == "bf16"
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled, cache_enabled=not capturing)
 
 
 def has_bf16(device: torch.device) -> bool:
@@ -65,6 +78,17 @@ def _has_compiler() -> bool:
     """Return whether there are a C++ compiler and Python's headers, which torch.compile needs."""
     headers = Path(sysconfig.get_path("include"), "Python.h")
     return bool(shutil.which(os.environ.get("CXX", "g++"))) and headers.exists()
+
+
+def training_execution(config: Config, device: torch.device, workers: int = 1) -> str:
+    """Return how training steps run: "compiled", "graph" (captured as CUDA graphs) or "eager".
+
+    Steps of several workers communicate, and an adaptive density changes between steps: both run eagerly.
+    """
+    if compiles_training(config, device):
+        return "compiled"
+    captured = device.type == "cuda" and workers == 1 and config.diffusion.density != "adaptive"
+    return "graph" if captured else "eager"
 
 
 def training_layout(config: Config, device: torch.device) -> torch.memory_format:

@@ -8,7 +8,7 @@ from torch import nn
 from diffseg.config import Config
 from diffseg.errors import UserError
 from diffseg.experiments import Experiment
-from diffseg.randomness import generator, seed_of
+from diffseg.randomness import seed_of
 from diffseg.training.execution import autocast
 from diffseg.training.parallel import Workers, is_out_of_memory, normalises_over_batches
 from diffseg.training.state import TrainingState
@@ -41,17 +41,13 @@ def compute_gradients(
     Raises:
         UserError: A part cannot be made smaller and does not fit into memory.
     """
-    step, batch, device = state.step, len(images), images.device
-    total, problem = torch.zeros((), device=device), None
+    batch = len(images)
+    total, problem = torch.zeros((), device=images.device), None
+    draw = torch.Generator(images.device)
     try:
         for part in workers.parts(batch, state.micro_batch):
-            # Dropout and stochastic depth draw from torch's global generator.
-            torch.manual_seed(seed_of(config.seed, "dropout", step, part.start))
-            with autocast(config, device):
-                loss = objective.loss(network, images, masks, generator(device, config.seed, "noise", step), part)
-            loss = loss * ((part.stop - part.start) / batch)
-            loss.backward()
-            total += loss.detach()
+            seed_draws(draw, config, state.step, part)
+            total += backpropagate(objective, network, images, masks, draw, part, config)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -63,6 +59,29 @@ def compute_gradients(
         return None
     workers.all_reduce([total, *(one.grad for one in network.parameters() if one.grad is not None)])
     return total
+
+
+def seed_draws(draw: torch.Generator, config: Config, step: int, part: slice) -> None:
+    """Seed the loss's generator, and torch's global ones for dropout and stochastic depth, for a part of a step's batch."""
+    draw.manual_seed(seed_of(config.seed, "noise", step))
+    torch.manual_seed(seed_of(config.seed, "dropout", step, part.start))
+
+
+def backpropagate(
+    objective: Experiment,
+    network: nn.Module,
+    images: torch.Tensor,
+    masks: torch.Tensor,
+    draw: torch.Generator,
+    part: slice,
+    config: Config,
+) -> torch.Tensor:
+    """Add a part's gradients to the parameters'; return its share [] of the batch's mean loss."""
+    with autocast(config, images.device):
+        loss = objective.loss(network, images, masks, draw, part)
+    loss = loss * ((part.stop - part.start) / len(images))
+    loss.backward()
+    return loss.detach()
 
 
 def _halve_micro_batch(state: TrainingState, config: Config, problem: str) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from diffseg.config import Config, Training
 from diffseg.data.splits import Split
@@ -15,11 +14,10 @@ from diffseg.experiments import build_experiment
 from diffseg.rows import Row
 from diffseg.training.batches import Batches
 from diffseg.training.curves import StepRecords
-from diffseg.training.execution import compile_for_training
-from diffseg.training.gradients import compute_gradients
 from diffseg.training.hooks import Hooks
 from diffseg.training.parallel import SINGLE_PROCESS, Workers
-from diffseg.training.state import TrainingState
+from diffseg.training.state import TrainingState, set_learning_rate
+from diffseg.training.step import choose_step
 
 Measure = Callable[[TrainingState], list[Row]]
 
@@ -55,7 +53,7 @@ def train(
     """
     training = config.training
     batches, objective = Batches(split, config), build_experiment(config)
-    network = compile_for_training(state.network, config, split.device)
+    run_step = choose_step(objective, state, config, split.device, workers)
     records, clock = StepRecords(training.log_every, split.device), time.perf_counter()
     state.network.train()
     while True:
@@ -64,17 +62,13 @@ def train(
             clock = time.perf_counter()
         if state.step == training.steps:
             return
-        rate = _set_learning_rate(state.optimiser, training, state.step)
+        rate = _schedule_learning_rate(state.optimiser, training, state.step)
         images, masks = batches(state.step)
-        state.optimiser.zero_grad(set_to_none=True)
-        loss = compute_gradients(objective, network, state, images, masks, config, workers)
-        if loss is None:  # out of memory: try the step again in smaller parts
+        outcome = run_step(images, masks)
+        if outcome is None:  # out of memory: try the step again in smaller parts
             continue
-        norm = nn.utils.clip_grad_norm_(state.network.parameters(), training.clip or math.inf)
-        state.optimiser.step()
-        objective.learn_from_losses(state.network, workers)
         _update_average(state, training.ema)
-        records.add(loss, norm)
+        records.add(*outcome)
         state.step += 1
 
         stopping, saving = workers.any(hooks.should_stop(), hooks.should_save())
@@ -118,7 +112,7 @@ def _measure(state: TrainingState, measure: Measure, hooks: Hooks) -> tuple[list
     return rows, Pruned(reason) if reason else None
 
 
-def _set_learning_rate(optimiser: torch.optim.Optimizer, training: Training, step: int) -> float:
+def _schedule_learning_rate(optimiser: torch.optim.Optimizer, training: Training, step: int) -> float:
     """Set and return the learning rate of a step: linear warm-up times decay over the last steps."""
     falling = min(training.decay_steps or training.steps, max(1, training.steps - training.warmup))
     done = max(0.0, 1 - (training.steps - step) / falling)
@@ -126,8 +120,7 @@ def _set_learning_rate(optimiser: torch.optim.Optimizer, training: Training, ste
     rate = training.learning_rate * decay
     if step < training.warmup:
         rate *= (step + 1) / training.warmup
-    for group in optimiser.param_groups:
-        group["lr"] = rate
+    set_learning_rate(optimiser, rate)
     return rate
 
 

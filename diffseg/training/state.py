@@ -30,6 +30,7 @@ class TrainingState:
     step: int = 0
     seconds: float = 0.0  # of training
     resumed: float = 0.0  # the part of `seconds` spent before this start
+    execution: str = "eager"  # how steps run: eager, graph or compiled; not in checkpoints
     micro_batch: int = 0  # images per forward and backward pass, on one worker
     curves: list[Row] = field(default_factory=list)  # rows of step, metric, value
     snapshots: list[Row] = field(default_factory=list)  # measurements of the network, with their step
@@ -38,6 +39,8 @@ class TrainingState:
         """Write a checkpoint of this step into the folder."""
         values = {name: getattr(self, name) for name in VALUES}
         modules = {name: getattr(self, name).state_dict() for name in MODULES}
+        for group in modules["optimiser"]["param_groups"]:
+            group |= {"lr": float(group["lr"]), "capturable": False}  # as on a CPU: checkpoints move between devices
         checkpoints.save(folder, self.step, values | modules)
 
     def restore(self, folder: Path, device: torch.device, workers: Workers) -> bool:
@@ -51,8 +54,25 @@ class TrainingState:
                 setattr(self, key, value)
         for parameter, moments in self.optimiser.state.items():
             _match_memory_layout(parameter, moments)
+        _make_capturable(self.optimiser, device)
         self.resumed = self.seconds
         return saved is not None
+
+
+def _make_capturable(optimiser: torch.optim.Optimizer, device: torch.device) -> None:
+    """Let CUDA graphs capture the optimiser's steps: its learning rate becomes a tensor on the GPU that graphs read."""
+    if device.type == "cuda":
+        for group in optimiser.param_groups:
+            group |= {"lr": torch.tensor(float(group["lr"]), device=device), "capturable": True}
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of the next steps, in place where graphs read it."""
+    for group in optimiser.param_groups:
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def _match_memory_layout(parameter: torch.Tensor, moments: dict[str, torch.Tensor]) -> None:

@@ -39,7 +39,7 @@ SCHEMAS = {
         ("data_digest", pa.string()), ("scaling", pa.string()),         # JSON: how pixels became numbers, by channel
         ("seconds", pa.float64()), ("train_seconds", pa.float64()), ("evaluate_seconds", pa.float64()),
         ("gpu_seconds", pa.float64()), ("peak_memory_bytes", pa.int64()),
-        ("precision", pa.string()), ("compiled", pa.bool_()),           # of training: number format, and torch.compile or not
+        ("precision", pa.string()), ("compiled", pa.bool_()), ("execution", pa.string()),  # of training
         ("device", pa.string()), ("host", pa.string()), ("git_commit", pa.string()), ("dirty", pa.bool_()),
         ("versions", pa.string()),                                      # JSON: package to version
         ("fingerprint", pa.string()),                                   # JSON: knots [log-SNR, weight] that weighted the training

@@ -16,6 +16,7 @@ class SegFormer(NetworkSettings):
     experiments: ClassVar[tuple[str, ...]] = ("e1",)
     deterministic: ClassVar[bool] = True
     ignored: ClassVar[tuple[str, ...]] = ("diffusion",)
+    unordered_sums: ClassVar[bool] = True  # of bilinear interpolation
 
     name: Literal["segformer"] = Field("segformer", description="Name of the network.")
     encoder: Literal["mit_b0", "mit_b1", "mit_b2", "mit_b3", "mit_b4", "mit_b5"] = Field("mit_b3",
