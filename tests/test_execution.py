@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from diffseg.config import Config
 from diffseg.errors import UserError
 from diffseg.training import execution
 from diffseg.training.execution import (
@@ -13,6 +14,7 @@ from diffseg.training.execution import (
     compiles_training,
     inference_layout,
     precision,
+    training_execution,
     training_layout,
 )
 
@@ -55,6 +57,11 @@ def test_gpus_compute_in_full_float32_and_deterministically(cudnn):
     assert (cudnn.allow_tf32, cudnn.deterministic) == (True, False)
     assert choose_device("cuda:1") == torch.device("cuda", 1)
     assert (cudnn.allow_tf32, cudnn.deterministic) == (False, True)
+    assert not torch.are_deterministic_algorithms_enabled()
+    choose_device("cuda", unordered_sums=True)
+    assert torch.are_deterministic_algorithms_enabled()
+    choose_device("cuda")
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 @pytest.mark.parametrize(("available", "kind"), [(False, "cpu"), (True, "cuda")])
@@ -105,3 +112,20 @@ def test_memory_layouts_are_the_fastest_measured_ones(tiny, machine):
     for layout in (training_layout, inference_layout):
         assert layout(half.with_leaves({"training.compile": True}), device) == last
         assert layout(half, torch.device("cuda")) == last
+
+
+@pytest.mark.parametrize(
+    ("leaves", "device", "workers", "expected"),
+    [
+        ({}, "cuda", 1, "graph"),
+        ({}, "cuda", 2, "eager"),
+        ({}, "cpu", 1, "eager"),
+        ({"diffusion.density": "adaptive"}, "cuda", 1, "eager"),
+        ({"training.compile": True}, "cuda", 1, "compiled"),
+    ],
+)
+def test_steps_are_captured_on_one_gpu_unless_they_change_or_are_compiled(
+    leaves, device, workers, expected, monkeypatch
+):
+    monkeypatch.setattr("diffseg.training.execution._has_compiler", lambda: True)
+    assert training_execution(Config().with_leaves(leaves), torch.device(device), workers) == expected
