@@ -41,7 +41,7 @@ def fill_ledger(path, trials=TRIALS) -> Ledger:
 
 
 def count_files(ledger):
-    return {table: len(ledger.files.counted(table)) for table in ("trials", "images")}
+    return {table: len(ledger.files.counted_names(table)) for table in ("trials", "images")}
 
 
 def test_compaction_leaves_one_file_per_table_and_the_same_rows(tmp_path):
@@ -183,7 +183,7 @@ def test_a_damaged_file_is_named_and_nothing_is_merged(tmp_path):
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(UserError, match=r"e1-x-s0-001-1.parquet is damaged .* `diffseg run` sets it aside"):
         compact(ledger)
-    assert len(ledger.files.counted("trials")) == 15
+    assert len(ledger.files.counted_names("trials")) == 15
     assert ledger.set_aside_damaged() == [str(path)]
     compact(ledger)
     assert TRIALS[1] not in ledger.last_attempts()
@@ -194,7 +194,7 @@ def test_a_damaged_merged_file_is_set_aside_with_its_attempts(table, tmp_path):
     ledger = fill_ledger(tmp_path)
     compact(ledger)
     ledger.write("e2-later", 1, attempt())
-    (name,) = (name for name in ledger.files.counted(table) if is_merged(name))
+    (name,) = (name for name in ledger.files.counted_names(table) if is_merged(name))
     path = tmp_path / "study" / table / name
     path.write_bytes(path.read_bytes()[:-10])
     assert {row["trial"] for row in ledger.read(table).to_pylist()} == {"e2-later"}

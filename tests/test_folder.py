@@ -205,7 +205,7 @@ def test_a_ledger_behind_a_uri_is_compacted_and_its_damaged_files_are_set_aside(
     for number in range(3):
         run_trial(replace(request_of(uri, config), trial=f"e1-{number}"))
     assert compact(ledger) == 3
-    assert len(ledger.files.counted("trials")) == 1
+    assert len(ledger.files.counted_names("trials")) == 1
     run_trial(replace(request_of(uri, config), trial="e1-3"))
     ledger.folder.write("images/e1-3-1.parquet", b"PAR1 damaged")
     assert len(ledger.set_aside_damaged()) == 1

@@ -168,7 +168,7 @@ def test_a_new_table_needs_a_schema_alone(tmp_path, monkeypatch):
     before = ledger.read("heatmaps").to_pylist()
     assert [row["png"] for row in before] == [b"a", b"b"]
     compact(ledger)
-    assert len(ledger.files.counted("heatmaps")) == 1
+    assert len(ledger.files.counted_names("heatmaps")) == 1
     assert ledger.read("heatmaps").to_pylist() == before
-    ledger.folder.write("heatmaps/" + ledger.files.counted("heatmaps")[0], b"damaged")
+    ledger.folder.write("heatmaps/" + ledger.files.counted_names("heatmaps")[0], b"damaged")
     assert len(ledger.set_aside_damaged()) == 1

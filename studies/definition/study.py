@@ -8,7 +8,7 @@ from studies.definition.trial import StoredTrial, Trial, trial_name
 from studies.search.proposals import Proposal, read_proposals
 from studies.search.search import Rungs, Search, parse
 from studies.store.ledger import Ledger
-from studies.store.study_json import unusable
+from studies.store.study_json import unusable_definition
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,6 @@ def stored_study(name: str, definition: dict[str, Any]) -> Study:
     try:
         search = parse(definition["search"]) if definition.get("search") else None
     except ConfigError as error:
-        raise unusable(f"the definition of study {name}", str(error)) from None
+        raise unusable_definition(f"the definition of study {name}", str(error)) from None
     roots, command, variants, baseline = (definition.get(key) for key in ("roots", "command", "variants", "baseline"))
     return Study(name, trials, roots or {}, (), command or "", search, starts, variants or {}, baseline)

@@ -8,7 +8,7 @@ from diffseg import config as configuration
 from diffseg.config import Config
 from diffseg.errors import ConfigError
 from studies.search.search import Rungs
-from studies.store.study_json import unusable
+from studies.store.study_json import unusable_definition
 
 
 def trial_name(config: Config) -> str:
@@ -64,4 +64,4 @@ class StoredTrial(Trial):
         try:
             return configuration.load(self.tree)
         except ConfigError as error:
-            raise unusable(f"the study's definition of trial {self.name}", str(error)) from None
+            raise unusable_definition(f"the study's definition of trial {self.name}", str(error)) from None

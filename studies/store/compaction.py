@@ -48,7 +48,7 @@ def compact_locked(ledger: Ledger, at_least: int = 1) -> int:
     for table in SEARCH_SCHEMAS:
         compact_records(ledger.files, table, at_least)
     remove_replaced(ledger)
-    files = {table: ledger.files.counted(table) for table in SCHEMAS}
+    files = {table: ledger.files.counted_names(table) for table in SCHEMAS}
     loose = sum(not is_merged(file) for file in files["trials"])
     if loose < at_least:
         return 0

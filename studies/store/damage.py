@@ -18,9 +18,9 @@ def find_damaged(files: TableFiles) -> dict[str, str]:
             found[table] = "it is a file where the ledger has a folder"
         found |= {f"{table}/{name}": "it is not a file of the ledger" for name in files.foreign_names(table)}
     for table in SCHEMAS:
-        faults = reading.find_faults(files, table, files.counted(table))
+        faults = reading.find_faults(files, table, files.counted_names(table))
         found |= {f"{table}/{file}": reason for file, reason in faults.items()}
-    merged = set(filter(is_merged, files.attempt_names("trials"))).difference(files.counted("trials"))
+    merged = set(filter(is_merged, files.attempt_names("trials"))).difference(files.counted_names("trials"))
     for file in sorted(merged - files.replaced_by_merged()):
         found[f"trials/{file}"] = "it stands for the same attempts as another file"
     for table in SEARCH_SCHEMAS:

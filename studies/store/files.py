@@ -57,7 +57,7 @@ class TableFiles:
         except (FileNotFoundError, NotADirectoryError):
             return []
 
-    def counted(self, table: str, trials: list[str] | None = None) -> list[str]:
+    def counted_names(self, table: str, trials: list[str] | None = None) -> list[str]:
         """Return the names of the files whose rows count, or only of those that may hold rows of some trials.
 
         A file counts if its attempt has a row in `trials` and no merged file has replaced it.

@@ -16,7 +16,7 @@ class LatestRows:
 
     def rows(self) -> dict[str, Row]:
         """Return the rows by trial."""
-        fresh = [file for file in self.ledger.files.counted("trials") if file not in self._read]
+        fresh = [file for file in self.ledger.files.counted_names("trials") if file not in self._read]
         if fresh:
             found, sound = self.ledger.scan_files("trials", fresh, self.columns)
             self._read.update(sound)

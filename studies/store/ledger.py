@@ -91,11 +91,11 @@ class Ledger:
 
     def dataset(self, table: str, trials: list[str] | None = None) -> ds.Dataset:
         """Return the rows that `read` returns as a dataset, which a compaction of the study makes unusable."""
-        return reading.open_dataset(self.files, table, self.files.counted(table, trials), trials)
+        return reading.open_dataset(self.files, table, self.files.counted_names(table, trials), trials)
 
     def last_attempts(self) -> dict[str, int]:
         """Return the number of the last attempt of each trial that has ended (complete, failed or pruned)."""
-        files, found = self.files.counted("trials"), dict[str, int]()
+        files, found = self.files.counted_names("trials"), dict[str, int]()
         files += [name for file in files if is_merged(file) for name in self.files.replaced_by(file)]
         for trial, attempt in filter(None, map(parse_attempt, files)):
             found[trial] = max(found.get(trial, 0), attempt)
@@ -160,7 +160,7 @@ class Ledger:
             self.definition()
         except DefinitionError:
             self.folder.move(study_json.NAME, f"damaged/{study_json.NAME}")
-        self.folder.write(study_json.NAME, study_json.content(definition), durable=True)
+        self.folder.write(study_json.NAME, study_json.encode(definition), durable=True)
 
     def _write(self, path: str, table: pa.Table) -> None:
         sink = pa.BufferOutputStream()

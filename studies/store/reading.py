@@ -24,9 +24,9 @@ def read_rows(
     The result does not depend on a compaction that runs meanwhile.
     """
     while True:
-        names = files.counted(table, trials)
+        names = files.counted_names(table, trials)
         found, sound = scan_files(files, table, names, columns, trials, where)
-        if sound == names or files.counted(table, trials) == names:  # else files were merged, not damaged
+        if sound == names or files.counted_names(table, trials) == names:  # else files were merged, not damaged
             return found
 
 

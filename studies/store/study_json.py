@@ -38,15 +38,15 @@ def parse(content: bytes, place: str) -> dict[str, Any]:
     try:
         return Definition.model_validate_json(content).model_dump()
     except ValidationError as error:
-        raise unusable(place, _reason(error)) from None
+        raise unusable_definition(place, _reason(error)) from None
 
 
-def content(definition: dict[str, Any]) -> bytes:
+def encode(definition: dict[str, Any]) -> bytes:
     """Return a definition as the content of its file."""
     return json.dumps(definition, indent=1).encode()
 
 
-def unusable(place: str, reason: str) -> DefinitionError:
+def unusable_definition(place: str, reason: str) -> DefinitionError:
     """Return the error for a definition, or a part of it, that cannot be used. `place` says where it is."""
     return DefinitionError(
         f"{place} cannot be used ({reason}): `diffseg run` with the study's TOML file, or with its name if it is a shipped "
