@@ -161,6 +161,16 @@ def test_the_exit_statuses_are_those_of_the_program():
     assert rows == {0, statuses.FAILED_TRIALS, statuses.WRONG_USE, statuses.MACHINERY, statuses.STOPPED}
 
 
+@pytest.mark.parametrize("block", [text for text in blocks("python") if text.startswith("# tests/")])
+def test_examples_of_how_to_add_are_those_that_tests_run(block):
+    first, _, code = block.partition("\n")
+    source = (ROOT / first.removeprefix("# ")).read_text(encoding="utf-8")
+    unindented = [line.strip() for line in source.splitlines()]
+    wanted = [line.strip() for line in code.strip().splitlines()]
+    starts = [k for k, line in enumerate(unindented) if line == wanted[0]]
+    assert any(unindented[k : k + len(wanted)] == wanted for k in starts), f"{first} does not hold this example"
+
+
 def test_the_example_without_ray_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (example,) = (text for text in blocks("python") if "trial.run(config, root=None" in text)
