@@ -58,7 +58,8 @@ class VolumeMaps:
             header.set_data_dtype(numbers.dtype)
             header["cal_min"] = header["cal_max"] = 0  # the display window of the image does not fit the maps
             kind_of = nibabel.Nifti2Image if isinstance(header, nibabel.Nifti2Header) else nibabel.Nifti1Image
-            image = kind_of(numbers.reshape(self.header.dimensions), header.get_best_affine(), header)
+            data = numbers.reshape(self.header.dimensions)
+            image = kind_of(data, header.get_best_affine(), header)  # type: ignore[no-untyped-call]  # nibabel has few types
             written.append(output / f"{name}_{kind}.nii.gz")
-            nibabel.save(image, written[-1])  # type: ignore[no-untyped-call]  # nibabel has few types
+            nibabel.save(image, written[-1])
         return written

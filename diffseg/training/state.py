@@ -1,6 +1,7 @@
 """The state of a training: what a checkpoint holds, how a training starts or resumes, and what prediction loads."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -115,8 +116,9 @@ def start_or_resume(
         network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, fused=True
     )
     state = TrainingState(network, average, optimiser, micro_batch=workers.largest_share(training.batch))
-    if not state.restore(folder, device, workers) and hasattr(network, "load_pretrained"):
-        workers.run_on_all(network.load_pretrained)
+    load_pretrained: Callable[[], None] | None = getattr(network, "load_pretrained", None)
+    if not state.restore(folder, device, workers) and load_pretrained:
+        workers.run_on_all(load_pretrained)
         average.load_state_dict(network.state_dict())
     return state
 
