@@ -28,12 +28,20 @@ class StepRecords:
         """Return the mean loss and the last gradient norm of the steps that end at `step`, and clear the records.
 
         Raises:
+            Diverged: See `check`.
+        """
+        losses, norms = self.check(step)
+        self._count = 0
+        return {"loss": sum(losses) / len(losses), "gradient_norm": norms[-1]}
+
+    def check(self, step: int) -> tuple[list[float], list[float]]:
+        """Return the losses and gradient norms of the steps that end at `step`, if all of them are finite.
+
+        Raises:
             Diverged: A loss or gradient norm is not finite; the message names the first such step.
         """
         losses, norms = self._values[:, : self._count].tolist()
-        first = step - self._count
-        self._count = 0
-        for number, (loss, norm) in enumerate(zip(losses, norms, strict=True), first + 1):
+        for number, (loss, norm) in enumerate(zip(losses, norms, strict=True), step - self._count + 1):
             if not math.isfinite(loss):
                 raise Diverged(
                     f"the loss is {loss} at step {number}: "
@@ -44,4 +52,4 @@ class StepRecords:
                     f"the norm of the gradient is {norm} at step {number}: "
                     "lower training.learning_rate, or check the images for constant or extreme values"
                 )
-        return {"loss": sum(losses) / len(losses), "gradient_norm": norms[-1]}
+        return losses, norms

@@ -42,7 +42,7 @@ def train(
         measure: Measures the network at the steps that are due. Its rows are kept in `state.snapshots` with their
             step; rows with a metric are also passed to `hooks.on_evaluation`.
         due: Numbers of finished steps at which to measure.
-        hooks: Functions of the caller. Of several workers, only the first one's are used.
+        hooks: Functions of the caller. Of several workers, only the first one has any.
         workers: The processes that train together.
 
     Raises:
@@ -58,6 +58,7 @@ def train(
     state.network.train()
     while True:
         if state.step in due and not any(row["step"] == state.step for row in state.snapshots):
+            records.check(state.step)  # a network that has diverged is neither measured nor saved
             _take_snapshot(state, measure, folder, hooks, workers)
             clock = time.perf_counter()
         if state.step == training.steps:
