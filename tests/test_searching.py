@@ -157,6 +157,13 @@ def test_the_searchs_page_in_a_browser(found, ledger, tmp_path, browser, width):
     check_page(page, path, width, len(drawn) + 1)  # and the differences
 
 
+def test_a_report_reads_its_searches_once(ledger, tmp_path, monkeypatch):
+    calls, load_searches = [], tables.load_searches
+    monkeypatch.setattr(tables, "load_searches", lambda ledgers: calls.append(ledgers) or load_searches(ledgers))
+    write_report([ledger], tmp_path / "report.html")
+    assert len(calls) == 1
+
+
 def test_a_study_without_a_search_has_no_such_charts(tmp_path):
     study, ledger = Study("plain", (), {}), Ledger(str(tmp_path), "plain")
     ledger.define(study.definition())

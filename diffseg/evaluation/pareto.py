@@ -38,7 +38,7 @@ def front(points: Sequence[Point]) -> list[int]:
 
 
 def ranks(points: Sequence[Point]) -> list[int]:
-    """Return each point's rank by non-dominated sorting (Deb et al., 2002): 0 on the front, 1 on the next one, …"""
+    """Return each point's rank by non-dominated sorting (Deb et al., 2002): 0 on the front, 1 on the next one, and so on."""
     found: dict[Point, int] = {}
     for point in sorted(set(points)):  # a dominating point comes first
         found[point] = 1 + max((rank for other, rank in found.items() if dominates(other, point)), default=-1)
