@@ -62,7 +62,9 @@ def shifted_cosine(t: torch.Tensor, diffusion: Diffusion) -> torch.Tensor:
 
 @register(SCHEDULES, "sigmoid")
 def sigmoid(t: torch.Tensor, diffusion: Diffusion) -> torch.Tensor:
-    """Return λ where ᾱ falls as sigmoid(−x/τ), x from −3 to 3, stretched to [0, 1] (Jabri et al., 2023; Chen, 2023).
+    """Return λ where ᾱ falls as the logistic function of −x/τ, x from −3 to 3, stretched to [0, 1].
+
+    (Jabri et al., 2023; Chen, 2023)
 
     Some libraries use the name for a sigmoid in β, which is another schedule.
     """

@@ -63,7 +63,7 @@ def p2(level: torch.Tensor, diffusion: Diffusion) -> torch.Tensor:
 
 @register(WEIGHTINGS, "sigmoid")
 def sigmoid(level: torch.Tensor, diffusion: Diffusion) -> torch.Tensor:
-    """Return sigmoid(λ − bias), as in AmbDiffSeg (Christensen et al., 2025): a positive bias favours less noise.
+    """Return the logistic function of λ − bias, as in AmbDiffSeg (Christensen et al., 2025): a positive bias favours less noise.
 
     Decoupled, it is sigmoid(bias − λ) on ε's error, up to the factor e^bias (Kingma & Gao, 2023; Hoogeboom et al., 2024).
     Christensen's later code writes sigmoid(λ + bias), where the bias has the opposite sign.

@@ -49,7 +49,7 @@ class Fingerprint:
 
     @property
     def derivative_t(self) -> np.ndarray:
-        """d error_smooth/dt, in the schedule that was measured."""
+        """The derivative of error_smooth by t, in the schedule that was measured."""
         derivative: np.ndarray = np.gradient(self.error_smooth, self.t)
         return derivative
 
@@ -74,7 +74,7 @@ class Fingerprint:
 
     @property
     def steepest_t(self) -> float:
-        """t of the peak of d error/dt, in the schedule that was measured: the centre of mass of its half-power band."""
+        """The t of the peak of `derivative_t`: the centre of mass of its half-power band."""
         t = np.linspace(self.t[0], self.t[-1], 2000)
         return _middle(t, np.interp(t, self.t, self.derivative_t), math.sqrt(0.5))
 

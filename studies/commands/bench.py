@@ -104,8 +104,10 @@ def bench(
 
 
 def _checked(option: str, given: tuple[str, ...], known: Sequence[str]) -> tuple[str, ...]:
-    """Return the given values of an option, or all known ones if there are none. Raises UserError for an unknown
-    one."""
+    """Return the given values of an option, or all known ones if there are none.
+
+    Raises UserError for an unknown value.
+    """
     if unknown := set(given) - set(known):
         raise UserError(f"--{option} {min(unknown)} is none of {', '.join(known)}")
     return given or tuple(known)

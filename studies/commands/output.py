@@ -48,8 +48,7 @@ def progress_bar(task: str) -> Iterator[Callable[[int, int], Any]]:
 
 
 def path_beside(ledger: "Ledger", name: str) -> Path:
-    """Return the path for a file made of a study: in the study's folder, or in the current one if the store is a
-    URI."""
+    """Return the path for a file made of a study: in its folder, or in the current one if the store is a URI."""
     return ledger.folder.local / name if ledger.folder.local else Path(f"{ledger.study}-{name}")
 
 
