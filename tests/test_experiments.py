@@ -92,16 +92,16 @@ def test_a_learned_variance_is_trained_by_the_variational_term_alone(tiny):
 
 @pytest.mark.parametrize("discrete", [True, False])
 def test_discrete_training_uses_whole_steps_only(discrete, tiny):
-    told = []
+    given = []
 
     def network(x_t, t, image):
-        told.append(t)
+        given.append(t)
         return torch.zeros_like(x_t)
 
     images, masks, _ = batch()
     config = tiny(diffusion__discrete=discrete)
     build_experiment(config).loss(network, images, masks, generator("cpu", 0))
-    whole = (told[0] - told[0].round()).abs() < 1e-4
+    whole = (given[0] - given[0].round()).abs() < 1e-4
     assert whole.all() if discrete else not whole.any()
 
 

@@ -52,11 +52,11 @@ def test_pictures_are_predicted_at_their_own_size(settings, trained, tmp_path):
     for name, size in sizes.items():
         Image.fromarray(RNG.integers(0, 255, (*size, 3), dtype=np.uint8)).save(tmp_path / f"{name}.png")
     inputs = [tmp_path / f"{name}.png" for name in sizes]
-    told = []
+    reported = []
     written = predict_files(
-        config, work, scaling, inputs, tmp_path / "out", "cpu", on_progress=lambda *x: told.append(x)
+        config, work, scaling, inputs, tmp_path / "out", "cpu", on_progress=lambda *x: reported.append(x)
     )
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert reported == [(1, 3), (2, 3), (3, 3)]
     kinds = {"mask", "mean", "sd", "sample-0", "sample-1"}
     assert {path.name for path in written} == {f"{name}_{kind}.png" for name in sizes for kind in kinds}
     for name, size in sizes.items():

@@ -105,9 +105,9 @@ class TestDeepEnsemble:
         assert together.trial["parameters"] == 2 * alone[0].trial["parameters"]
         assert together.trial["train_seconds"] == 0  # the members were trained before
         assert together.trial["brier"] <= sum(outcome.trial["brier"] for outcome in alone) / 2  # by Jensen
-        anew = trial.run(config, None, tmp_path / "anew", device="cpu")
-        assert anew.images == together.images
-        assert anew.trial["train_seconds"] > 0
+        again = trial.run(config, None, tmp_path / "again", device="cpu")
+        assert again.images == together.images
+        assert again.trial["train_seconds"] > 0
 
     def test_it_needs_two_seeds_and_exists_in_e1_only(self, tiny):
         with pytest.raises(ConfigError, match=r"inference.seeds is \[4\]"):

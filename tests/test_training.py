@@ -125,9 +125,9 @@ def test_a_run_with_a_learning_loss_resumes_bit_for_bit(learning, tiny, tmp_path
     assert parts.timesteps == whole.timesteps
     assert parts.images == whole.images
     fresh = start_or_resume(config, tmp_path / "fresh", torch.device("cpu")).average.state_dict()
-    learnt = [key for key in fresh if key in ("uncertainty.linear.weight", "density.average")]
-    assert len(learnt) == (learning != "self-conditioning")
-    assert not any(torch.equal(fresh[key], weights(config, tmp_path / "whole")[key]) for key in learnt)
+    learned = [key for key in fresh if key in ("uncertainty.linear.weight", "density.average")]
+    assert len(learned) == (learning != "self-conditioning")
+    assert not any(torch.equal(fresh[key], weights(config, tmp_path / "whole")[key]) for key in learned)
 
 
 @pytest.mark.parametrize("learning", LEARNING)

@@ -25,7 +25,7 @@ def evaluate(level: torch.Tensor, diffusion: Diffusion) -> torch.Tensor:
 
 
 def weight(level: torch.Tensor, diffusion: Diffusion) -> torch.Tensor:
-    """Return the profile as a loss weight: mixed with 1, of which the share is diffusion.mixing."""
+    """Return the profile as a loss weight: (1 − diffusion.mixing) times the profile plus diffusion.mixing."""
     return torch.lerp(evaluate(level, diffusion), torch.ones_like(level), diffusion.mixing)
 
 

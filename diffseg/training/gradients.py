@@ -81,7 +81,8 @@ def backpropagate(
         loss = objective.loss(network, images, masks, draw, part)
     loss = loss * ((part.stop - part.start) / len(images))
     loss.backward()
-    return loss.detach()
+    share: torch.Tensor = loss.detach()
+    return share
 
 
 def _halve_micro_batch(state: TrainingState, config: Config, problem: str) -> None:

@@ -45,6 +45,7 @@ class EagerStep:
         device: torch.device,
         workers: Workers,
     ):
+        """Compile the network if the configuration says so."""
         self.objective, self.state, self.config, self.workers = objective, state, config, workers
         self.network = compile_for_training(state.network, config, device)
 
@@ -75,12 +76,13 @@ class GraphStep:
     """
 
     def __init__(self, eager: EagerStep):
+        """Capture the steps of `eager`, once they are warm."""
         self.eager, self.device = eager, next(eager.state.network.parameters()).device
         self.draw = torch.Generator(self.device)
         self.graphs: dict[int, tuple[torch.cuda.CUDAGraph, Outcome]] = {}
         self.inputs: tuple[torch.Tensor, torch.Tensor] | None = None
         self.pool = torch.cuda.graph_pool_handle()
-        self.stream = torch.cuda.Stream(self.device)
+        self.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self.eager_steps = 0
 
     def __call__(self, images: torch.Tensor, masks: torch.Tensor) -> Outcome | None:
