@@ -259,3 +259,11 @@ def test_mistakes_in_fingerprint_commands(command, arguments, words, tmp_path):
     assert result.exit_code == 2, result.output
     assert words in result.output
     assert result.output.count("\n") == 1
+
+
+def test_windows_is_refused_in_one_sentence(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "win32")
+    result = CliRunner().invoke(main, ["status", "quickstart"])
+    assert result.exit_code == 2
+    assert result.output.startswith("diffseg: diffseg runs on Linux")
+    assert result.output.count("\n") == 1

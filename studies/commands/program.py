@@ -63,6 +63,7 @@ class Program(LazyGroup):
         _restart_in_utf8()
         with _sigterm_as_interrupt():
             try:
+                _check_platform()
                 _check_current_folder()
                 sys.exit(super().main(*args, **{**kwargs, "standalone_mode": False}))
             except UserError as error:
@@ -94,6 +95,14 @@ def _restart_in_utf8() -> None:
     if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
         os.environ["PYTHONUTF8"] = "1"
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def _check_platform() -> None:
+    """Raise UserError on Windows, which lacks the signals and file locks that sessions need."""
+    if sys.platform == "win32":
+        raise UserError(
+            "diffseg runs on Linux, and untested on macOS, but not on Windows: use the Windows Subsystem for Linux"
+        )
 
 
 def _check_current_folder() -> None:
