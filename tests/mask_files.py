@@ -68,7 +68,7 @@ def vessels(k):
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
 
-TAKEN = {  # by name: how mask k is drawn, of which blobs(k) is the foreground without data.foreground
+TAKEN = {  # by name: how mask k is drawn; its foreground without data.foreground is blobs(k)
     "0 and 255": plain,
     "0 and 1": lambda k: gray(blobs(k).astype(np.uint8)),
     "either": lambda k: gray(blobs(k).astype(np.uint8) * np.uint8(255 if k % 2 else 1)),

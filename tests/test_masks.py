@@ -212,9 +212,9 @@ def test_the_argument_in_a_problem_of_data_check_solves_it(tmp_path):
     assert asked.exit_code == 1, asked.output
     (problem,) = json.loads(asked.stdout)["problems"]
     (first, *_) = re.findall(r"'data\.foreground=[^']*'", problem)
-    mended = CliRunner().invoke(main, [*arguments, *shlex.split(first)])
-    assert mended.exit_code == 0, mended.output
-    assert json.loads(mended.stdout)["problems"] == []
+    solved = CliRunner().invoke(main, [*arguments, *shlex.split(first)])
+    assert solved.exit_code == 0, solved.output
+    assert json.loads(solved.stdout)["problems"] == []
     write(tmp_path / "jpeg", TAKEN["JPEG"])
     cut = CliRunner().invoke(
         main, ["data", "check", "mine", str(tmp_path / "jpeg"), "--sheet", str(tmp_path / "sheet.png")]

@@ -101,10 +101,10 @@ def test_initial_points_are_configurations_of_any_study(start):
 def test_optuna_knows_the_initial_points_that_a_space_can_propose_and_no_others(space):
     base = Config().with_leaves(STARTS["x0 with tanh"]).resolved()
     found = sampling._initial_proposals("search", base)
-    told = {point.source: sampling.find_parameters(Search(space=space), base, point) is not None for point in found}
-    assert told["paper: ε, linear"] == (space == "everything")
-    assert told["v, cosine b = 0.1"] == (space in ("target", "everything"))
-    assert told["x0 with tanh, cosine b = 0.1"] == (space == "everything")
+    known = {point.source: sampling.find_parameters(Search(space=space), base, point) is not None for point in found}
+    assert known["paper: ε, linear"] == (space == "everything")
+    assert known["v, cosine b = 0.1"] == (space in ("target", "everything"))
+    assert known["x0 with tanh, cosine b = 0.1"] == (space == "everything")
 
 
 def test_settings_with_published_values_vary_or_stay_none():

@@ -187,8 +187,8 @@ def test_an_image_without_a_mask_is_reported_once(tmp_path):
     (tmp_path / "train/masks/traina0.png").unlink()
     (tmp_path / "train/masks/other.dat").write_text("?")
     found = check(config("folder"), tmp_path)
-    assert sum("traina0.png" in said for said in (*found.problems, *found.suspicions)) == 1
-    assert any("other.dat is not used" in said for said in found.suspicions)
+    assert sum("traina0.png" in sentence for sentence in (*found.problems, *found.suspicions)) == 1
+    assert any("other.dat is not used" in one for one in found.suspicions)
 
 
 @pytest.mark.parametrize("empty", [0, 1, 2])

@@ -97,7 +97,7 @@ def _read(record: Record, config: Data, shown: bool) -> ImageFindings | str:
 
 
 def _find_empty_splits(config: Data, splits: dict[str, SplitFindings]) -> list[str]:
-    """Return a problem for every split of which no image can be read."""
+    """Return a problem for every split without an image that can be read."""
     return [f"{config.name} has no {split} images that can be read" for split in SPLITS if not splits[split].images]
 
 

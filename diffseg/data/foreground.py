@@ -22,11 +22,11 @@ class ImageMasks:
 
     masks: tuple[MaskHistogram, ...]
     overlap: bool  # whether a pixel is marked in several of them
-    marked: int  # masks that are not empty, if there are several
+    marked: int  # masks that are not empty; 0 of images with a single mask
 
 
 def decide_foreground(records: Sequence[Record], config: Data) -> ForegroundDecision:
-    """Return the rule of the foreground, by data.foreground or else by all masks, and what speaks against it.
+    """Return the rule of the foreground, by data.foreground or else by all masks, and the problems with it.
 
     Masks that cannot be read are left out.
     """
@@ -39,7 +39,7 @@ def decide_foreground(records: Sequence[Record], config: Data) -> ForegroundDeci
         ignored = "data.foreground is not used: the masks of this layout are not stored as pixels"
         return ForegroundDecision(rule, remarks=(ignored,) if rule and records and not stored else ())
     decision = _check_rule(masks, rule) if rule else infer_rule(masks)
-    if problem := _find_objects(readable, config):
+    if problem := _ask_about_objects(readable, config):
         decision = replace(decision, problems=(*decision.problems, problem))
     if not decision.problems and len(readable) == len(stored):
         decision = replace(decision, uniform=_find_uniform(stored, readable, decision.rule))
@@ -66,7 +66,7 @@ def _check_rule(masks: MaskStatistics, rule: ForegroundRule) -> ForegroundDecisi
     return ForegroundDecision(rule, (fault,) if fault else ())
 
 
-def _find_objects(images: Sequence[ImageMasks], config: Data) -> str | None:
+def _ask_about_objects(images: Sequence[ImageMasks], config: Data) -> str | None:
     """Return the question whether several masks of an image are objects, if none overlap and data.objects is not set.
 
     In layouts other than folder, several masks are always those of raters.

@@ -20,7 +20,7 @@ class MaskHistogram:
     interior: np.ndarray | None = (
         None  # int64 [K]: those that equal their right and lower neighbour; None of binary masks
     )
-    contour: int = 0  # pairs of neighbours of which one is below HALF and the other is not
+    contour: int = 0  # pairs of neighbours on either side of HALF
 
     @classmethod
     def from_labels(cls, path: Path, labels: Labels) -> "MaskHistogram":
@@ -73,6 +73,6 @@ def _count_interior(pixels: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _count_contour(pixels: np.ndarray) -> int:
-    """Return the number of pairs of neighbours of which one is below HALF and the other is not."""
+    """Return the number of pairs of neighbours, one below HALF and the other not."""
     above = pixels >= HALF
     return int((above[1:] != above[:-1]).sum() + (above[:, 1:] != above[:, :-1]).sum())

@@ -113,7 +113,8 @@ def _find_loss(masks: MaskStatistics, rule: ForegroundRule) -> str | None:
     if share <= 0:
         return None
     return (
-        f"{masks.folder} has masks of which {format_argument(rule)} {what}: set {format_argument(f'>={threshold}')}"
+        f"{format_argument(rule)} does not fit the masks in {masks.folder}, since it {what}: set "
+        f"{format_argument(f'>={threshold}')}"
         f"{advise_saving_again(masks)}"
     )
 

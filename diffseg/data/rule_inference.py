@@ -55,7 +55,7 @@ def _ask_for_values(masks: MaskStatistics, example: MaskHistogram) -> str:
     few = 2 * sum(not mask.binary for mask in masks.masks) < len(masks.masks)
     return (
         f"{_describe(masks, example)}; if they are classes or objects, name the foreground, such as "
-        f"{every}{format_argument((values[0],))}{', or mend the file' if few else ''}"
+        f"{every}{format_argument((values[0],))}{', or correct the file' if few else ''}"
     )
 
 

@@ -154,7 +154,7 @@ def _describe_mixture(images: Sequence[ImageFindings], values: Sequence[int], wh
 
 
 def _find_inverted(images: Sequence[ImageFindings]) -> list[str]:
-    """Report masks of which nearly every pixel is foreground."""
+    """Report masks with foreground nearly everywhere."""
     found = [image.record.annotations[0] for image in images if image.foreground > FULL]
     return [f"nearly all of {_name_first(found)} is foreground: check that it is not inverted"] if found else []
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class UniformMasks:
-    """The masks of a split, all of which are empty, or all of which are full."""
+    """A split whose masks are all empty, or all full."""
 
     split: str  # train or test; "" where the splits are still to be drawn
     count: int  # masks of all raters
@@ -17,7 +17,7 @@ class UniformMasks:
         kind = {"": "", "train": "training "}.get(self.split, f"{self.split} ")
         start = f"all {self.count} {kind}masks of {root} are {'full' if self.full else 'empty'}"
         if size is not None:
-            return f"{start} at data.size={size}: give a larger data.size, or mend the masks"
+            return f"{start} at data.size={size}: give a larger data.size, or correct the masks"
         if self.full:
-            return f"{start}: masks must leave background, so mend them, or set data.foreground to the foreground's values alone"
-        return f"{start}: some masks must mark foreground, so mend them, or set data.foreground to values that occur in them"
+            return f"{start}: masks must leave background, so correct them, or set data.foreground to the foreground's values alone"
+        return f"{start}: some masks must mark foreground, so correct them, or set data.foreground to values that occur in them"

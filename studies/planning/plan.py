@@ -14,7 +14,7 @@ from studies.planning.estimate import Cost, estimate_cost, estimate_costs, measu
 from studies.search.proposals import read_proposals
 from studies.store.ledger import Ledger
 
-WITH_FINGERPRINT = ("fingerprint", "everything")  # search spaces of which some proposals need E3 trials
+WITH_FINGERPRINT = ("fingerprint", "everything")  # search spaces with proposals that need E3 trials
 GPU_FLOPS = 2e13  # a cautious guess of a GPU's speed, which is not measured before the GPU is used
 
 
@@ -52,8 +52,8 @@ def plan(study: Study, ledger: Ledger, resources: Resources) -> dict[str, Any]:
 def _list_upcoming(study: Study, ledger: Ledger, known: set[str]) -> Iterator[tuple[str, Config, int]]:
     """Yield (name, configuration, count) of the trials that searches are still to make, at most.
 
-    Start trials stand in for proposals and confirmations that do not exist yet. The E3 trials that a proposal may need to
-    be weighted by a fingerprint are included, without those of which the names are known.
+    Start trials stand in for proposals and confirmations that do not exist yet. E3 trials that measure fingerprints for
+    them are included, without those in `known`.
     """
     search = study.search
     if search is None:
