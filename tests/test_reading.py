@@ -22,21 +22,25 @@ NUMBERS = {"iou": 0.8, "dice": 0.9, "ece": 0.01, "brier": 0.05, "nll": 0.2}
 
 
 def call(*arguments, store):
+    """Run a command that succeeds, and return its output."""
     result = CliRunner().invoke(main, [*arguments, "--store", str(store)])
     assert result.exit_code == 0, result.output
     return result.output
 
 
-def shown(*arguments, store):
+def call_json(*arguments, store):
+    """Run a command with --json, and return its rows."""
     return json.loads(call(*arguments, "--json", store=store))
 
 
 def trial_of(**leaves):
+    """Return a trial with the given settings."""
     config = Config().with_leaves({key.replace("__", "."): value for key, value in leaves.items()}).resolved()
     return Trial(trial_name(config), config)
 
 
 def write(ledger, trial, status="complete", **numbers):
+    """Write the row of a trial into the ledger."""
     row = {"status": status, "experiment": trial.config.experiment, "dataset": trial.config.data.name}
     row |= {"network": trial.config.network.name, "seed": trial.config.seed, "test_images": 40}
     ledger.write(trial.name, 1, {"trials": [row | (NUMBERS if status == "complete" else {}) | numbers]})
@@ -44,7 +48,7 @@ def write(ledger, trial, status="complete", **numbers):
 
 @pytest.fixture
 def grid(tmp_path):
-    """Three variants of E2 on two data sets: the greater the IoU, the greater the ECE; and one that holds images out."""
+    """Three variants of E2 on two data sets, whose ECE rises with their IoU, and a trial with held-out images."""
     ledger, trials = Ledger(str(tmp_path), "grid"), {}
     for place, dataset in enumerate(("b", "a")):
         for k, weighting in enumerate(("uniform", "snr+1", "min-snr")):
@@ -62,7 +66,7 @@ def grid(tmp_path):
 @pytest.mark.parametrize("metric", ["iou", "dice", "ece", "brier", "nll"])
 @pytest.mark.parametrize("pareto", [[], ["--pareto"]])
 def test_best_orders_by_the_metric_with_and_without_the_front(grid, metric, pareto):
-    rows = shown("best", "grid", "--metric", metric, *pareto, store=grid)
+    rows = call_json("best", "grid", "--metric", metric, *pareto, store=grid)
     assert [row["dataset"] for row in rows] == ["a"] * 3 + ["b"] * 3
     assert {row["scored_on"] for row in rows} == {"test"}
     for dataset in ("a", "b"):
@@ -74,7 +78,7 @@ def test_best_orders_by_the_metric_with_and_without_the_front(grid, metric, pare
 
 
 def test_held_out_numbers_are_not_among_the_best_and_are_marked_in_the_status(grid):
-    rows = shown("status", "grid", store=grid)
+    rows = call_json("status", "grid", store=grid)
     assert [row["scored_on"] for row in rows] == ["test"] * 6 + ["held-out"]
     text = call("status", "grid", store=grid)
     assert text.count("held-out") == 1
@@ -82,7 +86,7 @@ def test_held_out_numbers_are_not_among_the_best_and_are_marked_in_the_status(gr
     assert "0.990" not in call("best", "grid", store=grid)
 
 
-def test_the_status_of_tested_trials_alone_has_no_such_column(tmp_path):
+def test_the_status_has_no_column_scored_on_if_all_trials_are_tested(tmp_path):
     ledger, trial = Ledger(str(tmp_path), "plain"), trial_of()
     ledger.define(Study("plain", (trial,), {}).definition())
     write(ledger, trial)
@@ -99,20 +103,20 @@ def test_the_status_of_tested_trials_alone_has_no_such_column(tmp_path):
         (None, {}, 0.0, "0%"),
     ],
 )
-def test_the_status_says_what_was_trained(tmp_path, status, numbers, done, text):
+def test_the_status_shows_the_share_of_the_training_that_is_done(tmp_path, status, numbers, done, text):
     ledger, trial = Ledger(str(tmp_path), "study"), trial_of(training__steps=100)
     study = Study("study", (trial,), {})
     ledger.define(study.definition())
     if status:
         write(ledger, trial, status, **numbers)
-    (row,) = shown("status", "study", store=tmp_path)
+    (row,) = call_json("status", "study", store=tmp_path)
     assert row["done"] == done
     assert text in call("status", "study", store=tmp_path)
     (state,) = trial_states(study, ledger)
     assert state.settled == (1.0 if status else 0.0)
 
 
-def test_what_an_older_definition_scored_on_held_out_images_is_not_among_the_tested(tmp_path):
+def test_trials_that_an_older_definition_scored_on_held_out_images_are_left_out(tmp_path):
     ledger, trials = Ledger(str(tmp_path), "study"), [trial_of(seed=seed) for seed in range(3)]
     study = Study("study", (trials[0],), {})
     ledger.define(study.definition())
@@ -122,7 +126,7 @@ def test_what_an_older_definition_scored_on_held_out_images_is_not_among_the_tes
     assert found == {trials[0].name, trials[2].name}
 
 
-def test_a_name_that_fits_no_trial_is_answered_with_a_few_of_many(tmp_path):
+def test_a_name_that_fits_no_trial_is_answered_with_ten_of_all_names(tmp_path):
     ledger = Ledger(str(tmp_path), "study")
     ledger.define(Study("study", tuple(trial_of(seed=seed) for seed in range(30)), {}).definition())
     result = CliRunner().invoke(main, ["show", "study", "nothing", "--store", str(tmp_path)])
@@ -131,7 +135,7 @@ def test_a_name_that_fits_no_trial_is_answered_with_a_few_of_many(tmp_path):
     assert "and 20 more, which `diffseg status study` lists" in result.output
 
 
-def test_nan_is_no_number_and_orders_nothing(tmp_path):
+def test_nan_is_left_out_of_orders_and_output(tmp_path):
     ledger, trials = Ledger(str(tmp_path), "study"), [trial_of(seed=seed) for seed in range(3)]
     study = Study("study", tuple(trials), {})
     ledger.define(study.definition())
@@ -147,7 +151,7 @@ def test_images_that_a_mean_leaves_out_are_counted_beside_it(tmp_path):
     ledger, trial = Ledger(str(tmp_path), "study"), trial_of()
     ledger.define(Study("study", (trial,), {}).definition())
     write(ledger, trial, ncc=0.5, left_out=json.dumps({"ncc": 3, "ece_boundary": 5}))
-    (row,) = shown("best", "study", "--metric", "ncc", store=tmp_path)
+    (row,) = call_json("best", "study", "--metric", "ncc", store=tmp_path)
     assert row["left_out"] == {"ncc": 3, "ece_boundary": 5}
     text = " ".join(call("best", "study", "--metric", "ncc", store=tmp_path).split())
     assert "0.500 (37 of 40)" in text
@@ -157,7 +161,7 @@ def test_images_that_a_mean_leaves_out_are_counted_beside_it(tmp_path):
 
 @pytest.fixture(scope="module")
 def search(tmp_path_factory):
-    """(study, store) of a search without confirmations yet, and its confirmed twin."""
+    """A store with a search that has no confirmations yet, and its confirmed twin."""
     store = tmp_path_factory.mktemp("search")
     for name, confirm in (("open", "0x0"), ("confirmed", "1x2")):
         study, ledger = study_of(budget=6, confirm=confirm), Ledger(str(store), name)
@@ -171,7 +175,7 @@ def search(tmp_path_factory):
 
 
 def test_unconfirmed_proposals_are_shown_and_marked_as_held_out(search):
-    rows = shown("best", "open", store=search)
+    rows = call_json("best", "open", store=search)
     assert [row["rank"] for row in rows] == [0, 0, 1, 2, 3, 4]
     assert {row["scored_on"] for row in rows} == {"held-out"}
     assert all(row["trial"] for row in rows)
@@ -181,7 +185,7 @@ def test_unconfirmed_proposals_are_shown_and_marked_as_held_out(search):
 
 
 def test_after_confirmation_the_best_are_the_confirmed_on_test_images(search):
-    rows = shown("best", "confirmed", store=search)
+    rows = call_json("best", "confirmed", store=search)
     assert len(rows) == 2 * 2
     assert {row["scored_on"] for row in rows} == {"test"}
     assert {row["seed"] for row in rows} == {1, 2}
@@ -192,25 +196,25 @@ def test_after_confirmation_the_best_are_the_confirmed_on_test_images(search):
     text = call("best", "confirmed", store=search)
     assert "held-out" not in text
     assert rows[0]["trial"][:12] in text
-    front = shown("best", "confirmed", "--pareto", store=search)
+    front = call_json("best", "confirmed", "--pareto", store=search)
     assert 0 < len(front) <= len(rows)
 
 
-def test_all_proposals_are_still_to_be_had(search):
-    rows = shown("best", "confirmed", "--held-out", store=search)
+def test_all_proposals_are_listed_with_held_out(search):
+    rows = call_json("best", "confirmed", "--held-out", store=search)
     assert len(rows) == 6
     assert {row["scored_on"] for row in rows} == {"held-out"}
-    assert len(shown("best", "confirmed", "--held-out", "--pareto", store=search)) == 2
+    assert len(call_json("best", "confirmed", "--held-out", "--pareto", store=search)) == 2
 
 
 @pytest.mark.parametrize("metric", ["iou", "ece"])
 @pytest.mark.parametrize("pareto", [[], ["--pareto"]])
-def test_proposals_are_ordered_by_the_metric_that_is_asked_for(search, metric, pareto):
-    values = [row[metric] for row in shown("best", "open", "--metric", metric, *pareto, store=search)]
+def test_proposals_are_ordered_by_the_requested_metric(search, metric, pareto):
+    values = [row[metric] for row in call_json("best", "open", "--metric", metric, *pareto, store=search)]
     assert values == sorted(values, reverse=METRICS[metric].larger_is_better)
 
 
-def test_best_says_what_is_missing(tmp_path):
+def test_best_is_refused_before_any_trial_has_ended(tmp_path):
     ledger = Ledger(str(tmp_path), "study")
     ledger.define(Study("study", (trial_of(),), {}).definition())
     for options in ([], ["--held-out"], ["--pareto"]):
@@ -219,8 +223,8 @@ def test_best_says_what_is_missing(tmp_path):
         assert "has measured a segmentation yet" in result.output
 
 
-def test_best_by_a_metric_that_no_trial_has_says_so(search, tmp_path):
-    """Proposals of a search lack it, too, and an empty column orders nothing."""
+def test_best_by_a_metric_that_no_trial_has_is_refused(search, tmp_path):
+    """The proposals of a search lack it too, and an empty column gives no order."""
     ledger, trial = Ledger(str(tmp_path), "plain"), trial_of()
     ledger.define(Study("plain", (trial,), {}).definition())
     result = CliRunner().invoke(main, ["best", "plain", "--metric", "ged", "--store", str(tmp_path)])
@@ -234,7 +238,7 @@ def test_best_by_a_metric_that_no_trial_has_says_so(search, tmp_path):
 
 @pytest.mark.parametrize("command", ["status", "run", "plan", "best", "retry", "report"])
 @pytest.mark.parametrize("study", ["quickstart", "nosuch"])
-def test_a_study_that_is_not_there_is_started_by_a_command_that_works(command, study, tmp_path):
+def test_a_missing_study_is_answered_with_the_command_that_starts_it(command, study, tmp_path):
     if study == "quickstart" and command in ("run", "plan"):
         return
     result = CliRunner().invoke(main, [command, study, "--store", str(tmp_path)])
@@ -245,6 +249,7 @@ def test_a_study_that_is_not_there_is_started_by_a_command_that_works(command, s
 
 
 def count(plan, start):
+    """Count the missing trials whose names begin with `start`."""
     return sum(row["count"] for row in plan["trials"] if row["trial"].startswith(start) and row["missing"])
 
 
@@ -258,22 +263,22 @@ def count(plan, start):
         ({"budget": 6, "space": "weighting", "confirm": "1x2"}, 6, 4, 0),
     ],
 )
-def test_plan_counts_what_searches_are_still_to_make(tmp_path, settings, proposed, confirmed, measured):
+def test_plan_counts_the_missing_trials_of_searches(tmp_path, settings, proposed, confirmed, measured):
     study, ledger = study_of(**settings), Ledger(str(tmp_path), "searched")
     ledger.define(study.definition())
-    found = shown("plan", "searched", store=tmp_path)
+    found = call_json("plan", "searched", store=tmp_path)
     assert (count(found, "e2"), count(found, "confirmations"), count(found, "e3")) == (proposed, confirmed, measured)
     assert found["missing"] == proposed + confirmed + measured
     total = sum(row["count"] for row in found["trials"])
     assert f"{found['missing']} of {total} trials to do" in call("plan", "searched", store=tmp_path)
 
 
-def test_plan_counts_down_to_nothing(tmp_path):
+def test_plan_counts_down_to_zero(tmp_path):
     study, ledger = study_of(budget=4, confirm="1x2"), Ledger(str(tmp_path), "searched")
     ledger.define(study.definition())
-    assert shown("plan", "searched", store=tmp_path)["missing"] == 4 + 4
+    assert call_json("plan", "searched", store=tmp_path)["missing"] == 4 + 4
     carry_out(study, ledger)
-    found = shown("plan", "searched", store=tmp_path)
+    found = call_json("plan", "searched", store=tmp_path)
     assert (found["missing"], sum(row["count"] for row in found["trials"])) == (0, 8)
 
 
@@ -284,21 +289,21 @@ def test_plan_counts_the_members_of_ensembles_and_the_trials_of_fingerprints(tmp
         "[experiment.e1]\ninference.seeds = [0, 1, 2]\n"
         '[experiment.e2]\ndiffusion.weighting = "fingerprint"\ndiffusion.fingerprint_seeds = [0, 1]\n'
     )
-    found = shown("plan", str(source), store=tmp_path)
+    found = call_json("plan", str(source), store=tmp_path)
     assert found["missing"] == (3 + 1) + (2 + 1)
 
 
 @pytest.fixture(scope="module")
 def slices(tmp_path_factory):
-    """A study of E1 and E2 on slices of patients, of which E2 has two that are NaN for a seed; and a twin of one seed."""
+    """A study of E1 and E2 on slices of patients, where two slices are NaN for one seed of E2, and a twin of one seed."""
     store = tmp_path_factory.mktemp("slices")
     ledger_of(store, leaving_out({"3", "7"}, float("nan")))
     ledger_of(store, seeds=1, name="single")
     return store
 
 
-def test_compare_says_how_many_images_and_patients_it_is_of(slices):
-    rows = {(row["configuration"], row["metric"]): row for row in shown("compare", "study", store=slices)}
+def test_compare_reports_the_numbers_of_images_and_patients(slices):
+    rows = {(row["configuration"], row["metric"]): row for row in call_json("compare", "study", store=slices)}
     e1, e2 = rows["e1", "iou"], rows["e2", "iou"]
     assert (e1["images"], e1["left_out"], e1["units"]) == (48, 0, 8)
     assert (e2["images"], e2["left_out"], e2["units"], e2["pairs"]) == (46, 2, 8, 46)
@@ -314,7 +319,7 @@ def test_compare_says_how_many_images_and_patients_it_is_of(slices):
 
 
 @pytest.mark.parametrize("studies", [["study"], ["study", "single"], ["single"]])
-def test_report_with_its_options(slices, tmp_path, studies):
+def test_report_has_one_or_several_studies(slices, tmp_path, studies):
     path, png = tmp_path / "some" / "page.html", tmp_path / "png"
     assert call("report", *studies, "--output", str(path), "--png", str(png), store=slices).strip() == str(path)
     page = " ".join(path.read_text().split("<script>")[0].split())
@@ -325,7 +330,7 @@ def test_report_with_its_options(slices, tmp_path, studies):
     assert not re.findall(r"[>+(±=]\s*-?nan", page, re.IGNORECASE)
 
 
-def test_report_stands_in_the_studys_folder_and_needs_a_trial_that_has_ended(slices, tmp_path):
+def test_report_is_written_into_the_studys_folder_and_needs_a_trial_that_has_ended(slices, tmp_path):
     assert call("report", "single", store=slices).strip() == str(slices / "single" / "report.html")
     Ledger(str(tmp_path), "new").define(Study("new", (trial_of(),), {}).definition())
     result = CliRunner().invoke(main, ["report", "new", "--store", str(tmp_path)])

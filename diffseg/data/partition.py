@@ -101,6 +101,8 @@ def assign_splits(records: Sequence[Record], seed: int, masks: bool = True) -> t
     that adding an image moves few others.
 
     Args:
+        records: of all images.
+        seed: data.split_seed.
         masks: read the masks to balance the empty ones; a mask that cannot be read counts as not empty.
     """
     given = {record.group: record.split for record in records if record.split and record.group is not None}
@@ -124,6 +126,8 @@ def hold_out(split: Split, share: float, rank: Sequence[Any], setting: str, name
     """Divide a split into the remaining images and a share that is held out.
 
     Args:
+        split: the images to divide.
+        share: of the images to hold out.
         rank: of every image; units are held out in the order of the least rank of their images.
         setting: the name of the share in the configuration, for messages.
         name: of the data set, for messages.
