@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from broken import STUDY, TABLES, build_ledger, read_all
 from fuzzing import replace_at
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from diffseg.errors import UserError
@@ -185,6 +185,7 @@ def test_no_definition_ends_in_a_traceback(sound, content):
 
 @settings(max_examples=5, **FUZZ)
 @given(changes())
+@example(("curves", {"step": (pa.int32(), [None, 0, None]), "later": (pa.string(), [None, None, None])}, 564))
 def test_no_table_ends_in_a_traceback(sound, change):
     never_more_than_a_user_error(sound, change)
 

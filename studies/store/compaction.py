@@ -105,7 +105,10 @@ def _parts(ledger: Ledger, table: str, files: list[str], schema: pa.Schema) -> I
     for file in files:
         try:
             source = pq.ParquetFile(ledger.files.path(table, file), filesystem=ledger.files.filesystem)
-            pieces = source.iter_batches(ROW_GROUP) if is_merged(file) else [source.read()]
+            known = [
+                name for name in source.schema_arrow.names if name in schema.names
+            ]  # others are not checked, either
+            pieces = source.iter_batches(ROW_GROUP, columns=known) if is_merged(file) else [source.read(columns=known)]
             for piece in pieces:
                 pending.append(_cast(piece, schema))
                 size += pending[-1].nbytes
