@@ -61,7 +61,8 @@ def test_types_choices_and_limits(path, kind, choices, limits):
         ("inference.seeds", "e1"),
         ("inference.eta", "e2; ensemdiff, segdiff, medsegdiff, ambdiff; with inference.sampler=ddim"),
         ("diffusion.boundary_width", "e2; ensemdiff, segdiff, medsegdiff, ambdiff; with diffusion.loss=boundary"),
-        ("network.epochs", "nnunet"),
+        ("network.epochs", "e1; nnunet"),
+        ("network.name", ""),
     ],
 )
 def test_what_uses_a_setting(path, users):

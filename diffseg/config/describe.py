@@ -106,16 +106,21 @@ def _network_rows() -> list[Setting]:
             if row.path == "network.name":
                 continue
             key = (row.path, row.type, row.default)
-            users = merged[key].networks if key in merged else ()
-            merged[key] = replace(row, networks=(*users, name), experiments=tuple(IGNORED))
+            users = (*merged[key].networks, name) if key in merged else (name,)
+            merged[key] = replace(row, networks=users, experiments=_experiments(users))
     paths = [path for path, *_ in merged]
     default = Config().network.name
     name_row = replace(
         next(row for row in own[default] if row.path == "network.name"),
         choices=tuple(NETWORKS),
-        experiments=tuple(IGNORED),
+        networks=tuple(NETWORKS),
     )
     return [name_row, *sorted(merged.values(), key=lambda row: paths.index(row.path))]
+
+
+def _experiments(networks: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the experiments that any of the networks has."""
+    return tuple(one for one in IGNORED if any(one in NETWORKS[name].experiments for name in networks))
 
 
 def _types(schema: dict[str, Any]) -> list[str]:

@@ -114,22 +114,30 @@ class Diffusion(Section):
     mixing: Fraction = Field(0.0, description="Share of a constant that is mixed into the curve, or into the adaptive density.")
 
     @model_validator(mode="after")
-    def _check_consistency(self) -> Self:
+    def _check_levels(self) -> Self:
         if self.schedule == "linear" and not 25 <= self.steps <= 10_000:
             raise ValueError(f"steps is {self.steps}, but the linear schedule (β up to 20/steps) is defined for 25 to 10000")
         if self.log_snr_min >= self.log_snr_max:
             raise ValueError(f"log_snr_min is {self.log_snr_min:g}, but it must be below log_snr_max, {self.log_snr_max:g}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_objective(self) -> Self:
         if "cross-entropy" in self.loss and (self.target, self.activation) != ("x0", "sigmoid"):
-            raise ValueError(f"loss {self.loss} is of logits of the mask: set diffusion.target=x0 and diffusion.activation=sigmoid")
+            raise ValueError(f"loss {self.loss} needs logits of the mask: set diffusion.target=x0 and diffusion.activation=sigmoid")
         if self.weighting == "learned" and self.density == "adaptive":
             raise ValueError("density adaptive needs a loss that is never negative, but weighting learned makes it a logarithm")
+        return self
+
+    @model_validator(mode="after")
+    def _check_curve(self) -> Self:
         if len(set(self.fingerprint_seeds)) < len(self.fingerprint_seeds):
             raise ValueError(f"fingerprint_seeds is {list(self.fingerprint_seeds)}, but they must differ")
         levels, weights = [level for level, _ in self.profile], [weight for _, weight in self.profile]
         if "profile" in (self.weighting, self.density) and len(levels) < 2:
             raise ValueError("weighting or density profile needs diffusion.profile, two or more knots [log-SNR, weight]")
         if {self.weighting, self.density} == {"profile", "fingerprint"}:
-            raise ValueError("weighting and density are of one curve: set both to profile, or both to fingerprint")
+            raise ValueError("weighting and density must be of one curve: set both to profile, or both to fingerprint")
         if levels != sorted(set(levels)) or (weights and not any(weights)):
             raise ValueError("the knots of diffusion.profile must rise in log-SNR, and one weight at least must be above 0")
         return self
