@@ -1,4 +1,4 @@
-"""analysis/README.md: its snippets run, and its lists are complete. tests/test_manuals.py runs its commands."""
+"""analysis/README.md: its snippets run, and its lists are complete. tests/commands/test_manuals.py runs its commands."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ from diffseg.evaluation.registry import MEASURES, Metric
 from studies.store.ledger import Ledger
 from studies.store.tables import SCHEMAS, SEARCH_SCHEMAS
 
-FOLDER = Path(__file__).parent.parent / "analysis"
+FOLDER = Path(__file__).parent.parent.parent / "analysis"
 MANUAL = (FOLDER / "README.md").read_text()
 BETTER = {True: "larger", False: "smaller", None: "–"}
 
@@ -61,7 +61,7 @@ def test_other_programs_read_the_ledgers_numbers(store, monkeypatch):
 
 def test_the_new_metric_is_the_one_that_is_tested():
     (snippet,) = (text for text in blocks("python") if "register(" in text)
-    assert snippet == (Path(__file__).parent / "example_metric.py").read_text()
+    assert snippet == (FOLDER.parent / "tests" / "evaluation" / "example_metric.py").read_text()
 
 
 def metric_row(metric: Metric) -> str:

@@ -13,7 +13,7 @@ import pytest
 from studies.definition.reading import read_study
 from studies.store.ledger import Ledger
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 IN_C = {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 

@@ -1,6 +1,6 @@
 """Rounds of chaos: a small study runs on a cluster of three nodes within this machine, with a fault every few seconds.
 
-    python tests/chaos.py --rounds 20
+    python tests/engine/chaos.py --rounds 20
 
 The faults are killed workers, drivers, nodes, heads and sessions, nodes that do not answer for a while, and drained nodes.
 The store is a folder whose disk is full for a while (if root runs this, who may mount one). In every fourth round it is an
@@ -30,7 +30,7 @@ from studies.engine.environment import ENVIRONMENT, ON_THIS_MACHINE
 from studies.store.ledger import Ledger
 from studies.store.tables import SCHEMAS
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 SHORT = test_session.STUDY.replace("steps = 300", "steps = 120").replace("every = 20", "every = 10")
 STUDY = f"seeds = [0, 1, 2]\n{SHORT}"
 VARYING = {  # columns that differ between two runs; a checkpoint's name depends on its content, which holds the seconds

@@ -22,7 +22,7 @@ from studies.engine.cluster_check import check
 from studies.store.ledger import Ledger
 from studies.store.progress import read_progress
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 STORE = f"{SHARED}/studies"
 PROGRAM = "python -m studies"
 needs_hosts = pytest.mark.skipif((lacking := missing()) is not None, reason=str(lacking))

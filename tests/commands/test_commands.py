@@ -190,7 +190,7 @@ def test_every_command_and_every_option_has_a_case(command, ways):
     assert ways - set().union(*given) == set()
 
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 SOURCES = [path for room in ("diffseg", "search_spaces", "studies", "analysis") for path in (ROOT / room).rglob("*.py")]
 FOREIGN_OPTIONS = {  # options of Ray, SLURM and git, which messages name too
     "--head", "--resources", "--exclusive", "--signal", "--ntasks-per-node", "--tasks-per-node", "--logdir", "--no-wait",
@@ -243,7 +243,7 @@ def test_exit_statuses(error, status, places, monkeypatch):
 def program(line: str, folder: Path) -> subprocess.CompletedProcess:
     """Run a shell line with the program in a folder."""
     text = line.replace("diffseg", f"{sys.executable} -m studies")
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent.parent)}
     return subprocess.run(["sh", "-c", text], cwd=folder, env=environment, capture_output=True, text=True)
 
 

@@ -19,7 +19,7 @@ from studies.engine.resources import Resources, allocate
 from studies.store.ledger import Ledger
 from studies.store.lock import Lock
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 CLUSTERS = ROOT / "studies" / "clusters"
 AWS = (ROOT / "cluster.yaml").read_text(encoding="utf-8")
 GCP, LOCAL, SLURM, KUBERNETES = (

@@ -1,4 +1,4 @@
-"""One round of chaos; `python tests/chaos.py --rounds N` runs more."""
+"""One round of chaos; `python tests/engine/chaos.py --rounds N` runs more."""
 
 import chaos
 import pytest

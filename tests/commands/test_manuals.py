@@ -18,7 +18,7 @@ from diffseg.fingerprint import quick
 from studies.commands import statuses
 from studies.commands.program import main
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 MANUALS = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in sorted(ROOT.rglob("*.md"))
            if not any(part.startswith(".") for part in path.relative_to(ROOT).parts) and ".template" not in path.name}  # fmt: skip
 README = MANUALS["README.md"]
