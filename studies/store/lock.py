@@ -22,14 +22,15 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
-
-from filelock import BaseFileLock, FileLock, SoftFileLease, Timeout
 
 from diffseg.errors import StoreError, UserError
 from studies.store.folder import Folder
 from studies.store.outages import write_errors
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 NAME = "session.json"  # the record of the session that runs the study
 GUARD = "session.lock"
@@ -105,8 +106,10 @@ class Lock:
             self._guard = None
 
 
-def _lock_file(path: Path, refusal: Callable[[], UserError]) -> BaseFileLock:
+def _lock_file(path: Path, refusal: Callable[[], UserError]) -> "BaseFileLock":
     """Take the operating system's lock of a file, or a lease if there are no locks. Raises `refusal()` if it is taken."""
+    from filelock import FileLock, SoftFileLease, Timeout  # takes long to import, and readers need no lock
+
     with write_errors(str(path.parent)):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock: BaseFileLock = FileLock(path, fallback_to_soft=False, thread_local=False, poll_interval=POLL)

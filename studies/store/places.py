@@ -3,8 +3,6 @@
 import socket
 from pathlib import Path
 
-from filelock import FileLock
-
 from diffseg.errors import UserError
 from studies.store.copies import LocalCopy, node_folder
 from studies.store.folder import Folder
@@ -20,6 +18,8 @@ def fetch_root(root: str) -> Path:
     """Return a data set's folder, or this node's copy of a URI. Raises UserError if a URI holds no files or cannot be read."""
     if "://" not in root:
         return Path(root)
+    from filelock import FileLock  # takes long to import, and most roots are folders
+
     try:
         copy = LocalCopy(Folder.open(root))
         copy.path.parent.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ import json
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -12,6 +13,7 @@ from PIL import Image
 from studies.commands.program import main
 from studies.definition.reading import read_study
 from studies.store.ledger import Ledger
+from studies.store.lock import Lock
 
 
 def diffseg(*arguments, **options):
@@ -158,6 +160,33 @@ def test_status_counts_trials(store):
     text = call("status", "quickstart", "--store", store).output
     assert "2 complete, 1 failed, 9 waiting" in text
     assert "the loss is nan" in text
+
+
+def test_studies_lists_the_store_with_states_and_problems(store):
+    (Path(store) / "cache").mkdir()  # no study
+    (Path(store) / "broken").mkdir()
+    (Path(store) / "broken/study.json").write_text("{")
+    lock = Lock(Ledger(store, "quickstart").folder)
+    lock.acquire()
+    try:
+        found = json.loads(call("studies", "--store", store, "--json").output)
+    finally:
+        lock.release()
+    assert "search" in [row["study"] for row in found["shipped"]]
+    assert all(row["description"].endswith((".", "?")) for row in found["shipped"])
+    broken, quickstart = found["studies"]
+    assert (broken["study"], broken["trials"], broken["running"]) == ("broken", 0, False)
+    assert "study.json cannot be used" in broken["problem"]
+    assert (quickstart["running"], quickstart["trials"]) == (True, 18)
+    counted = {status: count for status, count in quickstart["counts"].items() if count}
+    assert counted == {"complete": 2, "failed": 1, "waiting": 9}
+    assert "study.json cannot be used" in " ".join(call("studies", "--store", store).output.split())
+
+
+def test_studies_of_an_empty_store_says_how_to_start_one(tmp_path):
+    result = call("studies", "--store", str(tmp_path / "none"))
+    assert result.exit_code == 0
+    assert "`diffseg run quickstart` starts one" in " ".join(result.output.split())
 
 
 def test_best_sorts_and_shows_the_pareto_front(store):
