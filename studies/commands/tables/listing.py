@@ -28,12 +28,13 @@ def _shipped_table(shipped: list[Row]) -> Table:
 def _stored_table(store: str, studies: list[Row]) -> RenderableType:
     if not studies:
         return escape(f"There is no study in the store {store}: `diffseg run quickstart` starts one.")
-    table = plain_table(name_column(escape(f"study in {store}")), "session", "trials", *STATUSES, "problem")
+    table = plain_table(name_column(escape(f"study in {store}")), "session", "trials", *STATUSES)
     for row in studies:
         counts = [str(row["counts"][status] or "") for status in STATUSES]
         session = "running" if row["running"] else ""
-        table.add_row(escape(row["study"]), session, str(row["trials"]), *counts, escape(row["problem"] or ""))
-    return table
+        table.add_row(escape(row["study"]), session, str(row["trials"]), *counts)
+    problems = [escape(row["problem"]) for row in studies if row["problem"]]
+    return Group(table, *problems)
 
 
 def networks_table(networks: list[Row]) -> Table:
