@@ -3,22 +3,29 @@
 import dataclasses
 import itertools
 import json
+import os
 import shutil
+import types
 
+import numpy as np
 import pytest
 import torch
 from finished import digests
 from PIL import Image
 
 from diffseg import trial
-from diffseg.config import Config
+from diffseg.config import Config, NNUNet
 from diffseg.data.scaling import Scaling
 from diffseg.errors import Stopped, UserError
+from diffseg.networks.nnunet import training
 from diffseg.networks.nnunet.dataset import NAME, write_raw
+from diffseg.networks.nnunet.library import environment
+from diffseg.networks.nnunet.network import NNUNetImplementation
 from diffseg.networks.nnunet.plan import plan_network
 from diffseg.prediction import new_images as predict
 from diffseg.training import checkpoints
 from diffseg.training.hooks import Hooks
+from diffseg.training.parallel import Workers
 
 LEAVES = {
     "experiment": "e1",
@@ -43,6 +50,77 @@ def process_group(tmp_path):
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
     yield
     torch.distributed.destroy_process_group()
+
+
+class StandInTrainer:
+    """What our loop asks of nnunetv2's trainer, on a network of one weight per channel."""
+
+    grad_scaler = None
+
+    def __init__(self, settings, seed, device):
+        torch.manual_seed(seed)
+        self.network, self.device = torch.nn.Conv2d(3, 1, 1), device
+        self.optimizer = torch.optim.SGD(self.network.parameters(), lr=settings.learning_rate, momentum=0.9)
+        self.lr_scheduler = types.SimpleNamespace(step=lambda epoch: None)
+        self.set_deep_supervision_enabled = lambda on: None
+        self.get_dataloaders = lambda: (iter(lambda: torch.rand(2, 3, 8, 8), None), iter(()))
+
+    def train_step(self, images):
+        self.optimizer.zero_grad()
+        loss = (self.network(images) - images[:, :1]).square().mean()
+        loss.backward()
+        self.optimizer.step()
+        return {"loss": loss.item()}
+
+    def predict_single_npy_array(self, pixels, *others):
+        found = self.network(torch.from_numpy(pixels / 255)[:, 0]).sigmoid().detach().numpy()
+        return None, np.stack([1 - found, found])
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """Nothing of nnunetv2 runs: neither its preparation, nor its trainer, nor its predictor."""
+    monkeypatch.setattr(training, "prepare", lambda split, work: work.mkdir(parents=True))
+    monkeypatch.setattr(training, "make_trainer", StandInTrainer)
+    monkeypatch.setattr(training, "make_predictor", lambda trainer, settings: trainer)
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_the_loop_over_epochs_resumes_exactly_and_its_end_predicts(tmp_path):
+    config = Config().with_leaves(LEAVES)
+    whole = trial.run(config, None, tmp_path / "whole", device="cpu")
+    with pytest.raises(Stopped, match="stopped in epoch 2 of 2"):
+        trial.run(config, None, tmp_path / "parts", device="cpu", hooks=stop_after(6))
+    parts = trial.run(config, None, tmp_path / "parts", device="cpu")
+    assert [row["step"] for row in parts.curves if row["metric"] == "loss"] == [4, 8]
+    assert parts.curves == whole.curves
+    assert parts.images == whole.images
+    assert {"steps": 8, "parameters": 4, "micro_batch": None}.items() <= parts.trial.items()
+    assert "precision" not in parts.trial  # nnunetv2 decides itself
+    Image.new("RGB", (40, 50), (200, 100, 100)).save(tmp_path / "new.png")
+    scaling = Scaling(**json.loads(parts.trial["scaling"]))
+    written = predict.predict_files(
+        config, tmp_path / "parts", scaling, [tmp_path / "new.png"], tmp_path / "out", "cpu"
+    )
+    assert {Image.open(path).size for path in written} == {(40, 50)}
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_several_workers_are_refused(tmp_path):
+    with pytest.raises(UserError, match="nnunet trains on one worker, not on 2: give --workers 1"):
+        NNUNetImplementation(NNUNet()).fit(
+            Config(experiment="e1", network=NNUNet()), tmp_path, types.SimpleNamespace(workers=Workers(0, 2))
+        )
+
+
+def test_the_environment_is_restored(tmp_path, monkeypatch):
+    names = ("nnUNet_raw", "nnUNet_results", "nnUNet_n_proc_DA")
+    monkeypatch.setenv(names[0], "/before")
+    monkeypatch.delenv(names[2], raising=False)
+    before = {name: os.environ.get(name) for name in names}
+    with environment(tmp_path, workers=0, results=tmp_path / "results"):
+        assert [os.environ[name] for name in names] == [str(tmp_path / "raw"), str(tmp_path / "results"), "0"]
+    assert {name: os.environ.get(name) for name in names} == before
 
 
 @pytest.mark.usefixtures("process_group")
