@@ -15,7 +15,7 @@ HELD_OUT = 0.2  # share of the training masks on which a fingerprint is measured
 
 
 def members(config: Config) -> list[Config]:
-    """Return the trials whose networks make up a deep ensemble; none for other trials."""
+    """Return the trials that make up a deep ensemble; none for other trials."""
     alone = config.inference.model_copy(update={"seeds": ()})
     return [config.model_copy(update={"seed": seed, "inference": alone}) for seed in config.inference.seeds]
 

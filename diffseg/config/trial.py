@@ -92,7 +92,7 @@ class Config(Section):
         return 1 if self.inference.seeds else self.network.training_steps(self.training)
 
     def members(self) -> list["Config"]:
-        """Return the trials whose networks make up a deep ensemble; none for other trials."""
+        """Return the trials that make up a deep ensemble; none for other trials."""
         return graph.members(self)
 
     def fingerprint_trials(self) -> list["Config"]:

@@ -56,7 +56,7 @@ def fit(config: Config, folder: Path, context: RunContext) -> TrainedNetwork:
 def load(
     config: Config, folder: Path, device: torch.device, checkpoint: str | None
 ) -> Callable[[Split, Config], Iterator[Prediction]]:
-    """Return a function that predicts a split with the network whose finished training lies in `folder`.
+    """Return a function that predicts a split with the trained network in `folder`.
 
     Raises UserError for a checkpoint that is missing, damaged or another network's.
     """

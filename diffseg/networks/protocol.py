@@ -34,7 +34,7 @@ EXPERIMENTS = ("e1", "e2", "e3", "e4")
 class NetworkSettings(Section):
     """Settings of a network, and what the network declares about itself.
 
-    A subclass has a field `name`, a Literal whose default is the network's name in the registry.
+    A subclass has a field `name`: a Literal with the network's name in the registry, which is also its default.
     """
 
     summary: ClassVar[str]  # what the network is, in one line
@@ -45,7 +45,9 @@ class NetworkSettings(Section):
     reuses_training: ClassVar[bool] = True  # trials that differ only in how they predict share one training
     stands_in: ClassVar[bool] = False  # may measure fingerprints for other U-Nets: diffusion.fingerprint_networks
     unordered_sums: ClassVar[bool] = False  # GPUs add its gradients in no fixed order, unless torch is asked for one
-    peers: ClassVar[tuple[str, ...]] = ()  # libraries whose own form of the network `diffseg bench` times beside it
+    peers: ClassVar[
+        tuple[str, ...]
+    ] = ()  # libraries with a network of the same structure, which `diffseg bench` compares
 
     if TYPE_CHECKING:  # only the subclasses have the field: here it would change the order of theirs
         name: str = ""
@@ -163,7 +165,7 @@ class Implementation(Generic[S]):
     def load(
         self, config: Config, folder: Path, device: torch.device, checkpoint: str | None
     ) -> Callable[[Split, Config], Iterator[Prediction]]:
-        """Return a function that predicts a split with the network whose finished training lies in `folder`.
+        """Return a function that predicts a split with the trained network in `folder`.
 
         checkpoint: the file that the training ended with; None for the newest one. Nothing is written.
         Raises UserError for a checkpoint that is missing, damaged or another network's.

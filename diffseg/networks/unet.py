@@ -33,7 +33,7 @@ class UNet(nn.Module):
     """Residual blocks, self-attention at chosen depths, additive time conditioning. Subclasses decide what goes in.
 
     A level of the encoder has `settings.blocks` residual blocks (one number for all levels, or one per level). That of
-    the decoder has one more, each of which takes one skip. Self-attention follows every residual block at the
+    the decoder has one more; each of them takes one skip. Self-attention follows every residual block at the
     downsampling factors `settings.attention`. middle: residual blocks at the bottom, with attention between them.
     """
 

@@ -8,7 +8,7 @@ from diffseg.networks.unet import UNet
 
 
 class AmbDiffNetwork(UNet):
-    """A small U-Net whose number of residual blocks differs between levels.
+    """A small U-Net with a different number of residual blocks at every level.
 
     The published network ends in tanh, here `diffusion.activation`, and is given t in [0, 1], here `diffusion.time`: both
     are choices of the process as much as of the network. Its time embedding has periods up to 20π.

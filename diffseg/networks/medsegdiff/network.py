@@ -97,7 +97,7 @@ def _downsamples(stage: nn.Module) -> bool:
 
 
 class MedSegDiffImplementation(Implementation[MedSegDiff]):
-    """MedSegDiff, whose calibration output has a loss of its own."""
+    """MedSegDiff: its calibration output has a loss of its own."""
 
     extra_output = True
 

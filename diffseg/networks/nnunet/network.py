@@ -44,7 +44,7 @@ class NNUNetImplementation(Implementation[NNUNet]):
     def load(
         self, config: Config, folder: Path, device: torch.device, checkpoint: str | None
     ) -> Callable[[Split, Config], Iterator[Prediction]]:
-        """Return a function that predicts a split with the network whose finished training lies in `folder`."""
+        """Return a function that predicts a split with the trained network in `folder`."""
         state = load_trained(config, folder, device, checkpoint)
         return lambda split, config: predictions(state, split, config)
 

@@ -1,7 +1,7 @@
 """nnU-Net's training: our loop over epochs around nnunetv2's steps, so that it stops, resumes and reports as ours does.
 
 On a CPU batches are drawn in this process and seeded by the epoch, so that a resumed training ends bit for bit as one that
-was not stopped. On a GPU they come from nnunetv2's own processes, whose order is not fixed.
+was not stopped. On a GPU they come from nnunetv2's own processes, in no fixed order.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""SegDiff (Amit et al., 2021): a U-Net on the noisy mask, to whose first features those of an image encoder are added."""
+"""SegDiff (Amit et al., 2021): a U-Net on the noisy mask; features of an image encoder are added to its first ones."""
 
 import torch
 import torch.nn.functional as F
