@@ -49,8 +49,6 @@ def load_or_build(
 
     Args:
         cache: the folder of all entries; None to build without a cache.
-        config: of the data set.
-        root: of the data set.
         choose: returns the records to decode.
         build: decodes them; is called as build(records, allocate=…).
 

@@ -49,7 +49,6 @@ def load(
     """Decode a data set, or read its decoded copy from the cache.
 
     Args:
-        config: of the data set.
         root: the data set's folder; unused by synthetic data.
         cache: the folder for decoded copies.
         on_progress: is given the number of decoded images and of all, while images are decoded.

@@ -31,8 +31,6 @@ def decode(
     """Decode the records of every split, on all processors, each straight into its place in the arrays.
 
     Args:
-        config: of the data set.
-        records: by split.
         allocate: returns the array to be filled for a name, a shape and a type.
         on_progress: is given the number of decoded images and of all.
         trained: how a network's training images were decoded. If None, pixels have 16 bits if those of any image have, and

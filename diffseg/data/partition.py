@@ -101,7 +101,6 @@ def assign_splits(records: Sequence[Record], seed: int, masks: bool = True) -> t
     that adding an image moves few others.
 
     Args:
-        records: of all images.
         seed: data.split_seed.
         masks: read the masks to balance the empty ones; a mask that cannot be read counts as not empty.
     """

@@ -26,7 +26,6 @@ def read_image(path: Path, channels: int, at_least: int | None = None) -> np.nda
     """Decode a picture: uint8 or uint16 [H, W, C]. Raises DataError.
 
     Args:
-        path: of the picture.
         channels: 1 to turn colours to gray. Otherwise C is 1 for gray pictures and 3 for others.
         at_least: JPEGs may be decoded smaller, by an integer factor, as long as no side falls below this many pixels. That
             bounds time and memory for large photographs.
@@ -54,7 +53,6 @@ def read_labels(path: Path, size: tuple[int, int] | None = None) -> Labels:
     An alpha channel is left out if it adds nothing, and is the mask if the colours are constant.
 
     Args:
-        path: of the mask.
         size: (height, width) that the mask must have.
     """
     with open_picture(path) as picture:
