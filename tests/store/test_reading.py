@@ -113,7 +113,7 @@ def test_the_status_shows_the_share_of_the_training_that_is_done(tmp_path, statu
     assert row["done"] == done
     assert text in call("status", "study", store=tmp_path)
     (state,) = trial_states(study, ledger)
-    assert state.settled == (1.0 if status else 0.0)
+    assert state.work_done == (1.0 if status else 0.0)
 
 
 def test_trials_that_an_older_definition_scored_on_held_out_images_are_left_out(tmp_path):
