@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from test_inference import trained
 
 from analysis.speed import draw_speed
-from diffseg.bench import benchmarks, harness, peers
+from diffseg.bench import benchmarks, harness, operations, peers
 from diffseg.bench.harness import Benchmark, measure
 from diffseg.training.state import initialise_network
 from studies.commands.program import main
@@ -140,9 +140,9 @@ def test_the_plain_transcription_computes_the_same(name):
 
 @pytest.mark.parametrize("name", ["segdiff", "medsegdiff"])
 def test_the_published_procedure_and_the_faster_ones_predict_the_same(name, monkeypatch):
-    monkeypatch.setattr(benchmarks, "initialise_network", trained)  # its last layer is not zero
+    monkeypatch.setattr(operations, "initialise_network", trained)  # its last layer is not zero
     leaves = {"inference.steps": 2, "inference.ensemble": 3, "data.test_images": 2}
-    ways = benchmarks.ensemble_prediction(
+    ways = operations.ensemble_prediction(
         benchmarks.synthetic_config(name, benchmarks.PRESETS[name], 32, 1).with_leaves(leaves), CPU, images=2
     ).ways
     assert list(ways) == ["published procedure", "in one batch", "image once", "bf16"]
