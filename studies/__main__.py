@@ -9,4 +9,4 @@ if not sys.flags.safe_path and sys.path[0] != os.path.dirname(os.path.dirname(__
 from studies.commands.program import main
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="diffseg")
