@@ -232,7 +232,7 @@ def _check_uncertainty(tables: Tables) -> Iterator[Claim]:
 
 
 def _select_linear(tables: Tables) -> Tables:
-    """Return the trials with the paper's schedule."""
+    """Return the trials with the paper's noise levels: the linear schedule without scaling of the input."""
     trials = tables.trials
     kept = trials["config_diffusion_schedule"].fillna("linear") == "linear"
     if "config_diffusion_input_scale" in trials:

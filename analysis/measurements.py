@@ -62,12 +62,13 @@ class Sample:
 
 
 def compare(theirs: Sample, ours: Sample) -> tuple[Estimate, Sample | None]:
-    """Return the paired difference of two configurations and the pairs.
+    """Return the mean of `theirs` − `ours`, paired by seed and image, and the pairs.
 
     If they share no seed or no image, the difference of their means is returned without an interval, and None.
     """
     if (pairs := theirs.minus(ours)) is None:
-        return Estimate(theirs.estimate.mean - ours.estimate.mean, *[np.nan] * 4), None
+        unknown = [np.nan] * 4  # limits, p and effect
+        return Estimate(theirs.estimate.mean - ours.estimate.mean, *unknown), None
     return pairs.estimate, pairs
 
 

@@ -206,7 +206,11 @@ def _squared_half_width(parts: list[Component], p: float) -> float:
 
 
 def _p_value(mean: float, parts: list[Component]) -> float:
-    """Return the level at which the interval just reaches 0, by bisection."""
+    """Return the two-sided p-value of a mean: the level 1 − p at which its interval just reaches 0.
+
+    With one source of variance this is Student's test. With several, whose quantiles differ, log p is found by bisection.
+    A mean without variance is certain: p = 0, and 1 for a mean of 0.
+    """
     if abs(mean) <= ROUNDING:
         return 1.0
     if len(known := [part for part in parts if part.variance > 0]) <= 1:

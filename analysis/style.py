@@ -26,7 +26,8 @@ def encode_series(tables: Tables, shown: pd.Series) -> dict[str, Any]:
     """Return the encodings `color`, `strokeDash` and `shape` of the series that are shown, in one legend.
 
     Colour is never the only difference. With several networks, a network has the same colour in all charts, by the order of
-    registration, and its series differ in dash and shape. With one network, the series have the colours.
+    registration (the first one's if it is not registered), and its series differ in dash and shape. With one network, the
+    series have the colours.
     """
     pairs = tables.trials[["network", "series"]].drop_duplicates().sort_values(["network", "series"])
     if pairs["network"].nunique() > 1:

@@ -64,7 +64,7 @@ def check_root(config: Data, root: Path | None) -> Path:
         raise DataError(f"data set {config.name} has no root: give --data {config.name}=ROOT")
     if not root.is_dir():
         raise DataError(
-            f"the root of data set {config.name} is {root}, which is not a folder: give --data {config.name}=ROOT anew"
+            f"the root of data set {config.name} is {root}, which is not a folder: give the folder of its images and masks"
         )
     return root
 

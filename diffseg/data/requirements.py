@@ -24,8 +24,10 @@ log = logging.getLogger(__name__)
 def examine(config: Data, root: Path | None, cache: Path | None = None) -> Listing:
     """List the images at the root after a check of names, splits, patients, headers, and the values of all masks.
 
-    The records have their foreground. Headers and masks are not read if the cache holds what was decoded from these files.
-    Writes nothing. Raises DataError for the first fault, with the sentence of `load`.
+    If the cache holds what was decoded from these files, headers and masks are not read, and the records are returned as
+    listed; else they carry the rule of their foreground. Writes nothing.
+
+    Raises DataError for the first fault, with the sentence of `load`.
     """
     root = check_root(config, root)
     found = list_images(config, root)

@@ -24,7 +24,7 @@ def find_fault(masks: MaskStatistics, rule: ForegroundRule) -> str | None:
 
 
 def find_lost_kind(masks: MaskStatistics, rule: ForegroundRule) -> str | None:
-    """Return a problem if the rule finds foreground in masks of 0 and 1 but not in those of 0 and 255, or the reverse."""
+    """Return a problem if a set mixes masks of 0 and 1 with masks of 0 and 255, and the rule loses one kind's foreground."""
     if masks.coloured or masks.encoding not in ("binary", "blurred-binary"):
         return None
     highest = [(int(mask.values.pixels.max()), mask) for mask in masks.masks]

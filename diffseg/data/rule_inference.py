@@ -37,7 +37,10 @@ def infer_rule(masks: MaskStatistics) -> ForegroundDecision:
 
 
 def _cut_at_half(masks: MaskStatistics, example: MaskHistogram) -> ForegroundDecision:
-    """Cut blurred binary masks at HALF, with a remark; refuse masks of 0 and 1 among them."""
+    """Cut masks whose values lie near 0 and 255 at HALF, with a remark.
+
+    Some masks of the set may hold 0 and 1 instead: the cut would leave them empty, so the set is refused.
+    """
     rule = f">={HALF}"
     if fault := find_lost_kind(masks, rule):
         return ForegroundDecision((), (fault,))

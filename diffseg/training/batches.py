@@ -43,6 +43,7 @@ class Batches:
         return torch.cat(orders)[first % count :][:size]
 
     def _draw_order(self, epoch: int) -> torch.Tensor:
+        """Return the order of the images [N] in an epoch."""
         draw = generator(self.device, self.config.seed, "order", epoch)
         return torch.randperm(len(self.split.names), generator=draw, device=self.device)
 

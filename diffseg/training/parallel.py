@@ -114,6 +114,11 @@ class Workers:
         return cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=MEASUREMENT_TIMEOUT))
 
     def _collective(self, action: Callable[[], object]) -> None:
+        """Run an operation of all workers together. Raises WorkerLost if it fails.
+
+        torch reports a lost connection and a timeout as RuntimeError. The operations have no other cause to fail, since
+        every worker calls them in the same order with the same shapes.
+        """
         try:
             action()
         except RuntimeError as error:

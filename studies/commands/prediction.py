@@ -36,7 +36,7 @@ def predict(study: str, trial: str, inputs: tuple[Path, ...], store: str, output
     Writes, at each image's own size, the mask, mean, standard deviation and samples. INPUT is a picture, a NIfTI volume
     or a folder of them (for BRATS, a patient's folder). TRIAL is a trial's name, or the beginning or end of it.
 
-    Example: diffseg predict quickstart e2- image.png
+    Example: diffseg predict quickstart e2-synthetic-large image.png
     """
     from diffseg.prediction.new_images import predict_files
     from studies.definition.trial import trial_name

@@ -79,7 +79,8 @@ class Description:
                 leaves |= expanded(table, network)
             return Config().with_leaves(leaves).resolved()
         except ConfigError as error:
-            raise ConfigError(f"{error} ({self.path.name}, {experiment} of {data})") from None
+            where = "the command line" if any(key in str(error) for key in self.settings) else self.path.name
+            raise ConfigError(f"{error} ({where}, {experiment} of {data})") from None
 
 
 def available_data_sets(tables: dict[str, Any], roots: dict[str, str]) -> dict[str, dict[str, Any]]:

@@ -76,6 +76,7 @@ def check_workers(logs: str) -> None:
 
 
 def _import_driver() -> None:
+    """Import what drivers run, as a task on the head: it fails there if this program or its packages are missing."""
     import studies.engine.driver  # noqa: F401
 
 

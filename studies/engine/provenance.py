@@ -28,6 +28,7 @@ def code_version() -> tuple[str | None, bool]:
 
 
 def _git(*arguments: str) -> str:
+    """Return what a git command prints in the folder of this file. Raises CalledProcessError if it fails."""
     done = subprocess.run(
         ["git", "-C", str(Path(__file__).parent), *arguments],
         capture_output=True,

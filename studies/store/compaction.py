@@ -80,7 +80,10 @@ def _tables() -> list[str]:
 
 
 def _merge(ledger: Ledger, table: str, files: list[str], name: str) -> None:
-    """Write one table's files as one file, which is on the disk before it has its name."""
+    """Write one table's files as the merged file `name`, which is on the disk before it has that name.
+
+    The merged file of `trials` lists the files that it stands for; they no longer count from then on.
+    """
     if not files:
         return
     schema = ledger.dataset(table).schema
@@ -96,7 +99,7 @@ def _merge(ledger: Ledger, table: str, files: list[str], name: str) -> None:
             writer.write_table(part, row_group_size=ROW_GROUP)
             rows += part.num_rows
     written = pq.read_metadata(ledger.files.path(table, name), filesystem=ledger.files.filesystem)
-    assert written.num_rows == rows
+    assert written.num_rows == rows, f"{table}/{name} has {written.num_rows} rows instead of {rows}"
 
 
 def _parts(ledger: Ledger, table: str, files: list[str], schema: pa.Schema) -> Iterator[pa.Table]:

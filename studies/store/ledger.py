@@ -48,7 +48,7 @@ class Ledger:
         """Open the store. Raises UserError if it cannot be used, or if the study's name leads out of it or is too long."""
         try:
             outer = Folder.open(self.store)
-            names.check_study(self.study, outer.local and outer.local / self.study)
+            names.check_study(self.study, outer.local / self.study if outer.local else None)
             folder = outer.at(self.study)
         except (OSError, ValueError) as error:
             raise UserError(f"the store {self.store} cannot be used ({error}): give another with --store DIR") from None

@@ -28,5 +28,5 @@ def fetch_root(root: str) -> Path:
     except (OSError, ValueError) as error:
         raise UserError(f"{root} cannot be read from {socket.gethostname()} ({error})") from None
     if not any(path.iterdir()):
-        raise UserError(f"{root} holds no files, as seen from {socket.gethostname()}: give --data NAME=ROOT anew")
+        raise UserError(f"{root} holds no files, as seen from {socket.gethostname()}: give --data NAME=ROOT")
     return path

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from diffseg.errors import ConfigError, UserError
@@ -235,3 +237,10 @@ def test_differences_between_studies_of_several_networks_are_named():
         UserError, match=r"data.size: 256 → 64.*; \d+ settings more; 14 trials no longer asked for, 4 new"
     ):
         check_against_stored(new, old.definition(), extend=False)
+
+
+@pytest.mark.parametrize("setting", ["traning.steps=20", "training.steps=many", "network=unet", "diffusion.target=eps"])
+def test_a_wrong_setting_on_the_command_line_is_located_there(setting, tmp_path):
+    key, value = setting.split("=")
+    with pytest.raises(ConfigError, match=rf"{re.escape(key)}.*\(the command line, e1 of synthetic-large\)"):
+        read_study("quickstart", {}, {key: value})
