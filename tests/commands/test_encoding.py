@@ -43,7 +43,7 @@ def test_names_with_other_letters_than_ascii_in_the_c_locale(tmp_path):
 
 
 UNSAFE = re.compile(
-    r"(?<!os)(?<!Image)\.(read_text|write_text)\((?!.*encoding=)|(?<![.\w])open\((?!.*(encoding=|\"[rwa]b))"
+    r"(?<!os)(?<!Image)(?<!textfile)\.(read_text|write_text)\((?!.*encoding=)|(?<![.\w])(?<!def )open\((?!.*(encoding=|\"[rwa]b))"
 )
 
 

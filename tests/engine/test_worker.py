@@ -11,7 +11,7 @@ from ray.train import ControllerError, WorkerGroupError
 from test_folder import request_of
 
 from diffseg import trial
-from diffseg.training import loop
+from diffseg.training import step
 from diffseg.training.hooks import Hooks
 from diffseg.training.state import TrainingState
 from studies.engine import driver, provenance
@@ -98,7 +98,7 @@ def test_trials_that_differ_in_how_they_predict_are_trained_once(tiny, tmp_path,
         request_of(str(tmp_path / "store"), config, trial=f"t{number}") for number, config in enumerate(configs)
     ]
     assert run_trial(requests[0]) == "complete"
-    monkeypatch.setattr(loop, "compute_gradients", None)  # any further training would fail
+    monkeypatch.setattr(step, "compute_gradients", None)  # any further training would fail
     assert run_trial(requests[1]) == "complete"
     first, second = ledger.last_rows()
     assert (first["network_of"], second["network_of"]) == (None, "t0")
