@@ -1,7 +1,7 @@
 """Charts of searches: what every proposal reached, Pareto fronts, pruning, and the effective weights of the best.
 
 Each function takes Tables and returns None if there is no search, or nothing to draw of one. Values are of the held-out images.
-analysis/search_settings.py has the charts of which settings matter.
+analysis/search_settings.py draws the charts that show which settings matter.
 """
 
 from typing import Any

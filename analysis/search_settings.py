@@ -1,4 +1,4 @@
-"""Charts of which settings matter in a search: parallel coordinates, importances, and slices.
+"""Charts that show which settings matter in a search: parallel coordinates, importances, and slices.
 
 Each function takes Tables and returns None if there is no search, or nothing to draw of one. Values are of the held-out images.
 """

@@ -1,7 +1,6 @@
 """Summaries of studies as Parquet files in `studies/measured`, and `studies/RESULTS.md`, which is written from them.
 
-    python -m analysis.summaries            writes studies/RESULTS.md
-    python -m analysis.summaries NAME STUDY  summarises a study of the store `results` as studies/measured/NAME.parquet
+    python -m analysis.summaries
 
 A summary has one row a cell: the cell's `row` and `column`, its `value`, the `difference` to a baseline, the limits `low` and
 `high` of an interval (of the difference where there is one), the number of decimals `digits`, a `verdict`, and a `text` where
@@ -17,7 +16,6 @@ import pandas as pd
 
 MEASURED = Path(__file__).parent.parent / "studies" / "measured"
 TEMPLATE, RESULTS = MEASURED / "RESULTS.template.md", MEASURED.parent / "RESULTS.md"
-COLUMNS = ["row", "column", "value", "difference", "low", "high", "digits", "signed_digits", "verdict", "text"]
 PLACEHOLDER = re.compile(r"^\{table (\S+): (.*)\}$", re.MULTILINE)  # name of the summary, title of the rows
 
 
@@ -49,27 +47,6 @@ def cell_text(cell: dict[str, Any]) -> str:
     elif not pd.isna(cell["low"]):
         text += f" ({_number(cell['low'], digits)} to {_number(cell['high'], digits)})"
     return f"**{text}** {cell['verdict']}" if cell["verdict"] else text
-
-
-def summarise(comparison: pd.DataFrame, metrics: dict[str, tuple[str, float, int]]) -> pd.DataFrame:
-    """Return the summary of a comparison with a baseline (`analysis.comparison.compared`).
-
-    Args:
-        comparison: one row a configuration and metric.
-        metrics: the metrics wanted: name → (title of the column, factor, decimals).
-    """
-    cells = []
-    for one in comparison.to_dict("records"):
-        if one["metric"] in metrics:
-            title, factor, digits = metrics[one["metric"]]
-            scaled = {key: factor * one[key] for key in ("difference", "low", "high") if key in one}
-            cells.append(
-                dict.fromkeys(COLUMNS)
-                | {"row": one["configuration"], "column": title, "value": factor * one["mean"], "digits": digits}
-                | scaled
-                | {"signed_digits": digits, "verdict": one.get("verdict", "")}
-            )
-    return pd.DataFrame(cells, columns=COLUMNS)
 
 
 def results() -> str:

@@ -35,7 +35,7 @@ class Tables:
     ledgers: tuple[Ledger, ...]
     trials: pd.DataFrame  # complete ones
     failed: pd.DataFrame
-    whole: Tables | None = None  # the tables of which these are a part
+    whole: Tables | None = None  # all tables, if these are a part of them
 
     def part(self, trials: pd.DataFrame) -> Tables:
         """Return the tables of only some of the trials."""

@@ -1,4 +1,4 @@
-"""The benchmarks of `diffseg bench`: which operations are timed, of which networks, at which sizes."""
+"""The benchmarks of `diffseg bench`: the operations, networks and sizes that are timed."""
 
 import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence

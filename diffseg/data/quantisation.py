@@ -61,7 +61,7 @@ def fit_quantisation(paths: Sequence[Path]) -> Quantisation:
     """Fit the one map for all volumes of a data set. Raises DataError.
 
     Whole intensities keep their steps if they fit into 16 bits. Others are mapped between the percentiles OUTLIERS of all
-    volumes, each of which has the same weight. Volumes are decoded unless the types of their files suffice.
+    volumes. Every volume has the same weight. Volumes are decoded unless the types of their files suffice.
     """
     headers = [nifti.read_header(path) for path in paths]
     if found := _of_type(headers):

@@ -147,7 +147,7 @@ class Record:
 
     @staticmethod
     def from_json(saved: dict[str, Any]) -> "Record":
-        """Restore the record of which `to_json` returned `saved`."""
+        """Restore a record from `saved`, which its `to_json` returned."""
         kinds: list[type[Record]] = [Record, *Record.__subclasses__()]
         rule, quantised = saved["foreground"], saved["quantisation"]
         fields = saved | {

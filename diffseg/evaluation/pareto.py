@@ -1,4 +1,4 @@
-"""Pareto fronts of trials: points of one or several objectives, of which less is better."""
+"""Pareto fronts of trials: points of one or several objectives. Less is better."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -4,7 +4,7 @@ The posterior mean of x0 under the empirical distribution of examples x_k has a 
 Σ w_k x_k with w = softmax(−‖x_t − α x_k‖²/(2σ²)). Its error is at least that of the best predictor.
 
 - With whole masks as examples, it comes close to the best at high noise, where only place and size remain to be guessed.
-- With patches, of which there are enough to find a similar one, it comes close at low noise.
+- With patches, it comes close at low noise: there are enough of them to find a similar one.
 - Averages of s × s pixels keep what coarse patches contain and divide the noise's variance by s².
 
 At every noise level the least error of these predictors is taken.
