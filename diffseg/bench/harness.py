@@ -17,17 +17,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
+from diffseg.rows import Row
 from diffseg.training.parallel import is_out_of_memory
 
 log = logging.getLogger(__name__)
 PEAK_SIDE = {"cpu": 2048, "cuda": 8192}  # rows of the square matrices whose product gives the peak throughput
-Row = dict[str, Any]  # the columns of `summarise`
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ from diffseg.evaluation.examples import draw_example
 from diffseg.evaluation.registry import MEASURES, METRICS
 from diffseg.prediction.merging import Prediction
 from diffseg.prediction.resolution import reference_masks
-
-Row = dict[str, Any]
+from diffseg.rows import Row
 
 
 def evaluate(predictions: Iterable[Prediction], test: Split, config: Config) -> dict[str, Any]:

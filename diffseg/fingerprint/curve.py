@@ -19,6 +19,7 @@ import numpy as np
 
 from diffseg.config import Config
 from diffseg.errors import UserError
+from diffseg.rows import Row
 
 ERRORS = {  # by kind of fingerprint: the column of the ledger's `timesteps` that it is computed from
     "mask-error": "mask_error",
@@ -31,8 +32,6 @@ GRID = 0.05  # step of the smoothing, in log-SNR
 LINEAR_END = -10.1  # log-SNR at the end of the linear β schedule of T = 1000
 TINY = 1e-9  # a derivative at or below this is rounding alone
 FEW = 0.05  # share of the error's range below which nothing counts as lost; above 1 − FEW, everything does
-
-Row = dict[str, Any]  # of a table of the ledger
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from diffseg.errors import UserError
+from diffseg.rows import Row
 from studies.commands.options import json_option
 from studies.commands.output import show
 
@@ -85,9 +86,9 @@ def bench(
     parts = _checked("part", parts, [*benchmarks.PARTS, "engine"])
     chosen = _chosen_presets(_checked("network", networks, list(benchmarks.PRESETS)), preset)
     machine = harness.describe_machine(device)
-    rows: list[harness.Row] = []
+    rows: list[Row] = []
 
-    def keep(found: list[harness.Row]) -> None:
+    def keep(found: list[Row]) -> None:
         """Write the table after each benchmark, so that a later failure loses nothing."""
         rows.extend(row | machine for row in found)
         pd.DataFrame(rows).to_parquet(output)

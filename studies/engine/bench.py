@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from analysis import tables
-from diffseg.bench.harness import Benchmark, Row, summarise
+from diffseg.bench.harness import Benchmark, summarise
 from diffseg.bench.harness import measure as measure_in_turns
 from diffseg.config import Config
+from diffseg.rows import Row
 from studies.definition.study import Study, stored_study
 from studies.definition.trial import Trial, trial_name
 from studies.engine.resources import Resources

@@ -6,11 +6,11 @@ import math
 from diffseg.errors import UserError
 from diffseg.evaluation.pareto import front, losses
 from diffseg.evaluation.registry import METRICS
+from diffseg.rows import Row
 from studies.definition.study import Study
 from studies.definition.trial import Trial
 from studies.search.proposals import read_proposals
 from studies.store.ledger import Ledger
-from studies.store.tables import Row
 
 COLUMNS = ["status", "dataset", "experiment", "network", "seed", "test_images", "left_out", "scored_on", *METRICS]
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
+from diffseg.rows import Row
 from studies.store.ledger import Ledger
-from studies.store.tables import Row
 
 
 class LatestRows:

@@ -18,13 +18,14 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from diffseg.errors import DefinitionError, UserError
+from diffseg.rows import Row
 from studies.definition.shipped import shipped_studies
 from studies.store import names, reading, study_json
 from studies.store.damage import find_damaged, is_of_attempt, paths_to_move
 from studies.store.files import TableFiles
 from studies.store.folder import Folder
 from studies.store.search_records import SearchRecords, record_name
-from studies.store.tables import SEARCH_SCHEMAS, Row, attempt_table, search_table
+from studies.store.tables import SEARCH_SCHEMAS, attempt_table, search_table
 from studies.store.validity import is_merged, parse_attempt
 
 log = logging.getLogger(__name__)

@@ -13,9 +13,10 @@ from uuid import uuid4
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from diffseg.rows import Row
 from studies.store import validity
 from studies.store.files import TableFiles
-from studies.store.tables import SEARCH_SCHEMAS, Row, search_table
+from studies.store.tables import SEARCH_SCHEMAS, search_table
 from studies.store.validity import MERGED, READ_ERRORS, InvalidFile, is_merged
 
 log = logging.getLogger(__name__)

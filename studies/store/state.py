@@ -6,13 +6,13 @@ from typing import Any
 
 from diffseg.errors import UserError
 from diffseg.evaluation.registry import METRICS
+from diffseg.rows import Row
 from studies.definition.study import Study
 from studies.definition.trial import Trial
 from studies.store.latest import LatestRows
 from studies.store.ledger import Ledger
 from studies.store.lock import Lock
 from studies.store.progress import Progress, read_progress
-from studies.store.tables import Row
 
 NAMED = 10  # the largest number of trials in a message
 LOG_LINES = 40  # of a trial's log, the last ones

@@ -7,13 +7,10 @@ field to Outcome: the worker's writing, reading and compaction follow.
 Units: seconds, bytes, and metrics as fractions (IoU 0.87, not 87). What is undefined is NaN.
 """
 
-from typing import Any
-
 import pyarrow as pa
 
 from diffseg.evaluation.registry import METRICS
-
-Row = dict[str, Any]
+from diffseg.rows import Row
 
 KEY = [
     ("trial", pa.string()),

@@ -7,10 +7,9 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from diffseg.rows import Row
 from studies.commands.tables.cells import name_column, plain_table
 from studies.store.state import STATUSES
-
-Row = dict[str, Any]
 
 
 def studies_table(found: Row) -> Group:

@@ -1,18 +1,17 @@
 """The trials of a study: how far they are (`status`), one in detail (`show`), the best of them (`best`)."""
 
 import json
-from typing import Any
 
 from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
 from diffseg.evaluation.registry import METRICS
+from diffseg.rows import Row
 from studies.commands.tables.cells import MOST_ROWS, more_rows, name_column, number, plain_table
 from studies.store.state import TrialState, count_statuses
 
 ALWAYS_SHOWN = ("iou", "dice", "ece", "brier", "nll")  # metrics of `best`, after the one that it sorts by
-Row = dict[str, Any]
 
 
 def status_table(found: list[TrialState]) -> Table:
