@@ -1,5 +1,6 @@
 """Settings of a data set: layout, size, channels, foreground, splits and augmentation."""
 
+import json
 import re
 from typing import Annotated, Any, Literal, Self
 
@@ -7,17 +8,24 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from diffseg.section import Fraction, Positive, PositiveInt, Section
 
+CLASS_NAME = r"[^\W_][\w .+-]{0,39}"
+BACKGROUND = "background"  # name of the class whose values are the background
+IGNORED = "ignored pixels"
+MAX_LABELS = 254  # distinct labels of pixels: they are stored in 8 bits, with 0 for background and 255 for ignored ones
+
+
+def _is_value(value: Any) -> bool:
+    """Return whether a value is a number or a colour of a mask."""
+    if isinstance(value, str):
+        return re.fullmatch("#[0-9a-fA-F]{6}", value) is not None
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
 
 def _check_foreground(value: Any) -> Any:
     """Return numbers and colours as a tuple, "nonzero" and ">=N" as they are. Raises ValueError for anything else."""
     if isinstance(value, str) and re.fullmatch(r"nonzero|>=[1-9][0-9]{0,8}", value):
         return value
-    fits = isinstance(value, list | tuple) and all(
-        (isinstance(one, int) and not isinstance(one, bool) and one >= 0)
-        or (isinstance(one, str) and re.fullmatch("#[0-9a-fA-F]{6}", one))
-        for one in value
-    )
-    if not fits:
+    if not isinstance(value, list | tuple) or not all(_is_value(one) for one in value):
         raise ValueError(
             'allowed are a list of the values of the foreground, such as [2, 3] or ["#ff0000"], '
             '"nonzero", and ">=N", such as ">=128"'
@@ -26,6 +34,36 @@ def _check_foreground(value: Any) -> Any:
 
 
 Foreground = Annotated[tuple[int | str, ...] | str, BeforeValidator(_check_foreground)]
+
+
+def _check_values(value: Any) -> tuple[int | str, ...]:
+    """Return one or several values of masks as a tuple. Raises ValueError for other than numbers and colours."""
+    values = value if isinstance(value, list | tuple) else [value]
+    if not all(_is_value(one) for one in values):
+        raise ValueError(f'allowed are values of masks, such as 2, [2, 3] or "#ff0000", not {json.dumps(value)[:60]}')
+    return tuple(dict.fromkeys(one.lower() if isinstance(one, str) else one for one in values))
+
+
+def _check_classes(value: Any) -> tuple[tuple[str, tuple[int | str, ...]], ...]:
+    """Return the classes of a table, or of a list of pairs, as pairs of a name and values. Raises ValueError."""
+    pairs = list(value.items()) if isinstance(value, dict) else value
+    if not isinstance(pairs, list | tuple) or not all(
+        isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs
+    ):
+        raise ValueError('allowed is a table of names and values, such as {"anterior": 1, "posterior": [2, 3]}')
+    for name, _ in pairs:
+        if not isinstance(name, str) or not re.fullmatch(CLASS_NAME, name) or name == "all":
+            raise ValueError(
+                f"{json.dumps(name)[:60]} is no name of a class: it has up to 40 letters, digits, spaces and ._+-, and is not 'all'"
+            )
+    names = [name for name, _ in pairs]
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"class {repeated[0]} is given twice")
+    return tuple((name, _check_values(values)) for name, values in pairs)
+
+
+Values = Annotated[tuple[int | str, ...], BeforeValidator(_check_values)]
+ClassTable = Annotated[tuple[tuple[str, tuple[int | str, ...]], ...], BeforeValidator(_check_classes)]
 
 
 # fmt: off
@@ -61,6 +99,13 @@ class Data(Section):
     foreground: Foreground = Field((),
         description='Pixels of a mask that are foreground: a list of values or "#rrggbb", "nonzero", or ">=N". '
                     "Empty: masks hold 0 and 255, or 0 and 1.")
+    classes: ClassTable = Field((),
+        description='Classes of the masks and their values, numbers or "#rrggbb": {"anterior": 1, "posterior": [2, 3]}. '
+                    '"background" names values besides 0 and black. Empty: one class, the foreground.')
+    regions: bool = Field(False,
+        description="Whether classes are regions that may overlap by sharing values, such as a whole tumour and its core.")
+    ignore: Values = Field((),
+        description="Values of mask pixels that count in no loss and no metric, such as 255 for unlabelled ones.")
     objects: bool | None = Field(None,
         description="What several masks of an image are. true: objects, to be united; false: raters. None: decided from all masks.")
     axis: Literal[0, 1, 2] | None = Field(None,
@@ -85,4 +130,27 @@ class Data(Section):
     def _check_consistency(self) -> Self:
         if self.test_crops and self.fit != "crop":
             raise ValueError('test_crops is true, but images are cut into crops with fit="crop" only')
+        return self
+
+    @model_validator(mode="after")
+    def _check_labels(self) -> Self:
+        own = [name for name, _ in self.classes if name != BACKGROUND]
+        if self.classes and self.foreground:
+            raise ValueError("classes and foreground both say what masks hold: leave data.foreground out")
+        if (self.regions or self.classes) and not own:
+            raise ValueError("regions or a background are given, but no class: name the classes in data.classes")
+        given: dict[int | str, str] = {}
+        for name, values in (*self.classes, (IGNORED, self.ignore)):
+            for value in values:
+                other = given.setdefault(value, name)
+                alone = {name, other} & {BACKGROUND, IGNORED}
+                if other != name and (alone or not self.regions):
+                    remedy = "" if alone else ", or set data.regions=true if classes may overlap"
+                    raise ValueError(f"the value {value} is both of {other} and of {name}: give it to one of them{remedy}")
+        if isinstance(self.foreground, tuple) and (shared := set(self.foreground) & set(self.ignore)):
+            raise ValueError(f"the value {min(map(str, shared))} is both foreground and ignored: give it to one of them")
+        if any(not values for _, values in self.classes):
+            raise ValueError("every class of data.classes needs one value or more")
+        if len(given) > MAX_LABELS:
+            raise ValueError(f"data.classes lists {len(given)} values: at most {MAX_LABELS} are possible")
         return self

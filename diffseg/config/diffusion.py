@@ -19,6 +19,7 @@ USERS: Users = {  # setting → the choices that use it; with others it is at it
     "activation": {"target": ("x0",)},
     "temperature": {"schedule": ("sigmoid",)},
     "shift": {"schedule": ("shifted-cosine",)},
+    "distance_limit": {"coding": ("sdf",)},
     "boundary_weight": {"loss": ("boundary",)},
     "boundary_width": {"loss": ("boundary",)},
     "bias": {"weighting": ("sigmoid",)},
@@ -69,12 +70,15 @@ class Diffusion(Section):
         description="limited: the log-SNR stays within its limits; exact: it meets both; zero-terminal: that at t = 1, in α.")
     # What the network is given and predicts: diffusion/targets.py
     time: Literal["steps", "unit"] = Field("steps", description="Timestep that the network is given: t·T − 1, or t itself.")
-    coding: Literal["pm1", "01"] = Field("pm1", description="Values of a mask: −1 and 1, or 0 and 1.")
+    coding: Literal["pm1", "01", "bits", "sdf"] = Field("pm1",
+        description="Signal in place of a mask. One channel a class: −1 and 1, 0 and 1, or the signed distance to its border "
+                    "(sdf); bits: the binary digits of the class's number.")
+    distance_limit: float = Field(8.0, gt=0, le=64, description="Distance at which the signed distance of coding sdf is cut, px.")
     self_conditioning: bool = Field(False,
         description="Give the network its last x̂0, too: in every sampling step, and in half of the training steps.")
     target: Literal["epsilon", "x0", "v"] = Field("epsilon", description="What the network predicts: the noise, the mask, or v.")
     activation: Literal["identity", "tanh", "sigmoid"] = Field("identity",
-        description="Activation of an x0 output, mapped onto the coding's range.")
+        description="Activation of an x0 output, mapped onto the coding's range. sigmoid: softmax where exclusive classes compete.")
     variance: Literal["small", "large", "learned"] = Field("small",
         description="Variance of the ancestral step. learned: a second output of the network interpolates between the others.")
     # What is minimised: diffusion/losses.py and weightings.py
@@ -125,6 +129,10 @@ class Diffusion(Section):
     def _check_objective(self) -> Self:
         if "cross-entropy" in self.loss and (self.target, self.activation) != ("x0", "sigmoid"):
             raise ValueError(f"loss {self.loss} needs logits of the mask: set diffusion.target=x0 and diffusion.activation=sigmoid")
+        if "cross-entropy" in self.loss and self.coding == "sdf":
+            raise ValueError(f"loss {self.loss} needs logits, but coding sdf holds distances: take coding pm1 or 01, or loss mse")
+        if self.loss == "dice-cross-entropy" and self.coding == "bits":
+            raise ValueError("loss dice-cross-entropy needs one channel a class, but coding bits has digits: take coding pm1 or 01")
         if self.weighting == "learned" and self.density == "adaptive":
             raise ValueError("density adaptive needs a loss that is never negative, but weighting learned makes it a logarithm")
         return self

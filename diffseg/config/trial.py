@@ -59,6 +59,14 @@ class Config(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_coding(self) -> Self:
+        if self.diffusion.coding == "bits" and self.data.regions:
+            raise ValueError(
+                "diffusion.coding=bits codes one class a pixel, but data.regions lets classes overlap: take coding pm1, 01 or sdf"
+            )
+        return self
+
     # Its identity
 
     @property

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffseg.data.masks import HALF, ForegroundRule, Labels, is_binary, select_foreground
+from diffseg.data.masks import HALF, ForegroundRule, MaskPixels, is_binary, select_foreground
 
 CHUNK = 2**20  # pixels counted at once: np.bincount takes 8 bytes a pixel
 
@@ -15,7 +15,7 @@ class MaskHistogram:
     """The K distinct values of one mask, and how many of its pixels have each."""
 
     path: Path
-    values: Labels  # the distinct values, as a picture of one row
+    values: MaskPixels  # the distinct values, as a picture of one row
     counts: np.ndarray  # int64 [K]: pixels of each value
     interior: np.ndarray | None = (
         None  # int64 [K]: those that equal their right and lower neighbour; None of binary masks
@@ -23,13 +23,13 @@ class MaskHistogram:
     contour: int = 0  # pairs of neighbours on either side of HALF
 
     @classmethod
-    def from_labels(cls, path: Path, labels: Labels) -> "MaskHistogram":
+    def from_labels(cls, path: Path, labels: MaskPixels) -> "MaskHistogram":
         """Count the values of a mask."""
         if labels.coloured:
             colours, counts = np.unique(labels.pixels.reshape(-1, 3), axis=0, return_counts=True)
-            return cls(path, Labels(colours[None]), counts)
+            return cls(path, MaskPixels(colours[None]), counts)
         values, counts = _count_values(labels.pixels)
-        row = Labels(values[None], labels.palette)
+        row = MaskPixels(values[None], labels.palette)
         if is_binary(values):
             return cls(path, row, counts)
         return cls(path, row, counts, _count_interior(labels.pixels, values), _count_contour(labels.pixels))

@@ -18,7 +18,7 @@ ForegroundRule = (
 
 
 @dataclass(frozen=True)
-class Labels:
+class MaskPixels:
     """The pixels of a mask as its file holds them."""
 
     pixels: np.ndarray  # integers [H, W]: grays, palette entries or labels; or uint8 [H, W, 3]: colours
@@ -46,7 +46,7 @@ class Labels:
         return colours
 
 
-def select_foreground(path: Path, labels: Labels, rule: ForegroundRule) -> np.ndarray:
+def select_foreground(path: Path, labels: MaskPixels, rule: ForegroundRule) -> np.ndarray:
     """Return the foreground of a mask, bool [H, W].
 
     Without a rule, 0 is background and 255 or 1 is foreground. Raises DataError if the mask then holds other values.
@@ -76,7 +76,7 @@ def is_binary(values: np.ndarray) -> bool:
     return set(values[:3].tolist()) <= {0, 255} or set(values[:3].tolist()) <= {0, 1}
 
 
-def list_values(labels: Labels) -> list[int | str]:
+def list_values(labels: MaskPixels) -> list[int | str]:
     """Return the distinct values as a user writes them, ascending: numbers, or colours "#rrggbb"."""
     if labels.coloured:
         return [colour_name(colour) for colour in np.unique(labels.pixels.reshape(-1, 3), axis=0)]
@@ -94,7 +94,7 @@ def join_values(values: Sequence[int | str], limit: int = 6) -> str:
     return ", ".join(map(str, values[:limit])) + (", …" if len(values) > limit else "")
 
 
-def _match_any(labels: Labels, rule: tuple[int | str, ...]) -> np.ndarray:
+def _match_any(labels: MaskPixels, rule: tuple[int | str, ...]) -> np.ndarray:
     """Return which pixels have one of the numbers or colours, bool [H, W]."""
     found = np.zeros(labels.pixels.shape[:2], bool)
     if not labels.coloured:

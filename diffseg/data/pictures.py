@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from diffseg.data.masks import Labels
+from diffseg.data.masks import MaskPixels
 from diffseg.data.opening import Shape, data_errors
 from diffseg.data.picture_formats import GRAY, Picture, open_picture
 from diffseg.errors import DataError
@@ -47,7 +47,7 @@ def read_image(path: Path, channels: int, at_least: int | None = None) -> np.nda
         return pixels[..., None] if gray else pixels
 
 
-def read_labels(path: Path, size: tuple[int, int] | None = None) -> Labels:
+def read_labels(path: Path, size: tuple[int, int] | None = None) -> MaskPixels:
     """Decode the pixels of a mask as they are stored, upright. Raises DataError.
 
     An alpha channel is left out if it adds nothing, and is the mask if the colours are constant.
@@ -64,7 +64,7 @@ def read_labels(path: Path, size: tuple[int, int] | None = None) -> Labels:
         pixels = pixels[..., 0]
     elif labels.coloured and pixels.dtype != np.uint8:
         raise DataError(f"{path} is a mask in colours of 16 bits: save it with 8 bits a channel")
-    return Labels(picture.upright(pixels), labels.palette)
+    return MaskPixels(picture.upright(pixels), labels.palette)
 
 
 def check_size(path: Path, found: tuple[int, int], wanted: tuple[int, int] | None) -> None:
@@ -78,7 +78,7 @@ def check_size(path: Path, found: tuple[int, int], wanted: tuple[int, int] | Non
         )
 
 
-def _decode_labels(picture: Picture) -> Labels:
+def _decode_labels(picture: Picture) -> MaskPixels:
     """Decode the pixels of a mask as they are stored, with its palette if it has one."""
     path, image = picture.path, picture.image
     if image is None:
@@ -86,12 +86,12 @@ def _decode_labels(picture: Picture) -> Labels:
         alpha = pixels[..., -1] if pixels.shape[2] in (2, 4) else None
         colours = pixels[..., : picture.channels]
         pixels = colours[..., 0] if picture.channels == 1 else colours
-        return Labels(pixels if alpha is None else _choose_mask(path, pixels, alpha))
+        return MaskPixels(pixels if alpha is None else _choose_mask(path, pixels, alpha))
     image.load()
     if image.mode == "P":  # the entries of a palette; which of them are transparent says nothing more
-        return Labels(np.asarray(image), np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3))
+        return MaskPixels(np.asarray(image), np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3))
     pixels = np.asarray(image.convert("L" if image.mode in GRAY else "RGB"))
-    return Labels(_choose_mask(path, pixels, _alpha(image)) if image.mode in ("LA", "PA", "RGBA") else pixels)
+    return MaskPixels(_choose_mask(path, pixels, _alpha(image)) if image.mode in ("LA", "PA", "RGBA") else pixels)
 
 
 def _choose_mask(path: Path, pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:

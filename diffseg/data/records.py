@@ -12,7 +12,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from diffseg.data import masks, nifti, opening, pictures, quantisation, volumes
-from diffseg.data.masks import ForegroundRule, Labels
+from diffseg.data.masks import ForegroundRule, MaskPixels
 from diffseg.data.opening import Shape
 from diffseg.data.quantisation import Quantisation
 
@@ -126,11 +126,11 @@ class Record:
         """Decode the mask of one rater: bool [H, W]. size: (height, width) that it must have. Raises DataError."""
         return masks.select_foreground(path, self.read_labels(path, size), self.foreground)
 
-    def read_labels(self, path: Path, size: tuple[int, int] | None = None) -> Labels:
+    def read_labels(self, path: Path, size: tuple[int, int] | None = None) -> MaskPixels:
         """Decode a mask's pixels as they are stored. size: (height, width) that it must have. Raises DataError."""
         if self.index is None:
             return pictures.read_labels(path, size)
-        return Labels(self._cut_slice(volumes.read_labels(path, self.image)))
+        return MaskPixels(self._cut_slice(volumes.read_labels(path, self.image)))
 
     def count_objects(self, masks: np.ndarray) -> int:
         """Count the connected parts of what most raters marked in masks bool [R, H, W]."""

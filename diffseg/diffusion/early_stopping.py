@@ -13,23 +13,29 @@ DenoiseRows = Callable[[torch.Tensor, torch.Tensor, Rows], tuple[torch.Tensor, S
 class EarlyStoppingDenoiser:
     """A denoiser that stops denoising a sample once its mask has not changed for `patience` steps.
 
-    The mask is x̂0 > middle. A stopped sample keeps its last x̂0. Samples are independent of each other.
+    A stopped sample keeps its last x̂0. Samples are independent of each other.
 
     Attributes:
         evaluations: The number of network evaluations of each sample, [B].
     """
 
-    def __init__(self, denoise: DenoiseRows, patience: int | None, middle: float, x: torch.Tensor):
+    def __init__(
+        self,
+        denoise: DenoiseRows,
+        patience: int | None,
+        decide: Callable[[torch.Tensor], torch.Tensor],
+        x: torch.Tensor,
+    ):
         """Wrap a denoiser of some rows of a batch as a denoiser for samplers.
 
         Args:
             denoise: Called with (x_t, t, rows), it returns (x̂0, share) of these rows.
             patience: The number of unchanged steps after which a sample stops; None to never stop, which also spares
                 the host from waiting for the device.
-            middle: The threshold of the mask.
+            decide: Returns the mask [B, *, H, W] of x̂0.
             x: A tensor of the batch's shape [B, C, H, W].
         """
-        self.denoise, self.patience, self.middle = denoise, patience, middle
+        self.denoise, self.patience, self.decide = denoise, patience, decide
         self.evaluations = torch.zeros(len(x), dtype=torch.long, device=x.device)
         self._unchanged = torch.full_like(self.evaluations, -1)  # the first mask equals none before, and counts 0
         self._x0 = torch.full_like(x, torch.nan)
@@ -47,7 +53,7 @@ class EarlyStoppingDenoiser:
         return self._x0, self._share
 
     def _update(self, rows: torch.Tensor, x0: torch.Tensor, share: Share) -> None:
-        same = ((x0 > self.middle) == (self._x0[rows] > self.middle)).flatten(1).all(1)
+        same = (self.decide(x0) == self.decide(self._x0[rows])).flatten(1).all(1)
         self._unchanged[rows] = torch.where(same, self._unchanged[rows] + 1, 0)
         self.evaluations[rows] += 1
         self._x0 = self._x0.index_copy(0, rows, x0)  # not in place, since samplers keep the last ones

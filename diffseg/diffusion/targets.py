@@ -6,8 +6,8 @@ All tensors are [B, C, H, W]. α and σ broadcast against them; α² + σ² = 1 
 import torch
 
 from diffseg.config import Diffusion
-
-RANGES = {"pm1": (-1.0, 1.0), "01": (0.0, 1.0)}  # mask codings: (background, foreground)
+from diffseg.labels.codings import RANGES
+from diffseg.labels.labels import Labels
 
 
 def add_noise(x0: torch.Tensor, noise: torch.Tensor, alpha: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
@@ -24,16 +24,17 @@ def training_target(
     return {"epsilon": noise, "x0": x0}[diffusion.target]
 
 
-def activate(output: torch.Tensor, diffusion: Diffusion) -> torch.Tensor:
+def activate(output: torch.Tensor, diffusion: Diffusion, labels: Labels) -> torch.Tensor:
     """Apply the configured activation to an x0 output: tanh and sigmoid, mapped onto the range of the mask coding.
 
-    With sigmoid, the output is the logit of the foreground probability.
+    With sigmoid, the output is the logit of a probability; where exclusive classes have a channel each, sigmoid gives way to
+    softmax over them.
     """
     if diffusion.activation == "identity" or diffusion.target != "x0":
         return output
     low, high = RANGES[diffusion.coding]
     if diffusion.activation == "sigmoid":
-        return low + (high - low) * output.sigmoid()
+        return low + (high - low) * (output.softmax(1) if labels.compete else output.sigmoid())
     return low + (high - low) * (output.tanh() + 1) / 2
 
 
@@ -51,15 +52,3 @@ def to_x0(
 def to_epsilon(x0: torch.Tensor, x_t: torch.Tensor, alpha: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
     """Return ε̂, given x̂0."""
     return (x_t - alpha * x0) / sigma
-
-
-def encode(mask: torch.Tensor, coding: str) -> torch.Tensor:
-    """Map a mask of 0 and 1 to float32 values of the coding."""
-    low, high = RANGES[coding]
-    return low + (high - low) * mask.float()
-
-
-def decode(x0: torch.Tensor, coding: str) -> torch.Tensor:
-    """Map x̂0 to the foreground probability in [0, 1]."""
-    low, high = RANGES[coding]
-    return ((x0 - low) / (high - low)).clamp(0, 1)

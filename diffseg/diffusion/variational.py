@@ -1,7 +1,5 @@
 """The variational bound that trains a learned variance (Nichol & Dhariwal, 2021, Sec. 3.1; Ho et al., 2020, Eq. 5)."""
 
-import math
-
 import torch
 
 from diffseg.diffusion.grids import LogSNR
@@ -38,7 +36,7 @@ def variational_bound(
     kl = 0.5 * (log_variance - small - 1 + (small - log_variance).exp() + gap * (-log_variance).exp())
     likelihood = _discretised_log_likelihood(x0, predicted, 0.5 * log_variance)
     first = (s == 0).view(-1, *[1] * (x0.dim() - 1))
-    return torch.where(first, -likelihood, kl).flatten(1).mean(1) / math.log(2)
+    return torch.where(first, -likelihood, kl)
 
 
 def _posterior_log_variance(t: torch.Tensor, log_snr: LogSNR, steps: int, like: torch.Tensor) -> torch.Tensor:

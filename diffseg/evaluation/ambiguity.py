@@ -51,14 +51,16 @@ def energy_distance_of_fewer(cross: torch.Tensor, among: torch.Tensor, truth: to
     return found
 
 
-def hungarian_matched_iou(samples: torch.Tensor, raters: torch.Tensor) -> float:
+def hungarian_matched_iou(ious: torch.Tensor) -> float:
     """Return HM-IoU: the mean IoU of the best one-to-one matching of samples and raters (Zbinden et al., 2023).
+
+    ious: of every sample with every rater, [n, m].
 
     Both are first repeated to the least common multiple of their numbers, so that every mask counts alike.
     """
     from scipy.optimize import linear_sum_assignment
 
-    iou = iou_matrix(samples, raters).cpu().numpy()
+    iou = ious.cpu().numpy()
     count = math.lcm(*iou.shape)
     iou = iou.repeat(count // iou.shape[0], 0).repeat(count // iou.shape[1], 1)
     return float(iou[linear_sum_assignment(iou, maximize=True)].mean())

@@ -1,4 +1,4 @@
-"""One test image as the registered metrics see it, and those metrics: functions of a Case, named by the registry's entries."""
+"""One class of a test image as the registered metrics see it, and those metrics, which the registry's entries name."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,36 +16,96 @@ from diffseg.evaluation.ambiguity import (
 )
 from diffseg.evaluation.calibration import calibration_errors
 from diffseg.evaluation.metrics import brier, nll, overlap
+from diffseg.labels.labels import Labels
 from diffseg.prediction.merging import Prediction
 
 
 @dataclass(frozen=True)
-class Case:
-    """A test image: the ensemble's prediction, and the raters' masks that it is compared with."""
+class TestImage:
+    """A test image: the ensemble's prediction of all classes, and the raters' masks that it is compared with."""
+
+    __test__ = False  # pytest would collect it
 
     prediction: Prediction
-    raters: torch.Tensor  # bool [R, H, W]
+    raters: torch.Tensor  # bool [R, K, H, W]
+    valid: torch.Tensor | None  # bool [H, W]: the pixels that count; None if all do
     config: Config
+
+    @cached_property
+    def masks(self) -> torch.Tensor:
+        """The predicted masks of the classes, bool [K, H, W]."""
+        return Labels.of(self.config).decide(self.prediction.mean, self.config.inference.threshold)
+
+    @cached_property
+    def classes(self) -> tuple["Case", ...]:
+        """The classes, one by one."""
+        return tuple(Case(self, k) for k in range(self.raters.shape[1]))
+
+    @cached_property
+    def distances(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """1 − IoU between samples and raters, among samples, among raters; the mean over the classes."""
+        found = [distances(case.samples, case.raters) for case in self.classes]
+        cross, among, truth = (torch.stack(same).mean(0) for same in zip(*found, strict=True))
+        return cross, among, truth
+
+    @cached_property
+    def energy_distance(self) -> tuple[float, float]:
+        """The generalised energy distance: the V-statistic and the unbiased estimate."""
+        return energy_distance(*self.distances)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One class of a test image: what is predicted of it, and the raters' masks of it.
+
+    Pixels that do not count are outside of all masks. Means over pixels leave them out by `pixels`.
+    """
+
+    image: TestImage
+    number: int  # of the class, from 0
+
+    @property
+    def config(self) -> Config:
+        """The trial's configuration."""
+        return self.image.config
 
     @property
     def probability(self) -> torch.Tensor:
-        """The ensemble's foreground probability, float32 [H, W]."""
-        return self.prediction.mean
+        """The ensemble's probability of the class, float32 [H, W]."""
+        return self.image.prediction.mean[self.number]
 
     @property
+    def sd(self) -> torch.Tensor:
+        """The standard deviation over the ensemble's members, float32 [H, W]."""
+        return self.image.prediction.sd[self.number]
+
+    @cached_property
     def samples(self) -> torch.Tensor:
         """The masks of the ensemble's members, bool [n, H, W]."""
-        return self.prediction.masks
+        return self._leave_out(self.image.prediction.masks[:, self.number])
+
+    @cached_property
+    def raters(self) -> torch.Tensor:
+        """The masks of the raters, bool [R, H, W]."""
+        return self._leave_out(self.image.raters[:, self.number])
 
     @cached_property
     def mask(self) -> torch.Tensor:
         """The predicted mask, bool [H, W]."""
-        return self.probability > self.config.inference.threshold
+        return self._leave_out(self.image.masks[self.number])
 
     @cached_property
     def majority(self) -> torch.Tensor:
         """The pixels that more than half of the raters marked, bool [H, W]."""
         return self.raters.float().mean(0) > 0.5
+
+    def pixels(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the values [..., H, W] of the pixels that count: [..., N], or as they are if all count."""
+        return values if self.image.valid is None else values[..., self.image.valid]
+
+    def _leave_out(self, masks: torch.Tensor) -> torch.Tensor:
+        """Return masks [..., H, W] without the pixels that do not count."""
+        return masks if self.image.valid is None else masks & self.image.valid
 
     @property
     def sampled_masks(self) -> int | None:
@@ -61,23 +121,14 @@ class Case:
     @cached_property
     def calibration_errors(self) -> dict[str, torch.Tensor]:
         """The ECE of regions, mean over the raters for whom it is defined."""
-        rows = [calibration_errors(self.probability, self.mask, mask) for mask in self.raters]
+        valid = self.image.valid
+        rows = [calibration_errors(self.probability, self.mask, mask, valid) for mask in self.raters]
         return {name: torch.stack([row[name] for row in rows]).nanmean() for name in rows[0]}
 
     @cached_property
     def rater_ious(self) -> torch.Tensor:
         """The IoU of the predicted mask with each rater's, float64 [R]."""
         return iou_matrix(self.mask[None], self.raters)[0]
-
-    @cached_property
-    def distances(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """1 − IoU between samples and raters, among samples, among raters."""
-        return distances(self.samples, self.raters)
-
-    @cached_property
-    def energy_distance(self) -> tuple[float, float]:
-        """The generalised energy distance: the V-statistic and the unbiased estimate."""
-        return energy_distance(*self.distances)
 
 
 def iou(case: Case) -> torch.Tensor:
@@ -92,12 +143,14 @@ def dice(case: Case) -> torch.Tensor:
 
 def brier_score(case: Case) -> torch.Tensor:
     """Return the Brier score, mean over the raters."""
-    return torch.stack([brier(case.probability, mask).double() for mask in case.raters]).mean()
+    p = case.pixels(case.probability)
+    return torch.stack([brier(p, case.pixels(mask)).double() for mask in case.raters]).mean()
 
 
 def negative_log_likelihood(case: Case) -> torch.Tensor:
     """Return the negative log-likelihood of a pixel in nats, mean over the raters."""
-    return torch.stack([nll(case.probability, mask, case.sampled_masks) for mask in case.raters]).mean()
+    p = case.pixels(case.probability)
+    return torch.stack([nll(p, case.pixels(mask), case.sampled_masks) for mask in case.raters]).mean()
 
 
 def ece_image(case: Case) -> torch.Tensor:
@@ -117,7 +170,7 @@ def ece_foreground(case: Case) -> torch.Tensor:
 
 def variance(case: Case) -> torch.Tensor:
     """Return the variance of the ensemble's members, mean over the pixels."""
-    return case.prediction.sd.double().square().mean()
+    return case.pixels(case.sd).double().square().mean()
 
 
 def iou_raters(case: Case) -> torch.Tensor:
@@ -130,19 +183,19 @@ def dice_raters(case: Case) -> torch.Tensor:
     return (2 * case.rater_ious / (1 + case.rater_ious)).mean()
 
 
-def generalised_energy_distance(case: Case) -> float:
+def generalised_energy_distance(image: TestImage) -> float:
     """Return the generalised energy distance, as the literature's V-statistic."""
-    return case.energy_distance[0]
+    return image.energy_distance[0]
 
 
-def unbiased_energy_distance(case: Case) -> float:
+def unbiased_energy_distance(image: TestImage) -> float:
     """Return the generalised energy distance without bias in the samples."""
-    return case.energy_distance[1]
+    return image.energy_distance[1]
 
 
-def hm_iou(case: Case) -> float:
+def hm_iou(image: TestImage) -> float:
     """Return the mean IoU of the best matching of samples and raters."""
-    return hungarian_matched_iou(case.samples, case.raters)
+    return hungarian_matched_iou(1 - image.distances[0])
 
 
 def cross_correlation(case: Case) -> float:
@@ -150,11 +203,11 @@ def cross_correlation(case: Case) -> float:
     return ncc(case.samples, case.raters)
 
 
-def energy_distance_by_samples(case: Case) -> dict[str, float]:
+def energy_distance_by_samples(image: TestImage) -> dict[str, float]:
     """Return how the energy distance depends on the number of samples; nothing for a single rater.
 
     Keys: `samples`, their number, and `ged_2`, `ged_unbiased_2`, `ged_4`, … of the first 2, 4, … samples.
     """
-    if len(case.raters) == 1:
+    if len(image.raters) == 1:
         return {}
-    return {"samples": len(case.samples), **energy_distance_of_fewer(*case.distances)}
+    return {"samples": len(image.prediction.masks), **energy_distance_of_fewer(*image.distances)}

@@ -1,34 +1,37 @@
 """Small example pictures of test images, kept in the ledger for the report."""
 
 import io
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
 from diffseg.data.splits import Split
-from diffseg.prediction.merging import Prediction
+from diffseg.evaluation.case import TestImage
+from diffseg.labels.classes import Classes
+from diffseg.rows import Row
 
 SIDE = 512  # px, at most
 
 
-def draw_example(prediction: Prediction, raters: torch.Tensor, test: Split) -> list[dict[str, Any]]:
-    """Return PNG pictures of a test image: the image, its true mask, mean and standard deviation of the ensemble.
+def draw_example(image: TestImage, test: Split) -> list[Row]:
+    """Return PNG pictures of a test image: the image, and the true mask, mean and standard deviation of each class.
 
-    A standard deviation of 0.5 is white. Rows of the ledger's table `examples`: image (its name), kind, png.
+    A standard deviation of 0.5 is white. Rows of the ledger's table `examples`: image (its name), class, kind, png.
     """
-    image = test.display_image(prediction.index)
-    image = image.permute(1, 2, 0).round() if len(image) == 3 else image.mean(0)
-    pictures = {
-        "image": image,
-        "truth": raters.float().mean(0) * 255,
-        "mean": prediction.mean * 255,
-        "sd": prediction.sd * 2 * 255,
-    }
+    index, classes = image.prediction.index, Classes.of(image.config.data)
+    pixels = test.display_image(index)
+    pixels = pixels.permute(1, 2, 0).round() if len(pixels) == 3 else pixels.mean(0)
+    pictures = [("all", "image", pixels)]
+    for name, case in zip(classes.rows[1:] or classes.rows, image.classes, strict=True):
+        pictures += [
+            (name, "truth", case.raters.float().mean(0) * 255),
+            (name, "mean", case.probability * 255),
+            (name, "sd", case.sd * 2 * 255),
+        ]
     return [
-        {"image": test.names[prediction.index], "kind": kind, "png": _encode(pixels)}
-        for kind, pixels in pictures.items()
+        {"image": test.names[index], "class": name, "kind": kind, "png": _encode(pixels)}
+        for name, kind, pixels in pictures
     ]
 
 

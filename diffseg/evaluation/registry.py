@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
     from diffseg.evaluation.calibration import Calibration
-    from diffseg.evaluation.case import Case
+    from diffseg.evaluation.case import Case, TestImage
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class Condition:
     """The test images for which a metric is defined."""
 
     words: str
-    holds: Callable[[Case], bool]
+    holds: Callable[[TestImage], bool]
 
 
-ALWAYS = Condition("every test image", lambda case: True)
-SEVERAL_RATERS = Condition("images with masks of several raters", lambda case: len(case.raters) > 1)
+ALWAYS = Condition("every test image", lambda image: True)
+SEVERAL_RATERS = Condition("images with masks of several raters", lambda image: len(image.raters) > 1)
 
 
 @dataclass(frozen=True)
@@ -35,21 +35,24 @@ class Metric:
 
     name: str  # in the ledger and on the command line
     title: str  # in tables and charts
-    function: str  # "module:function"; of a Case, or of the Calibration if pooled
+    function: str  # "module:function"; of a Case, of a TestImage if joint, or of the Calibration if pooled
     definition: str  # formula and source
     larger_is_better: bool | None  # None: neither, as of a description
     range: str  # of its values
     unit: str = "fraction"
     pooled: bool = False  # over the pixels of all test images; else per image, then averaged
+    joint: bool = False  # of all classes at once; else of each class, then averaged
     ranks: bool = (
         True  # trials are ranked by it: a column of the table `trials`; else it is stored of single images alone
     )
     applies: Condition = ALWAYS
 
-    def compute(self, of: Case | Calibration) -> torch.Tensor | float:
-        """Return the metric of one test image, or of the pooled calibration of all."""
+    def compute(self, of: Case | TestImage | Calibration) -> torch.Tensor | float:
+        """Return the metric of a class of one test image, of all its classes, or of the pooled calibration of all images."""
         module, _, name = self.function.partition(":")
-        function: Callable[[Case | Calibration], torch.Tensor | float] = getattr(import_module(module), name)
+        function: Callable[[Case | TestImage | Calibration], torch.Tensor | float] = getattr(
+            import_module(module), name
+        )
         return function(of)
 
     def loss(self, value: float) -> float:
@@ -131,20 +134,21 @@ for _entry in (
     ),
     Metric(
         "ged", "GED", "diffseg.evaluation.case:generalised_energy_distance",
-        "Generalised energy distance 2 E d(S, Y) − E d(S, S′) − E d(Y, Y′) of samples S and raters Y with d = 1 − IoU "
+        "Generalised energy distance 2 E d(S, Y) − E d(S, S′) − E d(Y, Y′) of samples S and raters Y with d = 1 − IoU, "
+        "mean over the classes "
         "(Kohl et al., 2018, Eq. 3), as the V-statistic of the literature: a perfect model of n samples scores E d(Y, Y′)/n.",
-        larger_is_better=False, range="0 to 2", applies=SEVERAL_RATERS,
+        larger_is_better=False, range="0 to 2", joint=True, applies=SEVERAL_RATERS,
     ),
     Metric(
         "ged_unbiased", "GED, unbiased", "diffseg.evaluation.case:unbiased_energy_distance",
         "The generalised energy distance without the V-statistic's bias in the samples (U-statistic); NaN for one sample.",
-        larger_is_better=False, range="−0.5 to 2", applies=SEVERAL_RATERS,
+        larger_is_better=False, range="−0.5 to 2", joint=True, applies=SEVERAL_RATERS,
     ),
     Metric(
         "hm_iou", "HM-IoU", "diffseg.evaluation.case:hm_iou",
         "Mean IoU of the best one-to-one matching of samples and raters, both repeated to the least common multiple of "
         "their numbers (Zbinden et al., 2023).",
-        larger_is_better=True, range="0 to 1", applies=SEVERAL_RATERS,
+        larger_is_better=True, range="0 to 1", joint=True, applies=SEVERAL_RATERS,
     ),
     Metric(
         "ncc", "NCC", "diffseg.evaluation.case:cross_correlation",

@@ -8,11 +8,13 @@ import torch
 from diffseg.config import Config
 from diffseg.data.splits import Split
 from diffseg.evaluation.calibration import Calibration
-from diffseg.evaluation.case import Case, energy_distance_by_samples
+from diffseg.evaluation.case import TestImage, energy_distance_by_samples
 from diffseg.evaluation.examples import draw_example
 from diffseg.evaluation.registry import MEASURES, METRICS
+from diffseg.labels.classes import IGNORED
+from diffseg.labels.labels import Labels
 from diffseg.prediction.merging import Prediction
-from diffseg.prediction.resolution import reference_masks
+from diffseg.prediction.resolution import reference_labels
 from diffseg.rows import Row
 
 
@@ -23,53 +25,80 @@ def evaluate(predictions: Iterable[Prediction], test: Split, config: Config) -> 
     them that are columns of the ledger's table `trials`; `left_out`, the number of images for which a metric is NaN, by
     metric; and rows of the ledger's tables `images`, `calibration` and `examples`.
     """
-    calibration, cases = Calibration(test.device), []
+    labels = Labels.of(config)
+    calibration, measured = Calibration(test.device, labels.classes), []
     indices, evaluations, examples = [], [], []
     for prediction in predictions:
-        case = Case(prediction, reference_masks(test, prediction.index, config), config)
-        cases.append(measure(case))
+        image = _read_truth(prediction, test, config)
+        measured.append(measure(image))
         indices.append(prediction.index)
         evaluations.append(prediction.evaluations)
-        calibration.add(prediction.mean, case.raters)
-        if len(cases) <= config.inference.examples:
-            examples += draw_example(prediction, case.raters, test)
-    metrics = list(cases[0])
-    values = torch.stack([torch.stack([case[metric] for metric in metrics]) for case in cases])
+        calibration.add(image)
+        if len(measured) <= config.inference.examples:
+            examples += draw_example(image, test)
+    metrics = list(measured[0])
+    values = torch.stack(
+        [torch.stack([found[metric] for metric in metrics]) for found in measured]
+    )  # [N, metrics, rows]
     pooled = {name: metric.compute(calibration) for name, metric in MEASURES.items() if metric.pooled}
     pooled["evaluations"] = torch.stack(evaluations).mean().item()
-    means = dict(zip(metrics, values.nanmean(0).tolist(), strict=True)) | pooled
-    missing = dict(zip(metrics, values.isnan().sum(0).tolist(), strict=True))
+    whole = values[..., 0]
+    means = dict(zip(metrics, whole.nanmean(0).tolist(), strict=True)) | pooled
+    missing = dict(zip(metrics, whole.isnan().sum(0).tolist(), strict=True))
     return {
         "means": means,
         "trial": {name: mean for name, mean in means.items() if name in (*METRICS, "samples", "evaluations")},
         "left_out": {metric: count for metric, count in missing.items() if count},
-        "images": _image_rows(metrics, values.tolist(), indices, test),
+        "images": _image_rows(metrics, values, [_name(index, test) for index in indices], labels.classes.rows)
+        + [
+            {**_name(index, test), "class": "all", "metric": "objects", "value": float(count)}
+            for index, count in enumerate(test.objects)
+        ],
         "calibration": [row | _name(indices[row["image"]], test) for row in calibration.rows()],
         "examples": examples,
     }
 
 
-def measure(case: Case) -> dict[str, torch.Tensor]:
-    """Return every metric of one test image that applies to it, float64 [] on the device of its masks."""
-    found: dict[str, torch.Tensor | float] = {
-        name: metric.compute(case)
-        for name, metric in MEASURES.items()
-        if not metric.pooled and metric.applies.holds(case)
-    }
-    found |= energy_distance_by_samples(case)
-    device = case.raters.device
-    return {name: torch.as_tensor(value, dtype=torch.float64, device=device) for name, value in found.items()}
+def measure(image: TestImage) -> dict[str, torch.Tensor]:
+    """Return every metric that applies to a test image, float64 [rows] on the device of its masks.
+
+    The first value is that of all classes: the mean over those for which it is defined, or that of a joint metric. The
+    values of each of several classes follow (`Classes.rows`); they are NaN for joint metrics.
+    """
+    cases, found = image.classes, {}
+    for name, metric in MEASURES.items():
+        if metric.pooled or not metric.applies.holds(image):
+            continue
+        found[name] = [metric.compute(image)] if metric.joint else [metric.compute(case) for case in cases]
+    found |= {name: [value] for name, value in energy_distance_by_samples(image).items()}
+    return {name: _with_mean(values, len(cases), image.raters.device) for name, values in found.items()}
 
 
-def _image_rows(metrics: list[str], values: list[list[float]], indices: list[int], test: Split) -> list[Row]:
-    """Return rows of the ledger's table `images`: the metrics, and the number of objects of the images' masks."""
-    rows = [
-        {**_name(index, test), "metric": metric, "value": value}
-        for index, row in zip(indices, values, strict=True)
-        for metric, value in zip(metrics, row, strict=True)
-    ]
-    return rows + [
-        {**_name(index, test), "metric": "objects", "value": float(count)} for index, count in enumerate(test.objects)
+def _with_mean(values: list[torch.Tensor | float], classes: int, device: torch.device) -> torch.Tensor:
+    """Return the value of all classes, and then that of each if there are several."""
+    of_each = torch.stack([torch.as_tensor(value, dtype=torch.float64, device=device) for value in values])
+    if classes == 1:
+        return of_each
+    return torch.cat(
+        [of_each.nanmean(0, keepdim=True), of_each if len(values) > 1 else of_each.new_full((classes,), torch.nan)]
+    )
+
+
+def _read_truth(prediction: Prediction, test: Split, config: Config) -> TestImage:
+    """Return a test image with its masks. A pixel that a rater leaves out counts for none."""
+    numbers, labels = reference_labels(test, prediction.index, config), Labels.of(config)
+    valid = (numbers != IGNORED).all(0) if labels.classes.ignored else None
+    return TestImage(prediction, labels.class_masks(numbers), valid, config)
+
+
+def _image_rows(metrics: list[str], values: torch.Tensor, names: list[Row], classes: tuple[str, ...]) -> list[Row]:
+    """Return rows of the ledger's table `images`, given values [N, metrics, rows]. Joint metrics have no rows of classes."""
+    return [
+        name | {"class": label, "metric": metric, "value": value}
+        for name, image in zip(names, values.tolist(), strict=True)
+        for metric, row in zip(metrics, image, strict=True)
+        for label, value in zip(classes, row, strict=True)
+        if label == "all" or (metric in MEASURES and not MEASURES[metric].joint)
     ]
 
 

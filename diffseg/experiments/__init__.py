@@ -20,20 +20,22 @@ from diffseg.errors import ConfigError
 from diffseg.experiments.denoising import Denoising
 from diffseg.experiments.feed_forward import FeedForward
 from diffseg.experiments.protocol import WHOLE_BATCH, Experiment
+from diffseg.labels.labels import Labels
 from diffseg.networks.protocol import Dimensions
 
 __all__ = ["WHOLE_BATCH", "Denoising", "Experiment", "FeedForward", "build_experiment", "build_network"]
 
-MASK_CHANNELS = 1
-
 
 def build_network(config: Config) -> nn.Module:
     """Build the configured network with the channels that its experiment needs."""
-    channels = config.data.channels if config.experiment == "e4" else MASK_CHANNELS
+    labels = Labels.of(config)
+    channels = config.data.channels if config.experiment == "e4" else labels.channels
     image_channels = config.data.channels if config.experiment in ("e1", "e2") else 0
     inputs = 2 if config.diffusion.self_conditioning else 1
     outputs = 2 if config.diffusion.variance == "learned" else 1
-    dimensions = Dimensions(inputs * channels, image_channels, outputs * channels, config.data.size)
+    dimensions = Dimensions(
+        inputs * channels, image_channels, outputs * channels, config.data.size, labels.classes.channels
+    )
     network = config.network.implementation().build(dimensions)
     if config.diffusion.weighting == "learned":
         network.uncertainty = Uncertainty()

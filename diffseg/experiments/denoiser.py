@@ -7,8 +7,10 @@ from torch import nn
 
 from diffseg.config import Config
 from diffseg.diffusion.schedules import alpha_sigma, log_snr
-from diffseg.diffusion.targets import RANGES, activate, add_noise, encode, to_x0, training_target
+from diffseg.diffusion.targets import activate, add_noise, to_x0, training_target
 from diffseg.experiments.network_call import Features, call_network, network_time
+from diffseg.labels.codings import RANGES
+from diffseg.labels.labels import Labels, Masks
 
 Scales = tuple[torch.Tensor, torch.Tensor]  # (α, σ), which broadcast against [B, C, H, W]
 
@@ -24,28 +26,27 @@ class Denoised:
     extra: torch.Tensor | None  # the network's extra output
 
 
-def clean_signal(images: torch.Tensor, masks: torch.Tensor, config: Config) -> torch.Tensor:
+def clean_signal(images: torch.Tensor, masks: Masks, config: Config) -> torch.Tensor:
     """Return the signal that is noised: the images in E4, else the encoded masks."""
-    return images if config.experiment == "e4" else encode(masks, config.diffusion.coding)
+    return images if config.experiment == "e4" else Labels.of(config).coding.encode(masks.channels)
 
 
 def denoise_batch(
     network: nn.Module,
     config: Config,
     images: torch.Tensor,
-    masks: torch.Tensor,
+    signal: torch.Tensor,
     t: torch.Tensor,
     noise: torch.Tensor,
     guided: bool,
 ) -> tuple[Denoised, torch.Tensor]:
-    """Add noise [B, C, H, W] to the signal at times t [B], and let the network denoise it.
+    """Add noise [B, C, H, W] to a signal [B, C, H, W] at times t [B], and let the network denoise it.
 
     guided: the network is given its own estimate of x0, made by a first evaluation that gets no gradient.
 
     Returns:
         (the network's prediction, the target that it is trained to output)
     """
-    signal = clean_signal(images, masks, config)
     scales = alpha_sigma(log_snr(t, config.diffusion), signal)
     x_t = add_noise(signal, noise, *scales)
     estimate = None
@@ -89,7 +90,7 @@ def denoise(
         share = (second + 1) / 2
     else:
         share = {"small": 0.0, "large": 1.0}[diffusion.variance]
-    output = activate(logits, diffusion)
+    output = activate(logits, diffusion, Labels.of(config))
     return Denoised(logits, output, to_x0(output, x_t, *scales, diffusion), share, extra)
 
 

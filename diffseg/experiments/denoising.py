@@ -1,8 +1,9 @@
 """E2, E3 and E4: noise is added to a clean signal, a mask or an image, and the network learns to remove it."""
 
 import itertools
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -16,14 +17,15 @@ from diffseg.diffusion.grids import sampling_times
 from diffseg.diffusion.losses import LOSSES
 from diffseg.diffusion.samplers import SAMPLERS, Share
 from diffseg.diffusion.schedules import alpha_sigma, log_snr
-from diffseg.diffusion.targets import RANGES, decode
 from diffseg.diffusion.uncertainty import Uncertainty
 from diffseg.diffusion.variational import variational_bound
 from diffseg.diffusion.weightings import target_weight
-from diffseg.evaluation.metrics import nll, overlap
 from diffseg.experiments.denoiser import clean_signal, denoise, denoise_batch
 from diffseg.experiments.network_call import Features, extra_loss
 from diffseg.experiments.protocol import WHOLE_BATCH, NoiseDraws
+from diffseg.experiments.signal_errors import measure_signal
+from diffseg.labels.codings import RANGES
+from diffseg.labels.labels import Labels, Masks
 from diffseg.training.parallel import Workers
 
 
@@ -55,15 +57,17 @@ class Denoising:
         adaptive = self._density(network)
         drawn, density = sample_timesteps(len(images), diffusion, draw, adaptive)
         t = round_up_to_chain(drawn, diffusion.steps) if diffusion.discrete else drawn
-        signal = clean_signal(images, masks, self.config)
-        guided = self._is_guided(draw.initial_seed())
-        noise, masks = _draw_noise(signal, draw)[part], masks[part]
-        losses, extra = self._compute_losses(network, images[part], masks, t[part], noise, guided)
+        shape = (
+            images.shape if self.config.experiment == "e4" else (len(masks), self._labels.channels, *masks.shape[2:])
+        )
+        noise = torch.randn(shape, generator=draw, device=masks.device)[part]
+        truth, guided = self._read(masks[part]), self._is_guided(draw.initial_seed())
+        losses, extra = self._compute_losses(network, images[part], truth, t[part], noise, guided)
         if adaptive is not None and network.training:
             adaptive.record(drawn[part], losses.detach())
         if density is not None and diffusion.unbiased:
             losses = losses / density[part].float()
-        return losses.mean() + extra_loss(extra, masks, self.config)
+        return losses.mean() + extra_loss(extra, truth, self.config)
 
     def _is_guided(self, seed: int) -> bool:
         """Return whether a training step with this seed is given an estimate."""
@@ -88,38 +92,37 @@ class Denoising:
         self, network: nn.Module, images: torch.Tensor, masks: torch.Tensor, t: torch.Tensor, noise: torch.Tensor
     ) -> torch.Tensor:
         """Return the mean loss at times t [B] with the given noise [B, C, H, W]."""
-        losses, extra = self._compute_losses(network, images, masks, t, noise, guided=False)
-        return losses.mean() + extra_loss(extra, masks, self.config)
+        truth = self._read(masks)
+        losses, extra = self._compute_losses(network, images, truth, t, noise, guided=False)
+        return losses.mean() + extra_loss(extra, truth, self.config)
 
     def measure_errors(
         self, network: nn.Module, images: torch.Tensor, masks: torch.Tensor, t: torch.Tensor, draw: torch.Generator
     ) -> dict[str, torch.Tensor]:
-        """Return errors, each [B], at times t [B].
+        """Return errors at times t [B], each [B, rows]: of all classes, and then of each of several (`Classes.rows`).
 
-        loss           the target's mean squared error, unweighted
+        loss           the target's mean squared error, unweighted, equal in all rows
         mask_error     mean squared error of x̂0, clipped to the coding's range as in sampling, in units of masks in ±1
-                       whatever the coding; NaN for E4, as are the others
-        dice_error     1 − Dice of the mask x̂0, cut in the middle of the range
-        cross_entropy  of x̂0 as a probability, mean over the pixels, in nats
+                       whatever the coding; of all: the mean over the classes. NaN for E4, as are the others
+        dice_error     1 − Dice of the mask x̂0; of all: the mean over the classes
+        cross_entropy  of x̂0 as a probability, mean over the pixels, in nats; of all: categorical for exclusive classes, else
+                       the mean over the classes
 
         With self-conditioning, the network is given an estimate, as in sampling.
         """
-        coding, signal = self.config.diffusion.coding, clean_signal(images, masks, self.config)
-        noise, guided = _draw_noise(signal, draw), self.config.diffusion.self_conditioning
-        prediction, target = denoise_batch(network, self.config, images, masks, t, noise, guided)
-        loss = F.mse_loss(prediction.output, target, reduction="none").flatten(1).mean(1)
+        truth = self._read(masks)
+        signal = clean_signal(images, truth, self.config)
+        noise = torch.randn(signal.shape, generator=draw, device=signal.device)
+        guided = self.config.diffusion.self_conditioning
+        prediction, target = denoise_batch(network, self.config, images, signal, t, noise, guided)
+        loss = truth.mean(F.mse_loss(prediction.output, target, reduction="none"))[:, None]
+        rows = len(self._labels.classes.rows)
         if self.config.experiment == "e4":
             undefined = torch.full_like(loss, torch.nan)
-            return {"loss": loss, "mask_error": undefined, "dice_error": undefined, "cross_entropy": undefined}
-        low, high = RANGES[coding]
-        x0 = prediction.x0.clamp(low, high)
-        pairs = list(zip(decode(x0, coding), masks.bool(), strict=True))
-        return {
-            "loss": loss,
-            "mask_error": ((x0 - signal) * 2 / (high - low)).square().flatten(1).mean(1),
-            "dice_error": torch.stack([1 - overlap(found > 0.5, mask)[1] for found, mask in pairs]),
-            "cross_entropy": torch.stack([nll(found, mask, members=None) for found, mask in pairs]),
-        }
+            errors = {"mask_error": undefined, "dice_error": undefined, "cross_entropy": undefined}
+        else:
+            errors = measure_signal(prediction.x0, signal, truth, self._labels)
+        return {name: values.expand(-1, rows) for name, values in ({"loss": loss} | errors).items()}
 
     def predict(
         self, network: nn.Module, images: torch.Tensor, noise: NoiseDraws, which: torch.Tensor
@@ -144,18 +147,18 @@ class Denoising:
                 estimates[rows] = found.x0
             return found.x0.clamp(*clip), found.share
 
-        denoiser = EarlyStoppingDenoiser(denoise_rows, inference.settled, sum(RANGES[diffusion.coding]) / 2, first)
+        denoiser = EarlyStoppingDenoiser(denoise_rows, inference.settled, self._labels.coding.decide, first)
         assert inference.steps is not None  # set in resolved configurations
         times = sampling_times(inference.steps, self._log_snr, first.device)
         draws, sample = itertools.count(1), SAMPLERS[inference.sampler]
         x0 = sample(denoiser, first, times, self._log_snr, lambda: noise(next(draws)), inference.eta)
-        return decode(x0, diffusion.coding), denoiser.evaluations
+        return self._labels.decode(x0), denoiser.evaluations
 
     def _compute_losses(
         self,
         network: nn.Module,
         images: torch.Tensor,
-        masks: torch.Tensor,
+        masks: Masks,
         t: torch.Tensor,
         noise: torch.Tensor,
         guided: bool,
@@ -166,21 +169,32 @@ class Denoising:
         learned weighting divides by the expected loss of the noise level and adds its logarithm (EDM2).
         """
         diffusion = self.config.diffusion
-        prediction, target = denoise_batch(network, self.config, images, masks, t, noise, guided)
-        errors = LOSSES[diffusion.loss](prediction.output, target, prediction.logits, masks, diffusion)
+        signal = clean_signal(images, masks, self.config)
+        prediction, target = denoise_batch(network, self.config, images, signal, t, noise, guided)
+        loss = LOSSES[diffusion.loss]
+        errors = loss(prediction.output, target, prediction.logits, masks, self._labels, diffusion)
         weight = target_weight(t, diffusion)
         if weight is not None:
             errors = errors * weight.float().view(-1, 1, 1, 1)
-        errors = errors.flatten(1)
-        losses = errors.mean(1) if diffusion.reduction == "mean" else errors.sum(1)
+        losses = masks.mean(errors) if diffusion.reduction == "mean" else masks.sum(errors)
         if isinstance(prediction.share, torch.Tensor):
-            signal, x0 = clean_signal(images, masks, self.config), prediction.x0.detach()
-            terms = variational_bound(signal, x0, prediction.share, t, self._log_snr, diffusion.steps)
-            losses = losses + diffusion.steps / 1000 * terms
+            terms = variational_bound(
+                signal, prediction.x0.detach(), prediction.share, t, self._log_snr, diffusion.steps
+            )
+            losses = losses + diffusion.steps / 1000 * (masks.mean(terms) / math.log(2))  # in bits, as published
         if diffusion.weighting == "learned":
             expected: torch.Tensor = cast(Uncertainty, network.uncertainty)(self._log_snr(t))
             losses = losses / expected.exp() + expected
         return losses, prediction.extra
+
+    @property
+    def _labels(self) -> Labels:
+        return Labels.of(self.config)
+
+    def _read(self, masks: torch.Tensor) -> Masks:
+        """Return the masks of stored numbers [B, 1, H, W]. E4 does not see them, so that all pixels of its images count."""
+        truth = self._labels.read(masks)
+        return replace(truth, valid=None) if self.config.experiment == "e4" else truth
 
     def _density(self, network: nn.Module) -> AdaptiveDensity | None:
         """Return the network's adaptive density, if the configuration has one."""
@@ -188,7 +202,3 @@ class Denoising:
 
     def _log_snr(self, t: torch.Tensor) -> torch.Tensor:
         return log_snr(t, self.config.diffusion)
-
-
-def _draw_noise(signal: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
-    return torch.randn(signal.shape, generator=draw, device=signal.device)

@@ -1,15 +1,15 @@
 """E1: the mask from the image, with noise where a diffusion network expects the noisy mask."""
 
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
 
 import torch
 from torch import nn
 
 from diffseg.config import Config
+from diffseg.diffusion.losses import class_cross_entropy, dice
 from diffseg.experiments.network_call import call_network, extra_loss, network_time
 from diffseg.experiments.protocol import WHOLE_BATCH, NoiseDraws
+from diffseg.labels.labels import Labels
 from diffseg.training.parallel import Workers
 
 
@@ -24,12 +24,6 @@ class FeedForward:
         """True."""
         return True
 
-    @cached_property
-    def _criterion(self) -> Any:  # monai has no types
-        from monai.losses.dice import DiceCELoss  # several seconds of imports, which only E1 needs
-
-        return DiceCELoss(sigmoid=True)
-
     def loss(
         self,
         network: nn.Module,
@@ -39,11 +33,13 @@ class FeedForward:
         part: slice = WHOLE_BATCH,
     ) -> torch.Tensor:
         """Return Dice loss plus cross-entropy, equally weighted, as `Experiment.loss`."""
-        noise = torch.randn(masks.shape, generator=draw, device=masks.device)[part]
-        images, masks = images[part], masks[part]
+        labels = Labels.of(self.config)
+        shape = len(masks), labels.channels, *masks.shape[2:]
+        noise = torch.randn(shape, generator=draw, device=masks.device)[part]
+        images, truth = images[part], labels.read(masks[part])
         logits, extra = call_network(network, self.config, noise, self._time(images), images)
-        criterion: torch.Tensor = self._criterion(logits, masks)
-        return criterion + extra_loss(extra, masks, self.config)
+        entropy = truth.average(class_cross_entropy(logits, truth, labels))
+        return dice(logits, truth, labels).mean() + entropy + extra_loss(extra, truth, self.config)
 
     def learn_from_losses(self, network: nn.Module, workers: Workers) -> None:
         """Do nothing: all is learned by gradients."""
@@ -61,7 +57,9 @@ class FeedForward:
         """Predict masks by one network evaluation each, as `Experiment.predict`. Only noise(0) is used."""
         images = images[which]
         logits: torch.Tensor = network(noise(0), self._time(images), images)
-        return logits.float().sigmoid(), torch.ones(len(which), dtype=torch.long, device=which.device)
+        labels = Labels.of(self.config)
+        found = labels.activate(logits.float())[:, labels.foreground]
+        return found, torch.ones(len(which), dtype=torch.long, device=which.device)
 
     def _time(self, images: torch.Tensor) -> torch.Tensor:
         """Return the network's time at t = 1, [B]."""

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from diffseg.config import Config
+from diffseg.labels.labels import Masks
 
 Features = tuple[torch.Tensor, ...]  # what depends on the image alone, each [B, …]
 
@@ -41,6 +42,6 @@ def call_network(
     return output.float(), extra.float()
 
 
-def extra_loss(extra: torch.Tensor | None, masks: torch.Tensor, config: Config) -> torch.Tensor | float:
+def extra_loss(extra: torch.Tensor | None, masks: Masks, config: Config) -> torch.Tensor | float:
     """Return the loss of the network's extra output; 0 if there is none."""
     return 0.0 if extra is None else config.network.implementation().extra_loss(extra, masks)

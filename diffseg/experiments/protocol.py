@@ -9,7 +9,7 @@ from torch import nn
 from diffseg.training.parallel import Workers
 
 WHOLE_BATCH = slice(None)
-NoiseDraws = Callable[[int], torch.Tensor]  # noise(k) returns the k-th draw of N(0, I), [B, 1, H, W]
+NoiseDraws = Callable[[int], torch.Tensor]  # noise(k) returns the k-th draw of N(0, I), [B, C, H, W]
 
 
 class Experiment(Protocol):
@@ -32,7 +32,7 @@ class Experiment(Protocol):
         Args:
             network: The network, compiled or not.
             images: The whole batch, [B, C, H, W] in [−1, 1].
-            masks: [B, 1, H, W] of 0 and 1.
+            masks: [B, 1, H, W], the stored numbers of labels (`diffseg.labels.classes.Classes`).
             draw: The source of noise and timesteps. They are drawn for the whole batch, so that they do not depend on
                 how it is cut into parts.
             part: The part of the batch that the network is called with.
@@ -56,5 +56,5 @@ class Experiment(Protocol):
         """Predict masks of the images `which` [B] out of images [U, C, H, W], one for each noise.
 
         Returns:
-            (foreground probability [B, 1, H, W], network evaluations [B])
+            (probability of each class [B, K, H, W], network evaluations [B])
         """

@@ -11,6 +11,7 @@ levels (proposed by Öttl et al., 2024). With mmse(λ), the least mean squared e
 E3's errors stand in for the least ones. The module needs numpy and scipy only, so that reports can use it.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ import numpy as np
 
 from diffseg.config import Config
 from diffseg.errors import UserError
+from diffseg.labels.classes import Classes
 from diffseg.rows import Row
 
 ERRORS = {  # by kind of fingerprint: the column of the ledger's `timesteps` that it is computed from
@@ -159,15 +161,16 @@ class Fingerprint:
         return ((float(self.log_snr[-1]) - 1, 0.0), *inner, (float(self.log_snr[0]) + 1, 0.0))
 
 
-def compute_fingerprint(trials: list[list[Row]], kind: str) -> Fingerprint:
+def compute_fingerprint(trials: list[list[Row]], kind: str, of_class: str = "all") -> Fingerprint:
     """Compute a fingerprint from the mean error of trials of E3.
 
     Args:
         trials: of each trial the rows of the ledger's `timesteps`: t, log_snr and the errors. Of several training steps the
             last one counts.
         kind: one of ERRORS.
+        of_class: the class whose error is taken; "all" for the mean over the classes.
     """
-    levels = [_select_last_step(trial) for trial in trials]
+    levels = [_select_last_step([row for row in trial if (row.get("class") or "all") == of_class]) for trial in trials]
     t, log_snr = (np.array([row[name] for row in levels[0]]) for name in ("t", "log_snr"))
     error = np.mean([[row[ERRORS[kind]] for row in trial] for trial in levels], axis=0)
     grid, monotone = _monotone(log_snr, error)
@@ -192,10 +195,10 @@ def fingerprint_rows(timesteps: list[Row], data_digest: str, config: Config) -> 
     }
     columns = ("t", "log_snr", "error", "error_smooth", "derivative", "derivative_t", "weight")
     found: list[Row] = []
-    for kind in ERRORS:
-        one = compute_fingerprint([timesteps], kind)
+    for name, kind in itertools.product(Classes.of(config.data).rows, ERRORS):
+        one = compute_fingerprint([timesteps], kind, name)
         values = zip(*(getattr(one, column).tolist() for column in columns), strict=True)
-        found += [of | {"kind": kind} | dict(zip(columns, row, strict=True)) for row in values]
+        found += [of | {"class": name, "kind": kind} | dict(zip(columns, row, strict=True)) for row in values]
     return found
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from diffseg.config import Config, Data, Training
     from diffseg.data import Dataset, Split
+    from diffseg.labels.labels import Masks
     from diffseg.prediction.merging import Prediction
     from diffseg.training.hooks import Hooks
     from diffseg.training.parallel import Workers
@@ -89,6 +90,7 @@ class Dimensions:
     image_channels: int = 3  # of the conditioning image; 0: the network is given no image
     out_channels: int = 1
     size: int = 256  # side of the training images, px
+    mask_channels: int = 1  # of masks with one channel a class
 
 
 @dataclass(frozen=True)
@@ -149,8 +151,8 @@ class Implementation(Generic[S]):
         """Return the module with fresh weights, drawn from torch's global generator."""
         raise NotImplementedError(f"{self.settings.name} builds no module: it trains and predicts in its own way")
 
-    def extra_loss(self, extra: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-        """Return the weighted loss of the extra output for masks [B, 1, H, W], which is added to the experiment's."""
+    def extra_loss(self, extra: torch.Tensor, masks: Masks) -> torch.Tensor:
+        """Return the weighted loss [] of the extra output, which is added to the experiment's."""
         raise NotImplementedError(f"{self.settings.name} has no extra output")
 
     def fit(self, config: Config, folder: Path, context: RunContext) -> TrainedNetwork:

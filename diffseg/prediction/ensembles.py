@@ -9,6 +9,7 @@ from torch import nn
 from diffseg.config import Config
 from diffseg.data.splits import Split
 from diffseg.experiments import build_experiment
+from diffseg.labels.labels import Labels
 from diffseg.prediction.merging import Prediction, merge_members
 from diffseg.prediction.resolution import resize_to_evaluation
 from diffseg.prediction.tiling import Canvas, Tile, tile_corners, tile_window
@@ -39,7 +40,8 @@ def predict_split(
     tiles: list[Tile] = []  # the tiles of the pending canvases that are still to be predicted
     for index, (height, width) in enumerate(split.sizes.tolist()):
         corners = tile_corners(height, width, config.data.size, config.inference.overlap)
-        canvas = Canvas.blank(index, config.inference.ensemble, (height, width), corners, split.device)
+        shape = config.inference.ensemble, Labels.of(config).classes.count, height, width
+        canvas = Canvas.blank(index, shape, corners, split.device)
         pending.append(canvas)
         tiles += [Tile(canvas, member, corner) for member in range(config.inference.ensemble) for corner in corners]
         while len(tiles) >= predictor.batch or (tiles and index == len(split.names) - 1):
@@ -72,12 +74,12 @@ class _TilePredictor:
             log.warning("out of memory: prediction continues with %d tiles at once", self.batch)
             return 0
         for tile, probability, count in zip(batch, probabilities, evaluations, strict=True):
-            tile.add(probability[0], count, self.window)
+            tile.add(probability, count, self.window)
         return len(batch)
 
     @torch.inference_mode()
     def _predict(self, network: nn.Module, tiles: list[Tile]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (foreground probability [B, 1, S, S], network evaluations [B]) of tiles, in one batch."""
+        """Return (probability of each class [B, K, S, S], network evaluations [B]) of tiles, in one batch."""
         split, config, device = self.split, self.config, self.split.device
         turned = config.inference.augment == "symmetries"
         seen = [(tile.canvas.index, *tile.corner, tile.member % 8 if turned else 0) for tile in tiles]
@@ -93,10 +95,11 @@ class _TilePredictor:
 
 
 class _TileNoise:
-    """The noise of tiles: `noise(k)` returns the k-th draw [B, 1, S, S], windows of noise maps of whole images."""
+    """The noise of tiles: `noise(k)` returns the k-th draw [B, C, S, S], windows of noise maps of whole images."""
 
     def __init__(self, split: Split, config: Config, tiles: list[Tile]):
         self.split, self.config, self.tiles = split, config, tiles
+        self.channels = Labels.of(config).channels
 
     def __call__(self, k: int) -> torch.Tensor:
         """Return the k-th draw of each tile, the same ones each time."""
@@ -104,15 +107,15 @@ class _TileNoise:
         maps: dict[tuple[int, int], torch.Tensor] = {}
         for tile in self.tiles:
             if tile.source not in maps:
-                name, shape = self.split.names[tile.canvas.index], tile.canvas.sums.shape[1:]
+                name, shape = self.split.names[tile.canvas.index], (self.channels, *tile.canvas.sums.shape[2:])
                 draw = generator(device, self.config.seed, "sample", name, tile.member, k)
                 maps[tile.source] = torch.randn(shape, generator=draw, device=device)
         seen = [(maps[tile.source], *tile.corner) for tile in self.tiles]
-        return torch.stack([whole[None, top : top + size, left : left + size] for whole, top, left in seen])
+        return torch.stack([whole[:, top : top + size, left : left + size] for whole, top, left in seen])
 
 
 def _finish(canvas: Canvas, split: Split, config: Config) -> Prediction:
     """Return the prediction of an image whose tiles are all done."""
     members = resize_to_evaluation(canvas.sums / canvas.weights, split, canvas.index, config)
     evaluations = canvas.evaluations / (len(members) * len(canvas.tiles))
-    return merge_members(canvas.index, members, evaluations, config.inference)
+    return merge_members(canvas.index, members, evaluations, config)

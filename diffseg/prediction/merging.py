@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from diffseg.config import Inference
+from diffseg.config import Config
+from diffseg.labels.labels import Labels
 
 
 @dataclass(frozen=True)
@@ -12,26 +13,37 @@ class Prediction:
     """The ensemble's prediction of one image."""
 
     index: int  # of the image in its split
-    mean: torch.Tensor  # merged foreground probability, float32 [H, W]
-    sd: torch.Tensor  # standard deviation over the members, float32 [H, W], 0 to 0.5
-    masks: torch.Tensor  # the members' maps cut at the threshold, bool [members, H, W]
+    mean: torch.Tensor  # merged probability of each class, float32 [K, H, W]
+    sd: torch.Tensor  # standard deviation over the members, float32 [K, H, W], 0 to 0.5
+    masks: torch.Tensor  # the members' masks of each class, bool [members, K, H, W]
     evaluations: torch.Tensor  # network evaluations per tile and member, mean, float32 []
 
 
-def merge_members(index: int, members: torch.Tensor, evaluations: torch.Tensor, inference: Inference) -> Prediction:
-    """Merge the probabilities [members, H, W] of one image by `inference.merge`.
+def merge_members(index: int, members: torch.Tensor, evaluations: torch.Tensor, config: Config) -> Prediction:
+    """Merge the probabilities [members, K, H, W] of one image by `inference.merge`.
 
-    "mean" averages the probabilities. "vote" and "staple" merge the masks, cut at `inference.threshold`.
+    "mean" averages the probabilities. "vote" and "staple" merge the masks that each member decides on (`Labels.decide`).
     """
-    masks = members > inference.threshold
+    inference, labels = config.inference, Labels.of(config)
+    masks = labels.decide(members, inference.threshold)
     if inference.merge != "mean":
         members = masks.float()
-    mean = staple(members) if inference.merge == "staple" else members.mean(0)
+    mean = staple(members, labels) if inference.merge == "staple" else members.mean(0)
     return Prediction(index, mean, members.std(0, correction=0), masks, evaluations)
 
 
-def staple(masks: torch.Tensor) -> torch.Tensor:
-    """Return the foreground probability [H, W] given masks [members, H, W] of 0 and 1 (STAPLE, Warfield et al., 2004)."""
+def staple(masks: torch.Tensor, labels: Labels) -> torch.Tensor:
+    """Return the probability of each class [K, H, W] given masks [members, K, H, W] of 0 and 1 (Warfield et al., 2004).
+
+    Exclusive classes are merged at once, others each on its own.
+    """
+    if labels.several:
+        return _staple_of_classes(masks)
+    return torch.stack([_staple_of_one(own) for own in masks.unbind(1)])
+
+
+def _staple_of_one(masks: torch.Tensor) -> torch.Tensor:
+    """Return the foreground probability [H, W] given masks [members, H, W] of 0 and 1."""
     import SimpleITK
 
     if (masks == masks[:1]).all():  # STAPLE cannot estimate the members' performance if they all agree
@@ -39,6 +51,34 @@ def staple(masks: torch.Tensor) -> torch.Tensor:
     votes = [SimpleITK.GetImageFromArray(mask) for mask in masks.byte().cpu().numpy()]
     found = SimpleITK.STAPLE(votes, 1.0)  # type: ignore[no-untyped-call]  # SimpleITK has no types
     return torch.from_numpy(SimpleITK.GetArrayFromImage(found)).to(masks)
+
+
+def _staple_of_classes(masks: torch.Tensor) -> torch.Tensor:
+    """Return the probability of each exclusive class [K, H, W] given masks [members, K, H, W] of 0 and 1.
+
+    SimpleITK estimates the members' confusion matrices and the classes' shares. The probabilities follow from these by
+    Bayes' rule, the last step of its expectation–maximisation.
+    """
+    import SimpleITK
+
+    if (masks == masks[:1]).all():  # STAPLE cannot estimate the members' performance if they all agree
+        return masks[0]
+    numbers = torch.where(masks.any(1), masks.argmax(1) + 1, 0)  # 0: background
+    present, places, counts = numbers.unique(return_inverse=True, return_counts=True)
+    shares = counts.double() / counts.sum()
+    estimate = SimpleITK.MultiLabelSTAPLEImageFilter()
+    estimate.SetPriorProbabilities(shares.tolist())
+    estimate.Execute([SimpleITK.GetImageFromArray(one) for one in places.byte().cpu().numpy()])  # type: ignore[no-untyped-call]  # SimpleITK has no types
+    tables = [estimate.GetConfusionMatrix(member) for member in range(len(masks))]
+    confusion = torch.tensor(tables, dtype=torch.float64, device=masks.device).view(len(masks), -1, len(present))
+    logs = confusion.clamp(min=1e-12).log()  # [members, decided class, true class]
+    votes = torch.stack([own[place] for own, place in zip(logs, places, strict=True)]).sum(0)
+    posterior = (votes + shares.log()).softmax(-1).to(masks.dtype)  # [H, W, true class]
+    found = torch.zeros_like(masks[0])
+    for column, number in enumerate(present.tolist()):
+        if number:
+            found[number - 1] = posterior[..., column]
+    return found
 
 
 def pool_predictions(parts: list[Prediction]) -> Prediction:

@@ -10,6 +10,7 @@ from diffseg.data.partition import interleave_groups
 from diffseg.data.splits import Split
 from diffseg.diffusion.effective import effective_weight
 from diffseg.experiments import Denoising, build_experiment
+from diffseg.labels.labels import Labels
 from diffseg.randomness import generator
 from diffseg.rows import Row
 from diffseg.training.batches import draw_corners, draw_rater
@@ -35,7 +36,8 @@ def measure_noise_errors(
         on_batch: Called before each batch; it may raise to stop.
 
     Returns:
-        A row for each noise level: t, log_snr, ERRORS, and weight, the effective weight of the level in training.
+        A row for each noise level and row of `Classes.rows`: t, log_snr, class, ERRORS, and weight, the effective weight of
+        the level in training.
     """
     device = split.device
     images, masks = _draw_pairs(split, config)
@@ -43,12 +45,16 @@ def measure_noise_errors(
     grid = torch.arange(1, levels + 1, dtype=torch.float64, device=device) / levels
     errors = torch.stack([_measure_at(t, network, images, masks, config, on_batch) for t in grid])
     log_snr, weights = effective_weight(grid, config.diffusion, getattr(network, "uncertainty", None))
-    columns = torch.stack([grid, log_snr, *errors.unbind(1), weights], dim=1)
-    return [dict(zip(("t", "log_snr", *ERRORS, "weight"), row, strict=True)) for row in columns.tolist()]
+    rows: list[Row] = []
+    for number, name in enumerate(Labels.of(config).classes.rows):
+        columns = torch.stack([grid, log_snr, *errors[..., number].unbind(1), weights], dim=1)
+        found = [dict(zip(("t", "log_snr", *ERRORS, "weight"), row, strict=True)) for row in columns.tolist()]
+        rows += [row | {"class": name} for row in found]
+    return rows
 
 
 def _draw_pairs(split: Split, config: Config) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return (images [N, C, S, S], masks [N, 1, S, S]) that are measured, with one rater's mask each."""
+    """Return (images [N, C, S, S], stored masks [N, 1, S, S]) that are measured, with one rater's mask each."""
     count, device = config.inference.timestep_images, split.device
     which = interleave_groups(split)[torch.arange(count, device=device) % len(split.names)]
     corners = draw_corners(split, which, config.data.size, generator(device, config.seed, "windows"))
@@ -65,11 +71,12 @@ def _measure_at(
     config: Config,
     on_batch: Callable[[], None],
 ) -> torch.Tensor:
-    """Return the mean errors, in the order of ERRORS, at time t []."""
+    """Return the mean errors at time t [], in the order of ERRORS and of `Classes.rows`: [errors, rows]."""
     experiment = build_experiment(config)
     assert isinstance(experiment, Denoising)
     draw = generator(images.device, config.seed, "timesteps")  # the same noises at all levels
-    sums = torch.zeros(len(ERRORS), dtype=torch.float64, device=images.device)
+    rows = len(Labels.of(config).classes.rows)
+    sums = torch.zeros(len(ERRORS), rows, dtype=torch.float64, device=images.device)
     for first in range(0, len(images), config.inference.batch):
         on_batch()
         part = slice(first, first + config.inference.batch)

@@ -16,8 +16,9 @@ Maps = dict[str, Map]  # by the end of the file's name: bool [H, W] for masks, f
 
 def make_maps(prediction: Prediction, threshold: float) -> Maps:
     """Return the maps of a prediction: mask, mean, sd, and a sample-k for each member k."""
-    maps = {"mask": prediction.mean > threshold, "mean": prediction.mean, "sd": prediction.sd}
-    maps |= {f"sample-{k}": mask for k, mask in enumerate(prediction.masks)}
+    mean = prediction.mean[0]
+    maps = {"mask": mean > threshold, "mean": mean, "sd": prediction.sd[0]}
+    maps |= {f"sample-{k}": mask for k, mask in enumerate(prediction.masks[:, 0])}
     return {kind: pixels.cpu().numpy() for kind, pixels in maps.items()}
 
 

@@ -10,18 +10,18 @@ class Canvas:
     """The blended predictions of one image's tiles, for all members of the ensemble."""
 
     index: int  # of the image in its split
-    sums: torch.Tensor  # weighted sums of the tiles' probabilities, [members, H, W]
-    weights: torch.Tensor  # sums of the tiles' weights, [members, H, W]
+    sums: torch.Tensor  # weighted sums of the tiles' probabilities, [members, K, H, W]
+    weights: torch.Tensor  # sums of the tiles' weights, [members, 1, H, W]
     evaluations: torch.Tensor  # network evaluations of all tiles and members, []
     tiles: list[tuple[int, int]]  # top-left corners
 
     @classmethod
     def blank(
-        cls, index: int, members: int, size: tuple[int, int], tiles: list[tuple[int, int]], device: torch.device
+        cls, index: int, shape: tuple[int, int, int, int], tiles: list[tuple[int, int]], device: torch.device
     ) -> "Canvas":
-        """Return the canvas of an image of (height, width) whose tiles are still to be predicted."""
-        sums = torch.zeros(members, *size, device=device)
-        return cls(index, sums, sums.clone(), torch.zeros((), device=device), tiles)
+        """Return the canvas of an image whose tiles are still to be predicted. shape: members, classes, height, width."""
+        sums = torch.zeros(shape, device=device)
+        return cls(index, sums, torch.zeros_like(sums[:, :1]), torch.zeros((), device=device), tiles)
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Tile:
         return self.canvas.index, self.member
 
     def add(self, probability: torch.Tensor, evaluations: torch.Tensor, window: torch.Tensor) -> None:
-        """Add the tile's prediction [S, S] to its canvas, weighted by the window [S, S]."""
+        """Add the tile's prediction [K, S, S] to its canvas, weighted by the window [S, S]."""
         (top, left), size = self.corner, len(window)
-        place = self.member, slice(top, top + size), slice(left, left + size)
+        place = self.member, slice(None), slice(top, top + size), slice(left, left + size)
         self.canvas.evaluations += evaluations
         self.canvas.sums[place] += window * probability
         self.canvas.weights[place] += window

@@ -4,7 +4,9 @@ An attempt at a trial leaves rows of the tables in SCHEMAS, which carry the name
 (`trials` is its `trial`). A search leaves rows of the tables in SEARCH_SCHEMAS. To add a table, add its schema here and a
 field to Outcome: the worker's writing, reading and compaction follow.
 
-Units: seconds, bytes, and metrics as fractions (IoU 0.87, not 87). What is undefined is NaN.
+Units: seconds, bytes, and metrics as fractions (IoU 0.87, not 87). What is undefined is NaN. The column `class` has the class
+that a row measures, or "all": the mean over the classes, or all of them at once. Of a single class there are rows "all" only;
+files of earlier versions have null in their place.
 """
 
 import pyarrow as pa
@@ -49,7 +51,7 @@ SCHEMAS = {
     # units of masks in ±1 (0 to 4). dice_error: 1 − Dice of that mask. cross_entropy: of that mask, mean over the pixels,
     # nats. The three are NaN for E4. loss: mean squared error of the trained target. weight: effective weight W(λ) of the
     # noise level in training, on the squared error of ε per unit of log-SNR.
-    "timesteps": pa.schema([*KEY, ("step", pa.int64()), ("t", pa.float64()), ("log_snr", pa.float64()),
+    "timesteps": pa.schema([*KEY, ("step", pa.int64()), ("class", pa.string()), ("t", pa.float64()), ("log_snr", pa.float64()),
                             ("mask_error", pa.float64()), ("dice_error", pa.float64()), ("cross_entropy", pa.float64()),
                             ("loss", pa.float64()), ("weight", pa.float64())]),
     # Fingerprints of an E3 trial's data set, of every kind (see diffseg/fingerprint/), at the levels of `timesteps`.
@@ -57,19 +59,19 @@ SCHEMAS = {
     # cross_entropy, as measured, and made monotone and smooth. derivative: of error_smooth by −log-SNR; derivative_t: by t.
     # weight: the kind's profile as a share of its greatest value.
     "fingerprints": pa.schema([*KEY, ("dataset", pa.string()), ("digest", pa.string()), ("size", pa.int64()),
-                               ("coding", pa.string()), ("kind", pa.string()), ("t", pa.float64()), ("log_snr", pa.float64()),
-                               ("error", pa.float64()), ("error_smooth", pa.float64()), ("derivative", pa.float64()),
-                               ("derivative_t", pa.float64()), ("weight", pa.float64())]),
+                               ("coding", pa.string()), ("class", pa.string()), ("kind", pa.string()), ("t", pa.float64()),
+                               ("log_snr", pa.float64()), ("error", pa.float64()), ("error_smooth", pa.float64()),
+                               ("derivative", pa.float64()), ("derivative_t", pa.float64()), ("weight", pa.float64())]),
     # Metrics of single test images: those of diffseg/evaluation/registry.py that are not pooled, `samples`, `objects`, and the
     # GED of fewer samples. group: the patient or volume of the image, null if unknown.
-    "images": pa.schema([*KEY, ("image", pa.string()), ("group", pa.string()), ("metric", pa.string()),
-                         ("value", pa.float64())]),
+    "images": pa.schema([*KEY, ("image", pa.string()), ("group", pa.string()), ("class", pa.string()),
+                         ("metric", pa.string()), ("value", pa.float64())]),
     # Reliability of the merged foreground probability of a test image, in ten equal bins, without the empty ones. The sums
     # over all images, weighted by count, give the ece of `trials`.
-    "calibration": pa.schema([*KEY, ("image", pa.string()), ("group", pa.string()), ("bin", pa.int32()),
+    "calibration": pa.schema([*KEY, ("image", pa.string()), ("group", pa.string()), ("class", pa.string()), ("bin", pa.int32()),
                               ("count", pa.int64()), ("confidence", pa.float64()), ("accuracy", pa.float64())]),
     # Small pictures of a few test images. kind: image, truth, mean or sd (of the ensemble; sd 0.5 is white).
-    "examples": pa.schema([*KEY, ("image", pa.string()), ("kind", pa.string()), ("png", pa.binary())]),
+    "examples": pa.schema([*KEY, ("image", pa.string()), ("class", pa.string()), ("kind", pa.string()), ("png", pa.binary())]),
 }
 SEARCH_SCHEMAS = {
     # What a search proposes. The row with the search's own seed is the proposal; rows with other seeds confirm it.

@@ -22,7 +22,7 @@ from diffseg.config import Config, parse_leaf
 from diffseg.data.check import check
 from diffseg.data.mask_histogram import MaskHistogram
 from diffseg.data.mask_statistics import MaskStatistics
-from diffseg.data.masks import Labels, select_foreground
+from diffseg.data.masks import MaskPixels, select_foreground
 from diffseg.data.rule_check import find_fault
 from diffseg.data.rule_inference import infer_rule
 from diffseg.errors import ConfigError, DataError
@@ -239,7 +239,7 @@ def test_an_invalid_foreground_is_refused_in_one_sentence(wrong):
 
 @given(arrays(np.uint8, (9, 7)), st.integers(1, 255))
 def test_rules_select_the_pixels_that_they_name(pixels, level):
-    labels = Labels(pixels)
+    labels = MaskPixels(pixels)
     assert (select_foreground(Path("x"), labels, "nonzero") == (pixels > 0)).all()
     assert (select_foreground(Path("x"), labels, f">={level}") == (pixels >= level)).all()
     assert (select_foreground(Path("x"), labels, (level, 0)) == ((pixels == level) | (pixels == 0))).all()
@@ -249,12 +249,12 @@ def test_rules_select_the_pixels_that_they_name(pixels, level):
 
 @given(arrays(np.uint8, (9, 7)) | arrays(np.uint16, (9, 7)) | arrays(np.int32, (9, 7)) | arrays(np.uint8, (9, 7, 3)))
 def test_any_mask_is_decided_on_or_asked_about(pixels):
-    mask = MaskHistogram.from_labels(Path("x.png"), Labels(pixels))
+    mask = MaskHistogram.from_labels(Path("x.png"), MaskPixels(pixels))
     statistics = MaskStatistics((mask,))
     assert statistics.total == 63
     assert mask.counts.sum() == 63
     decision = infer_rule(statistics)
     assert mask.binary or decision.problems or decision.remarks
     for rule in ("nonzero", ">=128", (255,), (0,), ("#000000",)):
-        assert mask.count_foreground(rule) == select_foreground(Path("x.png"), Labels(pixels), rule).sum()
+        assert mask.count_foreground(rule) == select_foreground(Path("x.png"), MaskPixels(pixels), rule).sum()
         find_fault(statistics, rule)

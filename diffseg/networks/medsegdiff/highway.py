@@ -16,7 +16,7 @@ class Highway(nn.Module):
     """A plain 2-D U-Net (nnU-Net's first generation): batch normalisation, leaky ReLU, max pooling, bilinear upsampling.
 
     gated: channels of the diffusion U-Net's features that gate the first stages (v1). The first of them has `size` px, and
-    each other half of the one before.
+    each other half of the one before. masks: the channels of the mask.
     """
 
     PUBLISHED = {
@@ -28,7 +28,9 @@ class Highway(nn.Module):
         "spaces": "conv_trans_blocks_b",
     }
 
-    def __init__(self, in_channels: int, width: int, pools: int, gated: Sequence[int] = (), size: int = 0):
+    def __init__(
+        self, in_channels: int, width: int, pools: int, gated: Sequence[int] = (), size: int = 0, masks: int = 1
+    ):
         super().__init__()
         widths = [min(width * 2**depth, MAX_WIDTH) for depth in range(pools + 1)]
         self.lowest = widths[-2]
@@ -41,7 +43,7 @@ class Highway(nn.Module):
         for depth in reversed(range(pools)):
             blocks = ConvBlock(2 * widths[depth], widths[depth]), ConvBlock(widths[depth], widths[max(0, depth - 1)])
             self.decoder.append(nn.Sequential(*(ConvBlocks(block) for block in blocks)))
-        self.head = nn.Conv2d(width, 1, 1, bias=False)
+        self.head = nn.Conv2d(width, masks, 1, bias=False)
         scaled = widths[: len(gated)]
         self.features = nn.ModuleList(nn.Conv2d(into, out, 1) for into, out in zip(gated, scaled, strict=True))
         self.parsers = nn.ModuleList(FFParser(out, size // 2**depth) for depth, out in enumerate(scaled))
@@ -50,7 +52,7 @@ class Highway(nn.Module):
     def forward(
         self, image: torch.Tensor, gates: Sequence[torch.Tensor] = ()
     ) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]:
-        """Return (mask [B, 1, H, W] in [0, 1], the decoder's maps from small to large, the lowest features).
+        """Return (mask [B, C, H, W] in [0, 1], the decoder's maps from small to large, the lowest features).
 
         gates: the diffusion U-Net's features for each gated stage, at the size of the stage's pooled output.
         """

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from diffseg.labels.labels import Masks
 from diffseg.networks.blocks import Downsample
 from diffseg.networks.ensemdiff.network import EnsemDiffNetwork
 from diffseg.networks.medsegdiff.highway import Highway, upsample
@@ -43,14 +44,16 @@ class MedSegDiffNetwork(EnsemDiffNetwork):
         if self.version == "new":
             pools = pools or max(len(multipliers) - 1, 3)
             self.divisor = 2 ** max(pools, len(multipliers) - 1)
-            self.highway = Highway(image_channels, width // 4, pools)
+            self.highway = Highway(image_channels, width // 4, pools, masks=dimensions.mask_channels)
         else:
             gated = [width * multiplier for multiplier in multipliers[:-2]]
-            self.highway = Highway(image_channels, width // 4, len(multipliers) - 1, gated, dimensions.size // 2)
+            self.highway = Highway(
+                image_channels, width // 4, len(multipliers) - 1, gated, dimensions.size // 2, dimensions.mask_channels
+            )
             self.embedding = nn.Conv2d(self.highway.lowest, width * multipliers[-1], 1)
 
     def image_features(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return the new version's mask [B, 1, H, W] and anchors [B, width, H, W]; nothing for v1."""
+        """Return the new version's mask [B, C, H, W] and anchors [B, width, H, W]; nothing for v1."""
         if self.version != "new":
             return ()
         mask, (*_, coarse, fine, _), _ = self.highway(image)
@@ -65,7 +68,7 @@ class MedSegDiffNetwork(EnsemDiffNetwork):
         features: tuple[torch.Tensor, ...] = (),
         extra: bool = False,
     ) -> Any:
-        """Return [B, out_channels, H, W]; with `extra`, also the highway's mask [B, 1, H, W] in [0, 1], or None without image.
+        """Return [B, out_channels, H, W]; with `extra`, also the highway's mask [B, C, H, W] in [0, 1], or None without image.
 
         x_t: [B, channels, H, W]. t: [B] in steps (0 … T − 1). image: [B, image_channels, H, W] or None.
         features: `image_features` of the image, where they are known already.
@@ -105,6 +108,6 @@ class MedSegDiffImplementation(Implementation[MedSegDiff]):
         """Return the module with fresh weights."""
         return MedSegDiffNetwork(self.settings, dimensions)
 
-    def extra_loss(self, extra: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    def extra_loss(self, extra: torch.Tensor, masks: Masks) -> torch.Tensor:
         """Return the weighted squared error of the highway's mask, which nothing else trains."""
-        return self.settings.calibration * F.mse_loss(extra, masks)
+        return self.settings.calibration * masks.average(F.mse_loss(extra, masks.channels, reduction="none"))

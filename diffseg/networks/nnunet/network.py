@@ -11,6 +11,7 @@ from torch import nn
 from diffseg.config import Config, Data
 from diffseg.data.splits import Split
 from diffseg.errors import UserError
+from diffseg.labels.labels import Labels
 from diffseg.networks.nnunet.dataset import SPACING, pixels_of
 from diffseg.networks.nnunet.library import output_to_log
 from diffseg.networks.nnunet.plan import plan_network
@@ -64,7 +65,8 @@ class NNUNetImplementation(Implementation[NNUNet]):
 def predictions(
     state: State, split: Split, config: Config, on_batch: Callable[[], None] = lambda: None
 ) -> Iterator[Prediction]:
-    """Yield every image's foreground probability: one prediction each, so without spread."""
+    """Yield the probability of each class of every image: one prediction each, so without spread."""
+    labels = Labels.of(config)
     state.network.eval()
     state.predictor.list_of_parameters = [state.network.state_dict()]  # nnunetv2 averages over a list of folds
     for index, image in enumerate(split.images):
@@ -72,6 +74,7 @@ def predictions(
         pixels = pixels_of(split, index, image)[:, None].astype(np.float32)
         with output_to_log():
             _, found = state.predictor.predict_single_npy_array(pixels, {"spacing": SPACING}, None, None, True)
-        maps = torch.from_numpy(np.ascontiguousarray(found[1])).to(split.device)
-        mean = resize_to_evaluation(maps, split, index, config)[0]
-        yield Prediction(index, mean, torch.zeros_like(mean), mean[None] > config.inference.threshold, torch.ones(()))
+        maps = torch.from_numpy(np.ascontiguousarray(found[-labels.classes.count :, 0])).to(split.device)
+        mean = resize_to_evaluation(maps[None], split, index, config)[0]
+        masks = labels.decide(mean, config.inference.threshold)[None]
+        yield Prediction(index, mean, torch.zeros_like(mean), masks, torch.ones(()))

@@ -1,0 +1,57 @@
+"""Errors of a recovered signal as a mask: of all classes, and of each of several."""
+
+import torch
+
+from diffseg.evaluation.metrics import nll, overlap
+from diffseg.labels.labels import Labels, Masks
+
+
+def measure_signal(x0: torch.Tensor, signal: torch.Tensor, truth: Masks, labels: Labels) -> dict[str, torch.Tensor]:
+    """Return mask_error, dice_error and cross_entropy of x̂0 [B, C, H, W], each [B, rows] (`Denoising.measure_errors`).
+
+    Args:
+        x0: The prediction of the signal, not clipped.
+        signal: The signal of the true masks.
+        truth: The true masks.
+        labels: The classes and their coding.
+    """
+    low, high = labels.coding.low, labels.coding.high
+    x0 = x0.clamp(low, high)
+    found, masks = labels.decode(x0), truth.channels[:, labels.foreground].bool()
+    squared = ((x0 - signal) * 2 / (high - low)).square() if labels.linear else (2 * (found - masks.float())).square()
+    errors = {
+        "mask_error": torch.stack([truth.mean(each) for each in squared.split(1, dim=1)], dim=1),
+        "dice_error": _dice_errors(labels.decide(found, 0.5), masks, truth.valid),
+        "cross_entropy": _cross_entropies(found, masks, truth.valid),
+    }
+    means = {name: values.mean(1) for name, values in errors.items()}
+    if labels.several:
+        means["cross_entropy"] = _categorical_cross_entropy(found, masks, truth)
+    if len(labels.classes.names) == 1:
+        return errors
+    return {name: torch.cat([means[name][:, None], values], dim=1) for name, values in errors.items()}
+
+
+def _dice_errors(found: torch.Tensor, masks: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
+    """Return 1 − Dice of each class of each image, [B, K], of bool masks [B, K, H, W]."""
+    if valid is not None:
+        found, masks = found & valid, masks & valid
+    pairs = zip(found, masks, strict=True)
+    return torch.stack([torch.stack([1 - overlap(*pair)[1] for pair in zip(*one, strict=True)]) for one in pairs])
+
+
+def _cross_entropies(found: torch.Tensor, masks: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
+    """Return the binary cross-entropy of each class of each image, [B, K], of probabilities and masks [B, K, H, W]."""
+    rows = []
+    for index, (maps, truths) in enumerate(zip(found, masks, strict=True)):
+        if valid is not None:
+            maps, truths = maps[:, valid[index, 0]], truths[:, valid[index, 0]]
+        rows.append(torch.stack([nll(p, y, members=None) for p, y in zip(maps, truths, strict=True)]))
+    return torch.stack(rows)
+
+
+def _categorical_cross_entropy(found: torch.Tensor, masks: torch.Tensor, truth: Masks) -> torch.Tensor:
+    """Return −ln p of the true class of a pixel, mean over the pixels, [B]. p is clipped as that of `nll`."""
+    background = (1 - found.sum(1, keepdim=True)) * ~masks.any(1, keepdim=True)
+    p = (found * masks).sum(1, keepdim=True) + background
+    return truth.mean(-p.double().clamp(1e-6, 1 - 1e-6).log())
