@@ -11,8 +11,9 @@ from test_networks import SMALL
 from diffseg.bench.peers import WithoutImageCache
 from diffseg.diffusion.schedules import log_snr
 from diffseg.experiments import build_network
+from diffseg.labels.labels import Labels
 from diffseg.prediction.ensembles import predict_split
-from diffseg.prediction.merging import staple as _staple
+from diffseg.prediction.merging import staple
 from diffseg.prediction.noise_errors import measure_noise_errors
 from diffseg.prediction.tiling import tile_corners
 
@@ -65,7 +66,7 @@ def test_predictions_do_not_depend_on_the_batch_size(experiment, sampler, settle
     for others in zip(*found, strict=True):
         assert len({p.index for p in others}) == 1
         for p in others:
-            assert p.mean.shape == tuple(split().sizes[p.index].tolist())
+            assert p.mean.shape == (1, *split().sizes[p.index].tolist())
             assert torch.allclose(p.mean, others[0].mean, atol=1e-5)
             assert torch.allclose(p.sd, others[0].sd, atol=1e-5)
             assert p.evaluations == others[0].evaluations
@@ -102,7 +103,7 @@ def test_blending_perfect_tiles_leaves_no_seams(tiny):
     """An E1 network takes the mask from the image's brightness, which blending must not change anywhere."""
     config = tiny(experiment="e1", data__fit="crop")
     (one, *_) = predict_split(lambda x_t, t, image: 1e4 * (image[:, :1] - 129 / 127.5 + 1 + 1e-3), split(), config)
-    assert torch.equal(one.mean > 0.5, split().masks[0][0].bool())
+    assert torch.equal(one.mean > 0.5, split().masks[0].bool())
     assert torch.allclose(one.mean, (one.mean > 0.5).float(), atol=1e-4)
 
 
@@ -171,8 +172,8 @@ def test_members_of_test_time_augmentation_see_the_eight_symmetries_of_a_tile(ti
         split(1).crop(torch.zeros(1, 2, dtype=torch.long), 16),
         config,
     )
-    assert torch.allclose(one.mean, torch.full((16, 16), 0.25))
-    assert torch.allclose(one.sd, torch.full((16, 16), 0.1875**0.5))
+    assert torch.allclose(one.mean, torch.full((1, 16, 16), 0.25))
+    assert torch.allclose(one.sd, torch.full((1, 16, 16), 0.1875**0.5))
 
 
 def test_staple_trusts_members_that_agree_with_each_other(tiny):
@@ -181,10 +182,10 @@ def test_staple_trusts_members_that_agree_with_each_other(tiny):
     draw = torch.Generator().manual_seed(0)
     good = [(truth + (torch.rand(16, 16, generator=draw) < 0.03)) % 2 for _ in range(3)]
     bad = [1 - truth] * 2  # two members of five are wrong everywhere: the mean is 0.6 at best
-    found = _staple(torch.stack(good + bad))
+    found = staple(torch.stack(good + bad)[:, None], Labels.of(tiny()))[0]
     assert torch.equal(found > 0.5, truth.bool())
     assert (found - truth).abs().max() < 0.05
-    assert torch.equal(_staple(torch.stack([truth, truth])), truth)
+    assert torch.equal(staple(torch.stack([truth, truth])[:, None], Labels.of(tiny()))[0], truth)
 
 
 @pytest.mark.parametrize("name", ["segdiff", "medsegdiff-new", "medsegdiff-v1"])
