@@ -58,6 +58,7 @@ def split_of(images: list[torch.Tensor], masks: list[torch.Tensor]) -> Split:
         images=PackedImages.pack(images),
         masks=PackedImages.pack(masks),
         objects=(1,) * len(images),
+        spacings=(None,) * len(images),
         originals=tuple(tuple(image.shape[1:]) for image in images),
         scaling=Scaling((0.0,), (255.0,), (0.0,), (1.0,)),
         standard=False,

@@ -19,14 +19,17 @@ class DecodedSplit:
 
     names: tuple[str, ...]
     groups: tuple[str | None, ...]  # the patient or volume of each image; None if it is unknown
+    spacings: tuple[tuple[float, float] | None, ...]  # mm between rows and between columns in the file; None if unknown
     images: np.ndarray  # uint8 or uint16 [Σ C·H·W]
     masks: np.ndarray  # uint8 [Σ R·H·W], 0 or 1, one a rater
     sizes: np.ndarray  # int64 [N, 2]: height, width
     originals: np.ndarray  # int64 [N, 2]: height, width in the file
     statistics: np.ndarray  # float64 [N, 2, C]: mean and deviation of the case, in pixels; 0 unless data.normalise=case
     objects: np.ndarray  # int64 [N]: the number of annotated objects
+    instances: np.ndarray | None = None  # uint16 [Σ H·W]: the object of each pixel, 0 for none; None if unknown
 
 
+OBJECTS = "instances"  # the array that data sets of unknown objects lack
 ARRAYS = tuple(field.name for field in fields(DecodedSplit) if field.type is np.ndarray)
 DERIVED = ("originals", "statistics")  # arrays that follow from the images and are no part of the digest
 
@@ -46,12 +49,13 @@ class DecodedData:
     @property
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays of both splits, by the names of their files in the cache."""
-        parts = {f"{split}-{kind}": getattr(part, kind) for split, part in self.parts.items() for kind in ARRAYS}
-        return parts | {"histogram": self.histogram}
+        kinds = (*ARRAYS, OBJECTS)
+        parts = {f"{split}-{kind}": getattr(part, kind) for split, part in self.parts.items() for kind in kinds}
+        return {name: array for name, array in parts.items() if array is not None} | {"histogram": self.histogram}
 
     @property
     def digest(self) -> str:
-        """Twelve hexadecimal digits of names, sizes, images and masks."""
+        """Twelve hexadecimal digits of names, sizes, images, masks and objects."""
         state = hashlib.sha256(repr({split: part.names for split, part in self.parts.items()}).encode())
         with ThreadPoolExecutor() as pool:  # hashing releases the interpreter's lock
             arrays = {name: array for name, array in self.arrays.items() if not name.endswith(DERIVED)}

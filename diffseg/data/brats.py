@@ -51,8 +51,10 @@ class Slice(Record):
 
     def read_shape(self) -> Shape:
         """Read the shape of the cropped slice from the header. Raises DataError."""
-        height, width, _ = nifti.read_header(self.volume).grid
-        return Shape(height - 2 * MARGIN, width - 2 * MARGIN, len(MODALITIES), deep=False)
+        head = nifti.read_header(self.volume)
+        height, width, _ = head.grid
+        spacing = head.slice_spacing(self.axis)
+        return Shape(height - 2 * MARGIN, width - 2 * MARGIN, len(MODALITIES), deep=False, spacing=spacing)
 
     def read_image(self, channels: int = 4, at_least: int | None = None) -> np.ndarray:
         """Decode the slice: uint8 [H, W, 4], cropped. Raises DataError."""

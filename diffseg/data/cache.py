@@ -21,14 +21,14 @@ from typing import Any
 import numpy as np
 
 from diffseg.config import Data
-from diffseg.data.arrays import ARRAYS, Allocate, DecodedData, DecodedSplit
+from diffseg.data.arrays import ARRAYS, OBJECTS, Allocate, DecodedData, DecodedSplit
 from diffseg.data.files import PICTURES, VOLUMES
 from diffseg.data.quantisation import Quantisation
 from diffseg.data.records import Record
 from diffseg.errors import DataError
 
 log = logging.getLogger(__name__)
-VERSION = 10  # of the arrays' meaning and the files' form; raise it when either changes
+VERSION = 11  # of the arrays' meaning and the files' form; raise it when either changes
 IN_MEMORY = 2**26  # bytes of an array that is read at once; larger ones are memory-mapped
 INDEX = "index.json"
 READ = (*PICTURES, *VOLUMES, ".xml", ".csv")  # endings of the names of files that a layout may read
@@ -121,6 +121,7 @@ def _describe(content: DecodedData) -> dict[str, Any]:
         "records": {split: [one.to_json() for one in own] for split, own in (content.records or {}).items()},
         "names": {split: part.names for split, part in content.parts.items()},
         "groups": {split: part.groups for split, part in content.parts.items()},
+        "spacings": {split: part.spacings for split, part in content.parts.items()},
     }
 
 
@@ -197,7 +198,9 @@ def _read(entry: Path, index: dict[str, Any]) -> tuple[DecodedData, str]:
         split: DecodedSplit(
             tuple(names),
             tuple(index["groups"][split]),
+            tuple(spacing and tuple(spacing) for spacing in index["spacings"][split]),
             **{kind: _array(entry / f"{split}-{kind}.npy") for kind in ARRAYS},
+            instances=_array(objects) if (objects := entry / f"{split}-{OBJECTS}.npy").exists() else None,
         )
         for split, names in index["names"].items()
     }

@@ -128,6 +128,7 @@ def _to_split(config: Data, content: DecodedData, split: str, scaling: Scaling) 
         images=PackedImages.from_flat(torch.from_numpy(part.images), content.channels, sizes),
         masks=PackedImages.from_flat(torch.from_numpy(part.masks), content.raters, sizes),
         objects=tuple(part.objects.tolist()),
+        spacings=part.spacings,
         scaling=scaling,
         standard=config.normalise == "standard",
         channels=config.channels,
@@ -136,6 +137,9 @@ def _to_split(config: Data, content: DecodedData, split: str, scaling: Scaling) 
         originals=tuple((height, width) for height, width in part.originals.tolist()),
         records=None if content.records is None else content.records[split],
         digests=content.digests,
+        instances=None
+        if part.instances is None
+        else PackedImages.from_flat(torch.from_numpy(part.instances), 1, sizes),
     )
 
 

@@ -9,11 +9,11 @@ import numpy as np
 
 from diffseg.config import Data
 from diffseg.data import quantisation
-from diffseg.data.arrays import Allocate, DecodedData, DecodedSplit
+from diffseg.data.arrays import OBJECTS, Allocate, DecodedData, DecodedSplit
 from diffseg.data.opening import Shape, digest
 from diffseg.data.quantisation import Quantisation
 from diffseg.data.records import Record, Sample, in_parallel
-from diffseg.data.resizing import padded_size, prepare
+from diffseg.data.resizing import padded_size, prepare, prepare_masks
 from diffseg.data.scaling import PixelFormat
 from diffseg.errors import DataError
 
@@ -82,6 +82,7 @@ class _Format:
     channels: int
     raters: int
     dtype: np.dtype  # uint8 or uint16
+    instances: bool  # whether the objects of all pixels are known
 
 
 def _find_format(config: Data, records: list[Record], shapes: list[Shape], trained: PixelFormat | None) -> _Format:
@@ -91,7 +92,8 @@ def _find_format(config: Data, records: list[Record], shapes: list[Shape], train
     if trained and not (config.normalise == "case" and records[0].volume):
         _check_fit(records, shapes, trained)
         deep = trained.bits == 16
-    return _Format(channels, max(1, records[0].raters), np.dtype(np.uint16 if deep else np.uint8))
+    known = all(record.knows_objects for record in records)
+    return _Format(channels, max(1, records[0].raters), np.dtype(np.uint16 if deep else np.uint8), known)
 
 
 def _check_fit(records: list[Record], shapes: list[Shape], trained: PixelFormat) -> None:
@@ -119,12 +121,14 @@ def _allocate_split(
     return DecodedSplit(
         names=tuple(record.name for record in records),
         groups=tuple(record.group for record in records),
+        spacings=tuple(shape.spacing for shape in shapes),
         images=allocate(f"{split}-images", (form.channels * pixels,), form.dtype),
         masks=allocate(f"{split}-masks", (form.raters * pixels,), np.dtype(np.uint8)),
         sizes=sizes,
         originals=np.array([shape.size for shape in shapes], dtype=np.int64),
         statistics=np.zeros((count, 2, form.channels)),
         objects=np.zeros(count, np.int64),
+        instances=allocate(f"{split}-{OBJECTS}", (pixels,), np.dtype(np.uint16)) if form.instances else None,
     )
 
 
@@ -163,6 +167,9 @@ class _Writer:
         own[:] = image.transpose(2, 0, 1)
         part.masks[form.raters * start : form.raters * stop].reshape(form.raters, height, width)[:] = masks
         part.objects[index] = sample.objects
+        if part.instances is not None and sample.instances is not None:
+            instances = prepare_masks(sample.instances, (height, width), self._config)
+            part.instances[start:stop].reshape(1, height, width)[:] = instances
         if split == "train":
             self._count(own.reshape(form.channels, -1))
 

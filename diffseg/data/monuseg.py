@@ -28,6 +28,11 @@ class Outlined(Record):
 
     stores_labels = False
 
+    @property
+    def knows_objects(self) -> bool:
+        """Whether the annotations tell which object a pixel belongs to: polygons do."""
+        return bool(self.annotations)
+
     def check_headers(self) -> Shape:
         """Read the image's shape; polygons have no size. Raises DataError."""
         return self.read_shape()
@@ -35,6 +40,12 @@ class Outlined(Record):
     def read_mask(self, path: Path, size: tuple[int, int]) -> np.ndarray:
         """Draw all nuclei of an XML file: bool [H, W]. Raises DataError."""
         return draw_instances(path, size) > 0
+
+    def _read_annotations(self) -> tuple[np.ndarray, np.ndarray | None, int]:
+        """Draw the masks bool [R, H, W] and the nuclei uint16 [1, H, W]; count the annotations that are not empty."""
+        masks, _, marked = super()._read_annotations()
+        drawn = draw_instances(self.annotations[0], self.read_shape().size) if self.annotations else None
+        return masks, None if drawn is None else drawn[None].astype(np.uint16), marked
 
     def count_objects(self, masks: np.ndarray) -> int:
         """Count the polygons: nuclei may touch in the mask."""
@@ -74,6 +85,7 @@ def read_polygons(path: Path) -> list[np.ndarray]:
     return [np.array(vertices) for vertices in found if len(vertices) >= 3]
 
 
+@cached  # for the mask, then for the nuclei
 def draw_instances(path: Path, size: tuple[int, int]) -> np.ndarray:
     """Draw the nuclei as int32 [H, W]: 0 is background, k the k-th polygon. Where polygons overlap, the later one wins."""
     canvas = Image.new("I", size[::-1])

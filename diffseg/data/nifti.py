@@ -16,6 +16,7 @@ from diffseg.errors import DataError
 
 HEADER = 540  # bytes of a NIfTI-2 header; a NIfTI-1 header has 348
 INFLATION = 1032  # bytes at most that one byte of gzip expands to
+UNITS = {1: 1000.0, 2: 1.0, 3: 0.001}  # mm of a header's unit of length, by its code: metre, mm, µm
 EQUAL = 1e-3  # relative difference below which two spacings are equal
 BYTE_ORDERS: tuple[Literal["little", "big"], ...] = ("little", "big")
 
@@ -41,6 +42,12 @@ class Header:
         """The shape as stored, without channels."""
         shape: tuple[int, ...] = self.nifti.get_data_shape()
         return shape[:3]
+
+    def slice_spacing(self, axis: int) -> tuple[float, float] | None:
+        """Return the mm between the rows and between the columns of slices across an axis; None if unknown."""
+        unit = UNITS.get(int(self.nifti["xyzt_units"]) & 7, 1.0)  # an unknown unit is taken for mm, as by all readers
+        rows, columns = (unit * spacing for own, spacing in enumerate(self.spacing) if own != axis)
+        return (rows, columns) if rows > 0 and columns > 0 else None
 
     def slice_axis(self, wanted: int | None = None) -> int:
         """Return the axis across slices: `wanted`, or the only axis of one voxel, or the axis of the largest spacing.

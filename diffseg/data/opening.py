@@ -30,6 +30,7 @@ class Shape:
     width: int
     channels: int  # without alpha
     deep: bool  # more than 8 bits a channel
+    spacing: tuple[float, float] | None = None  # mm between rows and between columns; None if unknown
 
     @property
     def size(self) -> tuple[int, int]:

@@ -27,6 +27,7 @@ class Sample:
     image: np.ndarray  # uint8 or uint16 [H, W, C]; a JPEG may be smaller than its masks
     masks: np.ndarray  # bool [R, H, W], one a rater
     objects: int  # annotated objects: polygons, or connected parts of what most raters marked
+    instances: np.ndarray | None = None  # uint16 [1, H, W]: the object of each pixel, 0 for none; None if unknown
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,11 @@ class Record:
         return 1 if self.united else len(self.annotations)
 
     @property
+    def knows_objects(self) -> bool:
+        """Whether the annotations tell which object a pixel belongs to."""
+        return self.united and bool(self.annotations)
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """The files that are read."""
         return self.image, *self.annotations
@@ -78,7 +84,7 @@ class Record:
             return pictures.read_shape(self.image)
         head, deep = nifti.read_header(self.image), quantisation.pixel_bits(self.image, self.quantisation) > 8
         height, width = (side for axis, side in enumerate(head.grid) if axis != self.axis)
-        return Shape(height, width, head.channels, deep)
+        return Shape(height, width, head.channels, deep, head.slice_spacing(self.axis))
 
     def check_headers(self) -> Shape:
         """Read the image's shape. Raises DataError, also if the header of a mask says another size."""
@@ -89,8 +95,8 @@ class Record:
 
     def read(self, channels: int = 3, at_least: int | None = None) -> Sample:
         """Decode image and masks, with the arguments of `pictures.read_image`. Raises DataError."""
-        image, (masks, marked) = self.read_image(channels, at_least), self._read_annotations()
-        return Sample(image, masks, marked if self.united else self.count_objects(masks))
+        image, (masks, instances, marked) = self.read_image(channels, at_least), self._read_annotations()
+        return Sample(image, masks, marked if self.united else self.count_objects(masks), instances)
 
     def read_image(self, channels: int = 3, at_least: int | None = None) -> np.ndarray:
         """Decode the image: uint8 or uint16 [H, W, C]. Raises DataError."""
@@ -109,18 +115,25 @@ class Record:
         """Decode the masks at full size: bool [R, H, W]; an empty one if there are no annotations. Raises DataError."""
         return self._read_annotations()[0]
 
-    def _read_annotations(self) -> tuple[np.ndarray, int]:
-        """Decode the masks bool [R, H, W] of the raters; count the annotations that are not empty."""
+    def read_instances(self) -> np.ndarray | None:
+        """Decode the objects at full size: uint16 [1, H, W], 0 for none; None if they are unknown. Raises DataError."""
+        return self._read_annotations()[1]
+
+    def _read_annotations(self) -> tuple[np.ndarray, np.ndarray | None, int]:
+        """Decode the masks bool [R, H, W] and the objects uint16 [1, H, W]; count the annotations that are not empty.
+
+        Where objects overlap, the later one has the pixel.
+        """
         size = self.read_shape().size
         found = (self.read_mask(path, size) for path in self.annotations)
         if not self.united and self.annotations:
             masks = np.stack(list(found))
-            return masks, int(masks.any((1, 2)).sum())
-        union, marked = np.zeros((1, *size), bool), 0
-        for mask in found:
-            union |= mask
+            return masks, None, int(masks.any((1, 2)).sum())
+        instances, marked = np.zeros((1, *size), np.uint16), 0
+        for number, mask in enumerate(found, 1):
+            instances[0][mask] = number
             marked += bool(mask.any())
-        return union, marked
+        return instances > 0, instances if self.knows_objects else None, marked
 
     def read_mask(self, path: Path, size: tuple[int, int]) -> np.ndarray:
         """Decode the mask of one rater: bool [H, W]. size: (height, width) that it must have. Raises DataError."""

@@ -15,13 +15,25 @@ def prepare(sample: Sample, size: Size, config: Data) -> tuple[np.ndarray, np.nd
     fit="resize" squashes the whole image. fit="crop" resizes it by data.scale, and mirrors it at the borders where it is
     still smaller than a crop. Images are averaged over the area of a pixel; masks take the nearest pixel.
     """
-    image, masks = sample.image, sample.masks
+    masks = prepare_masks(sample.masks, size, config)
     if config.fit == "resize":
-        return _resize(image, size), _resize_masks(masks, size)
+        return _resize(sample.image, size), masks
+    inner = scaled_size((sample.masks.shape[1], sample.masks.shape[2]), config)
+    image = _resize(sample.image, inner)
+    return np.pad(image, [*_missing(size, inner), (0, 0)], mode="symmetric"), masks
+
+
+def prepare_masks(masks: np.ndarray, size: Size, config: Data) -> np.ndarray:
+    """Return masks [R, H, W] of any type at a size (H, W) that `padded_size` has given; each pixel takes the nearest one."""
+    if config.fit == "resize":
+        return _resize_masks(masks, size)
     inner = scaled_size((masks.shape[1], masks.shape[2]), config)
-    image, masks = _resize(image, inner), _resize_masks(masks, inner)
-    missing = [(0, outer - side) for outer, side in zip(size, inner, strict=True)]
-    return np.pad(image, [*missing, (0, 0)], mode="symmetric"), np.pad(masks, [(0, 0), *missing], mode="symmetric")
+    return np.pad(_resize_masks(masks, inner), [(0, 0), *_missing(size, inner)], mode="symmetric")
+
+
+def _missing(size: Size, inner: Size) -> list[tuple[int, int]]:
+    """Return the rows and the columns that an image of the inner size lacks, as np.pad takes them."""
+    return [(0, outer - side) for outer, side in zip(size, inner, strict=True)]
 
 
 def scaled_size(size: Size, config: Data) -> Size:
@@ -57,7 +69,7 @@ def _resize(image: np.ndarray, size: Size) -> np.ndarray:
 
 
 def _resize_masks(masks: np.ndarray, size: Size) -> np.ndarray:
-    """Resize bool [R, H, W]; every pixel takes the nearest one."""
+    """Resize [R, H, W] of bool, uint8 or uint16; every pixel takes the nearest one."""
     if masks.shape[1:] == tuple(size):
         return masks
     nearest = Image.Resampling.NEAREST

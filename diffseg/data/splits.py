@@ -26,6 +26,7 @@ class Split:
     images: PackedImages  # uint8 or uint16 [C, H, W] each
     masks: PackedImages  # uint8 [R, H, W] each, 0 or 1, one a rater
     originals: tuple[tuple[int, int], ...]  # height and width of each image in its file
+    spacings: tuple[tuple[float, float] | None, ...]  # mm between rows and between columns in the file; None if unknown
     objects: tuple[int, ...]  # number of annotated objects of each image
     scaling: Scaling
     standard: bool  # whether scaled images are normalised by mean and deviation of the training images
@@ -34,6 +35,7 @@ class Split:
     case_statistics: torch.Tensor | None = None  # float32 [N, 2, C]: mean and deviation of each case's scaled pixels
     records: tuple[Record, ...] | None = None  # the files of the images; None if the pixels no longer match the files
     digests: Mapping[str, str] = field(default_factory=dict)  # of the files' content when it was decoded, by path
+    instances: PackedImages | None = None  # uint16 [1, H, W] each, on the host: the object of each pixel, 0 for none
 
     @cached_property
     def sizes(self) -> torch.Tensor:
@@ -76,7 +78,9 @@ class Split:
             groups=_pick(self.groups, chosen),
             images=self.images.subset(own),
             masks=self.masks.subset(own),
+            spacings=_pick(self.spacings, chosen),
             objects=_pick(self.objects, chosen),
+            instances=None if self.instances is None else self.instances.subset(indices.to(self.instances.device)),
             case_statistics=None if statistics is None else statistics[indices.to(statistics.device)],
             originals=_pick(self.originals, chosen),
             records=self.records and _pick(self.records, chosen),
@@ -96,11 +100,15 @@ class Split:
         """Replace every image by its window at corners [N, 2]. The result has no records: it no longer matches the files."""
         which = torch.arange(len(self.names), device=corners.device)
         images, masks = self.cut_windows(which, corners, size)
-        sizes = torch.full_like(self.sizes, size)
+        sizes, objects = torch.full_like(self.sizes, size), self.instances
+        if objects is not None:
+            cut = objects.cut_windows(which.to(objects.device), corners.to(objects.device), size)
+            objects = PackedImages.from_flat(cut.reshape(-1), 1, sizes.to(objects.device))
         return replace(
             self,
             images=PackedImages.from_flat(images.reshape(-1), self.images.channels, sizes),
             masks=PackedImages.from_flat(masks.reshape(-1), self.masks.channels, sizes),
+            instances=objects,
             records=None,
         )
 

@@ -37,6 +37,7 @@ def draw_images(config: Data) -> DecodedData:
         parts[split] = DecodedSplit(
             names=tuple(f"{split}-{index:04d}" for index in range(count)),
             groups=(None,) * count,
+            spacings=(None,) * count,
             images=images.reshape(-1),
             masks=masks.astype(np.uint8).reshape(-1),
             sizes=np.full((count, 2), config.size, np.int64),

@@ -18,7 +18,7 @@ from diffseg.data.records import in_parallel
 from diffseg.data.scaling import Scaling
 from diffseg.errors import DataError
 from diffseg.prediction.new_images import predict_files
-from diffseg.prediction.resolution import reference_masks
+from diffseg.prediction.resolution import reference_labels
 from diffseg.training.batches import Batches
 
 KINDS = ("mask", "mean", "sd", "sample-0", "sample-1")
@@ -353,7 +353,7 @@ def test_records_travel_with_the_split_and_the_folder_is_not_listed_again(cached
         found = data.load(config("folder"), root, tmp_path / "cache").test
     write_image(root / "test/images/a.png")
     write_mask(root / "test/masks/a.png", values=(255, 255))
-    marked = [int(reference_masks(found, k, settings).sum()) for k in range(2)]
+    marked = [int(reference_labels(found, k, settings).sum()) for k in range(2)]
     assert marked == [8 * 12, 0]
 
 
