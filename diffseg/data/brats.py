@@ -93,9 +93,9 @@ def find(root: Path, config: Data) -> Listing:
     return Listing(tuple(records), tuple(problems))
 
 
-def list_new(folder: Path) -> list[Record]:
-    """List the slices of a new patient, who needs no segmentation. Raises DataError."""
-    return [*_list_slices(folder, "test")]
+def list_new(folders: list[Path], config: Data) -> list[list[Record]]:
+    """List the slices of new patients, who need no segmentation. Raises DataError."""
+    return [[*_list_slices(folder, "test")] for folder in folders]
 
 
 def _list_slices(folder: Path, split: str | None) -> list[Slice]:

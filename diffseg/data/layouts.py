@@ -23,7 +23,9 @@ class Layout:
     """How the files of a data set lie below its root."""
 
     find: Callable[[Path, Data], Listing]  # list the images and masks at a root; DataError if it is in another layout
-    list_new: Callable[[Path], list[Record]] | None = None  # slices of a new image; None for pictures and NIfTI files
+    # lists new images without masks, given files and folders: the slices of each volume, and each picture in a list of its
+    # own. None: every input is a picture, a NIfTI volume or a folder of these
+    list_new: Callable[[list[Path], Data], list[list[Record]]] | None = None
 
 
 LAYOUTS = {

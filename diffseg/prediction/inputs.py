@@ -18,30 +18,31 @@ def list_records(config: Config, inputs: list[Path]) -> list[list[Record]]:
     Raises:
         DataError: An input is missing, holds no image, or has the name of another one.
     """
-    pictures: list[Record]
     layout = data.LAYOUTS.get(config.data.layout)
     if layout and layout.list_new:
-        slices, pictures = [layout.list_new(path) for path in inputs], []
+        images = layout.list_new(inputs, config.data)
     else:
-        paths = [path for given in inputs for path in _list_images(given)]
-        slices = [list(list_slices(_record(path), config.data.axis)) for path in paths if is_volume(path)]
-        pictures = [_record(path) for path in paths if not is_volume(path)]
+        images = [_list_image(path, config) for given in inputs for path in _list_files(given)]
     names: dict[str, Record] = {}
-    for record in [*(own[0] for own in slices), *pictures]:
-        if (other := names.setdefault(record.group or record.name, record)) is not record:
+    for record, *_ in images:
+        if (other := names.setdefault(record.shared_name, record)) is not record:
             raise DataError(
                 f"{record.image} and {other.image} have the same name, and so would their predictions: rename one"
             )
+    slices = [own for own in images if own[0].volume]
+    pictures = [record for own in images for record in own if not record.volume]
     return slices + [pictures[first : first + AT_ONCE] for first in range(0, len(pictures), AT_ONCE)]
 
 
-def _record(path: Path) -> Record:
-    """Return the record of an image without masks. A volume is a group of its own."""
+def _list_image(path: Path, config: Config) -> list[Record]:
+    """Return the records of an image without masks: the slices of a volume, which is a group of its own, or a picture."""
     name = stem(path.name)
-    return Record(name, "test", path, (), name if is_volume(path) else None)
+    if is_volume(path):
+        return [*list_slices(Record(name, "test", path, (), name), config.data.axis)]
+    return [Record(name, "test", path, ())]
 
 
-def _list_images(given: Path) -> list[Path]:
+def _list_files(given: Path) -> list[Path]:
     """Return the file itself, or the images in a folder.
 
     Raises:
