@@ -17,6 +17,7 @@ from diffseg.evaluation.split import evaluate
 from diffseg.experiments import build_experiment
 from diffseg.fingerprint.curve import compute_fingerprint, fingerprint_rows
 from diffseg.networks.protocol import RunContext, TrainedNetwork
+from diffseg.prediction.mask_format import MaskFormat
 from diffseg.prediction.merging import pool_predictions
 from diffseg.randomness import generator
 from diffseg.rows import Row
@@ -84,6 +85,7 @@ def run(
     folder_of = folder_of or (lambda other: folder / other.digest)
     config, knots = _measure_fingerprint(config, load_context, folder_of)
     context = load_context(config)
+    labels = _describe_masks(context.dataset, config)
     if config.inference.seeds:
         fitted = _pool_ensemble([_fit(member, folder_of(member), context) for member in config.members()])
     else:
@@ -96,7 +98,7 @@ def run(
     if config.experiment == "e3":
         rows["fingerprints"] = fingerprint_rows(fitted.timesteps, context.dataset.digest, config)
     outcome = _describe(fitted, context.dataset, config, device, rows, evaluate_seconds=time.perf_counter() - clock)
-    return replace(outcome, trial=outcome.trial | knots)
+    return replace(outcome, trial=outcome.trial | labels | knots)
 
 
 def _load_context(
@@ -132,6 +134,11 @@ def _measure_fingerprint(
     curves = {name: "profile" for name in ("weighting", "density") if getattr(config.diffusion, name) == "fingerprint"}
     profile = config.diffusion.model_copy(update={**curves, "profile": knots}).resolved()
     return config.model_copy(update={"diffusion": profile}), {"fingerprint": json.dumps(knots)}
+
+
+def _describe_masks(dataset: Dataset, config: Config) -> Row:
+    """Return the format of the training masks for the trial's row; nothing if no class is named."""
+    return {"labels": MaskFormat.of(dataset.train, config.data).to_json()} if config.data.classes else {}
 
 
 def _fit(config: Config, folder: Path, context: RunContext) -> TrainedNetwork:

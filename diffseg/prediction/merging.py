@@ -1,6 +1,7 @@
 """Merging: the members of an ensemble as one map, by mean, votes or STAPLE, and several networks as one prediction."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -64,15 +65,16 @@ def _staple_of_classes(masks: torch.Tensor) -> torch.Tensor:
     if (masks == masks[:1]).all():  # STAPLE cannot estimate the members' performance if they all agree
         return masks[0]
     numbers = torch.where(masks.any(1), masks.argmax(1) + 1, 0)  # 0: background
-    present, places, counts = numbers.unique(return_inverse=True, return_counts=True)
+    present, places, counts = torch.unique(numbers, return_inverse=True, return_counts=True)
     shares = counts.double() / counts.sum()
-    estimate = SimpleITK.MultiLabelSTAPLEImageFilter()
+    sitk: Any = SimpleITK  # which has no types
+    estimate = sitk.MultiLabelSTAPLEImageFilter()
     estimate.SetPriorProbabilities(shares.tolist())
-    estimate.Execute([SimpleITK.GetImageFromArray(one) for one in places.byte().cpu().numpy()])  # type: ignore[no-untyped-call]  # SimpleITK has no types
+    estimate.Execute([sitk.GetImageFromArray(one) for one in places.byte().cpu().numpy()])
     tables = [estimate.GetConfusionMatrix(member) for member in range(len(masks))]
     confusion = torch.tensor(tables, dtype=torch.float64, device=masks.device).view(len(masks), -1, len(present))
     logs = confusion.clamp(min=1e-12).log()  # [members, decided class, true class]
-    votes = torch.stack([own[place] for own, place in zip(logs, places, strict=True)]).sum(0)
+    votes = sum(own[place] for own, place in zip(logs, places, strict=True))
     posterior = (votes + shares.log()).softmax(-1).to(masks.dtype)  # [H, W, true class]
     found = torch.zeros_like(masks[0])
     for column, number in enumerate(present.tolist()):

@@ -1,8 +1,10 @@
 """Predictions of a finished trial for new images, written as files: masks, maps and samples.
 
-A picture NAME yields NAME_mask.png (0 or 255), NAME_mean.png (255 times the foreground probability), NAME_sd.png (510 times
-its standard deviation over the ensemble), NAME_sample-0.png and so on. A NIfTI volume yields volumes of these names with its
-own geometry, masks as uint8 of 0 and 1, maps as float32.
+A picture NAME yields NAME_mask.png, NAME_mean.png (255 times the foreground probability), NAME_sd.png (510 times its standard
+deviation over the ensemble), NAME_sample-0.png and so on. Of several classes there are maps of each, such as
+NAME_mean-CLASS.png. Masks hold 0 and 255, or the values of the named classes with the palette of the training masks
+(`MaskValues`). A NIfTI volume yields volumes of these names with its own geometry: maps as float32, masks as the smallest whole
+numbers that hold their values, 0 and 1 if no class is named.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,6 +20,8 @@ from diffseg.data.splits import Split
 from diffseg.errors import UserError
 from diffseg.experiments import build_experiment
 from diffseg.prediction.inputs import list_records
+from diffseg.prediction.mask_format import MaskFormat
+from diffseg.prediction.mask_values import MaskValues
 from diffseg.prediction.merging import Prediction, pool_predictions
 from diffseg.prediction.outputs import VolumeMaps, make_maps, write_pictures
 from diffseg.training.execution import choose_device
@@ -30,6 +34,7 @@ def predict_files(
     inputs: list[Path],
     output: Path,
     device: torch.device | str | None = None,
+    masks: MaskFormat | None = None,
     folder_of: Callable[[Config], Path] | None = None,
     checkpoint_of: Callable[[Config], str | None] = lambda config: None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
@@ -43,6 +48,7 @@ def predict_files(
         inputs: Pictures, NIfTI volumes, folders of them; for BRATS folders of a patient.
         output: The folder to write into.
         device: The device to compute on; None for a GPU if there is one, else the CPU.
+        masks: The format of the trial's training masks; None if it is not known, or no class is named.
         folder_of: Returns the folder of a deep ensemble's member; None for folders below `folder`.
         checkpoint_of: Returns the file that the training of the trial, or of a member, ended with; None for the newest
             file, which then has to be of the last step.
@@ -59,7 +65,7 @@ def predict_files(
     if not build_experiment(config).segments:
         raise UserError(f"experiment {config.experiment} segments nothing: give a trial of e1 or e2")
     device = _check_device(device)
-    groups = list_records(config, inputs)
+    groups, values = list_records(config, inputs), MaskValues.of(config.data, masks or MaskFormat())
     predict = _load_predictor(config, folder, device, folder_of, checkpoint_of)
     written: list[Path] = []
     done, total = 0, sum(map(len, groups))
@@ -67,17 +73,17 @@ def predict_files(
         output.mkdir(parents=True, exist_ok=True)
         for records in groups:
             split = data.load_unlabelled(config.data, records, scaling).to(device)
-            volume = VolumeMaps(records[0].volume) if records[0].volume else None
+            volume = VolumeMaps(records[0].volume, values) if records[0].volume else None
             for record, prediction in _predict_records(predict, split, records):
-                maps = make_maps(prediction, config.inference.threshold)
+                maps = make_maps(prediction, config)
                 if volume:
                     volume.add(record, maps)
                 else:
-                    written += write_pictures(output, record.name, maps)
+                    written += write_pictures(output, record.name, maps, values)
                 done += 1
                 on_progress(done, total)
             if volume:
-                written += volume.write(output, records[0].group or records[0].name)
+                written += volume.write(output, records[0].shared_name)
     except OSError as error:
         raise UserError(f"the predictions cannot be written to {output} ({error}): give another --output") from None
     return written

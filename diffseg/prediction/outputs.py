@@ -1,43 +1,76 @@
 """Outputs of a prediction: the maps of an image as PNG files, and those of a volume as NIfTI files."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from diffseg.config import Config
 from diffseg.data import nifti
 from diffseg.data.records import Record
+from diffseg.labels.classes import Classes
+from diffseg.labels.labels import Labels
+from diffseg.prediction.mask_values import MaskValues, merge_classes
 from diffseg.prediction.merging import Prediction
 
 Map = np.ndarray[Any, np.dtype[Any]]
-Maps = dict[str, Map]  # by the end of the file's name: bool [H, W] for masks, float32 [H, W] for maps
+Maps = dict[
+    str, Map
+]  # by the end of the file's name: masks as numbers of labels, uint8 [H, W], and maps, float32 [H, W]
 
 
-def make_maps(prediction: Prediction, threshold: float) -> Maps:
-    """Return the maps of a prediction: mask, mean, sd, and a sample-k for each member k."""
-    mean = prediction.mean[0]
-    maps = {"mask": mean > threshold, "mean": mean, "sd": prediction.sd[0]}
-    maps |= {f"sample-{k}": mask for k, mask in enumerate(prediction.masks[:, 0])}
+def make_maps(prediction: Prediction, config: Config) -> Maps:
+    """Return the maps of a prediction: mask, mean and sd of each class, and a sample-k for each member k."""
+    labels = Labels.of(config)
+    ends = name_ends(labels.classes)
+    masks = labels.decide(prediction.mean, config.inference.threshold)
+    maps = {"mask": merge_classes(masks, labels.classes)}
+    maps |= {f"mean{end}": mean for end, mean in zip(ends, prediction.mean, strict=True)}
+    maps |= {f"sd{end}": sd for end, sd in zip(ends, prediction.sd, strict=True)}
+    maps |= {f"sample-{k}": merge_classes(own, labels.classes) for k, own in enumerate(prediction.masks)}
     return {kind: pixels.cpu().numpy() for kind, pixels in maps.items()}
 
 
-def write_pictures(output: Path, name: str, maps: Maps) -> list[Path]:
+def name_ends(classes: Classes) -> list[str]:
+    """Return what the maps of each class have at the end of their names: -CLASS, or nothing for a single class.
+
+    Spaces become "-". Names that differ in nothing but that or in their case get numbers, since some file systems ignore case.
+    """
+    if classes.count == 1:
+        return [""]
+    ends: dict[str, str] = {}
+    for name in classes.names:
+        end = safe = re.sub(r"\s", "-", name)
+        number = 1
+        while end.casefold() in ends:
+            number += 1
+            end = f"{safe}-{number}"
+        ends[end.casefold()] = f"-{end}"
+    return list(ends.values())
+
+
+def write_pictures(output: Path, name: str, maps: Maps, values: MaskValues) -> list[Path]:
     """Write the maps of a picture and return the files."""
     written = []
     for kind, pixels in maps.items():
-        grays = pixels * (510.0 if kind == "sd" else 255.0)
         written.append(output / f"{name}_{kind}.png")
-        Image.fromarray(grays.round().astype(np.uint8)).save(written[-1])
+        if pixels.dtype == np.uint8:
+            values.draw(pixels).save(written[-1])
+        else:
+            grays = pixels * (510.0 if kind.startswith("sd") else 255.0)
+            Image.fromarray(grays.round().astype(np.uint8)).save(written[-1])
     return written
 
 
 class VolumeMaps:
-    """The maps of a volume, assembled from those of its slices. Voxels outside the slices stay 0."""
+    """The maps of a volume, assembled from those of its slices. Voxels outside the slices are background."""
 
-    def __init__(self, path: Path):
-        """Take the geometry of the volume that is predicted."""
+    def __init__(self, path: Path, values: MaskValues):
+        """Take the geometry of the volume that is predicted, and the values of its masks. Raises UserError."""
         self.header = nifti.read_header(path)
+        self.values = values.volume
         self.maps: Maps = {}
 
     def add(self, record: Record, maps: Maps) -> None:
@@ -45,9 +78,14 @@ class VolumeMaps:
         assert record.axis is not None  # the record of a slice
         inside = slice(record.margin, -record.margin or None)
         for kind, pixels in maps.items():
-            dtype = np.uint8 if pixels.dtype == bool else np.float32
-            whole = self.maps.setdefault(kind, np.zeros(self.header.grid, dtype))
-            np.moveaxis(whole, record.axis, 2)[inside, inside, record.index] = pixels
+            if pixels.dtype == np.uint8:
+                pixels = self.values[pixels]
+                outside = self.values[0]
+            else:
+                outside = np.float32(0)
+            if kind not in self.maps:
+                self.maps[kind] = np.full(self.header.grid, outside)
+            np.moveaxis(self.maps[kind], record.axis, 2)[inside, inside, record.index] = pixels
 
     def write(self, output: Path, name: str) -> list[Path]:
         """Write all maps with the volume's geometry and return the files."""

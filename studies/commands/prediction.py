@@ -13,6 +13,7 @@ from studies.commands.requests import open_study
 
 if TYPE_CHECKING:
     from diffseg.data.scaling import Scaling
+    from diffseg.prediction.mask_format import MaskFormat
     from studies.store.ledger import Ledger
 
 
@@ -33,8 +34,9 @@ if TYPE_CHECKING:
 def predict(study: str, trial: str, inputs: tuple[Path, ...], store: str, output: Path, device: str | None) -> None:
     """Segment new images with a finished trial.
 
-    Writes, at each image's own size, the mask, mean, standard deviation and samples. INPUT is a picture, a NIfTI volume
-    or a folder of them (for BRATS, a patient's folder). TRIAL is a trial's name, or the beginning or end of it.
+    Writes, at each image's own size, the mask, the samples, and the mean and standard deviation of each class. INPUT is a
+    picture, a NIfTI volume or a folder of them (for BRATS, a patient's folder). TRIAL is a trial's name, or the
+    beginning or end of it.
 
     Example: diffseg predict quickstart e2-synthetic-large image.png
     """
@@ -59,6 +61,7 @@ def predict(study: str, trial: str, inputs: tuple[Path, ...], store: str, output
             list(inputs),
             output,
             device,
+            masks=_mask_format(ledger, chosen.name),
             folder_of=lambda member: folder_of(trial_name(member)),
             checkpoint_of=lambda member: finished_row(ledger, trial_name(member))["checkpoint"],
             on_progress=on_progress,
@@ -76,4 +79,21 @@ def _scaling(ledger: "Ledger", trial: str) -> "Scaling":
     except (TypeError, ValueError):
         raise UserError(
             f"the ledger does not say how the images of {trial} were scaled: run it again in a study of another name"
+        ) from None
+
+
+def _mask_format(ledger: "Ledger", trial: str) -> "MaskFormat":
+    """Return the format of a finished trial's training masks, from the ledger; the default one if it is of an earlier version.
+
+    Raises UserError for a damaged entry.
+    """
+    from diffseg.prediction.mask_format import MaskFormat
+    from studies.store.state import finished_row
+
+    text = finished_row(ledger, trial)["labels"]
+    try:
+        return MaskFormat.from_json(text) if text else MaskFormat()
+    except (KeyError, TypeError, ValueError):
+        raise UserError(
+            f"the ledger does not say what the masks of {trial} hold: run it again in a study of another name"
         ) from None

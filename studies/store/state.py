@@ -101,8 +101,8 @@ def trial_details(study: Study, ledger: Ledger, name: str) -> dict[str, Any]:
 
 
 def finished_row(ledger: Ledger, trial: str) -> Row:
-    """Return `scaling` and `checkpoint` of a complete trial. Raises UserError if the trial is not complete."""
-    rows = {row["trial"]: row for row in ledger.last_rows(["status", "scaling", "checkpoint"])}
+    """Return `scaling`, `labels` and `checkpoint` of a complete trial. Raises UserError if the trial is not complete."""
+    rows = {row["trial"]: row for row in ledger.last_rows(["status", "scaling", "labels", "checkpoint"])}
     row: Row = rows.get(trial, {"status": "waiting"})
     if row["status"] != "complete":
         command = f"`diffseg retry {ledger.study}`" if row["status"] == "failed" else f"`diffseg run {ledger.study}`"

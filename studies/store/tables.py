@@ -36,6 +36,7 @@ SCHEMAS = {
         ("checkpoint", pa.string()),                                    # the file with which the training ended
         ("train_images", pa.int64()), ("test_images", pa.int64()),
         ("data_digest", pa.string()), ("scaling", pa.string()),         # JSON: how pixels became numbers, by channel
+        ("labels", pa.string()),                                        # JSON: background and palette of masks of named classes
         ("seconds", pa.float64()), ("train_seconds", pa.float64()), ("evaluate_seconds", pa.float64()),
         ("gpu_seconds", pa.float64()), ("peak_memory_bytes", pa.int64()),
         ("precision", pa.string()), ("compiled", pa.bool_()), ("execution", pa.string()),  # of training

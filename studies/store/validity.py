@@ -22,6 +22,7 @@ _JSON = {
     "config": dict,
     "versions": dict,
     "scaling": dict,
+    "labels": dict,
     "fingerprint": list,
     "settings": dict,
     "config_inference_seeds": list,
