@@ -36,6 +36,7 @@ class Outcome:
     timesteps: list[Row] = field(default_factory=list)
     images: list[Row] = field(default_factory=list)
     calibration: list[Row] = field(default_factory=list)
+    confusion: list[Row] = field(default_factory=list)  # of several exclusive classes
     examples: list[Row] = field(default_factory=list)
     fingerprints: list[Row] = field(default_factory=list)  # of E3
     pruned: str | None = None  # why the training ended early, if it did

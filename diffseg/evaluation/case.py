@@ -15,7 +15,7 @@ from diffseg.evaluation.ambiguity import (
     ncc,
 )
 from diffseg.evaluation.calibration import calibration_errors
-from diffseg.evaluation.metrics import brier, nll, overlap
+from diffseg.evaluation.metrics import brier, categorical_nll, nll, overlap
 from diffseg.labels.labels import Labels
 from diffseg.prediction.merging import Prediction
 
@@ -40,6 +40,16 @@ class TestImage:
     def classes(self) -> tuple["Case", ...]:
         """The classes, one by one."""
         return tuple(Case(self, k) for k in range(self.raters.shape[1]))
+
+    @property
+    def sampled_masks(self) -> int | None:
+        """The number of sampled masks behind the probability; None if the members are probabilities, as E1's are."""
+        sampled = self.config.experiment == "e2" or self.config.inference.merge != "mean"
+        return self.config.inference.ensemble if sampled else None
+
+    def pixels(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the values [..., H, W] of the pixels that count: [..., N], or as they are if all count."""
+        return values if self.valid is None else values[..., self.valid]
 
     @cached_property
     def distances(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -101,17 +111,11 @@ class Case:
 
     def pixels(self, values: torch.Tensor) -> torch.Tensor:
         """Return the values [..., H, W] of the pixels that count: [..., N], or as they are if all count."""
-        return values if self.image.valid is None else values[..., self.image.valid]
+        return self.image.pixels(values)
 
     def _leave_out(self, masks: torch.Tensor) -> torch.Tensor:
         """Return masks [..., H, W] without the pixels that do not count."""
         return masks if self.image.valid is None else masks & self.image.valid
-
-    @property
-    def sampled_masks(self) -> int | None:
-        """The number of sampled masks behind the probability; None if the members are probabilities, as E1's are."""
-        sampled = self.config.experiment == "e2" or self.config.inference.merge != "mean"
-        return self.config.inference.ensemble if sampled else None
 
     @cached_property
     def overlap(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -147,10 +151,29 @@ def brier_score(case: Case) -> torch.Tensor:
     return torch.stack([brier(p, case.pixels(mask)).double() for mask in case.raters]).mean()
 
 
-def negative_log_likelihood(case: Case) -> torch.Tensor:
-    """Return the negative log-likelihood of a pixel in nats, mean over the raters."""
-    p = case.pixels(case.probability)
-    return torch.stack([nll(p, case.pixels(mask), case.sampled_masks) for mask in case.raters]).mean()
+def negative_log_likelihood(image: TestImage) -> torch.Tensor:
+    """Return the negative log-likelihood of a pixel in nats, mean over the raters, and over classes that may overlap."""
+    p, members = image.pixels(image.prediction.mean), image.sampled_masks
+    raters = image.pixels(image.raters)
+    if Labels.of(image.config).several:
+        return torch.stack([categorical_nll(p, masks, members) for masks in raters]).mean()
+    one_by_one = [nll(own, mask, members) for own, masks in zip(p, raters.unbind(1), strict=True) for mask in masks]
+    return torch.stack(one_by_one).mean()
+
+
+def true_pixels(case: Case) -> torch.Tensor:
+    """Return the number of pixels in the majority's mask."""
+    return case.majority.sum()
+
+
+def predicted_pixels(case: Case) -> torch.Tensor:
+    """Return the number of pixels in the predicted mask."""
+    return case.mask.sum()
+
+
+def shared_pixels(case: Case) -> torch.Tensor:
+    """Return the number of pixels in both."""
+    return (case.mask & case.majority).sum()
 
 
 def ece_image(case: Case) -> torch.Tensor:

@@ -25,3 +25,15 @@ def nll(probability: torch.Tensor, mask: torch.Tensor, members: int | None) -> t
     low = 1e-6 if members is None else 0.5 / (members + 1)
     p = probability.double().clamp(low, 1 - low)
     return -torch.where(mask.bool(), p.log(), (1 - p).log()).mean()
+
+
+def categorical_nll(probabilities: torch.Tensor, masks: torch.Tensor, members: int | None) -> torch.Tensor:
+    """Return the mean negative log-likelihood −ln p(true class) of the pixels, in nats, of exclusive classes.
+
+    probabilities, masks: of the classes, [K, ...]; the rest is the background's. p(true class) is clipped as in `nll`,
+    which this equals for one class.
+    """
+    low = 1e-6 if members is None else 0.5 / (members + 1)
+    p, y = probabilities.double(), masks.bool()
+    true = torch.where(y.any(0), (p * y).sum(0), 1 - p.sum(0))
+    return -true.clamp(low, 1 - low).log().mean()

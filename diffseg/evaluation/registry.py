@@ -97,9 +97,10 @@ for _entry in (
     ),
     Metric(
         "nll", "NLL", "diffseg.evaluation.case:negative_log_likelihood",
-        "Mean of −y ln p − (1 − y) ln(1 − p) over the pixels, and over the raters. p of n sampled masks is clipped to "
-        "[½/(n + 1), (n + ½)/(n + 1)], a network's own probability to [1e-6, 1 − 1e-6].",
-        larger_is_better=False, range="0 to 13.8", unit="nats",
+        "Mean of −ln p(true class) over the pixels, and over the raters; of one class −y ln p − (1 − y) ln(1 − p), and the "
+        "mean of that over classes that may overlap. p of n sampled masks is clipped to [½/(n + 1), (n + ½)/(n + 1)], a "
+        "network's own probability to [1e-6, 1 − 1e-6].",
+        larger_is_better=False, range="0 to 13.8", unit="nats", joint=True,
     ),
     Metric(
         "ece_image", "ECE of an image", "diffseg.evaluation.case:ece_image",
@@ -121,6 +122,21 @@ for _entry in (
         "variance", "ensemble variance", "diffseg.evaluation.case:variance",
         "Variance of the ensemble's members, mean over the pixels.",
         larger_is_better=None, range="0 to 0.25", ranks=False,
+    ),
+    Metric(
+        "true_pixels", "pixels of the mask", "diffseg.evaluation.case:true_pixels",
+        "|Y|, Y as for the IoU.",
+        larger_is_better=None, range="0 and above", unit="px", ranks=False,
+    ),
+    Metric(
+        "predicted_pixels", "predicted pixels", "diffseg.evaluation.case:predicted_pixels",
+        "|P|.",
+        larger_is_better=None, range="0 and above", unit="px", ranks=False,
+    ),
+    Metric(
+        "shared_pixels", "shared pixels", "diffseg.evaluation.case:shared_pixels",
+        "|P ∩ Y|. The Dice of a volume is 2 Σ |P ∩ Y| / Σ (|P| + |Y|), with sums over its slices.",
+        larger_is_better=None, range="0 and above", unit="px", ranks=False,
     ),
     Metric(
         "iou_raters", "IoU, mean over raters", "diffseg.evaluation.case:iou_raters",

@@ -9,6 +9,7 @@ from diffseg.config import Config
 from diffseg.data.splits import Split
 from diffseg.evaluation.calibration import Calibration
 from diffseg.evaluation.case import TestImage, energy_distance_by_samples
+from diffseg.evaluation.confusion import confusion_rows, count_confusions
 from diffseg.evaluation.examples import draw_example
 from diffseg.evaluation.registry import MEASURES, METRICS
 from diffseg.labels.classes import IGNORED
@@ -23,17 +24,19 @@ def evaluate(predictions: Iterable[Prediction], test: Split, config: Config) -> 
 
     Keys: `means`, the mean of every metric over the images for which it is defined, and the pooled metrics; `trial`, those of
     them that are columns of the ledger's table `trials`; `left_out`, the number of images for which a metric is NaN, by
-    metric; and rows of the ledger's tables `images`, `calibration` and `examples`.
+    metric; and rows of the ledger's tables `images`, `calibration`, `confusion` and `examples`.
     """
     labels = Labels.of(config)
     calibration, measured = Calibration(test.device, labels.classes), []
-    indices, evaluations, examples = [], [], []
+    indices, evaluations, confusions, examples = [], [], [], []
     for prediction in predictions:
         image = _read_truth(prediction, test, config)
         measured.append(measure(image))
         indices.append(prediction.index)
         evaluations.append(prediction.evaluations)
         calibration.add(image)
+        if labels.several:
+            confusions.append(count_confusions(image))
         if len(measured) <= config.inference.examples:
             examples += draw_example(image, test)
     metrics = list(measured[0])
@@ -42,19 +45,20 @@ def evaluate(predictions: Iterable[Prediction], test: Split, config: Config) -> 
     )  # [N, metrics, rows]
     pooled = {name: metric.compute(calibration) for name, metric in MEASURES.items() if metric.pooled}
     pooled["evaluations"] = torch.stack(evaluations).mean().item()
-    whole = values[..., 0]
+    whole, names = values[..., 0], [_name(index, test) for index in indices]
     means = dict(zip(metrics, whole.nanmean(0).tolist(), strict=True)) | pooled
     missing = dict(zip(metrics, whole.isnan().sum(0).tolist(), strict=True))
     return {
         "means": means,
         "trial": {name: mean for name, mean in means.items() if name in (*METRICS, "samples", "evaluations")},
         "left_out": {metric: count for metric, count in missing.items() if count},
-        "images": _image_rows(metrics, values, [_name(index, test) for index in indices], labels.classes.rows)
+        "images": _image_rows(metrics, values, names, labels.classes.rows)
         + [
             {**_name(index, test), "class": "all", "metric": "objects", "value": float(count)}
             for index, count in enumerate(test.objects)
         ],
-        "calibration": [row | _name(indices[row["image"]], test) for row in calibration.rows()],
+        "calibration": [row | names[row["image"]] for row in calibration.rows()],
+        "confusion": confusion_rows(confusions, names, labels.classes) if confusions else [],
         "examples": examples,
     }
 
@@ -63,7 +67,7 @@ def measure(image: TestImage) -> dict[str, torch.Tensor]:
     """Return every metric that applies to a test image, float64 [rows] on the device of its masks.
 
     The first value is that of all classes: the mean over those for which it is defined, or that of a joint metric. The
-    values of each of several classes follow (`Classes.rows`); they are NaN for joint metrics.
+    values of each of several classes follow (`Classes.rows`); they are NaN for joint metrics. All are NaN if no pixel counts.
     """
     cases, found = image.classes, {}
     for name, metric in MEASURES.items():
@@ -71,7 +75,11 @@ def measure(image: TestImage) -> dict[str, torch.Tensor]:
             continue
         found[name] = [metric.compute(image)] if metric.joint else [metric.compute(case) for case in cases]
     found |= {name: [value] for name, value in energy_distance_by_samples(image).items()}
-    return {name: _with_mean(values, len(cases), image.raters.device) for name, values in found.items()}
+    rows = {name: _with_mean(values, len(cases), image.raters.device) for name, values in found.items()}
+    if image.valid is None:
+        return rows
+    counts = image.valid.any()
+    return {name: torch.where(counts, values, torch.nan) for name, values in rows.items()}
 
 
 def _with_mean(values: list[torch.Tensor | float], classes: int, device: torch.device) -> torch.Tensor:

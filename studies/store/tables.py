@@ -71,6 +71,10 @@ SCHEMAS = {
     # over all images, weighted by count, give the ece of `trials`.
     "calibration": pa.schema([*KEY, ("image", pa.string()), ("group", pa.string()), ("class", pa.string()), ("bin", pa.int32()),
                               ("count", pa.int64()), ("confidence", pa.float64()), ("accuracy", pa.float64())]),
+    # Pixels of a test image by their true class (of most raters) and the predicted one, of several exclusive classes; without
+    # the pairs that do not occur. "background" is where no class is.
+    "confusion": pa.schema([*KEY, ("image", pa.string()), ("group", pa.string()), ("truth", pa.string()),
+                            ("predicted", pa.string()), ("count", pa.int64())]),
     # Small pictures of a few test images. kind: image, truth, mean or sd (of the ensemble; sd 0.5 is white).
     "examples": pa.schema([*KEY, ("image", pa.string()), ("class", pa.string()), ("kind", pa.string()), ("png", pa.binary())]),
 }

@@ -66,13 +66,13 @@ def test_matching_is_the_best_of_all_permutations():
     best = max(
         sum(iou(samples[i], raters[j]) for i, j in enumerate(order)) / 4 for order in itertools.permutations(range(4))
     )
-    assert hungarian_matched_iou(samples, raters) == pytest.approx(best)
+    assert hungarian_matched_iou(iou_matrix(samples, raters)) == pytest.approx(best)
 
 
 def test_matching_repeats_to_the_least_common_multiple():
     raters = masks(2, 3)
-    assert hungarian_matched_iou(raters[[0, 1, 1]], raters) == pytest.approx((5 + iou(*raters)) / 6)
-    assert hungarian_matched_iou(raters[[0, 1, 0, 1]], raters) == pytest.approx(1)
+    assert hungarian_matched_iou(iou_matrix(raters[[0, 1, 1]], raters)) == pytest.approx((5 + iou(*raters)) / 6)
+    assert hungarian_matched_iou(iou_matrix(raters[[0, 1, 0, 1]], raters)) == pytest.approx(1)
 
 
 def test_ncc_is_high_where_samples_vary_as_raters_do():

@@ -4,11 +4,12 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from evaluated_images import calibration_of, image_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from diffseg.evaluation.calibration import Calibration, calibration_errors
+from diffseg.evaluation.calibration import calibration_errors
 from diffseg.evaluation.metrics import brier, nll, overlap
 
 
@@ -51,9 +52,7 @@ def test_pooled_ece_matches_torchmetrics(seed):
     from torchmetrics.functional.classification import binary_calibration_error
 
     maps = [random_maps(seed + 10 * k) for k in range(4)]
-    calibration = Calibration("cpu")
-    for probability, mask in maps:
-        calibration.add(probability, mask[None])
+    calibration = calibration_of(*(image_of(probability, mask[None]) for probability, mask in maps))
     pooled = [torch.cat([m[i].flatten() for m in maps]) for i in range(2)]
     assert calibration.ece() == pytest.approx(
         float(binary_calibration_error(pooled[0], pooled[1].int(), n_bins=10)), abs=1e-6
@@ -64,8 +63,7 @@ def test_pooled_ece_matches_torchmetrics(seed):
 
 
 def test_a_probability_of_one_is_in_the_last_bin():
-    calibration = Calibration("cpu")
-    calibration.add(torch.tensor([0.0, 1.0, 0.95]), torch.tensor([[0, 1, 1]]))
+    calibration = calibration_of(image_of(torch.tensor([[0.0, 1.0, 0.95]]), torch.tensor([[[0, 1, 1]]])))
     rows = calibration.rows()
     assert [(row["bin"], row["count"]) for row in rows] == [(0, 1), (9, 2)]
     assert calibration.ece() == pytest.approx(0.05 / 3)
@@ -73,20 +71,18 @@ def test_a_probability_of_one_is_in_the_last_bin():
 
 @pytest.mark.parametrize("raters", [1, 3])
 def test_the_calibration_of_images_adds_up_to_the_pooled_one(raters):
-    calibration, single = Calibration("cpu"), []
-    for seed in range(5):
-        probability, _ = random_maps(seed)
-        masks = torch.stack([random_maps(seed + 10 * k)[1] for k in range(raters)])
-        calibration.add(probability, masks)
-        single.append(Calibration("cpu"))
-        single[-1].add(probability, masks)
+    images = [
+        image_of(random_maps(seed)[0], torch.stack([random_maps(seed + 10 * k)[1] for k in range(raters)]))
+        for seed in range(5)
+    ]
+    calibration, single = calibration_of(*images), [calibration_of(image) for image in images]
     rows = calibration.rows()
     assert [row["image"] for row in rows] == sorted(row["image"] for row in rows)
     for image, one in enumerate(single):
         ours = [row | {"image": 0} for row in rows if row["image"] == image]
         assert [row.keys() for row in ours] == [row.keys() for row in one.rows()]
         for row, other in zip(ours, one.rows(), strict=True):
-            assert list(row.values()) == pytest.approx(list(other.values()), abs=1e-9)
+            assert row == pytest.approx(other, abs=1e-9)
     gaps = [sum(r["count"] * (r["confidence"] - r["accuracy"]) for r in rows if r["bin"] == b) for b in range(10)]
     assert sum(map(abs, gaps)) / sum(row["count"] for row in rows) == pytest.approx(calibration.ece(), abs=1e-12)
 
@@ -125,8 +121,8 @@ def test_the_ece_of_a_region_is_computed_from_its_pixels_only(seed):
     parts = {"image": np.ones_like(outer), "boundary": band, "foreground": outer | prediction.numpy()}
     assert 0 < band.sum() < outer.sum()
     for name, part in parts.items():
-        calibration = Calibration("cpu")
-        calibration.add(probability[torch.from_numpy(part)], mask[torch.from_numpy(part)][None])
+        inside = torch.from_numpy(part)
+        calibration = calibration_of(image_of(probability[inside][None], mask[inside][None, None]))
         found = calibration_errors(probability, prediction, mask)[f"ece_{name}"]
         assert float(found) == pytest.approx(calibration.ece(), abs=1e-12)
 
