@@ -91,7 +91,7 @@ class Data(Section):
 
     name: str = Field("synthetic-large", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
         description="Name of the data set; `--data NAME=ROOT` says where it lies.")
-    layout: Literal["isic16", "monuseg", "lidc", "brats", "folder", "synthetic"] = Field("synthetic",
+    layout: Literal["isic16", "monuseg", "lidc", "brats", "nnunet", "folder", "synthetic"] = Field("synthetic",
         description="Layout of the files, or synthetic images.")
     kind: Literal["large", "many", "clusters"] = Field("large", description="Objects in synthetic images.")
     size: int = Field(64, ge=8, description="Side of the square that the network sees, px.")

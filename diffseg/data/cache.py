@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 VERSION = 11  # of the arrays' meaning and the files' form; raise it when either changes
 IN_MEMORY = 2**26  # bytes of an array that is read at once; larger ones are memory-mapped
 INDEX = "index.json"
-READ = (*PICTURES, *VOLUMES, ".xml", ".csv")  # endings of the names of files that a layout may read
+READ = (*PICTURES, *VOLUMES, ".xml", ".csv", "dataset.json")  # endings of the names of files that a layout may read
 SETTINGS = {  # what the arrays depend on, besides the files
     "layout", "size", "channels", "fit", "scale", "axis", "foreground", "objects", "split_seed", "train_images",
     "test_images"

@@ -14,7 +14,7 @@ from diffseg.data import synthetic
 from diffseg.data.arrays import DecodedData, DecodedSplit
 from diffseg.data.cache import load_or_build
 from diffseg.data.decoding import decode
-from diffseg.data.layouts import check_root
+from diffseg.data.layouts import LAYOUTS, check_root
 from diffseg.data.packing import PackedImages
 from diffseg.data.partition import assign_splits, hash_key, hold_out, limit_records, unit_name
 from diffseg.data.records import Record
@@ -78,10 +78,22 @@ def load_unlabelled(config: Data, records: list[Record], scaling: Scaling) -> Sp
         raise DataError(
             f"{records[0].image} has {content.channels} channels, but the network was trained on {config.channels}"
         )
+    if (layout := LAYOUTS.get(config.layout)) and layout.list_new:
+        _check_joined(records, len(scaling.low))
     split = _to_split(config, content, "test", scaling)
     if config.normalise != "case" and scaling.bits == 16:
         _warn_of_other_ranges(split)
     return split
+
+
+def _check_joined(records: list[Record], trained: int) -> None:
+    """Raise DataError for an image whose files have not all the channels of the training images."""
+    for record in {record.image: record for record in records}.values():
+        if (channels := record.read_shape().channels) != trained:
+            raise DataError(
+                f"{record.image} has {channels} channel{'s' * (channels > 1)}, but the network was trained on {trained}: give the "
+                f"files of all channels, such as {record.shared_name}_{trained - 1:04d}"
+            )
 
 
 def choose_records(config: Data, root: Path) -> dict[str, list[Record]]:

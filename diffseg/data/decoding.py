@@ -61,8 +61,7 @@ def share_quantisation(
 
     With data.normalise=case every volume keeps a map of its own, which the normalisation cancels.
     """
-    volumes = [record.quantised_volume for own in records.values() for record in own]
-    paths = list(dict.fromkeys(path for path in volumes if path))
+    paths = list(dict.fromkeys(path for own in records.values() for one in own for path in one.quantised_volumes))
     if not paths or config.normalise == "case":
         return records, None
     if trained and trained.quantisation is None:

@@ -57,6 +57,22 @@ def list_files(folder: Path, extensions: tuple[str, ...] = PICTURES, depth: int 
     return found
 
 
+def list_inputs(given: Path) -> list[Path]:
+    """Return the file itself, or the images in a folder.
+
+    Raises:
+        DataError: There is no such file or folder, or the folder holds no image.
+    """
+    if given.is_dir():
+        found = [path for paths in list_files(given, PICTURES + VOLUMES).values() for path in paths]
+        if not found:
+            raise DataError(f"{given} holds no image: give files or folders of {', '.join(PICTURES + VOLUMES)}")
+        return found
+    if not given.is_file():
+        raise DataError(f"{given} is neither a file nor a folder")
+    return [given]
+
+
 def check_name(path: Path) -> None:
     """Raise DataError if the name is not UTF-8: neither a ledger nor a terminal could hold it."""
     try:

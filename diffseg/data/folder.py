@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from diffseg.config import Data
@@ -13,7 +12,7 @@ from diffseg.data.pairing import Pairing, pair_masks
 from diffseg.data.records import Record
 from diffseg.data.slices import list_slices
 from diffseg.data.split_files import SplitFiles, find_split_files, find_split_folders
-from diffseg.data.split_table import TABLE, read_table
+from diffseg.data.split_table import apply_table
 from diffseg.errors import DataError
 
 Numbers = tuple[int | str, ...]  # of an image's masks in one folder: "" for a single one without a number
@@ -34,22 +33,7 @@ def find(root: Path, config: Data) -> Listing:
     """
     places = [find_split_files(root, folder, split, config) for split, folder in find_split_folders(root)]
     found = assign_groups(Listing.join(_build_records(place, config) for place in places))
-    return _apply_table(root, found, places[0].split is not None) if (root / TABLE).is_file() else found
-
-
-def _apply_table(root: Path, found: Listing, split_by_folders: bool) -> Listing:
-    """Set the groups of split.csv, and its splits where folders do not give these."""
-    table = read_table(root / TABLE, {record.image: record.shared_name for record in found.records})
-    records, problems = [], list(table.problems)
-    for record in found.records:
-        listed, group = table.rows.get(record.image, ("", ""))
-        if split_by_folders and listed not in ("", record.split):
-            problems.append(
-                f"{root / TABLE} puts {record.name} into {listed}, but its folder is {record.split}: correct the line"
-            )
-        split = record.split if split_by_folders else listed or None
-        records.append(replace(record, split=split, group=group or record.group))
-    return Listing(tuple(records), (*found.problems, *problems), found.remarks + table.remarks)
+    return apply_table(root, found, split_by_folders=places[0].split is not None)
 
 
 def _build_records(place: SplitFiles, config: Data) -> Listing:

@@ -13,10 +13,11 @@ SIGNS = {  # by layout: patterns of what lies at the root of no other, and the f
     "monuseg": (("MoNuSeg 2018 Training Data", "MoNuSegTestData"), ""),
     "lidc": (("*/nodule-*", "LIDC-IDRI-slices", "gt/*/z-*_c*_l0.png", "train/gt/*/z-*_c*_l0.png"), ""),
     "brats": (("*/*_flair.nii*",), " data.channels=4"),
+    "nnunet": (("dataset.json",), ""),
     "folder": (("[Ii]mages", "[Tt]rain/[Ii]mages", "imagesTr", "split.csv"), ""),
 }
 LITTER = ("Thumbs.db", "desktop.ini")
-TEXTS = (".csv", ".txt", ".md")
+TEXTS = (".csv", ".txt", ".md", ".json")
 MAX_FOLDERS = 6  # named in a description
 
 

@@ -7,9 +7,10 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from diffseg.config import Data
-from diffseg.data import brats, folder, isic16, lidc, monuseg
+from diffseg.data import brats, folder, isic16, lidc, monuseg, nnunet
 from diffseg.data.files import check_name
 from diffseg.data.layout_detection import other_layout_error
 from diffseg.data.listing import Listing, find_conflicts
@@ -26,6 +27,8 @@ class Layout:
     # lists new images without masks, given files and folders: the slices of each volume, and each picture in a list of its
     # own. None: every input is a picture, a NIfTI volume or a folder of these
     list_new: Callable[[list[Path], Data], list[list[Record]]] | None = None
+    # returns the settings that files at the root give, by their dotted paths; None: there are none
+    read_settings: Callable[[Path], dict[str, Any]] | None = None
 
 
 LAYOUTS = {
@@ -33,6 +36,7 @@ LAYOUTS = {
     "monuseg": Layout(monuseg.find),
     "lidc": Layout(lidc.find),
     "brats": Layout(brats.find, brats.list_new),
+    "nnunet": Layout(nnunet.find, nnunet.list_new, nnunet.read_settings),
     "folder": Layout(folder.find),
 }
 

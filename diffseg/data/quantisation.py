@@ -77,6 +77,11 @@ def pixel_bits(path: Path, quantisation: Quantisation | None) -> int:
 
 @cached
 def read_pixels(path: Path, quantisation: Quantisation | None) -> np.ndarray:
+    """Like `decode_pixels`, and keep the result for the next slice."""
+    return decode_pixels(path, quantisation)
+
+
+def decode_pixels(path: Path, quantisation: Quantisation | None) -> np.ndarray:
     """Decode a volume to pixels, uint8 or uint16 [X, Y, Z] or [X, Y, Z, C]. None: fit the map to it. Raises DataError."""
     numbers = _read_finite(path)
     return (quantisation or _of_type([nifti.read_header(path)]) or _of_ranges([_range(numbers)]))(numbers)

@@ -17,6 +17,7 @@ from diffseg.data.opening import Shape
 from diffseg.data.quantisation import Quantisation
 
 COUNTED = 2048  # px a side at most, of masks whose objects are counted: larger ones are thinned out
+FILES = ("annotations", "further")  # fields that hold several files
 Result = TypeVar("Result")
 
 
@@ -62,6 +63,11 @@ class Record:
     def quantised_volume(self) -> Path | None:
         """The volume whose intensities are mapped to pixels by the quantisation of the data set; None if there is none."""
         return self.volume
+
+    @property
+    def quantised_volumes(self) -> tuple[Path, ...]:
+        """All volumes whose intensities are mapped to pixels: more than one where the channels lie in several files."""
+        return () if self.quantised_volume is None else (self.quantised_volume,)
 
     @property
     def raters(self) -> int:
@@ -155,17 +161,18 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as values that JSON can hold."""
-        paths = {"image": str(self.image), "annotations": list(map(str, self.annotations))}
-        return {"kind": type(self).__name__} | asdict(self) | paths
+        saved = asdict(self)
+        paths = {key: list(map(str, saved[key])) for key in FILES if key in saved}
+        return {"kind": type(self).__name__} | saved | paths | {"image": str(self.image)}
 
     @staticmethod
     def from_json(saved: dict[str, Any]) -> "Record":
         """Restore a record from `saved`, which its `to_json` returned."""
         kinds: list[type[Record]] = [Record, *Record.__subclasses__()]
         rule, quantised = saved["foreground"], saved["quantisation"]
-        fields = saved | {
+        fields = saved | {key: tuple(map(Path, saved[key])) for key in FILES if key in saved}
+        fields |= {
             "image": Path(saved["image"]),
-            "annotations": tuple(map(Path, saved["annotations"])),
             "foreground": tuple(rule) if isinstance(rule, list) else rule,
             "quantisation": quantised and Quantisation(**quantised),
         }

@@ -13,10 +13,10 @@ from diffseg.errors import DataError
 def list_slices(record: Record, axis: int | None) -> tuple[Record, ...]:
     """List the slices of a volume as images of one group. axis: data.axis.
 
-    Raises DataError for a volume that cannot be read, and for masks that are pictures or lie on another grid.
+    Raises DataError for a volume that cannot be read, and for masks and further channels that lie on another grid.
     """
     header = nifti.read_header(record.image)
-    for path in record.annotations:
+    for path in record.files[1:]:
         if not is_volume(path):
             raise DataError(f"{path} is a picture, but {record.image} is a volume: give its mask as NIfTI, too")
         volumes.find_orientation(nifti.read_header(path), header)

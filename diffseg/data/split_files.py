@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffseg.config import Data
+from diffseg.data.dataset_json import FILE
 from diffseg.data.files import IGNORED_PREFIXES, PICTURES, VOLUMES, list_files, normalise_name
 from diffseg.data.layout_detection import describe_contents, other_layout_error
 from diffseg.data.listing import Files, missing_folder
@@ -110,7 +111,7 @@ def _find_image_folders(split: str | None, folder: Path) -> SplitFiles | None:
     for path in _list_folders(folder).values():
         name, inside = normalise_name(path.name), _list_folders(path)
         place, truths = _choose_folder(inside, IMAGES, path), _find_mask_folders(inside, path)
-        if place is None or len(truths) != 1:
+        if place is None or len(truths) != 1 or (path / FILE).is_file():  # a data set of nnU-Net is no patient
             continue
         own, truth = _list_data(place), _list_data(truths[0])
         if len(own) == 1 and not pair_masks(own, truth).masks:

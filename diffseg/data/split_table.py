@@ -2,10 +2,11 @@
 
 import csv
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from diffseg.data.files import normalise_name, stem
+from diffseg.data.listing import Listing
 from diffseg.data.opening import unreadable
 from diffseg.errors import DataError
 
@@ -23,6 +24,23 @@ class SplitTable:
     rows: dict[Path, tuple[str, str]]  # by image: its split (train or test) and its group; "" where these are left open
     problems: tuple[str, ...]
     remarks: tuple[str, ...]
+
+
+def apply_table(root: Path, found: Listing, split_by_folders: bool) -> Listing:
+    """Set the groups of the root's split.csv, and its splits where folders do not give these. Without it, change nothing."""
+    if not (root / TABLE).is_file():
+        return found
+    table = read_table(root / TABLE, {record.image: record.shared_name for record in found.records})
+    records, problems = [], list(table.problems)
+    for record in found.records:
+        listed, group = table.rows.get(record.image, ("", ""))
+        if split_by_folders and listed not in ("", record.split):
+            problems.append(
+                f"{root / TABLE} puts {record.name} into {listed}, but its folder is {record.split}: correct the line"
+            )
+        split = record.split if split_by_folders else listed or None
+        records.append(replace(record, split=split, group=group or record.group))
+    return Listing(tuple(records), (*found.problems, *problems), found.remarks + table.remarks)
 
 
 def read_table(table: Path, images: dict[Path, str]) -> SplitTable:

@@ -47,14 +47,18 @@ def read_intensities(path: Path) -> np.ndarray:
 
 def read_intensities_like(path: Path, like: Path) -> np.ndarray:
     """Decode a volume's intensities in the orientation of the volume `like`. Raises DataError if their grids differ."""
+    turn = find_orientation(read_header(path), read_header(like))
+    return apply_turn(read_intensities(path), turn)
+
+
+def apply_turn(volume: np.ndarray, turn: np.ndarray | None) -> np.ndarray:
+    """Turn a volume [X, Y, Z, …] as `find_orientation` says."""
     import nibabel.orientations
 
-    turn = find_orientation(read_header(path), read_header(like))
-    found = read_intensities(path)
     if turn is None:
-        return found
+        return volume
     apply: Any = nibabel.orientations.apply_orientation
-    return np.asarray(apply(found, turn))
+    return np.asarray(apply(volume, turn))
 
 
 def find_orientation(mask: Header, image: Header) -> np.ndarray | None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from diffseg import data
 from diffseg.config import Config
-from diffseg.data.files import PICTURES, VOLUMES, is_volume, list_files, stem
+from diffseg.data.files import is_volume, list_inputs, stem
 from diffseg.data.records import Record
 from diffseg.data.slices import list_slices
 from diffseg.errors import DataError
@@ -22,7 +22,7 @@ def list_records(config: Config, inputs: list[Path]) -> list[list[Record]]:
     if layout and layout.list_new:
         images = layout.list_new(inputs, config.data)
     else:
-        images = [_list_image(path, config) for given in inputs for path in _list_files(given)]
+        images = [_list_image(path, config) for given in inputs for path in list_inputs(given)]
     names: dict[str, Record] = {}
     for record, *_ in images:
         if (other := names.setdefault(record.shared_name, record)) is not record:
@@ -40,19 +40,3 @@ def _list_image(path: Path, config: Config) -> list[Record]:
     if is_volume(path):
         return [*list_slices(Record(name, "test", path, (), name), config.data.axis)]
     return [Record(name, "test", path, ())]
-
-
-def _list_files(given: Path) -> list[Path]:
-    """Return the file itself, or the images in a folder.
-
-    Raises:
-        DataError: There is no such file or folder, or the folder holds no image.
-    """
-    if given.is_dir():
-        found = [path for paths in list_files(given, PICTURES + VOLUMES).values() for path in paths]
-        if not found:
-            raise DataError(f"{given} holds no image: give files or folders of {', '.join(PICTURES + VOLUMES)}")
-        return found
-    if not given.is_file():
-        raise DataError(f"{given} is neither a file nor a folder")
-    return [given]

@@ -33,9 +33,10 @@ def check(name: str, root: str, settings: tuple[str, ...], sheet: str | None, as
     """
     from diffseg.config import Config
     from diffseg.data.check import check as check_data
+    from studies.definition.folder_settings import fill_in
     from studies.definition.shipped import data_settings
 
-    leaves = data_settings(name) | {"data.name": name} | parse_settings(settings)
+    leaves = fill_in(data_settings(name, root) | {"data.name": name} | parse_settings(settings), root)
     with progress_bar(f"reading {name}") as on_progress:
         found = check_data(Config().with_leaves(leaves).data, Path(root), on_progress)
     show(found.to_dict(), as_json, lambda _: str(found))

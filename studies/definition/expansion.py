@@ -11,6 +11,7 @@ from diffseg.config.leaves import flat
 from diffseg.config.presets import expanded
 from diffseg.errors import ConfigError, UserError
 from search_spaces import expand_grid
+from studies.definition.folder_settings import fill_in, guess_layout
 from studies.definition.trial import Trial, trial_name
 
 EXPERIMENTS = ["e1", "e2", "e3", "e4"]
@@ -28,6 +29,7 @@ class Description:
     tables: dict[str, Any]
     data_sets: dict[str, dict[str, Any]]  # name to the settings of its table
     settings: Settings
+    roots: dict[str, str]  # data set name to root folder or URI
 
     def with_tables(self, **tables: Any) -> "Description":
         """Return the description with other tables in place of its own."""
@@ -77,7 +79,7 @@ class Description:
         try:
             for table in _use_debug_presets(tables, _settings_of_network(self.settings, network, networks)):
                 leaves |= expanded(table, network)
-            return Config().with_leaves(leaves).resolved()
+            return Config().with_leaves(fill_in(leaves, self.roots.get(data))).resolved()
         except ConfigError as error:
             where = "the command line" if any(key in str(error) for key in self.settings) else self.path.name
             raise ConfigError(f"{error} ({where}, {experiment} of {data})") from None
@@ -87,7 +89,7 @@ def available_data_sets(tables: dict[str, Any], roots: dict[str, str]) -> dict[s
     """Return the tables of the data sets that can be read: synthetic ones, those with a root, and the user's own folders."""
     listed = tables.get("data", {})
     synthetic = {name for name, leaves in listed.items() if flat(leaves).get("data.layout") == "synthetic"}
-    own = {name: {"data": {"layout": "folder"}} for name in roots if name not in listed}
+    own = {name: {"data": {"layout": guess_layout(root)}} for name, root in roots.items() if name not in listed}
     return {name: leaves for name, leaves in {**listed, **own}.items() if name in roots or name in synthetic}
 
 

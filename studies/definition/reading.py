@@ -45,7 +45,7 @@ def read_study(
     if not data_sets:
         wanted = " ".join(f"--data {data}=ROOT" for data in tables.get("data", {"NAME": {}}))
         raise UserError(f"no data set of {path.stem} has a root: give one or more of {wanted}")
-    description = Description(path, tables, data_sets, settings)
+    description = Description(path, tables, data_sets, settings, roots)
     trials, found = tuple(description.trials()), _search(description, search or {})
     starts = tuple(_starts(description, found)) if found else ()
     if not trials and not starts:
@@ -105,7 +105,7 @@ def _starts(description: Description, search: Search) -> Iterator[Trial]:
     chosen = {name: description.data_sets[name] for name in names if name in description.data_sets}
     settings = flat(table.get("start", {})) | description.settings
     tables = description.tables | {"experiments": ["e2"]}
-    for trial in Description(description.path, tables, chosen, settings).trials():
+    for trial in Description(description.path, tables, chosen, settings, description.roots).trials():
         if trial.config.experiment == "e2":  # not the trials that it needs
             check_start(trial.config, search)
             yield trial

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from diffseg.config.leaves import flat
+from studies.definition.folder_settings import guess_layout
 
 FOLDER = Path(__file__).parent.parent
 
@@ -24,12 +25,12 @@ def study_path(source: str) -> Path:
     return Path(source) if source.endswith(".toml") else FOLDER / f"{source}.toml"
 
 
-def data_settings(name: str) -> dict[str, Any]:
-    """Return the shipped studies' settings of a data set of this name; those of a plain folder if they have none."""
+def data_settings(name: str, root: str = "") -> dict[str, Any]:
+    """Return the shipped studies' settings of a data set of this name, or else the layout that lies at its root."""
     tables: dict[str, Any] = {}
     for study in ("quickstart", "paper"):
         tables |= tomllib.loads(study_path(study).read_text(encoding="utf-8"))["data"]
-    return flat({"data": tables.get(name, {}).get("data", {"layout": "folder"})})
+    return flat({"data": tables.get(name, {}).get("data", {"layout": guess_layout(root)})})
 
 
 def describe_shipped() -> dict[str, str]:
