@@ -83,16 +83,21 @@ def find(root: Path, config: Data) -> Listing:
 def list_new(inputs: list[Path], config: Data) -> list[list[Record]]:
     """List new cases without labels: CASE_0000, CASE_0001 and so on, in one folder, are the channels of CASE.
 
-    Raises DataError.
+    Files whose numbers are not those of the channels are cases of their own. Raises DataError.
     """
-    found: dict[tuple[Path, str], tuple[str, list[Path]]] = {}
+    found: dict[tuple[Path, str], dict[int, Path]] = {}
     for path in sorted(path for given in inputs for path in list_inputs(given)):
         name = stem(path.name)
         match = CHANNEL.fullmatch(name)
-        key = path if match is None else path.parent / match["case"]
-        ending = path.name[len(name) :]
-        found.setdefault((key, ending), (match["case"] if match else name, []))[1].append(path)
-    return [[*_make_records(name, paths, (), "test", config)] for name, paths in found.values()]
+        place = path.parent / match["case"] if match else path
+        found.setdefault((place, path.name[len(name) :]), {})[int(match["number"]) if match else 0] = path
+    cases: list[tuple[str, list[Path]]] = []
+    for (place, _), files in found.items():
+        joined = list(files) == list(range(len(files))) and len(files) in (1, config.channels)
+        cases += (
+            [(stem(place.name), [*files.values()])] if joined else [(stem(one.name), [one]) for one in files.values()]
+        )
+    return [[*_make_records(name, paths, (), "test", config)] for name, paths in cases]
 
 
 def _find_training(root: Path, info: DatasetJson) -> Cases:
