@@ -15,7 +15,8 @@ from diffseg.config import Config
 from diffseg.data import Dataset, Split
 from diffseg.evaluation.split import evaluate
 from diffseg.experiments import build_experiment
-from diffseg.fingerprint.curve import compute_fingerprint, fingerprint_rows
+from diffseg.fingerprint.classes import fingerprint_rows
+from diffseg.fingerprint.curve import compute_fingerprint
 from diffseg.networks.protocol import RunContext, TrainedNetwork
 from diffseg.prediction.mask_format import MaskFormat
 from diffseg.prediction.merging import pool_predictions
@@ -131,7 +132,8 @@ def _measure_fingerprint(
     if not config.fingerprint_trials():
         return config, {}
     measured = [_fit(other, folder_of(other), load_context(other)).timesteps for other in config.fingerprint_trials()]
-    knots = compute_fingerprint(measured, config.diffusion.fingerprint).knots()
+    of_class = config.diffusion.fingerprint_class or "all"
+    knots = compute_fingerprint(measured, config.diffusion.fingerprint, of_class).knots()
     curves = {name: "profile" for name in ("weighting", "density") if getattr(config.diffusion, name) == "fingerprint"}
     profile = config.diffusion.model_copy(update={**curves, "profile": knots}).resolved()
     return config.model_copy(update={"diffusion": profile}), {"fingerprint": json.dumps(knots)}

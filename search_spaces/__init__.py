@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from search_spaces.points import INITIAL_POINTS
-from search_spaces.spaces import SPACES
+from search_spaces.spaces import SPACES, WITH_FINGERPRINT
 
-__all__ = ["INITIAL_POINTS", "SPACES", "expand_grid"]
+__all__ = ["INITIAL_POINTS", "SPACES", "WITH_FINGERPRINT", "expand_grid"]
 
 
 def expand_grid(axes: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:

@@ -113,3 +113,4 @@ SPACES: dict[str, Callable[[Trial], None]] = {
     "fingerprint": fingerprint,
     "everything": everything,
 }
+WITH_FINGERPRINT = ("fingerprint", "everything")  # spaces with proposals that need E3 trials

@@ -126,6 +126,11 @@ class Data(Section):
         description="Share of the training images, in whole patients, that is tested on instead of the test images.")
     augment: Augment = Field(Augment(), description="Random changes of training images and their masks.")
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes, without the background; none for binary masks."""
+        return tuple(name for name, _ in self.classes if name != BACKGROUND)
+
     @model_validator(mode="after")
     def _check_consistency(self) -> Self:
         if self.test_crops and self.fit != "crop":
@@ -134,10 +139,9 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _check_labels(self) -> Self:
-        own = [name for name, _ in self.classes if name != BACKGROUND]
         if self.classes and self.foreground:
             raise ValueError("classes and foreground both say what masks hold: leave data.foreground out")
-        if (self.regions or self.classes) and not own:
+        if (self.regions or self.classes) and not self.class_names:
             raise ValueError("regions or a background are given, but no class: name the classes in data.classes")
         given: dict[int | str, str] = {}
         for name, values in (*self.classes, (IGNORED, self.ignore)):

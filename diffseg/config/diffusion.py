@@ -13,7 +13,7 @@ PUBLISHED = {  # setting → (the choice that uses it, its published value by th
     "gamma": ("weighting", {"min-snr": 5.0, "soft-min-snr": 5.0, "p2": 1.0}),
 }
 CURVES = ("profile", "fingerprint")
-FINGERPRINT = ("fingerprint", "fingerprint_seeds", "fingerprint_networks", "fingerprint_steps")
+FINGERPRINT = ("fingerprint", "fingerprint_class", "fingerprint_seeds", "fingerprint_networks", "fingerprint_steps")
 USERS: Users = {  # setting → the choices that use it; with others it is at its default
     **{name: {choice: tuple(values)} for name, (choice, values) in PUBLISHED.items()},
     "activation": {"target": ("x0",)},
@@ -106,6 +106,8 @@ class Diffusion(Section):
     # A curve over the log-SNR for weighting or density, measured or one's own: diffusion/profile.py
     fingerprint: Literal["mask-error", "entropy-rate", "dice", "cross-entropy"] = Field("mask-error",
         description="Measured curve that stands in for a profile: the data set's fingerprint of this kind.")
+    fingerprint_class: str | None = Field(None,
+        description="Class of data.classes whose fingerprint it is. None: the mean over the classes.")
     fingerprint_seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = Field((0,),
         description="Seeds of the E3 trials whose mean is the fingerprint.")
     fingerprint_networks: tuple[StandIn, ...] = Field((),

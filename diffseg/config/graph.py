@@ -24,8 +24,9 @@ def fingerprint_trials(config: Config) -> list[Config]:
     """Return the E3 trials whose errors over the noise levels weigh this trial; none for trials without a fingerprint.
 
     They have the trial's data, coding, training and networks, but noise levels of their own, from those of clean masks to
-    a log-SNR of −20. So a fingerprint is the same for all schedules, and is measured wherever any of them may end. It is
-    measured on masks that are held out of the training ones, so that no test mask has a part in training.
+    a log-SNR of −20. So a fingerprint is the same for all schedules, and is measured wherever any of them may end. The same
+    trials measure all classes. They are measured on masks that are held out of the training ones, so that no test mask has a
+    part in training.
     """
     own = config.diffusion
     if "fingerprint" not in (own.weighting, own.density):
@@ -38,6 +39,7 @@ def fingerprint_trials(config: Config) -> list[Config]:
         steps=own.steps,
         time=own.time,
         coding=own.coding,
+        distance_limit=own.distance_limit,
     )
     training = config.training.model_copy(update={"steps": own.fingerprint_steps or config.training.steps})
     networks = [_sized_alike(config, name) for name in own.fingerprint_networks or (config.network.name,)]

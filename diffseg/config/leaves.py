@@ -5,12 +5,15 @@ from typing import Any
 
 from diffseg.errors import ConfigError
 
+TABLES = ("data.classes",)  # settings that are tables themselves
+
 
 def flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested tables as one, by dotted paths."""
+    """Return nested tables as one, by the dotted paths of settings."""
     leaves: dict[str, Any] = {}
     for key, value in table.items():
-        leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        path, nested = prefix + key, isinstance(value, dict) and prefix + key not in TABLES
+        leaves |= flat(value, f"{path}.") if nested else {path: value}
     return leaves
 
 

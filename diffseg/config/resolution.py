@@ -50,6 +50,8 @@ def _resolve_diffusion(config: Config) -> Diffusion:
     changes: dict[str, Any] = {"fingerprint_steps": own.fingerprint_steps or config.training.steps}
     if own.fingerprint_networks == (config.network.name,):
         changes["fingerprint_networks"] = ()
+    if len(config.data.class_names) == 1:
+        changes["fingerprint_class"] = None  # the only class is the mean over the classes
     return _apply(config, "diffusion", own, **changes).resolved()
 
 

@@ -67,6 +67,14 @@ class Config(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_fingerprint_class(self) -> Self:
+        name, names = self.diffusion.fingerprint_class, self.data.class_names
+        if name is not None and name not in names:
+            allowed = f"allowed are {', '.join(names)}, and null for their mean" if names else "data.classes names none"
+            raise ValueError(f"diffusion.fingerprint_class is {shown(name)}, which is no class of the masks: {allowed}")
+        return self
+
     # Its identity
 
     @property

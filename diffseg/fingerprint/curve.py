@@ -11,16 +11,13 @@ levels (proposed by Öttl et al., 2024). With mmse(λ), the least mean squared e
 E3's errors stand in for the least ones. The module needs numpy and scipy only, so that reports can use it.
 """
 
-import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from diffseg.config import Config
 from diffseg.errors import UserError
-from diffseg.labels.classes import Classes
 from diffseg.rows import Row
 
 ERRORS = {  # by kind of fingerprint: the column of the ledger's `timesteps` that it is computed from
@@ -169,8 +166,10 @@ def compute_fingerprint(trials: list[list[Row]], kind: str, of_class: str = "all
             last one counts.
         kind: one of ERRORS.
         of_class: the class whose error is taken; "all" for the mean over the classes.
+
+    Raises UserError if the trials did not measure that class.
     """
-    levels = [_select_last_step([row for row in trial if (row.get("class") or "all") == of_class]) for trial in trials]
+    levels = [_select_last_step(_select_class(trial, of_class)) for trial in trials]
     t, log_snr = (np.array([row[name] for row in levels[0]]) for name in ("t", "log_snr"))
     error = np.mean([[row[ERRORS[kind]] for row in trial] for trial in levels], axis=0)
     grid, monotone = _monotone(log_snr, error)
@@ -185,27 +184,22 @@ def compute_fingerprint(trials: list[list[Row]], kind: str, of_class: str = "all
     return Fingerprint(kind, t, log_snr, error, smooth, derivative, weight)
 
 
-def fingerprint_rows(timesteps: list[Row], data_digest: str, config: Config) -> list[Row]:
-    """Compute a trial's fingerprints of every kind, as rows of the ledger's table."""
-    of = {
-        "dataset": config.data.name,
-        "digest": data_digest,
-        "size": config.data.size,
-        "coding": config.diffusion.coding,
-    }
-    columns = ("t", "log_snr", "error", "error_smooth", "derivative", "derivative_t", "weight")
-    found: list[Row] = []
-    for name, kind in itertools.product(Classes.of(config.data).rows, ERRORS):
-        one = compute_fingerprint([timesteps], kind, name)
-        values = zip(*(getattr(one, column).tolist() for column in columns), strict=True)
-        found += [of | {"class": name, "kind": kind} | dict(zip(columns, row, strict=True)) for row in values]
-    return found
-
-
 def _middle(places: np.ndarray, values: np.ndarray, share: float) -> float:
     """Return the centre of mass of the values that are at least a share of the greatest; that of the places if all are 0."""
     mass = np.where(values >= share * values.max(), values, 0.0)
     return float(mass @ places / mass.sum()) if mass.any() else float(places.mean())
+
+
+def _select_class(rows: list[Row], of_class: str) -> list[Row]:
+    """Return the rows of a class. Raises UserError if there are none."""
+    found = [row for row in rows if (row.get("class") or "all") == of_class]
+    if not found:
+        names = ", ".join(dict.fromkeys(str(row.get("class") or "all") for row in rows)) or "none"
+        raise UserError(
+            f"the fingerprint of the class {of_class} was not measured: the trials of E3 measured {names}; take one of "
+            "these as diffusion.fingerprint_class, or measure anew under another name"
+        )
+    return found
 
 
 def _select_last_step(rows: list[Row]) -> list[Row]:

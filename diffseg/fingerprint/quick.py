@@ -8,11 +8,14 @@ The posterior mean of x0 under the empirical distribution of examples x_k has a 
 - Averages of s × s pixels keep what coarse patches contain and divide the noise's variance by s².
 
 At every noise level the least error of these predictors is taken.
+
+x_t is the noisy signal that E3 sees, whatever the coding, with the channels of all classes. What is guessed are the masks of the
+classes, in ±1. So one likeness of x_t to the examples serves all classes, and several classes cost little more than one.
+As for E3, ignored pixels look like pixels outside of all classes, and count in no error.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +24,10 @@ from diffseg.config import Config
 from diffseg.data import Dataset
 from diffseg.data.partition import interleave_groups
 from diffseg.diffusion.schedules import log_snr
+from diffseg.errors import UserError
+from diffseg.labels.labels import Labels
 from diffseg.randomness import generator
+from diffseg.rows import Row
 from diffseg.training.batches import Batches, draw_corners, draw_rater
 
 PATCHES = ((1, 3), (1, 5), (2, 7), (2, 11), (4, 11), (4, 15))  # (s, side of a patch in blocks of s × s px)
@@ -34,33 +40,66 @@ CHUNK = 512  # queries at once
 
 
 @torch.inference_mode()
-def estimate_mask_error(
-    dataset: Dataset, config: Config, on_batch: Callable[[], None] = lambda: None
-) -> list[dict[str, Any]]:
+def estimate_mask_error(dataset: Dataset, config: Config, on_batch: Callable[[], None] = lambda: None) -> list[Row]:
     """Estimate the mask error of a trial of E3 with this configuration.
 
-    Return rows of step (0), t, log_snr and mask_error, as `measure_noise_errors` returns them for a trained network. Examples are
-    the training masks as E3 sees them, augmented. Errors are those of the test split's masks.
+    Return rows of step (0), t, log_snr, class and mask_error, as `measure_noise_errors` returns them for a trained network.
+    Examples are the training masks as E3 sees them, augmented. Errors are those of the test split's masks.
+
+    Raises UserError if all the pixels that it draws from the test split are ignored ones.
     """
+    labels = Labels.of(config)
     draw = generator("cpu", config.seed, "patches")
     batches = Batches(dataset.train, config)
-    examples = torch.cat([batches(step)[1] for step in range(-(-MASKS // config.training.batch))])[:MASKS] * 2 - 1
+    numbers = torch.cat([batches(step)[1] for step in range(-(-MASKS // config.training.batch))])[:MASKS]
+    examples = _Signals.of(numbers, labels)
     which = interleave_groups(dataset.test)[torch.arange(WINDOWS) % len(dataset.test.names)]
     places = draw_corners(dataset.test, which, config.data.size, draw)
-    masks = draw_rater(dataset.test.cut_windows(which, places, config.data.size)[1], draw).float() * 2 - 1
+    numbers = draw_rater(dataset.test.cut_windows(which, places, config.data.size)[1], draw).float()
+    masks = _Signals.of(numbers, labels)
     t = torch.arange(1, config.inference.timesteps + 1, dtype=torch.float64) / config.inference.timesteps
     levels = log_snr(t, config.diffusion)
-    queries = _Places.draw(QUERIES, masks, BLOCK, draw)
+    queries = _Places.draw(QUERIES, numbers, BLOCK, draw)
     found = [_errors_of_masks(examples, masks, queries, levels, draw)]
     for size, side in PATCHES:
         on_batch()
-        known = _Places.draw(EXAMPLES, examples, size, draw)
+        known = _Places.draw(EXAMPLES, examples.signal, size, draw)
         found.append(
             _errors_of_patches(examples, known, masks, queries.draw_within(BLOCK, size, draw), size, side, levels, draw)
         )
     errors = torch.stack(found).amin(0)
-    columns = zip(t.tolist(), levels.tolist(), errors.tolist(), strict=True)
-    return [{"step": 0, "t": time, "log_snr": level, "mask_error": error} for time, level, error in columns]
+    if errors.isnan().any():
+        raise UserError(
+            f"data set {dataset.name}: all pixels of the masks that were drawn to measure the fingerprint are ignored ones "
+            "(data.ignore): leave out --quick, or ignore fewer"
+        )
+    if labels.classes.count > 1:
+        errors = torch.cat([errors.mean(1, keepdim=True), errors], dim=1)
+    rows: list[Row] = []
+    for name, column in zip(labels.classes.rows, errors.T.tolist(), strict=True):
+        columns = zip(t.tolist(), levels.tolist(), column, strict=True)
+        rows += [
+            {"step": 0, "t": time, "log_snr": level, "class": name, "mask_error": error}
+            for time, level, error in columns
+        ]
+    return rows
+
+
+@dataclass(frozen=True)
+class _Signals:
+    """Masks as signals of their coding, and what a predictor guesses of them."""
+
+    signal: torch.Tensor  # [M, C, S, S]
+    middle: float  # of the signal's range, which favours no class
+    classes: torch.Tensor  # [M, K, S, S]: −1 outside and 1 inside of each class
+    valid: torch.Tensor | None  # bool [M, 1, S, S]: the pixels that count; None if all do
+
+    @classmethod
+    def of(cls, numbers: torch.Tensor, labels: Labels) -> "_Signals":
+        """Return the signals of stored masks [M, 1, S, S]."""
+        masks = labels.read(numbers)
+        signal, middle = labels.coding.encode(masks.channels), (labels.coding.low + labels.coding.high) / 2
+        return cls(signal, middle, masks.channels[:, labels.foreground] * 2 - 1, masks.valid)
 
 
 @dataclass(frozen=True)
@@ -82,66 +121,92 @@ class _Places:
         down, right = (torch.randint(size - smaller + 1, self.top.shape, generator=draw) for _ in range(2))
         return _Places(self.mask, self.top + down, self.left + right)
 
+    def cut(self, masks: torch.Tensor, size: int) -> torch.Tensor:
+        """Return the pixels of the blocks of size × size px of masks [M, K, S, S]: [N, K, size²]."""
+        inner = torch.arange(size)
+        mask, top, left = (values[:, None, None] for values in (self.mask, self.top, self.left))
+        return masks[mask, :, top + inner[:, None], left + inner].flatten(1, 2).transpose(1, 2).contiguous()
+
 
 def _errors_of_masks(
-    examples: torch.Tensor, masks: torch.Tensor, queries: _Places, levels: torch.Tensor, draw: torch.Generator
+    examples: _Signals, masks: _Signals, queries: _Places, levels: torch.Tensor, draw: torch.Generator
 ) -> torch.Tensor:
-    """Return the errors [L] at log-SNRs [L] of the upper left pixels of the queries, predicted from whole masks.
+    """Return the errors [L, K] at log-SNRs [L] of the upper left pixels of the queries, predicted from whole masks.
 
-    examples, masks: [M, 1, S, S] from −1 to 1, of training and of testing.
+    examples, masks: of training and of testing.
     """
-    noise = torch.randn(masks[:, 0].shape, generator=draw).flatten(1)
-    known, pixel = examples.flatten(1), queries.top * masks.shape[-1] + queries.left
-    sums = torch.zeros(len(levels), dtype=torch.float64)
+    noise = torch.randn(masks.signal.shape, generator=draw).flatten(1)
+    known, pixel = examples.signal.flatten(1), queries.top * masks.signal.shape[-1] + queries.left
+    wanted, guesses = masks.classes.flatten(2), examples.classes.flatten(2)
+    errors = _Mean(len(levels), wanted.shape[1])
     for mask in sorted(set(queries.mask.tolist())):
         pixels = pixel[queries.mask == mask]
-        one = masks[mask].flatten()[None]
-        sums += len(pixels) * _errors(known, known[:, pixels], one, one[:, pixels], noise[mask, None], 1, levels)
-    return (sums / len(pixel)).float()
+        valid = None if masks.valid is None else masks.valid[mask].flatten()[None, pixels]
+        clean, middles = masks.signal[mask].flatten()[None], wanted[mask][None, :, pixels]
+        errors.add(known, guesses[:, :, pixels], clean, middles, valid, noise[mask, None], 1, levels)
+    return errors.value()
 
 
 def _errors_of_patches(
-    examples: torch.Tensor, known: _Places, masks: torch.Tensor, queries: _Places, size: int, side: int,
+    examples: _Signals, known: _Places, masks: _Signals, queries: _Places, size: int, side: int,
     levels: torch.Tensor, draw: torch.Generator,
 ) -> torch.Tensor:  # fmt: skip
-    """Return the errors [L] of blocks of size × size px, predicted from patches of side × side such blocks around them.
+    """Return the errors [L, K] of blocks of size × size px, predicted from patches of side × side such blocks around them.
 
-    examples, masks: [M, 1, S, S] from −1 to 1, of training and of testing. known, queries: the blocks of either.
+    examples, masks: of training and of testing. known, queries: the blocks of either.
     """
-    patches, middles = _cut_patches(examples, known, size, side)
-    noisy, wanted = _cut_patches(masks, queries, size, side)
-    noise = torch.randn(noisy.shape, generator=draw)
-    sums = torch.zeros(len(levels), dtype=torch.float64)
-    for start in range(0, len(noisy), CHUNK):
+    patches, guesses = _cut_patches(examples, known, size, side), known.cut(examples.classes, size)
+    clean, wanted = _cut_patches(masks, queries, size, side), queries.cut(masks.classes, size)
+    valid = None if masks.valid is None else queries.cut(masks.valid, size)[:, 0]
+    noise = torch.randn(clean.shape, generator=draw)
+    errors = _Mean(len(levels), wanted.shape[1])
+    for start in range(0, len(clean), CHUNK):
         part = slice(start, start + CHUNK)
-        errors = _errors(patches, middles, noisy[part], wanted[part], noise[part], size, levels)
-        sums += len(noisy[part]) * errors
-    return (sums / len(noisy)).float()
+        counted = None if valid is None else valid[part]
+        errors.add(patches, guesses, clean[part], wanted[part], counted, noise[part], size, levels)
+    return errors.value()
 
 
-def _cut_patches(masks: torch.Tensor, places: _Places, size: int, side: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cut patches around places of masks [M, 1, S, S].
+def _cut_patches(masks: _Signals, places: _Places, size: int, side: int) -> torch.Tensor:
+    """Return the means of patches around places, over blocks of size × size px, [N, side² C].
 
-    Return their means over size × size blocks, [N, side²], and the pixels of their middle blocks, [N, size²]. Beyond the
-    border a mask is 0, which favours neither class.
+    Beyond the border a signal is in the middle of its range, which favours no class.
     """
-    reach = side // 2 * size
-    blocks = F.avg_pool2d(F.pad(masks, (reach,) * 4), size, stride=1)[:, 0]
+    blocks = F.avg_pool2d(F.pad(masks.signal, (side // 2 * size,) * 4, value=masks.middle), size, stride=1)
     mask, top, left = (values[:, None, None] for values in (places.mask, places.top, places.left))
-    steps, inner = torch.arange(side) * size, torch.arange(size)
-    patches = blocks[mask, top + steps[:, None], left + steps]
-    middles = masks[mask, 0, top + inner[:, None], left + inner]
-    return patches.flatten(1), middles.flatten(1)
+    steps = torch.arange(side) * size
+    return blocks[mask, :, top + steps[:, None], left + steps].flatten(1)
+
+
+class _Mean:
+    """The mean of the squared errors of posterior means, by level and class, over the pixels that count."""
+
+    def __init__(self, levels: int, classes: int):
+        self.sums, self.count = torch.zeros(levels, classes, dtype=torch.float64), 0
+
+    def add(
+        self, known: torch.Tensor, guesses: torch.Tensor, clean: torch.Tensor, wanted: torch.Tensor,
+        valid: torch.Tensor | None, noise: torch.Tensor, size: int, levels: torch.Tensor,
+    ) -> None:  # fmt: skip
+        """Add the errors of `_errors`. valid: bool [Q, P], the pixels that count; None if all do."""
+        pixels = wanted[:, 0].numel() if valid is None else int(valid.sum())
+        if pixels:
+            self.sums += pixels * _errors(known, guesses, clean, wanted, valid, noise, size, levels)
+            self.count += pixels
+
+    def value(self) -> torch.Tensor:
+        """Return the means, float32; NaN if no pixel counted."""
+        return (self.sums / self.count).float() if self.count else torch.full_like(self.sums, torch.nan).float()
 
 
 def _errors(
-    known: torch.Tensor, known_middles: torch.Tensor, clean: torch.Tensor, middles: torch.Tensor, noise: torch.Tensor,
-    size: int, levels: torch.Tensor,
+    known: torch.Tensor, guesses: torch.Tensor, clean: torch.Tensor, wanted: torch.Tensor, valid: torch.Tensor | None,
+    noise: torch.Tensor, size: int, levels: torch.Tensor,
 ) -> torch.Tensor:  # fmt: skip
-    """Return the mean squared errors [L] of the posterior means of middles [Q, M] at log-SNRs [L].
+    """Return the mean squared errors [L, K] at log-SNRs [L] of the posterior means of the masks `wanted` [Q, K, P].
 
-    The predictor sees x_t = α x + σ/size n of the patches `clean` [Q, D], and knows patches [K, D] with middles [K, M]. The
-    noise n [Q, D] is the same at all levels, so that the curve is smooth.
+    The predictor sees x_t = α x + σ/size n of the patches `clean` [Q, D], and knows patches [E, D] with masks [E, K, P]. The
+    noise n [Q, D] is the same at all levels, so that the curve is smooth. valid: bool [Q, P], the pixels that count.
     """
     of_signal, of_noise = clean @ known.T, noise @ known.T
     of_signal -= known.square().sum(1) / 2
@@ -150,5 +215,6 @@ def _errors(
         alpha, sigma = float(torch.sigmoid(level).sqrt()), float(torch.sigmoid(-level).sqrt()) / size
         torch.mul(of_signal, (alpha / sigma) ** 2, out=likeness).add_(of_noise, alpha=alpha / sigma)
         torch.softmax(likeness, 1, out=weights)
-        found.append((weights @ known_middles - middles).square().mean())
+        errors = (weights @ guesses.flatten(1) - wanted.flatten(1)).square().view_as(wanted)
+        found.append(torch.stack([(one if valid is None else one[valid]).mean() for one in errors.unbind(1)]))
     return torch.stack(found)

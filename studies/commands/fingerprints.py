@@ -22,6 +22,13 @@ if TYPE_CHECKING:
     from diffseg.config import Config
     from studies.store.ledger import Ledger
 
+class_option = click.option(
+    "--class",
+    "of_class",
+    metavar="NAME",
+    help="A class of data.classes: short for diffusion.fingerprint_class=NAME.  [default: the mean over the classes]",
+)
+
 
 @click.command()
 @click.argument("dataset")
@@ -30,6 +37,7 @@ if TYPE_CHECKING:
 @data_option
 @placement_options
 @json_option
+@class_option
 @click.option("--quick", is_flag=True, help="Estimate it without training, in about a minute.")
 @address_option
 def fingerprint(
@@ -39,14 +47,16 @@ def fingerprint(
     roots: dict[str, str],
     placement: Placement,
     as_json: bool,
+    of_class: str | None,
     quick: bool,
     address: str | None,
 ) -> None:
     """Measure at which noise levels masks are decided.
 
     Trains E3, which sees the noisy mask alone, as a study of its own (fingerprint-DATASET), and reports how its error
-    rises with the noise. KEY=VALUE sets any leaf of a trial that is weighted by the fingerprint, such as data.size=128,
-    diffusion.fingerprint=dice or diffusion.fingerprint_seeds=[0,1]. Synthetic data sets need no --data.
+    rises with the noise: the mean over the classes, and which class is decided at which noise. KEY=VALUE sets any leaf of
+    a trial that is weighted by the fingerprint, such as data.size=128, diffusion.fingerprint=dice or
+    diffusion.fingerprint_seeds=[0,1]. Synthetic data sets need no --data.
 
     Example: diffseg fingerprint isic16 --data isic16=/data/isic16 --quick
     """
@@ -55,17 +65,17 @@ def fingerprint(
     from studies.definition.study import stored_study
     from studies.engine.resources import Resources
     from studies.engine.session import run as run_session
-    from studies.search.fingerprints import build_study, estimate_fingerprint, read_fingerprint, to_dict
+    from studies.search.fingerprints import build_study, estimate_fingerprints, read_fingerprints, to_dict
 
-    config, roots, ledger = _fingerprint_trial(dataset, settings, store, roots)
+    config, roots, ledger = _fingerprint_trial(dataset, settings, store, roots, of_class)
     if quick:
-        found = estimate_fingerprint(config, roots.get(dataset), store)
+        found = estimate_fingerprints(config, roots.get(dataset), store)
         show(to_dict(found), as_json, lambda _: fingerprint_table(found))
         return
     requested, definition = build_study(config, roots, command_line()), ledger.usable_definition()
     study = extend_study(stored_study(requested.name, definition), requested) if definition else requested
     finished = run_session(study, ledger, Resources(**placement), address=address, quiet=as_json)
-    if measurement := read_fingerprint(config, ledger):
+    if measurement := read_fingerprints(config, ledger):
         show(to_dict(measurement), as_json, lambda _: fingerprint_table(measurement))
     finish(study, ledger, finished, with_report=not as_json)
 
@@ -75,23 +85,32 @@ def fingerprint(
 @settings_argument
 @store_option
 @data_option
+@class_option
 @click.option("--output", type=click.Path(dir_okay=False), help="The TOML file to write.  [default: DATASET.toml]")
-def recommend(dataset: str, settings: tuple[str, ...], store: str, roots: dict[str, str], output: str | None) -> None:
+def recommend(
+    dataset: str,
+    settings: tuple[str, ...],
+    store: str,
+    roots: dict[str, str],
+    of_class: str | None,
+    output: str | None,
+) -> None:
     """Write a study file that suits a data set.
 
-    Its settings follow from the data set's fingerprint alone: the one in the store, or else the quick estimate.
-    Synthetic data sets need no --data.
+    Its settings follow from the data set's fingerprint alone, of one class or the mean over the classes: the one in the
+    store, or else the quick estimate. Synthetic data sets need no --data.
     """
     from studies.definition.trial import Trial
     from studies.planning.datasets import check_datasets
-    from studies.search.fingerprints import estimate_fingerprint, read_fingerprint
+    from studies.search.fingerprints import describe_source, estimate_fingerprints, read_fingerprints
     from studies.search.recommendation import format_study
     from studies.search.recommendation import recommend as recommend_settings
 
-    config, roots, ledger = _fingerprint_trial(dataset, settings, store, roots)
-    found = read_fingerprint(config, ledger)
-    source = "measured by E3" if found else "estimated without training"
-    choices = recommend_settings(found or estimate_fingerprint(config, roots.get(dataset), store))
+    config, roots, ledger = _fingerprint_trial(dataset, settings, store, roots, of_class)
+    found = read_fingerprints(config, ledger)
+    source = describe_source(config, measured=found is not None)
+    first, *_ = (found or estimate_fingerprints(config, roots.get(dataset), store)).values()
+    choices = recommend_settings(first)
     check_datasets([Trial(dataset, config.fingerprint_trials()[0])], roots, store)
     path = Path(output or f"{dataset}.toml")
     path.write_text(format_study(config, choices, source), encoding="utf-8")
@@ -105,7 +124,7 @@ def recommend(dataset: str, settings: tuple[str, ...], store: str, roots: dict[s
 
 
 def _fingerprint_trial(
-    dataset: str, settings: tuple[str, ...], store: str, roots: dict[str, str]
+    dataset: str, settings: tuple[str, ...], store: str, roots: dict[str, str], of_class: str | None
 ) -> "tuple[Config, dict[str, str], Ledger]":
     """Return the trial that the fingerprint would weight, the data set's root by name, and the fingerprint's ledger."""
     from studies.search.fingerprints import build_weighted
@@ -113,5 +132,6 @@ def _fingerprint_trial(
 
     ledger = Ledger(store, f"fingerprint-{dataset}")
     known = merge_roots(ledger, ledger.usable_definition(), roots)
-    config = build_weighted(dataset, known, parse_settings(settings))
+    chosen = {"diffusion.fingerprint_class": of_class} if of_class else {}
+    config = build_weighted(dataset, known, parse_settings(settings) | chosen)
     return config, {name: root for name, root in known.items() if name == dataset}, ledger

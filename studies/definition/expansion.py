@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from diffseg.config import NETWORKS, Config
+from diffseg.config.diffusion import FINGERPRINT
 from diffseg.config.leaves import flat
 from diffseg.config.presets import expanded
 from diffseg.errors import ConfigError, UserError
@@ -30,6 +31,7 @@ class Description:
     data_sets: dict[str, dict[str, Any]]  # name to the settings of its table
     settings: Settings
     roots: dict[str, str]  # data set name to root folder or URI
+    keeps_fingerprint: bool = False  # whether trials keep the settings of a fingerprint that they do not use themselves
 
     def with_tables(self, **tables: Any) -> "Description":
         """Return the description with other tables in place of its own."""
@@ -79,10 +81,20 @@ class Description:
         try:
             for table in _use_debug_presets(tables, _settings_of_network(self.settings, network, networks)):
                 leaves |= expanded(table, network)
-            return Config().with_leaves(fill_in(leaves, self.roots.get(data))).resolved()
+            config = Config().with_leaves(fill_in(leaves, self.roots.get(data)))
+            return _keep_fingerprint(config) if self.keeps_fingerprint else config.resolved()
         except ConfigError as error:
             where = "the command line" if any(key in str(error) for key in self.settings) else self.path.name
             raise ConfigError(f"{error} ({where}, {experiment} of {data})") from None
+
+
+def _keep_fingerprint(config: Config) -> Config:
+    """Return the resolved configuration, which keeps the settings of a fingerprint for trials that are made from it."""
+    found = config.resolved()
+    if found.fingerprint_trials():
+        return found
+    kept = {name: getattr(config.diffusion, name) for name in FINGERPRINT}
+    return found.model_copy(update={"diffusion": found.diffusion.model_copy(update=kept)})
 
 
 def available_data_sets(tables: dict[str, Any], roots: dict[str, str]) -> dict[str, dict[str, Any]]:

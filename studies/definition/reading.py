@@ -6,6 +6,7 @@ from typing import Any
 from diffseg.config import NETWORKS
 from diffseg.config.leaves import flat
 from diffseg.errors import ConfigError, UserError
+from search_spaces import WITH_FINGERPRINT
 from studies.definition import studyfile
 from studies.definition.expansion import EXPERIMENTS, Description, available_data_sets
 from studies.definition.shipped import shipped_studies, study_path
@@ -105,7 +106,9 @@ def _starts(description: Description, search: Search) -> Iterator[Trial]:
     chosen = {name: description.data_sets[name] for name in names if name in description.data_sets}
     settings = flat(table.get("start", {})) | description.settings
     tables = description.tables | {"experiments": ["e2"]}
-    for trial in Description(description.path, tables, chosen, settings, description.roots).trials():
+    keeps_fingerprint = search.space in WITH_FINGERPRINT  # the start of a search need not use one itself
+    started = Description(description.path, tables, chosen, settings, description.roots, keeps_fingerprint)
+    for trial in started.trials():
         if trial.config.experiment == "e2":  # not the trials that it needs
             check_start(trial.config, search)
             yield trial

@@ -6,6 +6,7 @@ from typing import Any
 
 from diffseg.config import Config
 from diffseg.diffusion.combinations import find_problems
+from search_spaces import WITH_FINGERPRINT
 from studies.definition.study import Study
 from studies.definition.trial import trial_name
 from studies.engine.resources import Resources, allocate
@@ -14,7 +15,6 @@ from studies.planning.estimate import Cost, estimate_cost, estimate_costs, measu
 from studies.search.proposals import read_proposals
 from studies.store.ledger import Ledger
 
-WITH_FINGERPRINT = ("fingerprint", "everything")  # search spaces with proposals that need E3 trials
 GPU_FLOPS = 2e13  # a cautious guess of a GPU's speed, which is not measured before the GPU is used
 
 

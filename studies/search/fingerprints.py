@@ -4,7 +4,9 @@ from typing import Any
 
 from diffseg.config import Config
 from diffseg.errors import UserError
-from diffseg.fingerprint.curve import Fingerprint, compute_fingerprint
+from diffseg.fingerprint.classes import compute_fingerprints, describe_order, summarise
+from diffseg.fingerprint.curve import Fingerprint
+from diffseg.labels.classes import Classes
 from studies.definition.reading import read_study
 from studies.definition.shipped import data_settings
 from studies.definition.study import Study
@@ -54,19 +56,29 @@ def build_study(config: Config, roots: dict[str, str], command: str) -> Study:
     return Study(f"fingerprint-{config.data.name}", trials, roots, command=command)
 
 
-def read_fingerprint(config: Config, ledger: Ledger) -> Fingerprint | None:
-    """Read from a ledger the fingerprint that weighs a trial; None unless all of its E3 trials are complete."""
+def list_classes(config: Config) -> tuple[str, ...]:
+    """Return the class whose fingerprint weighs a trial; if that is their mean, "all", and then each of several classes."""
+    chosen = config.diffusion.fingerprint_class
+    return (chosen,) if chosen else Classes.of(config.data).rows
+
+
+def read_fingerprints(config: Config, ledger: Ledger) -> dict[str, Fingerprint] | None:
+    """Read from a ledger the fingerprints of `list_classes`, the first of which weighs a trial.
+
+    Returns None unless all of the trial's E3 trials are complete. Their names depend on the classes of the masks, so that
+    trials of other classes are not taken for them.
+    """
     names = [trial_name(e3) for e3 in config.fingerprint_trials()]
     complete = {row["trial"]: row["attempt"] for row in ledger.last_rows(["status"]) if row["status"] == "complete"}
     if not set(names) <= complete.keys():
         return None
     rows = ledger.read("timesteps").to_pylist()
     by_trial = [[row for row in rows if (row["trial"], row["attempt"]) == (name, complete[name])] for name in names]
-    return compute_fingerprint(by_trial, config.diffusion.fingerprint)
+    return compute_fingerprints(by_trial, config.diffusion.fingerprint, list_classes(config))
 
 
-def estimate_fingerprint(config: Config, root: str | None, store: str) -> Fingerprint:
-    """Estimate the fingerprint that weighs a trial, without training.
+def estimate_fingerprints(config: Config, root: str | None, store: str) -> dict[str, Fingerprint]:
+    """Estimate the fingerprints of `list_classes`, the first of which weighs a trial, without training.
 
     Args:
         root: Of the data set; None: synthetic.
@@ -85,12 +97,32 @@ def estimate_fingerprint(config: Config, root: str | None, store: str) -> Finger
     e3 = config.fingerprint_trials()[0]
     check_datasets([Trial(trial_name(e3), e3)], {e3.data.name: root} if root else {}, store)
     dataset = data.load(e3.data, fetch_root(root) if root else None, cache_folder(store))
-    return compute_fingerprint([estimate_mask_error(dataset, e3)], config.diffusion.fingerprint)
+    errors = estimate_mask_error(dataset, e3)
+    return compute_fingerprints([errors], config.diffusion.fingerprint, list_classes(config))
 
 
-def to_dict(found: Fingerprint) -> dict[str, Any]:
-    """Convert a fingerprint to plain values for JSON."""
+def describe_source(config: Config, measured: bool) -> str:
+    """Say how the fingerprint that weighs a trial was found, and of which class it is if there are several."""
+    of_class, *others = list_classes(config)
+    words = "measured by E3" if measured else "estimated without training"
+    if others:
+        return f"{words}, the mean over the classes"
+    return words if of_class == "all" else f"{words}, of the class {of_class}"
+
+
+def to_dict(found: dict[str, Fingerprint]) -> dict[str, Any]:
+    """Convert the fingerprints of `list_classes` to plain values for JSON: the first one, and in `classes` the others.
+
+    Raises UserError if the first one's error does not rise with the noise.
+    """
+    (name, first), *others = found.items()
+    first.knots()
+    values = {"class": name, **_to_dict(first)}
+    if others:
+        values |= {"order": describe_order(found), "classes": {name: _to_dict(one) for name, one in others}}
+    return values
+
+
+def _to_dict(found: Fingerprint) -> dict[str, Any]:
     columns = ("t", "log_snr", "error", "error_smooth", "derivative", "derivative_t", "weight")
-    return (
-        found.summary() | {"words": found.describe()} | {column: getattr(found, column).tolist() for column in columns}
-    )
+    return summarise(found) | {column: getattr(found, column).tolist() for column in columns}

@@ -88,7 +88,7 @@ def format_study(config: Config, choices: list[Choice], source: str) -> str:
         *(_line(key, value) for key, value in sections["all"].items()),
     ]
     plain = config.model_dump(mode="json")["diffusion"]
-    measured = {f"diffusion.{key}": plain[key] for key in ("steps", "time", "coding")}
+    measured = {f"diffusion.{key}": plain[key] for key in ("steps", "time", "coding", "distance_limit")}
     lines += [_line(key, value) for key, value in measured.items() if value != base[key]]
     for choice in choices:
         lines += ["", f"# {choice.reason}", *(_line(key, value) for key, value in choice.settings.items())]
@@ -117,4 +117,12 @@ def _kept_settings(config: Config, choices: list[Choice], base: dict[str, Any]) 
 
 
 def _line(key: str, value: Any) -> str:
-    return f"{key} = {json.dumps(value)}"
+    """Return a setting as a line of TOML, whose values are written as JSON's but for tables."""
+    if key == "data.classes":
+        pairs = (f"{_json(name)} = {_json(values[0] if len(values) == 1 else values)}" for name, values in value)
+        return f"{key} = {{ {', '.join(pairs)} }}"
+    return f"{key} = {_json(value)}"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

@@ -14,11 +14,29 @@ from diffseg.networks.protocol import EXPERIMENTS
 
 ROWS = {row.path: row for row in settings()}
 PROFILE = [[-9.0, 0.0], [0.0, 1.0]]
+CLASSES = {"data.classes": {"one": 1, "two": 2}}
 BESIDE = {  # what must hold, besides the choices that a row names, for a setting to matter
+    "data.regions": CLASSES,
+    "diffusion.fingerprint_class": CLASSES,
     "data.test_crops": {"data.fit": "crop"},
     "inference.evaluation_images": {"training.evaluations": [1.0]},
 }
-CANDIDATES = [True, 0.25, 2.0, 3, 100, "other", [7], [0.5], [1, 2], [0.5, 2.0], ["segdiff"], [[-8.0, 1.0], [1.0, 2.0]]]
+CANDIDATES = [
+    True,
+    0.25,
+    2.0,
+    3,
+    100,
+    "other",
+    "one",
+    {"one": 1},
+    [7],
+    [0.5],
+    [1, 2],
+    [0.5, 2.0],
+    ["segdiff"],
+    [[-8.0, 1.0], [1.0, 2.0]],
+]
 
 
 @pytest.mark.parametrize("name", NETWORKS)

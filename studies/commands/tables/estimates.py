@@ -6,9 +6,13 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
-from studies.commands.tables.cells import duration, number, plain_table
+from studies.commands.tables.cells import duration, name_column, number, plain_table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import RenderableType
+
     from diffseg.fingerprint.curve import Fingerprint
 
 DIGITS = {
@@ -45,13 +49,40 @@ def _plan_sentences(plan: dict[str, Any]) -> list[str]:
     return lines
 
 
-def fingerprint_table(found: "Fingerprint") -> Group:
-    """Return the sentences of a fingerprint, and the numbers of every second noise level."""
+def fingerprint_table(found: "dict[str, Fingerprint]") -> Group:
+    """Return the sentences of the first fingerprint and its numbers at every second noise level.
+
+    Args:
+        found: Fingerprints by class. Of those after the first one, a line each says where the class is lost in the noise.
+    """
+    (name, first), *others = found.items()
     table = plain_table("t", "log-SNR", "error", "smooth", "derivative", "weight")
-    levels = list(zip(*(getattr(found, column) for column in DIGITS), strict=True))
+    levels = list(zip(*(getattr(first, column) for column in DIGITS), strict=True))
     for values in levels[1::2]:
         table.add_row(*(f"{value:.{digits}f}" for value, digits in zip(values, DIGITS.values(), strict=True)))
-    return Group(*found.describe(), table)
+    if not others:
+        of_class = [] if name == "all" else [f"Of the class {escape(name)}:"]
+        return Group(*of_class, *first.describe(), table)
+    return Group("Mean over the classes:", *first.describe(), "", *_class_lines(dict(others)), "", table)
+
+
+def _class_lines(found: "dict[str, Fingerprint]") -> "Iterator[RenderableType]":
+    """Yield a table with a line for each class, and a sentence on which of them is decided first."""
+    from diffseg.fingerprint.classes import describe_order, summarise
+
+    table = plain_table(name_column("log-SNR (t) at which"), "nothing is lost", "half", "everything")
+    for name, one in found.items():
+        summary = summarise(one)
+        cells = [_level(summary, landmark) for landmark in ("kept", "half", "lost")]
+        table.add_row(f"of {escape(name)}", *(cells if "half" in summary else ("no rise with the noise", "", "")))
+    yield table
+    if order := describe_order(found):
+        yield escape(order)
+
+
+def _level(summary: dict[str, Any], name: str) -> str:
+    """Return a landmark of a fingerprint as its log-SNR and, within the schedule, its t in parentheses."""
+    return f"{summary[name]:.1f} ({number(summary[f'{name}_t'], '.2f') or 'beyond'})"
 
 
 def speed_table(rows: list[dict[str, Any]]) -> Table:
