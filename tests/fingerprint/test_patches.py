@@ -7,6 +7,7 @@ from conftest import split_of
 
 from diffseg.config import Config
 from diffseg.data import Dataset
+from diffseg.errors import UserError
 from diffseg.fingerprint import quick as patches
 from diffseg.fingerprint.curve import compute_fingerprint
 from diffseg.fingerprint.quick import estimate_mask_error
@@ -29,9 +30,9 @@ def dataset(train, test):
     return Dataset("masks", "0", split(train), split(test))
 
 
-def config(size):
+def config(size, **more):
     leaves = {"experiment": "e3", "data.size": size, "diffusion.schedule": "cosine", "diffusion.input_scale": 0.1}
-    return Config().with_leaves(leaves | {"training.batch": 16, "inference.timesteps": 25}).resolved()
+    return Config().with_leaves(leaves | {"training.batch": 16, "inference.timesteps": 25} | more).resolved()
 
 
 def mmse(snr):
@@ -65,3 +66,109 @@ def test_the_estimate_is_repeatable_and_has_the_levels_that_e3_measures():
     assert one == other
     assert [row["t"] for row in one] == pytest.approx(np.arange(1, 26) / 25)
     assert all(row["step"] == 0 for row in one)
+
+
+REGIONS = {"data.classes": {"a": [1, 3], "b": [2, 3]}, "data.regions": True}
+TWO = {"data.classes": {"a": 1, "b": 2}}
+
+
+def curves(rows):
+    """Return the mask errors by class, and the log-SNRs."""
+    names = dict.fromkeys(row["class"] for row in rows)
+    found = {name: np.array([row["mask_error"] for row in rows if row["class"] == name]) for name in names}
+    return found, np.array([row["log_snr"] for row in rows[:25]])
+
+
+def constant(*numbers, size=16):
+    """Return masks [N, S, S] of one number each."""
+    return np.stack([np.full((size, size), number) for number in numbers])
+
+
+def mmse_of_one_in(count, snr, channels):
+    """Return the mmse in ±1 of one channel of a fair choice of `count` classes, each with a channel of ±1, and background."""
+    codes = 2 * np.eye(count)[:, :channels] - 1
+    noise = np.random.default_rng(0).standard_normal((4000, channels))
+    found = []
+    for code in codes:
+        x = np.sqrt(snr) * code + noise
+        likeness = np.sqrt(snr) * x @ codes.T
+        share = np.exp(likeness - likeness.max(1, keepdims=True))
+        found.append(((share / share.sum(1, keepdims=True)) @ codes[:, 0] - code[0]) ** 2)
+    return np.mean(found)
+
+
+def test_a_single_class_is_what_a_binary_mask_is():
+    """Bit for bit, whatever its name and value."""
+    draw = np.random.default_rng(0)
+    masks = dataset(*draw.integers(0, 2, (2, 8, 16, 16)))
+    assert estimate_mask_error(masks, config(16, **{"data.classes": {"tumour": 7}})) == estimate_mask_error(
+        masks, config(16)
+    )
+
+
+@pytest.fixture
+def many(monkeypatch):
+    """Use many test masks: constant ones have one noise each that matters."""
+    monkeypatch.setattr(patches, "WINDOWS", 1024)
+    monkeypatch.setattr(patches, "QUERIES", 1024)
+
+
+@pytest.mark.usefixtures("many")
+def test_independent_regions_are_decided_as_one_bit_each():
+    masks = constant(0, 1, 2, 3)
+    found, levels = curves(estimate_mask_error(dataset(masks, masks), config(16, **REGIONS)))
+    wanted = [mmse(min(256 * np.exp(level), 50.0)) for level in levels]
+    assert list(found) == ["all", "a", "b"]
+    assert found["a"] == pytest.approx(wanted, abs=0.1)
+    assert found["b"] == pytest.approx(wanted, abs=0.1)
+    assert found["all"] == pytest.approx((found["a"] + found["b"]) / 2)
+
+
+@pytest.mark.usefixtures("many")
+def test_exclusive_classes_are_decided_by_the_channels_of_all():
+    masks = constant(1, 2, 0)
+    found, levels = curves(estimate_mask_error(dataset(masks, masks), config(16, **TWO)))
+    wanted = [mmse_of_one_in(3, min(256 * np.exp(level), 50.0), 3) for level in levels]
+    assert found["a"] == pytest.approx(wanted, abs=0.12)
+    assert found["b"] == pytest.approx(wanted, abs=0.12)
+
+
+@pytest.mark.usefixtures("many")
+def test_the_coding_decides_what_the_predictor_sees():
+    """0 and 1 are half as far from each other as −1 and 1, which is a log-SNR lower by ln 4."""
+    masks = constant(0, 1)
+    rows = estimate_mask_error(dataset(masks, masks), config(16, **{"diffusion.coding": "01"}))
+    found, levels = curves(rows)
+    assert found["all"] == pytest.approx([mmse(min(64 * np.exp(level), 50.0)) for level in levels], abs=0.1)
+
+
+@pytest.mark.parametrize("coding", ["pm1", "01", "bits", "sdf"])
+def test_every_coding_gives_a_curve_from_nothing_lost_to_everything(coding):
+    masks = np.zeros((8, 16, 16), int)
+    for place, mask in enumerate(masks):
+        mask[place : place + 8, 3:12] = 1
+        mask[place + 2 : place + 6, 5:9] = 2
+    rows = estimate_mask_error(dataset(masks, masks), config(16, **TWO, **{"diffusion.coding": coding}))
+    for name in ("all", "a", "b"):
+        one = compute_fingerprint([rows], "mask-error", name)
+        assert np.isfinite(one.error).all()
+        assert one.error[0] < 0.1 * one.limit
+        assert one.summary()["kept"] > one.summary()["half"] > one.summary()["lost"]
+
+
+@pytest.mark.usefixtures("many")
+@pytest.mark.parametrize("classes", [{}, {"data.classes": {"a": 1}}, {"data.classes": {"a": 1, "b": 3}}])
+def test_ignored_pixels_count_in_no_error(classes):
+    """The right half is ignored, whatever it holds, so that a mask is decided as a bit of half as many pixels."""
+    masks = constant(0, 1)
+    masks[:, :, 8:] = 255
+    found, levels = curves(estimate_mask_error(dataset(masks, masks), config(16, **classes, **{"data.ignore": [9]})))
+    channels = 2 if "b" in str(classes) else 1  # the classes a and background tell the same, by two channels
+    wanted = np.array([mmse(min(128 * channels * np.exp(level), 50.0)) for level in levels])
+    assert found.get("a", found["all"]) == pytest.approx(wanted, abs=0.1)
+
+
+def test_masks_of_which_all_pixels_are_ignored_are_refused():
+    known, ignored = constant(0, 1), constant(255, 255)
+    with pytest.raises(UserError, match=r"data set masks: all pixels .* are ignored ones"):
+        estimate_mask_error(dataset(known, ignored), config(16, **{"data.ignore": [9]}))
