@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow.dataset as ds
 
 from analysis.statistics import UNKNOWN, Estimate, estimate, linearised_ece, number_groups
+from studies.store.classes import ALL
 
 if TYPE_CHECKING:
     from analysis.tables import Tables
@@ -78,38 +79,57 @@ class Measurements:
     def __init__(self, tables: Tables):
         """Read nothing yet."""
         self._tables = tables
-        self._values: dict[str, Values] = {}
+        self._values: dict[tuple[str, str], Values] = {}  # by metric and class
 
-    def sample(self, trials: pd.DataFrame, metric: str) -> Sample | None:
-        """Return the metric of trials that differ in their seed (rows of Tables.trials); None if none has a value."""
-        if metric not in self._values:
-            self._values[metric] = self._read(metric)
-        return collect(trials, self._values[metric], self._groups)
+    def sample(self, trials: pd.DataFrame, metric: str, of_class: str = ALL) -> Sample | None:
+        """Return the metric of trials that differ in their seed (rows of Tables.trials); None if none has a value.
 
-    def _read(self, metric: str) -> Values:
+        of_class: The class whose metric it is; "all" for the mean over the classes.
+        """
+        key = (metric, of_class)
+        if key not in self._values:
+            self._values[key] = self._read(metric, of_class)
+        return collect(trials, self._values[key], self._groups)
+
+    def _read(self, metric: str, of_class: str) -> Values:
         """Return the metric of every trial: by image where the ledger has it so, else of the whole trial."""
-        trials = self._tables.trials
-        whole = trials[["study", "trial", metric]].dropna().to_numpy() if metric in trials else ()
-        values = {(study, trial): pd.Series([value], [WHOLE]) for study, trial, value in whole}
-        images = self._tables.images
+        values, images = {}, self._tables.images
+        if of_class == ALL:
+            trials = self._tables.trials
+            whole = trials[["study", "trial", metric]].dropna().to_numpy() if metric in trials else ()
+            values = {(study, trial): pd.Series([value], [WHOLE]) for study, trial, value in whole}
+        else:
+            images = self._tables.frame("images", ["image", "metric", "value"], ds.field("metric") == metric, of_class)
         for key, rows in images[images["metric"] == metric].groupby(["study", "trial"], sort=False, observed=True):
             if rows["value"].notna().any():
                 values[key] = rows.set_index("image")["value"]
         if metric == "ece":
-            values |= {key: _linearise(rows) for key, rows in self._calibration}
+            values |= self._linearise_eces(of_class)
         return values
 
+    def _linearise_eces(self, of_class: str) -> Values:
+        """Return every trial's ECE of a class as values of its images; that of all classes is the mean over them."""
+        found: dict[Key, list[pd.Series]] = {}
+        for key, name, rows in self._calibration:
+            if of_class in (ALL, name):
+                found.setdefault(key, []).append(_linearise(rows))
+        return {key: own[0] if len(own) == 1 else pd.concat(own, axis=1).mean(axis=1) for key, own in found.items()}
+
     @cached_property
-    def _calibration(self) -> list[tuple[Key, pd.DataFrame]]:
-        """The calibration of single images, by trial; none of earlier versions, which recorded that of the whole trial only."""
+    def _calibration(self) -> list[tuple[Key, str, pd.DataFrame]]:
+        """The calibration of single images, by trial and class.
+
+        None of earlier versions, which recorded that of the whole trial only.
+        """
         columns = ["image", "group", "bin", "count", "confidence", "accuracy"]
-        rows = self._tables.frame("calibration", columns, ds.field("image").is_valid())
-        return list(rows.groupby(["study", "trial"], sort=False))
+        rows = self._tables.frame("calibration", columns, ds.field("image").is_valid(), of_class=None)
+        groups = rows.groupby(["study", "trial", "class"], sort=False)
+        return [((study, trial), name, own) for (study, trial, name), own in groups]
 
     @cached_property
     def _groups(self) -> Values:
         """The patient or volume of each trial's images."""
-        found = {key: _first_groups(rows) for key, rows in self._calibration}
+        found = {key: _first_groups(rows) for key, _, rows in self._calibration}
         images = self._tables.images
         return found | {key: _first_groups(rows) for key, rows in images.groupby(["study", "trial"], observed=True)}
 
@@ -131,7 +151,7 @@ def collect(trials: pd.DataFrame, values: Values, groups: Values) -> Sample | No
 
 
 def _linearise(calibration: pd.DataFrame) -> pd.Series:
-    """Return a trial's ECE as values of its images (`statistics.linearised_ece`)."""
+    """Return a trial's ECE of a class as values of its images (`statistics.linearised_ece`)."""
     place, images = pd.factorize(calibration["image"])
     counts, gaps = np.zeros((2, len(images), BINS))
     counts[place, calibration["bin"]] = calibration["count"]

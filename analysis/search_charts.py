@@ -13,6 +13,7 @@ from analysis.searches import SearchHistory
 from analysis.style import COLOURS, SHAPES, encode_values, facet_by_search
 from analysis.tables import Tables
 from diffseg.evaluation.registry import METRICS
+from studies.store.classes import of_class
 
 BEST = 5  # configurations whose effective weight is drawn
 STATUSES = ["complete", "pruned", "failed", "refused", "running"]
@@ -132,7 +133,8 @@ def _weights_of_best(one: SearchHistory) -> pd.DataFrame:
     best = one.frame[one.frame["rank"].notna()].sort_values(["rank", "number"]).head(BEST)
     chosen = set(best["number"])
     numbers = {each.proposal.trial or "": each.proposal.number for each in one.tried if each.proposal.number in chosen}
-    rows = one.ledger.read("timesteps", ["trial", "step", "log_snr", "weight"], list(numbers)).to_pandas()
+    columns = ["trial", "step", "log_snr", "weight"]
+    rows = one.ledger.read("timesteps", columns, list(numbers), of_class()).to_pandas()
     rows = rows[(rows["weight"] > 0) & (rows["weight"] < float("inf"))]
     rows = rows[rows["step"] == rows.groupby("trial")["step"].transform("max")]
     share = rows["weight"] / rows.groupby("trial")["weight"].transform("max")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,11 +17,15 @@ from analysis.noise_levels import fit_fingerprints, tabulate_fingerprints
 from analysis.searches import SearchHistory, load_searches
 from analysis.segmentations import tabulate_e1_and_e2
 from analysis.series import name_series
+from diffseg.config.data import BACKGROUND
 from diffseg.errors import UserError
 from diffseg.evaluation import pareto
 from diffseg.evaluation.registry import METRICS
 from diffseg.fingerprint.curve import Fingerprint
+from studies.store import classes
+from studies.store.classes import ALL, has_classes
 from studies.store.ledger import Ledger
+from studies.store.tables import SCHEMAS
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,8 @@ class Tables:
     Trials of a search, which are tested on held-out images, are not included: `searches` has them. E3 trials that measure
     fingerprints are included. All frames have the columns study, trial, attempt, experiment, dataset, network, seed, and the
     names `variant` and `series` (analysis/series.py), which are alike in all frames. analysis/README.md lists the columns.
+
+    `timesteps` and `images` are of all classes of a mask at once, so that nothing counts twice; `frame` reads single classes.
     """
 
     ledgers: tuple[Ledger, ...]
@@ -42,26 +49,42 @@ class Tables:
         return Tables(self.ledgers, trials, self.failed, self.whole or self)
 
     def dataset(self, table: str) -> ds.Dataset:
-        """Return all rows of a table, of every attempt that ended, for scans by columns and filters."""
+        """Return all rows of a table, of every class and every attempt that ended, for scans by columns and filters."""
         found = [ledger.dataset(table) for ledger in self.ledgers]
         schema = pa.unify_schemas([one.schema for one in found], promote_options="permissive")
         return ds.dataset([one.replace_schema(schema) for one in found])
 
-    def frame(self, table: str, columns: list[str] | None = None, where: ds.Expression | None = None) -> pd.DataFrame:
+    def frame(
+        self,
+        table: str,
+        columns: list[str] | None = None,
+        where: ds.Expression | None = None,
+        of_class: str | None = ALL,
+    ) -> pd.DataFrame:
         """Return a table's rows of the trials.
 
         Args:
             table: Its name in the ledger.
             columns: Read only these, and those that all frames have.
             where: Read only rows that meet this condition, such as field("metric") == "iou".
+            of_class: Read only the rows of this class; "all" reads those of all classes at once. None: all rows, with the
+                column `class`. Tables without that column are read whole.
         """
-        columns = columns and [*dict.fromkeys(["trial", "attempt", *columns])]
+        every = has_classes(table) and of_class is None
+        columns = columns and ["trial", "attempt", *columns, *(["class"] if every else [])]
+        if has_classes(table) and of_class is not None:
+            columns = columns or [name for name in SCHEMAS[table].names if name != "class"]
+            condition = classes.of_class(of_class)
+            where = condition if where is None else where & condition
+        columns = columns and list(dict.fromkeys(columns))
         key = ["study", "trial", "attempt", *(name for name in GROUP if name != "study"), "seed"]
         found = []
         for ledger in self.ledgers:
             ours = self.trials.loc[self.trials["study"] == ledger.study, key]
             rows = ledger.read(table, columns, ours["trial"].tolist(), where).to_pandas()
             rows = rows.drop(columns=[name for name in key[3:] if name in rows])  # fingerprints name their data set
+            if every:
+                rows["class"] = rows["class"].fillna(ALL)
             found.append(rows.merge(ours, on=["trial", "attempt"]))
         return pd.concat(found, ignore_index=True)
 
@@ -74,18 +97,31 @@ class Tables:
 
     @cached_property
     def calibration(self) -> pd.DataFrame:
-        """The reliability of p(foreground) by image and bin."""
-        return self.frame("calibration")
+        """The reliability of each class's probability by image and bin. The class of a single one is "all"."""
+        return self.frame("calibration", of_class=None)
 
     @cached_property
     def examples(self) -> pd.DataFrame:
-        """The example pictures."""
-        return self.frame("examples")
+        """The example pictures, with the class that they show. The class of an image, and of a single class, is "all"."""
+        return self.frame("examples", of_class=None)
 
     @cached_property
     def images(self) -> pd.DataFrame:
-        """The metrics of single test images."""
+        """The metrics of single test images, means over their classes."""
         return self.frame("images")
+
+    @cached_property
+    def classes(self) -> dict[str, list[str]]:
+        """The names of the classes of each data set whose masks have several, in the order in which data.classes names them."""
+        if "config_data_classes" not in self.trials:  # of an earlier version
+            return {}
+        found: dict[str, list[str]] = {}
+        pairs = self.trials[["dataset", "config_data_classes"]].dropna().drop_duplicates()
+        for dataset, text in pairs.itertuples(index=False):
+            names = [name for name, _ in json.loads(text) if name != BACKGROUND]
+            if len(names) > 1:
+                found[dataset] = list(dict.fromkeys([*found.get(dataset, []), *names]))
+        return found
 
     def curves(self) -> pd.DataFrame:
         """Return the learning curves: step, metric, value."""

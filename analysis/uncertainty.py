@@ -113,10 +113,14 @@ def count_left_out(tables: Tables) -> pd.DataFrame:
 
 
 def pooled_calibration(tables: Tables) -> pd.DataFrame:
-    """Return the reliability of p(foreground) over all pixels and seeds: columns of GROUP, bin, count, confidence, accuracy."""
-    rows = tables.frame("calibration", ["bin", "count", "confidence", "accuracy"])  # by image: sums are the pooled ones
+    """Return the reliability of each class's probability over all pixels and seeds.
+
+    Columns: those of GROUP, class ("all" if there is one only), bin, count, confidence, accuracy.
+    """
+    columns = ["bin", "count", "confidence", "accuracy"]
+    rows = tables.frame("calibration", columns, of_class=None)  # by image: sums are the pooled ones
     rows = rows.assign(p=rows["confidence"] * rows["count"], y=rows["accuracy"] * rows["count"])
-    rows = rows.groupby([*GROUP, "bin"], sort=False)[["count", "p", "y"]].sum().reset_index()
+    rows = rows.groupby([*GROUP, "class", "bin"], sort=False)[["count", "p", "y"]].sum().reset_index()
     rows = rows[rows["count"] > 0]
     return rows.assign(confidence=rows["p"] / rows["count"], accuracy=rows["y"] / rows["count"]).drop(
         columns=["p", "y"]

@@ -11,22 +11,29 @@ import pandas as pd
 from analysis import uncertainty
 from analysis.style import encode_series, facet_by_dataset
 from analysis.tables import Tables
+from diffseg.labels.classes import FOREGROUND
+from studies.store.classes import ALL
 
 
 def reliability(tables: Tables) -> alt.ConcatChart | None:
-    """Draw the share of foreground against the mean predicted probability in ten bins, and below, the pixels in each bin."""
+    """Draw the share of a class against its mean predicted probability in ten bins, and below, the pixels in each bin.
+
+    A panel for each data set and class.
+    """
     rows = uncertainty.pooled_calibration(tables)
     if rows.empty:
         return None
     look, domain = encode_series(tables, rows["series"]), alt.Scale(domain=[0, 1])
     panels = []
-    for dataset, ours in rows.groupby("dataset", sort=True):
-        base = alt.Chart(ours).encode(color=look["color"], tooltip=_tooltip("bin", "count", "confidence", "accuracy"))
+    for (dataset, name), ours in rows.sort_values("dataset", kind="stable").groupby(["dataset", "class"], sort=False):
+        tooltip = _tooltip(*(["class"] if name != ALL else []), "bin", "count", "confidence", "accuracy")
+        base = alt.Chart(ours).encode(color=look["color"], tooltip=tooltip)
         x = alt.X("confidence:Q", title=None, scale=domain)
-        lines = base.encode(x=x, y=alt.Y("accuracy:Q", title="share of foreground", scale=domain))
+        y = alt.Y("accuracy:Q", title=f"share of {FOREGROUND if name == ALL else name}", scale=domain)
+        lines = base.encode(x=x, y=y)
         points = lines.mark_point(filled=True, opacity=0.9, size=45).encode(shape=look["shape"])
         curve = alt.layer(_diagonal(ours), lines.mark_line(strokeWidth=1.2), points).properties(
-            width=240, height=240, title=dataset
+            width=240, height=240, title=dataset if name == ALL else f"{dataset}: {name}"
         )
         axis = alt.Axis(values=[10**k for k in range(0, 13, 2)], format="~s")
         y = alt.Y("count:Q", title="pixels (log)", scale=alt.Scale(type="log"), axis=axis)
@@ -120,5 +127,5 @@ def _diagonal(rows: pd.DataFrame, end: float = 1.0) -> Any:
 def _tooltip(*names: str) -> list[Any]:
     """Return the tooltip of these columns, after data set and series."""
     forms = {"count": ",", "images": ",", "coverage": ".0%"}
-    words = ("region", "estimate", "bin", "samples")
+    words = ("class", "region", "estimate", "bin", "samples")
     return ["dataset", "series", *(n if n in words else alt.Tooltip(n, format=forms.get(n, ".4f")) for n in names)]

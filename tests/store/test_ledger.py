@@ -1,11 +1,13 @@
 """The ledger: what is written is read back, and what cannot be read is set aside."""
 
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pytest
 
 from diffseg.errors import UserError
 from diffseg.trial import Outcome
 from studies.definition.study import Study
+from studies.store.classes import has_classes, of_class
 from studies.store.compaction import compact
 from studies.store.latest import LatestRows
 from studies.store.ledger import Ledger
@@ -172,3 +174,39 @@ def test_a_new_table_needs_a_schema_alone(tmp_path, monkeypatch):
     assert ledger.read("heatmaps").to_pylist() == before
     ledger.folder.write("heatmaps/" + ledger.files.counted_names("heatmaps")[0], b"damaged")
     assert len(ledger.set_aside_damaged()) == 1
+
+
+CLASSED = [table for table in SCHEMAS if has_classes(table)]
+
+
+def classed_attempt(table, names):
+    """An attempt with a row of a table for each class; None: an earlier version's, without the column."""
+    rows = [{} if name is None else {"class": name} for name in names]
+    return attempt() | {table: rows}
+
+
+@pytest.mark.parametrize("compacted", [(), ("old",), ("old", "new")])
+@pytest.mark.parametrize("table", CLASSED)
+def test_classes_are_read_from_old_and_new_files(table, compacted, ledger, monkeypatch):
+    """Rows of files without the column `class` are of all classes, loose and merged, beside files that have it."""
+    schema = SCHEMAS[table]
+    monkeypatch.setitem(SCHEMAS, table, schema.remove(schema.get_field_index("class")))
+    for trial in ("a-old", "z-old"):
+        ledger.write(trial, 1, classed_attempt(table, [None]))
+    if "old" in compacted:
+        compact(ledger)
+    monkeypatch.undo()
+    ledger.write("m-new", 1, classed_attempt(table, ["all"]))
+    ledger.write("n-several", 1, classed_attempt(table, ["all", "organ", "lesion"]))
+    if "new" in compacted:
+        compact(ledger)
+    assert len(ledger.files.counted_names(table)) == {0: 4, 1: 3, 2: 1}[len(compacted)]
+    assert ledger.read(table).num_rows == 2 + 1 + 3
+
+    def trials(name):
+        return sorted(ledger.read(table, ["trial"], where=of_class(name))["trial"].to_pylist())
+
+    assert trials("all") == ["a-old", "m-new", "n-several", "z-old"]
+    assert trials("organ") == trials("lesion") == ["n-several"]
+    condition = of_class() & (ds.field("trial") != "m-new")
+    assert ledger.read(table, ["trial"], ["m-new", "a-old"], condition)["trial"].to_pylist() == ["a-old"]

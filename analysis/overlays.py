@@ -1,0 +1,50 @@
+"""Masks of several classes over an image: each class in its colour, filled and with its contour."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageColor
+from scipy import ndimage
+
+Masks = npt.NDArray[np.bool_]
+
+# The palette of Okabe & Ito without black, in its own order
+CLASS_COLOURS = ["#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"]
+FILL = 0.35  # opacity of a class over the image
+SHADES = (1.0, 0.6, 0.35)  # of the palette's colours, where there are more classes than colours
+
+
+def choose_colours(names: Sequence[str]) -> dict[str, str]:
+    """Return the colour of each class. After a round of the palette, its colours return darker."""
+    rounds = [
+        "#" + "".join(f"{round(shade * part):02X}" for part in ImageColor.getrgb(colour))
+        for shade in SHADES
+        for colour in CLASS_COLOURS
+    ]
+    return {name: rounds[place % len(rounds)] for place, name in enumerate(names)}
+
+
+def decide(maps: npt.NDArray[np.float64], exclusive: bool, threshold: float) -> Masks:
+    """Return the masks of classes [K, H, W], given maps of their probabilities.
+
+    Of exclusive classes and the background, a pixel belongs to the most probable one. Other classes contain the pixels with a
+    probability above the threshold.
+    """
+    if not exclusive:
+        return maps > threshold
+    best = np.concatenate([1 - maps.sum(0, keepdims=True), maps]).argmax(0)
+    masks: Masks = best == np.arange(1, len(maps) + 1)[:, None, None]
+    return masks
+
+
+def draw_overlay(image: Image.Image, masks: Masks, colours: Sequence[str]) -> Image.Image:
+    """Draw masks [K, H, W] over an image, which gets their size. Contours are opaque, so that overlaps are seen."""
+    shape = masks.shape[2], masks.shape[1]
+    pixels = np.asarray(image.convert("RGB").resize(shape), np.float64)
+    painted = [np.array(ImageColor.getrgb(colour), np.float64) for colour in colours]
+    for mask, colour in zip(masks, painted, strict=True):
+        pixels[mask] = (1 - FILL) * pixels[mask] + FILL * colour
+    for mask, colour in zip(masks, painted, strict=True):
+        pixels[mask & ~ndimage.binary_erosion(mask)] = colour
+    return Image.fromarray(pixels.round().astype(np.uint8))
