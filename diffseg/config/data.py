@@ -4,7 +4,7 @@ import json
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from diffseg.section import Fraction, Positive, PositiveInt, Section
 
@@ -18,7 +18,7 @@ def _is_value(value: Any) -> bool:
     """Return whether a value is a number or a colour of a mask."""
     if isinstance(value, str):
         return re.fullmatch("#[0-9a-fA-F]{6}", value) is not None
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
 
 
 def _check_foreground(value: Any) -> Any:
@@ -59,11 +59,16 @@ def _check_classes(value: Any) -> tuple[tuple[str, tuple[int | str, ...]], ...]:
     names = [name for name, _ in pairs]
     if repeated := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"class {repeated[0]} is given twice")
+    for name, values in pairs:
+        if values in ([], ()):
+            raise ValueError(f"class {name} has no value: give it one or more")
     return tuple((name, _check_values(values)) for name, values in pairs)
 
 
 Values = Annotated[tuple[int | str, ...], BeforeValidator(_check_values)]
-ClassTable = Annotated[tuple[tuple[str, tuple[int | str, ...]], ...], BeforeValidator(_check_classes)]
+ClassTable = Annotated[
+    tuple[tuple[str, tuple[int | str, ...]], ...], BeforeValidator(_check_classes), WithJsonSchema({"type": "object"})
+]
 
 
 # fmt: off
@@ -93,7 +98,8 @@ class Data(Section):
         description="Name of the data set; `--data NAME=ROOT` says where it lies.")
     layout: Literal["isic16", "monuseg", "lidc", "brats", "nnunet", "folder", "synthetic"] = Field("synthetic",
         description="Layout of the files, or synthetic images.")
-    kind: Literal["large", "many", "clusters"] = Field("large", description="Objects in synthetic images.")
+    kind: Literal["large", "many", "clusters", "classes"] = Field("large",
+        description="Objects in synthetic images; classes: of two kinds, whose values are 1 and 2.")
     size: int = Field(64, ge=8, description="Side of the square that the network sees, px.")
     channels: PositiveInt = Field(3, description="Channels that the network sees; gray images are repeated to fill them.")
     foreground: Foreground = Field((),
@@ -138,6 +144,14 @@ class Data(Section):
         return self
 
     @model_validator(mode="after")
+    def _check_kind(self) -> Self:
+        if self.layout == "synthetic" and self.kind == "classes" and not self.classes:
+            raise ValueError(
+                'kind=classes draws objects of the values 1 and 2: name them, such as data.classes={"one": 1, "two": 2}'
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_labels(self) -> Self:
         if self.classes and self.foreground:
             raise ValueError("classes and foreground both say what masks hold: leave data.foreground out")
@@ -153,8 +167,6 @@ class Data(Section):
                     raise ValueError(f"the value {value} is both of {other} and of {name}: give it to one of them{remedy}")
         if isinstance(self.foreground, tuple) and (shared := set(self.foreground) & set(self.ignore)):
             raise ValueError(f"the value {min(map(str, shared))} is both foreground and ignored: give it to one of them")
-        if any(not values for _, values in self.classes):
-            raise ValueError("every class of data.classes needs one value or more")
         if len(given) > MAX_LABELS:
             raise ValueError(f"data.classes lists {len(given)} values: at most {MAX_LABELS} are possible")
         return self

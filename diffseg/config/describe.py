@@ -22,7 +22,14 @@ SECTIONS: dict[str, type[Section]] = {
     "inference": Inference,
 }
 USERS = {"diffusion": diffusion.USERS, "inference": inference.USERS}
-TYPES = {"integer": "integer", "number": "number", "string": "text", "boolean": "true or false", "null": "None"}
+TYPES = {
+    "integer": "integer",
+    "number": "number",
+    "string": "text",
+    "boolean": "true or false",
+    "null": "None",
+    "object": "table",
+}
 LIMITS = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
 
 
@@ -75,7 +82,7 @@ def _rows(section: type[Section], name: str) -> Iterator[Setting]:
         yield Setting(
             path=path,
             type=" or ".join(_types(schema)),
-            default=field.default,
+            default=dict(field.default) if schema.get("type") == "object" else field.default,
             choices=tuple(_choices(schema)),
             range=", ".join(_limits(schema)),
             description=field.description or "",

@@ -26,8 +26,16 @@ def parse_leaf(text: str) -> tuple[str, Any]:
     if not equals or not path:
         raise ConfigError(f"got '{text}', but a setting is written key=value, such as training.steps=100")
     try:
-        return path, json.loads(value)
+        return path, json.loads(value, object_pairs_hook=lambda pairs: _to_table(path, pairs))
     except json.JSONDecodeError:
         return path, value
     except (ValueError, RecursionError):  # a number of thousands of digits, or lists in lists in lists
         raise ConfigError(f"{path}: got {value[:40]}…; such a value is too long or nested too deeply") from None
+
+
+def _to_table(path: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the pairs of a JSON object as a table. Raises ConfigError if two have one name."""
+    names = [name for name, _ in pairs]
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise ConfigError(f"{path}: {repeated[0]} is given twice")
+    return dict(pairs)

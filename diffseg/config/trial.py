@@ -123,7 +123,9 @@ class Config(Section):
 
     def leaves(self) -> dict[str, Any]:
         """Return every setting by its dotted path, such as `training.learning_rate`."""
-        return flat(self.model_dump(mode="json"))
+        dumped = self.model_dump(mode="json")
+        dumped["data"]["classes"] = dict(dumped["data"]["classes"])  # as users write it
+        return flat(dumped)
 
     def with_leaves(self, leaves: dict[str, Any]) -> "Config":
         """Return a copy with the given dotted paths set. `network` is short for `network.name`; `preset` stands for settings.

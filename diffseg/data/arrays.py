@@ -21,7 +21,7 @@ class DecodedSplit:
     groups: tuple[str | None, ...]  # the patient or volume of each image; None if it is unknown
     spacings: tuple[tuple[float, float] | None, ...]  # mm between rows and between columns in the file; None if unknown
     images: np.ndarray  # uint8 or uint16 [Σ C·H·W]
-    masks: np.ndarray  # uint8 [Σ R·H·W], 0 or 1, one a rater
+    masks: np.ndarray  # uint8 [Σ R·H·W], one a rater: the numbers of labels
     sizes: np.ndarray  # int64 [N, 2]: height, width
     originals: np.ndarray  # int64 [N, 2]: height, width in the file
     statistics: np.ndarray  # float64 [N, 2, C]: mean and deviation of the case, in pixels; 0 unless data.normalise=case

@@ -33,8 +33,8 @@ IN_MEMORY = 2**26  # bytes of an array that is read at once; larger ones are mem
 INDEX = "index.json"
 READ = (*PICTURES, *VOLUMES, ".xml", ".csv", "dataset.json")  # endings of the names of files that a layout may read
 SETTINGS = {  # what the arrays depend on, besides the files
-    "layout", "size", "channels", "fit", "scale", "axis", "foreground", "objects", "split_seed", "train_images",
-    "test_images"
+    "layout", "size", "channels", "fit", "scale", "axis", "foreground", "classes", "regions", "ignore", "objects",
+    "split_seed", "train_images", "test_images"
 }  # fmt: skip
 
 Records = dict[str, list[Record]]  # by split

@@ -14,11 +14,13 @@ from diffseg.data.decoding import share_quantisation
 from diffseg.data.duplicates import compute_descriptor
 from diffseg.data.findings import SPLITS, Findings, ImageFindings, SplitFindings
 from diffseg.data.foreground import decide_foreground
+from diffseg.data.numbering import count_numbers, is_labelled
 from diffseg.data.partition import assign_splits
 from diffseg.data.records import Record, in_parallel
 from diffseg.data.suspicions import find_suspicions
 from diffseg.data.uniform_masks import UniformMasks
 from diffseg.errors import DataError
+from diffseg.labels.classes import IGNORED
 
 UNDECIDED = "the shares of foreground are those of all that is not 0, until the foreground is decided"
 
@@ -36,19 +38,19 @@ def check(config: Data, root: Path, on_progress: Callable[[int, int], None] | No
     """
     found = find(config, root)
     decision = decide_foreground(found.records, config)
-    rule = "nonzero" if decision.problems else decision.rule  # undecided: all else can be checked nevertheless
+    undecided = bool(decision.problems) and not config.classes
+    rule = "nonzero" if undecided else decision.rule  # all else can be checked nevertheless
     decided = [replace(record, foreground=rule) for record in found.records]
     records = _share_quantisation(config, assign_splits(decided, config.split_seed))
     images, unreadable = _read_all(records, config, on_progress)
     splits = {
         split: SplitFindings.from_images([image for image in images if image.record.split == split]) for split in SPLITS
     }
-    problems = [*found.problems, *decision.problems, *unreadable]
+    problems = [*found.problems, *decision.problems, *_leave_out_reported(unreadable, decision.problems)]
     problems += _find_empty_splits(config, splits) if problems else _check_whole(config, root, found.records)
     problems += _find_uniform_masks(root, splits)
-    undecided = (UNDECIDED,) if decision.problems else ()
     suspicions = find_suspicions(images, root, records, problems)
-    remarks = (*found.remarks, *undecided, *decision.remarks, *suspicions)
+    remarks = (*found.remarks, *((UNDECIDED,) if undecided else ()), *decision.remarks, *suspicions)
     return Findings(config.name, root, splits, tuple(problems), remarks, draw_sheet(images))
 
 
@@ -73,6 +75,12 @@ def _read_all(
     return images, [one for one in found if isinstance(one, str)]
 
 
+def _leave_out_reported(problems: Sequence[str], reported: Sequence[str]) -> list[str]:
+    """Return the problems of files of which none is reported: a mask of unlisted values is found again in every slice."""
+    files = {problem.partition(" has ")[0] for problem in reported}
+    return [problem for problem in problems if problem.partition(" has ")[0] not in files]
+
+
 def _read(record: Record, config: Data, shown: bool) -> ImageFindings | str:
     """Return the findings of one image, or why it cannot be read. shown: it gets a thumbnail for the contact sheet."""
     try:
@@ -80,6 +88,8 @@ def _read(record: Record, config: Data, shown: bool) -> ImageFindings | str:
     except DataError as error:
         return str(error)
     image, masks = sample.image, sample.masks
+    counts = count_numbers(masks, record.classes)
+    labelled, valid = int(counts[1:IGNORED].sum()), int(counts[:IGNORED].sum())
     constant = image.min() == image.max()
     return ImageFindings(
         record=record,
@@ -87,8 +97,8 @@ def _read(record: Record, config: Data, shown: bool) -> ImageFindings | str:
         channels=image.shape[2],
         bits=8 * image.itemsize,
         raters=len(masks),
-        foreground=float(masks.mean()),
-        empty=int((~masks.any((1, 2))).sum()),
+        foreground=labelled / max(valid, 1),
+        empty=int((~is_labelled(masks).any((1, 2))).sum()),
         objects=sample.objects,
         pixels=None if constant else hashlib.sha256(np.ascontiguousarray(image).data).digest(),
         descriptor=compute_descriptor(image),

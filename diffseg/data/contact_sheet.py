@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from diffseg.data.findings import SPLITS, ImageFindings
+from diffseg.data.numbering import is_labelled
 from diffseg.data.records import Record, Sample
 
 SHOWN = {"train": 12, "test": 6}  # images of each split on the sheet
@@ -34,7 +35,7 @@ def draw_thumbnail(sample: Sample) -> Image.Image:
         pixels = 255 * (pixels.clip(low, high) - low) / max(high - low, 1)
     pixels = pixels if pixels.shape[2] == 3 else pixels.mean(2, keepdims=True).repeat(3, 2)
     picture = np.array(Image.fromarray(pixels.astype(np.uint8)).resize(size, Image.Resampling.BOX))
-    for rater, mask in enumerate(sample.masks):
+    for rater, mask in enumerate(is_labelled(sample.masks)):
         small = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
         colour = COLOURS[rater % len(COLOURS)]
         picture[small & ~binary_erosion(small)] = [int(colour[k : k + 2], 16) for k in (1, 3, 5)]

@@ -15,6 +15,7 @@ from diffseg.data.arrays import DecodedData, DecodedSplit
 from diffseg.data.cache import load_or_build
 from diffseg.data.decoding import decode
 from diffseg.data.layouts import LAYOUTS, check_root
+from diffseg.data.numbering import count_numbers
 from diffseg.data.packing import PackedImages
 from diffseg.data.partition import assign_splits, hash_key, hold_out, limit_records, unit_name
 from diffseg.data.records import Record
@@ -23,6 +24,7 @@ from diffseg.data.scaling import Scaling
 from diffseg.data.splits import Split
 from diffseg.data.uniform_masks import UniformMasks
 from diffseg.errors import DataError
+from diffseg.labels.classes import IGNORED, Classes
 
 log = logging.getLogger(__name__)
 
@@ -107,12 +109,23 @@ def choose_records(config: Data, root: Path) -> dict[str, list[Record]]:
 
 
 def _check_masks(config: Data, content: DecodedData, root: Path) -> None:
-    """Raise DataError if all masks of a split are empty, or all full, at the size of training."""
+    """Raise DataError if all masks of a split are empty, or all full, at the size of training.
+
+    Logs a warning for a class without a pixel in the training masks.
+    """
+    classes = Classes.of(config)
     for split, part in content.parts.items():
-        masks = part.masks.view(bool)
-        if not masks.any() or masks.all():
-            uniform = UniformMasks(split, len(part.names) * content.raters, full=bool(masks.any()))
+        counts = count_numbers(part.masks, classes)
+        valid = counts[:IGNORED]
+        if (valid > 0).sum() < 2:
+            uniform = UniformMasks(split, len(part.names) * content.raters, full=bool(valid[1:].any()))
             raise DataError(uniform.describe(root, config.size))
+        for name, numbers in zip(classes.names, classes.numbers, strict=True):
+            if split == "train" and not counts[list(numbers)].any():
+                log.warning(
+                    "data set %s: class %s occurs in no training mask at data.size=%d, so no network can learn it",
+                    config.name, name, config.size,
+                )  # fmt: skip
 
 
 def _to_dataset(config: Data, content: DecodedData, digest: str) -> Dataset:

@@ -1,19 +1,22 @@
-"""Decide by all masks of a data set what its foreground is, and whether several masks of an image are raters or objects."""
+"""Decide by all masks of a data set what they hold: the foreground, or the named classes; raters or objects."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
 from diffseg.config import Data
 from diffseg.data.mask_histogram import MaskHistogram
 from diffseg.data.mask_statistics import MaskStatistics
-from diffseg.data.masks import HALF, ForegroundRule
+from diffseg.data.masks import HALF, ForegroundRule, MaskPixels
+from diffseg.data.numbering import blank_ignored, find_unlisted, is_labelled, number_pixels
 from diffseg.data.records import Record, in_parallel
-from diffseg.data.rule_check import find_fault
+from diffseg.data.rule_check import find_fault, find_other_palette
 from diffseg.data.rule_inference import ForegroundDecision, infer_rule
 from diffseg.data.uniform_masks import UniformMasks
 from diffseg.errors import DataError
+from diffseg.labels.classes import IGNORED, Classes
 
 
 @dataclass(frozen=True)
@@ -23,11 +26,13 @@ class ImageMasks:
     masks: tuple[MaskHistogram, ...]
     overlap: bool  # whether a pixel is marked in several of them
     marked: int  # masks that are not empty; 0 of images with a single mask
+    faults: Mapping[Path, str] = field(default_factory=dict)  # sentences on masks with values that no class lists
 
 
 def decide_foreground(records: Sequence[Record], config: Data) -> ForegroundDecision:
     """Return the rule of the foreground, by data.foreground or else by all masks, and the problems with it.
 
+    If classes are named, the problems are those with their values, and the rule means nothing.
     Masks that cannot be read are left out.
     """
     rule = config.foreground
@@ -38,7 +43,10 @@ def decide_foreground(records: Sequence[Record], config: Data) -> ForegroundDeci
     if not masks.masks:
         ignored = "data.foreground is not used: the masks of this layout are not stored as pixels"
         return ForegroundDecision(rule, remarks=(ignored,) if rule and records and not stored else ())
-    decision = _check_rule(masks, rule) if rule else infer_rule(masks)
+    if config.classes:
+        decision = _check_classes(masks, readable, Classes.of(config))
+    else:
+        decision = _check_rule(masks, rule) if rule else infer_rule(masks)
     if problem := _ask_about_objects(readable, config):
         decision = replace(decision, problems=(*decision.problems, problem))
     if not decision.problems and len(readable) == len(stored):
@@ -52,18 +60,38 @@ def _read_masks(record: Record) -> ImageMasks | None:
         labels = [record.read_labels(path) for path in record.annotations]
     except DataError:
         return None
-    masks = tuple(map(MaskHistogram.from_labels, record.annotations, labels))
-    if len(masks) == 1 or len({one.pixels.shape[:2] for one in labels}) > 1:
-        return ImageMasks(masks, False, 0)
-    grays = [one.to_gray() for one in labels]
-    marks = [gray >= (HALF if gray.max() >= HALF else 1) for gray in grays]
+    classes = record.classes
+    masks = tuple(MaskHistogram.from_labels(*one, classes) for one in zip(record.annotations, labels, strict=True))
+    listed = masks if classes.values else ()
+    faults = {mask.path: fault for mask in listed if (fault := find_unlisted(mask.path, mask.values, classes))}
+    if faults or len(masks) == 1 or len({one.pixels.shape[:2] for one in labels}) > 1:
+        return ImageMasks(masks, False, 0, faults)
+    marks = [_mark(path, one, classes) for path, one in zip(record.annotations, labels, strict=True)]
     return ImageMasks(masks, bool((np.sum(marks, 0) > 1).any()), sum(bool(mark.any()) for mark in marks))
+
+
+def _mark(path: Path, labels: MaskPixels, classes: Classes) -> np.ndarray:
+    """Return which pixels of a mask are probably foreground, before the foreground is decided; bool [H, W]."""
+    if classes.values:
+        return is_labelled(number_pixels(path, labels, classes))
+    gray = (blank_ignored(labels, classes.ignored)[0] if classes.ignored else labels).to_gray()
+    marks: np.ndarray = gray >= (HALF if gray.max() >= HALF else 1)
+    return marks
 
 
 def _check_rule(masks: MaskStatistics, rule: ForegroundRule) -> ForegroundDecision:
     """Return the given rule, with a problem if it does not fit the masks."""
     fault = find_fault(masks, rule)
     return ForegroundDecision(rule, (fault,) if fault else ())
+
+
+def _check_classes(masks: MaskStatistics, images: Sequence[ImageMasks], classes: Classes) -> ForegroundDecision:
+    """Return the problems of masks whose classes are named: unlisted values, one for each file, and differing palettes."""
+    faults = {path: fault for image in images for path, fault in image.faults.items()}
+    named = [value for own in (*classes.values, classes.background, classes.ignored) for value in own]
+    numbers = tuple(value for value in named if isinstance(value, int))
+    other = find_other_palette(masks, numbers, lambda colour: f'list colours, such as "{colour}", in data.classes')
+    return ForegroundDecision((), (*faults.values(), *([other] if other else [])))
 
 
 def _ask_about_objects(images: Sequence[ImageMasks], config: Data) -> str | None:
@@ -93,7 +121,7 @@ def _find_uniform(
             if not split or record.split in (split, None)
             for mask in image.masks
         ]
-        marked = sum(mask.count_foreground(rule) for mask in masks)
-        if marked in (0, sum(int(mask.counts.sum()) for mask in masks)):
-            found.append(UniformMasks(split, len(masks), full=marked > 0))
+        counts = np.sum([mask.count_numbers(records[0].classes, rule) for mask in masks], 0)[:IGNORED]
+        if (counts > 0).sum() < 2:
+            found.append(UniformMasks(split, len(masks), full=bool(counts[1:].any())))
     return tuple(found)

@@ -4,8 +4,8 @@ A new layout is a module with a function `find`, an entry in LAYOUTS, and its na
 """
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from diffseg.data.listing import Listing, find_conflicts
 from diffseg.data.records import Record
 from diffseg.data.slices import describe_slicing
 from diffseg.errors import DataError
+from diffseg.labels.classes import Classes
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ def list_images(config: Data, root: Path) -> Listing:
     except OSError as error:
         raise DataError(f"{error.filename or root} cannot be read ({error.strerror}): allow reading it") from None
     remarks = found.remarks + describe_slicing(found.records, config.axis)
-    return Listing(found.records, found.problems + find_conflicts(found.records), remarks)
+    records = _set_classes(config, root, found.records)
+    return Listing(records, found.problems + find_conflicts(records), remarks)
 
 
 def check_root(config: Data, root: Path | None) -> Path:
@@ -73,6 +75,18 @@ def check_root(config: Data, root: Path | None) -> Path:
             f"the root of data set {config.name} is {root}, which is not a folder: give the folder of its images and masks"
         )
     return root
+
+
+def _set_classes(config: Data, root: Path, records: Sequence[Record]) -> tuple[Record, ...]:
+    """Set what the pixels of masks may mean. Raises DataError for classes in a layout whose masks have no values."""
+    given = "data.classes" if config.classes else "data.ignore"
+    classes = Classes.of(config)
+    if (config.classes or config.ignore) and any(not one.stores_labels and not one.holds_values for one in records):
+        raise DataError(
+            f"{given} lists values of masks, but those of {root} are not stored as values (layout {config.layout}): "
+            f"leave {given} out"
+        )
+    return tuple(replace(record, classes=classes) for record in records)
 
 
 def _check_names(root: Path) -> None:

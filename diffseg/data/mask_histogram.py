@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from diffseg.data.masks import HALF, ForegroundRule, MaskPixels, is_binary, select_foreground
-
-CHUNK = 2**20  # pixels counted at once: np.bincount takes 8 bytes a pixel
+from diffseg.data.numbering import CHUNK, blank_ignored, number_pixels
+from diffseg.labels.classes import BINARY, Classes
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,13 @@ class MaskHistogram:
     contour: int = 0  # pairs of neighbours on either side of HALF
 
     @classmethod
-    def from_labels(cls, path: Path, labels: MaskPixels) -> "MaskHistogram":
-        """Count the values of a mask."""
+    def from_labels(cls, path: Path, labels: MaskPixels, classes: Classes = BINARY) -> "MaskHistogram":
+        """Count the values of a mask. If no class is named, ignored pixels are left out; their values become 0."""
+        if classes.ignored and not classes.values:
+            kept, ignored = blank_ignored(labels, classes.ignored)
+            found = cls.from_labels(path, kept)
+            found.counts[0] -= ignored.sum()  # 0, or black, is the first value
+            return found
         if labels.coloured:
             colours, counts = np.unique(labels.pixels.reshape(-1, 3), axis=0, return_counts=True)
             return cls(path, MaskPixels(colours[None]), counts)
@@ -37,6 +42,12 @@ class MaskHistogram:
     def count_foreground(self, rule: ForegroundRule) -> int:
         """Return the number of pixels that the rule makes foreground."""
         return int(self.counts[select_foreground(self.path, self.values, rule)[0]].sum())
+
+    def count_numbers(self, classes: Classes, rule: ForegroundRule) -> np.ndarray:
+        """Return how many pixels have each number once the mask is decoded, int64 [256]."""
+        found = np.zeros(256, np.int64)
+        np.add.at(found, number_pixels(self.path, self.values, classes, rule)[0], self.counts)
+        return found
 
     @property
     def binary(self) -> bool:

@@ -56,7 +56,7 @@ def select_foreground(path: Path, labels: MaskPixels, rule: ForegroundRule) -> n
     if isinstance(rule, str):
         return labels.to_gray() >= int(rule.removeprefix(">="))
     if rule:
-        return _match_any(labels, rule)
+        return match_any(labels, rule)
     if labels.coloured or not is_binary(np.unique(labels.pixels)):
         values = list_values(labels)
         raise DataError(
@@ -94,7 +94,7 @@ def join_values(values: Sequence[int | str], limit: int = 6) -> str:
     return ", ".join(map(str, values[:limit])) + (", …" if len(values) > limit else "")
 
 
-def _match_any(labels: MaskPixels, rule: tuple[int | str, ...]) -> np.ndarray:
+def match_any(labels: MaskPixels, rule: tuple[int | str, ...]) -> np.ndarray:
     """Return which pixels have one of the numbers or colours, bool [H, W]."""
     found = np.zeros(labels.pixels.shape[:2], bool)
     if not labels.coloured:

@@ -38,8 +38,8 @@ class Outlined(Record):
         return self.read_shape()
 
     def read_mask(self, path: Path, size: tuple[int, int]) -> np.ndarray:
-        """Draw all nuclei of an XML file: bool [H, W]. Raises DataError."""
-        return draw_instances(path, size) > 0
+        """Draw all nuclei of an XML file: uint8 [H, W]. Raises DataError."""
+        return (draw_instances(path, size) > 0).view(np.uint8)
 
     def _read_annotations(self) -> tuple[np.ndarray, np.ndarray | None, int]:
         """Draw the masks bool [R, H, W] and the nuclei uint16 [1, H, W]; count the annotations that are not empty."""

@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 
+from diffseg.data.numbering import is_labelled
 from diffseg.data.records import Record, in_parallel
 from diffseg.data.splits import Split
 from diffseg.errors import DataError
+from diffseg.labels.classes import IGNORED
 
 TEST_SHARE = 0.2  # of the images, if a layout has no split
 
@@ -139,7 +141,7 @@ def hold_out(split: Split, share: float, rank: Sequence[Any], setting: str, name
     first: dict[str, Any] = {}
     for unit, place in zip(names, rank, strict=True):
         first[unit] = min(first.get(unit, place), place)
-    empty = [not bool(mask.any()) for mask in split.masks]
+    empty = [not bool(((mask != 0) & (mask != IGNORED)).any()) for mask in split.masks]
     chosen = choose_units(_count_units(names, empty), held, first.__getitem__)
     within = torch.tensor([unit in chosen for unit in names], device=split.device)
     return split.subset((~within).nonzero()[:, 0]), split.subset(within.nonzero()[:, 0])
@@ -203,8 +205,8 @@ def _count_units(names: Sequence[str], empty: Sequence[bool]) -> dict[str, Count
 
 
 def _is_empty(record: Record) -> bool:
-    """Return whether all masks of an image are empty; False if they cannot be read."""
+    """Return whether no mask of an image has a labelled pixel; False if they cannot be read."""
     try:
-        return not record.read_masks().any()
+        return not is_labelled(record.read_masks()).any()
     except DataError:  # it is raised again when the image is decoded
         return False

@@ -11,10 +11,13 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from diffseg.data import masks, nifti, opening, pictures, quantisation, volumes
+from diffseg.data import nifti, opening, pictures, quantisation, volumes
 from diffseg.data.masks import ForegroundRule, MaskPixels
+from diffseg.data.numbering import is_labelled, number_pixels
 from diffseg.data.opening import Shape
 from diffseg.data.quantisation import Quantisation
+from diffseg.errors import DataError
+from diffseg.labels.classes import BINARY, Classes
 
 COUNTED = 2048  # px a side at most, of masks whose objects are counted: larger ones are thinned out
 FILES = ("annotations", "further")  # fields that hold several files
@@ -26,7 +29,7 @@ class Sample:
     """One decoded image at full size with its masks."""
 
     image: np.ndarray  # uint8 or uint16 [H, W, C]; a JPEG may be smaller than its masks
-    masks: np.ndarray  # bool [R, H, W], one a rater
+    masks: np.ndarray  # uint8 [R, H, W], one a rater: the numbers of labels (`Classes`)
     objects: int  # annotated objects: polygons, or connected parts of what most raters marked
     instances: np.ndarray | None = None  # uint16 [1, H, W]: the object of each pixel, 0 for none; None if unknown
 
@@ -43,11 +46,13 @@ class Record:
     index: int | None = None  # of the slice in a volume; None for a picture
     axis: int = 2  # of the volume, across its slices
     quantisation: Quantisation | None = None  # from the volume's intensities to pixels; None to fit it to this volume
-    foreground: ForegroundRule = ()  # which pixels of the masks are foreground
+    foreground: ForegroundRule = ()  # which pixels of the masks are foreground, if no class is named
+    classes: Classes = BINARY  # what the pixels of the masks may mean
     united: bool = False  # the annotations are objects of one mask, not masks of several raters
 
     margin: ClassVar[int] = 0  # px that the image lacks of its volume's slice, on every side
     stores_labels: ClassVar[bool] = True  # whether masks are files of pixels, so that their foreground must be decided
+    holds_values: ClassVar[bool] = False  # whether other masks have the values that data.classes and data.ignore list
 
     @property
     def shared_name(self) -> str:
@@ -118,7 +123,7 @@ class Record:
         return quantisation.pixel_statistics(self.image, self.quantisation)
 
     def read_masks(self) -> np.ndarray:
-        """Decode the masks at full size: bool [R, H, W]; an empty one if there are no annotations. Raises DataError."""
+        """Decode the masks at full size: uint8 [R, H, W]; an empty one if there are no annotations. Raises DataError."""
         return self._read_annotations()[0]
 
     def read_instances(self) -> np.ndarray | None:
@@ -126,24 +131,31 @@ class Record:
         return self._read_annotations()[1]
 
     def _read_annotations(self) -> tuple[np.ndarray, np.ndarray | None, int]:
-        """Decode the masks bool [R, H, W] and the objects uint16 [1, H, W]; count the annotations that are not empty.
+        """Decode the masks uint8 [R, H, W] and the objects uint16 [1, H, W]; count the annotations that are not empty.
 
         Where objects overlap, the later one has the pixel.
         """
         size = self.read_shape().size
-        found = (self.read_mask(path, size) for path in self.annotations)
+        found = (np.asarray(self.read_mask(path, size)).astype(np.uint8, copy=False) for path in self.annotations)
         if not self.united and self.annotations:
             masks = np.stack(list(found))
-            return masks, None, int(masks.any((1, 2)).sum())
-        instances, marked = np.zeros((1, *size), np.uint16), 0
-        for number, mask in enumerate(found, 1):
-            instances[0][mask] = number
-            marked += bool(mask.any())
-        return instances > 0, instances if self.knows_objects else None, marked
+            return masks, None, int(is_labelled(masks).any((1, 2)).sum())
+        union, instances, marked = np.zeros(size, np.uint8), np.zeros((1, *size), np.uint16), 0
+        for number, (path, mask) in enumerate(zip(self.annotations, found, strict=True), 1):
+            labelled = is_labelled(union)
+            if self.classes.count > 1 and (labelled & is_labelled(mask) & (union != mask)).any():
+                raise DataError(
+                    f"{path} marks pixels that another object of {self.image} gives to another class: with data.objects=true "
+                    "objects of different classes must not overlap, so correct one of them"
+                )
+            np.copyto(union, mask, where=(mask != 0) & ~labelled)
+            instances[0][is_labelled(mask)] = number
+            marked += bool(is_labelled(mask).any())
+        return union[None], instances if self.knows_objects else None, marked
 
     def read_mask(self, path: Path, size: tuple[int, int]) -> np.ndarray:
-        """Decode the mask of one rater: bool [H, W]. size: (height, width) that it must have. Raises DataError."""
-        return masks.select_foreground(path, self.read_labels(path, size), self.foreground)
+        """Decode the mask of one rater: uint8 [H, W]. size: (height, width) that it must have. Raises DataError."""
+        return number_pixels(path, self.read_labels(path, size), self.classes, self.foreground)
 
     def read_labels(self, path: Path, size: tuple[int, int] | None = None) -> MaskPixels:
         """Decode a mask's pixels as they are stored. size: (height, width) that it must have. Raises DataError."""
@@ -152,12 +164,8 @@ class Record:
         return MaskPixels(self._cut_slice(volumes.read_labels(path, self.image)))
 
     def count_objects(self, masks: np.ndarray) -> int:
-        """Count the connected parts of what most raters marked in masks bool [R, H, W]."""
-        from scipy.ndimage import label
-
-        thinned = masks[:, :: 1 + masks.shape[1] // COUNTED, :: 1 + masks.shape[2] // COUNTED]
-        count: int = label(2 * thinned.sum(0, np.int16) > len(masks), structure=np.ones((3, 3)))[1]
-        return count
+        """Count the connected parts of what most raters marked in masks uint8 [R, H, W]."""
+        return count_parts(masks, self.classes)
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as values that JSON can hold."""
@@ -175,6 +183,7 @@ class Record:
             "image": Path(saved["image"]),
             "foreground": tuple(rule) if isinstance(rule, list) else rule,
             "quantisation": quantised and Quantisation(**quantised),
+            "classes": Classes(**{key: _to_tuples(value) for key, value in saved["classes"].items()}),
         }
         name = fields.pop("kind")
         return {kind.__name__: kind for kind in kinds}[name](**fields)
@@ -183,6 +192,27 @@ class Record:
         """Return this slice [H, W, …] of a volume [X, Y, Z, …]."""
         pixels: np.ndarray = np.moveaxis(volume, self.axis, 2)[:, :, self.index]
         return pixels
+
+
+def count_parts(masks: np.ndarray, classes: Classes) -> int:
+    """Count the connected parts of what most raters marked in masks uint8 [R, H, W].
+
+    Parts of several exclusive classes are counted by class, since they may touch; those of regions together.
+    """
+    from scipy.ndimage import label
+
+    thinned = masks[:, :: 1 + masks.shape[1] // COUNTED, :: 1 + masks.shape[2] // COUNTED]
+    several = classes.exclusive and classes.count > 1
+    marks = (thinned == numbers[0] for numbers in classes.numbers) if several else [is_labelled(thinned)]
+    count = 0
+    for mark in marks:
+        count += label(2 * mark.sum(0, np.int16) > len(masks), structure=np.ones((3, 3)))[1]
+    return count
+
+
+def _to_tuples(value: Any) -> Any:
+    """Return lists, also those in lists, as tuples."""
+    return tuple(map(_to_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 def in_parallel(

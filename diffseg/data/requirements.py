@@ -115,8 +115,7 @@ def _decide_foreground(config: Data, root: Path, found: Listing) -> ForegroundDe
     Raises DataError if the masks leave it open, or if all masks of a split are empty or full.
     """
     decision = decide_foreground(found.records, config)
-    if decision.problems:
-        raise DataError(decision.problems[0])
+    _raise_first(config, root, decision.problems)
     if decision.uniform:
         raise DataError(decision.uniform[0].describe(root))
     for remark in (*found.remarks, *decision.remarks):

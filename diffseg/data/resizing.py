@@ -10,7 +10,7 @@ Size = tuple[int, int]  # height, width
 
 
 def prepare(sample: Sample, size: Size, config: Data) -> tuple[np.ndarray, np.ndarray]:
-    """Return the image [H, W, C] and the masks bool [R, H, W] at a size (H, W) that `padded_size` has given.
+    """Return the image [H, W, C] and the masks uint8 [R, H, W] at a size (H, W) that `padded_size` has given.
 
     fit="resize" squashes the whole image. fit="crop" resizes it by data.scale, and mirrors it at the borders where it is
     still smaller than a crop. Images are averaged over the area of a pixel; masks take the nearest pixel.

@@ -1,7 +1,7 @@
 """Whether a given `data.foreground` fits the values that the masks of a data set hold."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from diffseg.data.mask_histogram import MaskHistogram
@@ -19,7 +19,8 @@ def find_fault(masks: MaskStatistics, rule: ForegroundRule) -> str | None:
     if not fault and rule == "nonzero":
         return find_inverted_palette(masks)
     if not fault and isinstance(rule, tuple):
-        return _find_other_palette(masks, rule)
+        first = "name the foreground by its colour, such as {}"
+        return find_other_palette(masks, rule, lambda colour: first.format(format_argument((colour,))))
     return fault
 
 
@@ -119,8 +120,11 @@ def _find_loss(masks: MaskStatistics, rule: ForegroundRule) -> str | None:
     )
 
 
-def _find_other_palette(masks: MaskStatistics, rule: tuple[int | str, ...]) -> str | None:
-    """Return a problem if a palette entry that the rule names by number has another colour in another mask."""
+def find_other_palette(masks: MaskStatistics, named: tuple[int | str, ...], advise: Callable[[str], str]) -> str | None:
+    """Return a problem if a palette's entry that is named by its number has another colour in another mask.
+
+    advise: returns what to do, given the colour of one of the two.
+    """
     seen: dict[int, tuple[str, Path]] = {}
     for mask in masks.masks:
         if mask.values.palette is None:
@@ -128,9 +132,9 @@ def _find_other_palette(masks: MaskStatistics, rule: tuple[int | str, ...]) -> s
         for number, colour in zip(mask.values.pixels[0].tolist(), mask.values.to_rgb()[0], strict=True):
             own = colour_name(colour)
             name, path = seen.setdefault(number, (own, mask.path))
-            if number in rule and name != own:
+            if number in named and name != own:
                 return (
-                    f"{mask.path} has the colour {own} as entry {number} of its palette, but {path} has {name}: name the "
-                    f"foreground by its colour, such as {format_argument((name,))}"
+                    f"{mask.path} has the colour {own} as entry {number} of its palette, but {path} has {name}: "
+                    f"{advise(name)}"
                 )
     return None

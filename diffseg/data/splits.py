@@ -24,7 +24,7 @@ class Split:
     names: tuple[str, ...]
     groups: tuple[str | None, ...]  # the patient or volume of each image; None if it is unknown
     images: PackedImages  # uint8 or uint16 [C, H, W] each
-    masks: PackedImages  # uint8 [R, H, W] each, 0 or 1, one a rater
+    masks: PackedImages  # uint8 [R, H, W] each, one a rater: the numbers of labels
     originals: tuple[tuple[int, int], ...]  # height and width of each image in its file
     spacings: tuple[tuple[float, float] | None, ...]  # mm between rows and between columns in the file; None if unknown
     objects: tuple[int, ...]  # number of annotated objects of each image

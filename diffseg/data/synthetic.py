@@ -1,37 +1,51 @@
-"""Synthetic images and masks of three kinds, each a caricature of a data set of the study.
+"""Synthetic images and masks of four kinds, the first three each a caricature of a data set of the study.
 
 - large: one large object near the centre, like ISIC16's lesions;
 - many: many small objects, like MoNuSeg's nuclei;
-- clusters: patches of any size, absent in a tenth of the images, like HER2's tumours.
+- clusters: patches of any size, absent in a tenth of the images, like HER2's tumours;
+- classes: nuclei of two kinds, smooth ones of the value 1 and grainy, bluish ones of the value 2.
 
 Colour alone does not separate the objects: texture, distractors of similar colour, uneven light, blur and noise make the
 task learnable, not trivial.
 """
 
+from pathlib import Path
+
 import numpy as np
 
 from diffseg.config import Data
 from diffseg.data.arrays import DecodedData, DecodedSplit
+from diffseg.data.masks import MaskPixels, join_values
+from diffseg.data.numbering import number_pixels
 from diffseg.data.quantisation import mean_and_deviation
+from diffseg.data.records import count_parts
+from diffseg.errors import DataError
+from diffseg.labels.classes import Classes
 
-KINDS = ("large", "many", "clusters")
+KINDS = ("large", "many", "clusters", "classes")
+VALUES = {"classes": (1, 2)}  # of the masks of a kind, besides 0; of others 1
 IMAGES = {"train": 200, "test": 40}  # of a split whose number the configuration leaves open
 ABSENT = 0.1  # share of images without an object, for clusters
 OVERSAMPLING = 2  # images are drawn at this many times their side, then averaged
+
+SOURCE = Path("synthetic masks")  # their name in messages
 
 Random = np.random.Generator
 
 
 def draw_images(config: Data) -> DecodedData:
-    """Draw the training and test images and masks of a configuration."""
-    from scipy.ndimage import label
+    """Draw the training and test images and masks of a configuration.
 
+    Raises DataError if the classes of the configuration are not those that are drawn.
+    """
+    classes = Classes.of(config)
+    _check_classes(config, classes)
     parts, histogram = {}, np.zeros((3, 256), np.int64)
     for split, limit in (("train", config.train_images), ("test", config.test_images)):
         count = limit or IMAGES[split]
         drawn = [draw_image(config.kind, config.size, split, index) for index in range(count)]
         images = np.stack([image for image, _ in drawn]).transpose(0, 3, 1, 2)
-        masks = np.stack([mask for _, mask in drawn])
+        masks = np.stack([number_pixels(SOURCE, MaskPixels(mask), classes, "nonzero") for _, mask in drawn])
         if split == "train":
             histogram[:] = [np.bincount(images[:, channel].ravel(), minlength=256) for channel in range(3)]
         parts[split] = DecodedSplit(
@@ -39,24 +53,39 @@ def draw_images(config: Data) -> DecodedData:
             groups=(None,) * count,
             spacings=(None,) * count,
             images=images.reshape(-1),
-            masks=masks.astype(np.uint8).reshape(-1),
+            masks=masks.reshape(-1),
             sizes=np.full((count, 2), config.size, np.int64),
             originals=np.full((count, 2), config.size, np.int64),
             statistics=np.stack([mean_and_deviation(image.transpose(1, 2, 0)) for image in images]),
-            objects=np.array([label(mask, np.ones((3, 3)))[1] for mask in masks], np.int64),
+            objects=np.array([count_parts(mask[None], classes) for mask in masks], np.int64),
         )
     return DecodedData(parts, 3, 1, histogram)
 
 
+def _check_classes(config: Data, classes: Classes) -> None:
+    """Raise DataError if a class lists none of the values that are drawn."""
+    drawn = VALUES.get(config.kind, (1,))
+    for name, values in config.classes:
+        if name in classes.names and not set(values) & set(drawn):
+            raise DataError(
+                f"data.kind={config.kind} draws masks of the value{'s' * (len(drawn) > 1)} {join_values(drawn)}, none of which "
+                f"class {name} of data.classes lists: set data.kind=classes, which draws 1 and 2, or correct data.classes"
+            )
+
+
 def draw_image(kind: str, size: int, split: str, index: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw (image uint8 [S, S, 3], mask bool [S, S]), a function of the arguments alone."""
+    """Draw (image uint8 [S, S, 3], mask uint8 [S, S]), a function of the arguments alone."""
     key = [KINDS.index(kind), ("train", "test").index(split)]
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([*key, index])))
     canvas = OVERSAMPLING * size
-    image, mask = {"large": _draw_lesion, "many": _draw_nuclei, "clusters": _draw_tumours}[kind](rng, canvas)
+    draw = {"large": _draw_lesion, "many": _draw_nuclei, "clusters": _draw_tumours, "classes": _draw_two_kinds}[kind]
+    image, drawn = draw(rng, canvas)
     image *= 1 + 0.12 * _field(rng, canvas, 0.4)[..., None]  # uneven light
     image = _average(image) + rng.normal(0, 7, (size, size, 3))
-    return image.round().clip(0, 255).astype(np.uint8), _average(mask[..., None].astype(float))[..., 0] > 0.5
+    mask = np.zeros((size, size), np.uint8)
+    for value in VALUES.get(kind, (1,)):
+        mask[_average((drawn == value)[..., None].astype(float))[..., 0] > 0.5] = value
+    return image.round().clip(0, 255).astype(np.uint8), mask
 
 
 def _draw_lesion(rng: Random, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -85,6 +114,25 @@ def _draw_nuclei(rng: Random, n: int) -> tuple[np.ndarray, np.ndarray]:
     nuclei = _cells(rng, n, int(rng.integers(14, 40)), (0.028, 0.06))
     purple = rng.normal((125, 85, 160), 10) + 16 * _field(rng, n, 0.02)[..., None]
     return _blend(image, purple, nuclei, softness=0.012), nuclei > 0
+
+
+def _draw_two_kinds(rng: Random, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw smooth purple nuclei (1) and grainy bluish ones (2) among red cells; mask uint8 [n, n].
+
+    The latter lie above the former. Their mean colours differ by less than the spread within each kind.
+    """
+    tissue = rng.normal((222, 178, 205), 8)
+    image = tissue + 12 * _field(rng, n, 0.06)[..., None] * (1, 1.4, 0.8)
+    image = _blend(
+        image, np.array((205, 95, 125)), _cells(rng, n, int(rng.integers(2, 7)), (0.04, 0.07)), softness=0.012
+    )
+    mask = np.zeros((n, n), np.uint8)
+    colour, grains = rng.normal((125, 85, 160), 8), _field(rng, n, 0.014)[..., None]
+    for value, own in ((1, colour + 6 * grains), (2, colour + (-18, 12, 4) + 34 * grains)):
+        nuclei = _cells(rng, n, int(rng.integers(5, 12)), (0.05, 0.1))
+        image = _blend(image, own, nuclei, softness=0.012)
+        mask[nuclei > 0] = value
+    return image, mask
 
 
 def _draw_tumours(rng: Random, n: int) -> tuple[np.ndarray, np.ndarray]:

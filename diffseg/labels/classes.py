@@ -60,3 +60,6 @@ class Classes:
     def rows(self) -> tuple[str, ...]:
         """The names under which measurements are kept: "all" for the mean over the classes, then each of several classes."""
         return ("all", *self.names) if self.count > 1 else ("all",)
+
+
+BINARY = Classes.of(Data())  # of masks without named classes

@@ -36,7 +36,7 @@ def trial_row(request: TrialRequest, status: str, error: str | None, started: da
         "error": error,
         "log": f"{request.folder.path}/log.txt",
         **{
-            "config_" + path.replace(".", "_"): json.dumps(value) if isinstance(value, list) else value
+            "config_" + path.replace(".", "_"): json.dumps(value) if isinstance(value, list | dict) else value
             for path, value in config.leaves().items()
             if value is not None
         },
