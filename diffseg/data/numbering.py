@@ -108,7 +108,8 @@ def _look_up(codes: np.ndarray, known: Mapping[int, int]) -> np.ndarray:
         for code, number in known.items():
             if code <= top:
                 table[code] = number
-        return table[codes]
+        found: np.ndarray = table[codes]
+        return found
     listed = np.array(sorted(known), np.int64)
     numbers = np.array([known[code] for code in listed.tolist()], np.int16)
     place = np.searchsorted(listed, codes).clip(max=len(listed) - 1)

@@ -20,7 +20,7 @@ def measure_signal(x0: torch.Tensor, signal: torch.Tensor, truth: Masks, labels:
     found, masks = labels.decode(x0), truth.channels[:, labels.foreground].bool()
     squared = ((x0 - signal) * 2 / (high - low)).square() if labels.linear else (2 * (found - masks.float())).square()
     errors = {
-        "mask_error": torch.stack([truth.mean(each) for each in squared.split(1, dim=1)], dim=1),
+        "mask_error": torch.stack([truth.mean(each[:, None]) for each in squared.unbind(1)], dim=1),
         "dice_error": _dice_errors(labels.decide(found, 0.5), masks, truth.valid),
         "cross_entropy": _cross_entropies(found, masks, truth.valid),
     }

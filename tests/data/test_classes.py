@@ -23,7 +23,8 @@ SIDE = 16
 GRAY = st.integers(0, 255)
 COLOUR = st.integers(0, 2**24 - 1).map(lambda code: f"#{code:06x}")
 LABELS = {"png": GRAY, "palette": GRAY, "colour": COLOUR, "palette in colours": COLOUR, "tiff": GRAY,
-          "deep tiff": st.integers(0, 2**16 - 1), "deep png": st.integers(0, 2**16 - 1), "nifti": st.integers(0, 2**31 - 1)}  # fmt: skip
+          "deep tiff": st.integers(0, 2**16 - 1), "deep png": st.integers(0, 2**16 - 1),
+          "nifti": st.integers(0, 2**31 - 1)}  # fmt: skip
 
 
 def rgb(colour):
