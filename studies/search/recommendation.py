@@ -118,8 +118,8 @@ def _kept_settings(config: Config, choices: list[Choice], base: dict[str, Any]) 
 
 def _line(key: str, value: Any) -> str:
     """Return a setting as a line of TOML, whose values are written as JSON's but for tables."""
-    if key == "data.classes":
-        pairs = (f"{_json(name)} = {_json(values[0] if len(values) == 1 else values)}" for name, values in value)
+    if isinstance(value, dict):
+        pairs = (f"{_json(name)} = {_json(own[0] if len(own) == 1 else own)}" for name, own in value.items())
         return f"{key} = {{ {', '.join(pairs)} }}"
     return f"{key} = {_json(value)}"
 
