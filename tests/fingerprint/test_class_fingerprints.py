@@ -82,7 +82,7 @@ class TestCurves:
 
 
 def with_classes(tiny, **leaves):
-    return weighted(tiny, **{"data__classes": TWO} | leaves)
+    return weighted(tiny, **{"data__classes": TWO, "data__kind": "classes"} | leaves)
 
 
 class TestConfig:
