@@ -50,10 +50,10 @@ def boundary(
 ) -> torch.Tensor:
     """Return the squared error times 1 + w exp(−d²/2s²) at d pixels from the border (Ronneberger et al., 2015, Eq. 2).
 
-    d is the distance to the nearest pixel of another class. In masks without a border the factor is 1 everywhere.
+    d is the distance to the nearest pixel of a known other class. In masks without a border the factor is 1 everywhere.
     """
     width = diffusion.boundary_width
-    squared = squared_distance_to_border(masks.channels, reach=round(3 * width))
+    squared = squared_distance_to_border(masks.channels, round(3 * width), masks.valid)
     near = (-squared.amin(1, keepdim=True) / (2 * width**2)).exp()
     return F.mse_loss(prediction, target, reduction="none") * (1 + diffusion.boundary_weight * near)
 
@@ -94,6 +94,13 @@ def class_cross_entropy(logits: torch.Tensor, masks: Masks, labels: Labels) -> t
     if labels.several:
         return F.cross_entropy(logits, masks.channels.argmax(1), reduction="none")[:, None]
     return F.binary_cross_entropy_with_logits(logits, masks.channels, reduction="none")
+
+
+def mean_class_cross_entropy(logits: torch.Tensor, masks: Masks, labels: Labels) -> torch.Tensor:
+    """Return the mean [] of `class_cross_entropy` over the images, channels and pixels that count."""
+    if masks.valid is None and not labels.several:  # torch's own mean, whose gradient is rounded in another way
+        return F.binary_cross_entropy_with_logits(logits, masks.channels)
+    return masks.mean(class_cross_entropy(logits, masks, labels)).mean()
 
 
 def dice(logits: torch.Tensor, masks: Masks, labels: Labels) -> torch.Tensor:

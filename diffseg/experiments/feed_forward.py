@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from diffseg.config import Config
-from diffseg.diffusion.losses import class_cross_entropy, dice
+from diffseg.diffusion.losses import dice, mean_class_cross_entropy
 from diffseg.experiments.network_call import call_network, extra_loss, network_time
 from diffseg.experiments.protocol import WHOLE_BATCH, NoiseDraws
 from diffseg.labels.labels import Labels
@@ -38,7 +38,7 @@ class FeedForward:
         noise = torch.randn(shape, generator=draw, device=masks.device)[part]
         images, truth = images[part], labels.read(masks[part])
         logits, extra = call_network(network, self.config, noise, self._time(images), images)
-        entropy = truth.average(class_cross_entropy(logits, truth, labels))
+        entropy = mean_class_cross_entropy(logits, truth, labels)
         return dice(logits, truth, labels).mean() + entropy + extra_loss(extra, truth, self.config)
 
     def learn_from_losses(self, network: nn.Module, workers: Workers) -> None:

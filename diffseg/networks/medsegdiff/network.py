@@ -110,4 +110,6 @@ class MedSegDiffImplementation(Implementation[MedSegDiff]):
 
     def extra_loss(self, extra: torch.Tensor, masks: Masks) -> torch.Tensor:
         """Return the weighted squared error of the highway's mask, which nothing else trains."""
-        return self.settings.calibration * masks.average(F.mse_loss(extra, masks.channels, reduction="none"))
+        if masks.valid is None:  # torch's own mean, whose gradient is rounded in another way
+            return self.settings.calibration * F.mse_loss(extra, masks.channels)
+        return self.settings.calibration * masks.mean(F.mse_loss(extra, masks.channels, reduction="none")).mean()
