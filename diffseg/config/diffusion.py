@@ -73,7 +73,7 @@ class Diffusion(Section):
     coding: Literal["pm1", "01", "bits", "sdf"] = Field("pm1",
         description="Signal in place of a mask. One channel a class: −1 and 1, 0 and 1, or the signed distance to its border "
                     "(sdf); bits: the binary digits of the class's number.")
-    distance_limit: float = Field(8.0, gt=0, le=64, description="Distance at which the signed distance of coding sdf is cut, px.")
+    distance_limit: float = Field(8.0, ge=1, le=64, description="Distance at which the signed distance of coding sdf is cut, px.")
     self_conditioning: bool = Field(False,
         description="Give the network its last x̂0, too: in every sampling step, and in half of the training steps.")
     target: Literal["epsilon", "x0", "v"] = Field("epsilon", description="What the network predicts: the noise, the mask, or v.")

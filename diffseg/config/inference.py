@@ -27,7 +27,8 @@ class Inference(Section):
     seeds: tuple[Seed, ...] = Field((), description="Seeds of the trials that form a deep ensemble (E1). Empty: no deep ensemble.")
     merge: Literal["mean", "vote", "staple"] = Field("mean",
         description="How an ensemble is merged: mean of its probabilities; mean, or STAPLE, of its masks cut at the threshold.")
-    threshold: Fraction = Field(0.5, description="Probability above which a pixel is foreground.")
+    threshold: Fraction = Field(0.5,
+        description="Probability above which a pixel is foreground. Of several exclusive classes, it has the most probable one.")
     augment: Literal["none", "symmetries"] = Field("none",
         description="Test-time augmentation. symmetries: the members see the square's eight symmetries in turn.")
     batch: PositiveInt = Field(64, description="Tiles × members that are predicted at once.")

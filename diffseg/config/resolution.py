@@ -52,6 +52,8 @@ def _resolve_diffusion(config: Config) -> Diffusion:
         changes["fingerprint_networks"] = ()
     if len(config.data.class_names) == 1:
         changes["fingerprint_class"] = None  # the only class is the mean over the classes
+    if own.coding == "bits" and len(config.data.class_names) < 2:
+        changes["coding"] = "pm1"  # the one digit of a binary mask
     return _apply(config, "diffusion", own, **changes).resolved()
 
 
@@ -60,6 +62,8 @@ def _resolve_inference(config: Config) -> Inference:
     if config.experiment == "e2":
         changes["steps"] = own.steps or _usual_steps(config.diffusion)
     without_use = unused(own, USERS) | (set() if config.training.evaluations else {"evaluation_images"})
+    if len(config.data.class_names) > 1 and not config.data.regions:
+        without_use.add("threshold")  # a pixel belongs to the most probable class
     resolved = _apply(config, "inference", own, without_use, **changes)
     if config.network.deterministic and own.augment == "none":
         return resolved.model_copy(update={"ensemble": 1})  # all members would be the same

@@ -61,7 +61,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check_coding(self) -> Self:
-        if self.diffusion.coding == "bits" and self.data.regions:
+        if self.diffusion.coding == "bits" and self.data.regions and len(self.data.class_names) > 1:
             raise ValueError(
                 "diffusion.coding=bits codes one class a pixel, but data.regions lets classes overlap: take coding pm1, 01 or sdf"
             )

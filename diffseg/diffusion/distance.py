@@ -5,39 +5,47 @@ import math
 import torch
 
 
-def squared_distance_to_border(masks: torch.Tensor, reach: int) -> torch.Tensor:
+def squared_distance_to_border(masks: torch.Tensor, reach: int, valid: torch.Tensor | None = None) -> torch.Tensor:
     """Return the squared Euclidean distance of each pixel to the nearest one of the other kind, as masks [B, C, H, W], px².
 
     Distances beyond `reach` px are infinite. The transform is exact: lower envelopes of parabolas along each axis in turn
-    (Felzenszwalb & Huttenlocher, 2012).
+    (Felzenszwalb & Huttenlocher, 2012). valid: bool [B, 1, H, W], the pixels of a known kind, which alone have a distance
+    of 0 from others; None if all are known.
     """
     foreground = masks > 0.5
-    to_foreground, to_background = (
-        torch.zeros(masks.shape, device=masks.device).masked_fill(~inside, torch.inf)
-        for inside in (foreground, ~foreground)
-    )
-    for dim in (-2, -1):
-        to_foreground, to_background = _envelope(to_foreground, dim, reach), _envelope(to_background, dim, reach)
+    targets = torch.stack([foreground, ~foreground])
+    if valid is not None:
+        targets &= valid
+    to_foreground, to_background = _envelopes(targets, reach)
     squared = torch.where(foreground, to_background, to_foreground)
     return squared.masked_fill(squared > reach**2, torch.inf)
 
 
-def signed_distance(masks: torch.Tensor, limit: float) -> torch.Tensor:
+def signed_distance(masks: torch.Tensor, limit: float, valid: torch.Tensor | None = None) -> torch.Tensor:
     """Return the distance of each pixel's centre to the border of masks [B, C, H, W] in px, positive inside.
 
     The border lies half a pixel beyond the last pixel inside. Distances beyond the limit are cut, as are those in masks
-    without a border.
+    without a border. valid: as in `squared_distance_to_border`.
     """
-    distance = squared_distance_to_border(masks, reach=math.ceil(limit + 0.5)).sqrt() - 0.5
+    distance = squared_distance_to_border(masks, math.ceil(limit + 0.5), valid).sqrt() - 0.5
     return torch.where(masks > 0.5, distance, -distance).clamp(-limit, limit)
+
+
+def _envelopes(targets: torch.Tensor, reach: int) -> torch.Tensor:
+    """Return the squared distance of each pixel to the nearest target [*, H, W]."""
+    distances = torch.zeros(targets.shape, device=targets.device).masked_fill(~targets, torch.inf)
+    for dim in (-2, -1):
+        distances = _envelope(distances, dim, reach)
+    return distances
 
 
 def _envelope(values: torch.Tensor, dim: int, reach: int) -> torch.Tensor:
     """Return the minimum over |k| ≤ reach of values[i + k] + k² along a dimension."""
     size = values.shape[dim]
-    lowest = values
+    lowest = values.clone()
     for k in range(1, min(reach, size - 1) + 1):
-        ahead, behind = values.narrow(dim, k, size - k) + k**2, values.narrow(dim, 0, size - k) + k**2
-        blank = values.new_full((), torch.inf).expand_as(values.narrow(dim, 0, k))
-        lowest = lowest.minimum(torch.cat([ahead, blank], dim)).minimum(torch.cat([blank, behind], dim))
+        raised, rest = values + k**2, size - k
+        for first, second in ((0, k), (k, 0)):
+            part = lowest.narrow(dim, first, rest)
+            torch.minimum(part, raised.narrow(dim, second, rest), out=part)
     return lowest

@@ -13,7 +13,7 @@ HALF_BIN = (
 def variational_bound(
     x0: torch.Tensor, predicted: torch.Tensor, share: torch.Tensor, t: torch.Tensor, log_snr: LogSNR, steps: int
 ) -> torch.Tensor:
-    """Return the term of the bound at t, [B], in bits per dimension.
+    """Return the term of the bound at t, in nats, [B, C, H, W].
 
     This is KL(q(x_s | x_t, x0) ‖ p(x_s | x_t)) with s = t − 1/steps, and −log p(x0 | x_t) where s ≤ 0.
 

@@ -28,7 +28,7 @@ class Denoised:
 
 def clean_signal(images: torch.Tensor, masks: Masks, config: Config) -> torch.Tensor:
     """Return the signal that is noised: the images in E4, else the encoded masks."""
-    return images if config.experiment == "e4" else Labels.of(config).coding.encode(masks.channels)
+    return images if config.experiment == "e4" else Labels.of(config).coding.encode(masks.channels, masks.valid)
 
 
 def denoise_batch(

@@ -20,9 +20,9 @@ def measure_signal(x0: torch.Tensor, signal: torch.Tensor, truth: Masks, labels:
     found, masks = labels.decode(x0), truth.channels[:, labels.foreground].bool()
     squared = ((x0 - signal) * 2 / (high - low)).square() if labels.linear else (2 * (found - masks.float())).square()
     errors = {
-        "mask_error": torch.stack([truth.mean(each[:, None]) for each in squared.unbind(1)], dim=1),
+        "mask_error": _mean_by_class(squared, truth),
         "dice_error": _dice_errors(labels.decide(found, 0.5), masks, truth.valid),
-        "cross_entropy": _cross_entropies(found, masks, truth.valid),
+        "cross_entropy": _cross_entropies(found, masks, truth),
     }
     means = {name: values.mean(1) for name, values in errors.items()}
     if labels.several:
@@ -30,6 +30,11 @@ def measure_signal(x0: torch.Tensor, signal: torch.Tensor, truth: Masks, labels:
     if len(labels.classes.names) == 1:
         return errors
     return {name: torch.cat([means[name][:, None], values], dim=1) for name, values in errors.items()}
+
+
+def _mean_by_class(errors: torch.Tensor, truth: Masks) -> torch.Tensor:
+    """Return the mean of errors [B, K, H, W] over the pixels that count, [B, K]."""
+    return torch.stack([truth.mean(errors[:, k : k + 1]) for k in range(errors.shape[1])], dim=1)
 
 
 def _dice_errors(found: torch.Tensor, masks: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
@@ -40,14 +45,16 @@ def _dice_errors(found: torch.Tensor, masks: torch.Tensor, valid: torch.Tensor |
     return torch.stack([torch.stack([1 - overlap(*pair)[1] for pair in zip(*one, strict=True)]) for one in pairs])
 
 
-def _cross_entropies(found: torch.Tensor, masks: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
+def _cross_entropies(found: torch.Tensor, masks: torch.Tensor, truth: Masks) -> torch.Tensor:
     """Return the binary cross-entropy of each class of each image, [B, K], of probabilities and masks [B, K, H, W]."""
-    rows = []
-    for index, (maps, truths) in enumerate(zip(found, masks, strict=True)):
-        if valid is not None:
-            maps, truths = maps[:, valid[index, 0]], truths[:, valid[index, 0]]
-        rows.append(torch.stack([nll(p, y, members=None) for p, y in zip(maps, truths, strict=True)]))
-    return torch.stack(rows)
+    if truth.valid is None:
+        pairs = zip(found, masks, strict=True)
+        return torch.stack(
+            [torch.stack([nll(*pair, members=None) for pair in zip(*one, strict=True)]) for one in pairs]
+        )
+    p = found.double().clamp(1e-6, 1 - 1e-6)
+    errors = -torch.where(masks, p.log(), (1 - p).log())
+    return _mean_by_class(errors, truth)
 
 
 def _categorical_cross_entropy(found: torch.Tensor, masks: torch.Tensor, truth: Masks) -> torch.Tensor:

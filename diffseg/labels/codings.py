@@ -29,9 +29,12 @@ class Coding:
         """The number of channels of the signal."""
         return self.classes.channels
 
-    def encode(self, masks: torch.Tensor) -> torch.Tensor:
-        """Return the signal of masks of 0 and 1 with one channel a class, float32."""
-        return self.low + (self.high - self.low) * masks.float()
+    def encode(self, masks: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the signal of masks of 0 and 1 with one channel a class, float32.
+
+        valid: bool [B, 1, H, W], the pixels of a known class; None if all are. The signal of others is any.
+        """
+        return self.low + (self.high - self.low) * self.units(masks).float()
 
     def units(self, masks: torch.Tensor) -> torch.Tensor:
         """Return what a sigmoid of each channel of the output estimates: 0 or 1."""
@@ -55,9 +58,9 @@ class SignedDistance(Coding):
 
     limit: float
 
-    def encode(self, masks: torch.Tensor) -> torch.Tensor:
-        """Return the signal of masks of 0 and 1 with one channel a class, float32."""
-        return signed_distance(masks, self.limit) / self.limit
+    def encode(self, masks: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the signal, as `Coding.encode`. Distances are those to the nearest pixel of a known other class."""
+        return signed_distance(masks, self.limit, valid) / self.limit
 
     def probabilities(self, signal: torch.Tensor) -> torch.Tensor:
         """Return a probability that rises from 0 to 1 over the pixel that the border lies in.
@@ -81,10 +84,6 @@ class Bits(Coding):
     def channels(self) -> int:
         """The number of digits."""
         return max(1, self.classes.count.bit_length())
-
-    def encode(self, masks: torch.Tensor) -> torch.Tensor:
-        """Return the signal of masks of 0 and 1 with one channel a class, float32."""
-        return self.low + (self.high - self.low) * self.units(masks).float()
 
     def units(self, masks: torch.Tensor) -> torch.Tensor:
         """Return the digits, 0 or 1."""

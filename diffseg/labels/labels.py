@@ -24,12 +24,6 @@ class Masks:
         counted = errors.masked_fill(~self.valid, 0.0).flatten(1).sum(1)
         return counted / (errors.shape[1] * self.valid.flatten(1).sum(1)).clamp(min=1)
 
-    def average(self, errors: torch.Tensor) -> torch.Tensor:
-        """Return the mean [] of errors [B, *, H, W] over the pixels of the batch that count, and over the channels."""
-        if self.valid is None:
-            return errors.mean()
-        return self.sum(errors).sum() / (errors.shape[1] * self.valid.sum()).clamp(min=1)
-
     def sum(self, errors: torch.Tensor) -> torch.Tensor:
         """Return the sum [B] of errors [B, *, H, W] over the pixels that count, and over the channels."""
         return (errors if self.valid is None else errors.masked_fill(~self.valid, 0.0)).flatten(1).sum(1)
@@ -123,7 +117,7 @@ def _membership(classes: Classes, device: torch.device) -> torch.Tensor:
     table = torch.zeros(256, classes.channels)
     offset = classes.channels - classes.count
     if offset:
-        table[0, 0] = 1
+        table[[0, IGNORED], 0] = 1
     for channel, numbers in enumerate(classes.numbers, offset):
         table[list(numbers), channel] = 1
     return table.to(device)

@@ -9,10 +9,12 @@ from monai.losses import DiceCELoss
 from scipy.ndimage import distance_transform_edt
 
 from diffseg.config import Config, Diffusion
-from diffseg.diffusion.losses import LOSSES, squared_distance_to_border
+from diffseg.diffusion.distance import squared_distance_to_border
+from diffseg.diffusion.losses import LOSSES
 from diffseg.diffusion.schedules import log_snr
 from diffseg.errors import ConfigError
 from diffseg.experiments import build_experiment
+from diffseg.labels.labels import Labels
 from diffseg.randomness import generator
 
 
@@ -38,7 +40,9 @@ def test_boundary_weights_fall_off_from_the_border_and_are_1_in_blank_masks():
     masks = torch.zeros(2, 1, 1, 64)
     masks[0, ..., 32:] = 1
     ones = torch.ones_like(masks)
-    weights = LOSSES["boundary"](ones, 0 * ones, ones, masks, Diffusion(boundary_weight=4.0, boundary_width=3.0))
+    config = Config(diffusion=Diffusion(boundary_weight=4.0, boundary_width=3.0))
+    labels = Labels.of(config)
+    weights = LOSSES["boundary"](ones, 0 * ones, ones, labels.read(masks), labels, config.diffusion)
     distance = torch.cat([torch.arange(32, 0, -1), torch.arange(1, 33)]).float()
     expected = 1 + 4 * (-(distance**2) / 18).exp() * (distance <= 9)
     assert torch.allclose(weights[0, 0, 0], expected)

@@ -151,7 +151,7 @@ def test_stopped_samples_keep_their_mask_and_cost_no_more_evaluations(sampler, s
         return x0, share if isinstance(share, float) else share[rows]
 
     x = torch.randn(4, 1, 2, 2)
-    denoiser = EarlyStoppingDenoiser(denoise, 2, 0.0, x)
+    denoiser = EarlyStoppingDenoiser(denoise, 2, lambda x0: x0 > 0, x)
     found = SAMPLERS[sampler](denoiser, x, uniform(8), level, lambda: torch.randn(4, 1, 2, 2))
     assert denoiser.evaluations.tolist() == [8, 3, 7, 8]
     assert sum(map(len, seen)) == 26
@@ -164,7 +164,7 @@ def test_a_patience_beyond_all_steps_changes_nothing(sampler):
         return curved(x_t, t)
 
     def sample(patience):
-        denoiser = EarlyStoppingDenoiser(denoise, patience, 0.0, start())
+        denoiser = EarlyStoppingDenoiser(denoise, patience, lambda x0: x0 > 0, start())
         found = SAMPLERS[sampler](denoiser, start(), uniform(7), level, draws())
         assert denoiser.evaluations.tolist() == [7, 7]
         return found

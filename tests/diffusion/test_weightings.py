@@ -17,6 +17,7 @@ from diffseg.diffusion.uncertainty import Uncertainty
 from diffseg.diffusion.weightings import TARGET_ERROR_IN_X0, WEIGHTINGS, target_weight
 from diffseg.errors import ConfigError, UserError
 from diffseg.experiments import build_experiment
+from diffseg.labels.labels import Labels
 from diffseg.randomness import generator
 
 PROFILE = ((-12.0, 0.0), (-4.0, 2.0), (0.0, 1.0), (6.0, 0.0))
@@ -237,7 +238,8 @@ def test_the_same_x0_has_the_same_loss_for_every_target(weighting, decoupled, ti
 
 @pytest.mark.parametrize("coding", ["pm1", "01"])
 def test_a_sigmoid_output_is_the_foreground_probability_in_the_masks_coding(coding):
-    diffusion = made(target="x0", activation="sigmoid", coding=coding)
+    config = Config(diffusion=made(target="x0", activation="sigmoid", coding=coding))
     low = {"pm1": -1.0, "01": 0.0}[coding]
-    logits = torch.tensor([-30.0, 0.0, math.log(3)])
-    assert activate(logits, diffusion).tolist() == pytest.approx([low, (1 + low) / 2, low + 0.75 * (1 - low)])
+    logits = torch.tensor([-30.0, 0.0, math.log(3)]).view(1, 1, 1, 3)
+    found = activate(logits, config.diffusion, Labels.of(config)).flatten()
+    assert found.tolist() == pytest.approx([low, (1 + low) / 2, low + 0.75 * (1 - low)])
