@@ -57,6 +57,16 @@ class Classes:
         return self.count + 1 if self.exclusive and self.count > 1 else self.count
 
     @property
+    def description(self) -> str:
+        """The classes with their values, such as "anterior=1, posterior=2+3"; without values if data.foreground decides."""
+        if not self.values:
+            return ", ".join(self.names)
+        return ", ".join(
+            f"{name}={'+'.join(str(value) for number in numbers for value in self.values[number - 1])}"
+            for name, numbers in zip(self.names, self.numbers, strict=True)
+        )
+
+    @property
     def rows(self) -> tuple[str, ...]:
         """The names under which measurements are kept: "all" for the mean over the classes, then each of several classes."""
         return ("all", *self.names) if self.count > 1 else ("all",)

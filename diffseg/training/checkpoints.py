@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from diffseg.errors import UserError
+from diffseg.labels.classes import FOREGROUND
 
 log = logging.getLogger(__name__)
 KEEP = 2  # the newest, and the one before in case the newest is damaged
@@ -47,7 +48,9 @@ def save(folder: Path, step: int, state: Mapping[str, Any]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def load(folder: Path, device: torch.device | str, network: nn.Module | None = None) -> Saved | None:
+def load(
+    folder: Path, device: torch.device | str, network: nn.Module | None = None, classes: str = FOREGROUND
+) -> Saved | None:
     """Return the newest sound checkpoint, for training to resume from; None if there is none.
 
     Removes unfinished files and checkpoints that cannot be used, since training writes into the folder next.
@@ -56,12 +59,13 @@ def load(folder: Path, device: torch.device | str, network: nn.Module | None = N
         folder: The folder of the checkpoints.
         device: Where to load tensors.
         network: The network that a checkpoint must fit; None to accept any.
+        classes: The description of the classes that the network must have been trained on.
     """
     for leftover in folder.glob("step-*.tmp"):
         leftover.unlink()
     for path in _files(folder):
         try:
-            return _read(path, device, network)
+            return _read(path, device, network, classes)
         except UserError as error:
             log.warning("%s: resuming from the checkpoint before it", error)
             path.unlink()
@@ -69,7 +73,12 @@ def load(folder: Path, device: torch.device | str, network: nn.Module | None = N
 
 
 def load_final(
-    folder: Path, name: str | None, steps: int | None, device: torch.device | str, network: nn.Module | None
+    folder: Path,
+    name: str | None,
+    steps: int | None,
+    device: torch.device | str,
+    network: nn.Module | None,
+    classes: str = FOREGROUND,
 ) -> Saved:
     """Return the checkpoint that a training ended with, for prediction. Nothing is written or removed.
 
@@ -79,9 +88,10 @@ def load_final(
         steps: The step that the checkpoint must be of; None to accept any.
         device: Where to load tensors.
         network: The network that the checkpoint must fit; None to accept any.
+        classes: The description of the classes that the network must have been trained on.
 
     Raises:
-        UserError: The file is missing, damaged, unreadable, of another step or of another network.
+        UserError: The file is missing, damaged, unreadable, of another step, of another network or of other classes.
     """
     found = [path.name for path in _files(folder)]
     if not found:
@@ -98,7 +108,7 @@ def load_final(
             "back, or run the trial again in a study of another name"
         )
     try:
-        return _read(folder / name, device, network)
+        return _read(folder / name, device, network, classes)
     except OSError as error:
         raise UserError(f"checkpoint {folder / name} cannot be read ({error}): make it readable") from None
 
@@ -108,7 +118,7 @@ def find_final(folder: Path, step: int) -> str | None:
     return next((path.name for path in _files(folder) if _step(path.name) == step), None)
 
 
-def _read(path: Path, device: torch.device | str, network: nn.Module | None) -> Saved:
+def _read(path: Path, device: torch.device | str, network: nn.Module | None, classes: str) -> Saved:
     """Read and check one file.
 
     Raises:
@@ -129,16 +139,18 @@ def _read(path: Path, device: torch.device | str, network: nn.Module | None) -> 
         raise UserError(
             f"{path} is no checkpoint of this trial's network (it holds no network): bring the trial's own back"
         )
-    if network is not None and (problem := _find_mismatch(state, network)):
+    if network is not None and (problem := _find_mismatch(state, network, classes)):
         raise UserError(f"{path} is no checkpoint of this trial's network ({problem}): bring the trial's own back")
     return state
 
 
-def _find_mismatch(state: Saved, network: nn.Module) -> str | None:
-    """Return why a checkpoint does not fit the network; None if it fits."""
-    weights = state.get("network")
+def _find_mismatch(state: Saved, network: nn.Module, classes: str) -> str | None:
+    """Return why a checkpoint does not fit the network and its classes; None if it fits."""
+    weights, trained = state.get("network"), state.get("classes", FOREGROUND)
     if not isinstance(weights, dict):
         return "it holds no network"
+    if trained != classes:
+        return f"it was trained on {trained}, not on {classes}"
     expected = network.state_dict()
     if different := sorted(weights.keys() ^ expected.keys(), key=str):
         where = "is missing from it" if different[0] in expected else "is not in the network"

@@ -11,6 +11,8 @@ from torch import nn
 from diffseg.config import Config
 from diffseg.errors import UserError
 from diffseg.experiments import build_network
+from diffseg.labels.classes import FOREGROUND
+from diffseg.labels.labels import Labels
 from diffseg.rows import Row
 from diffseg.training import checkpoints
 from diffseg.training.execution import inference_layout, move_network, training_layout
@@ -35,6 +37,7 @@ class TrainingState:
     micro_batch: int = 0  # images per forward and backward pass, on one worker
     curves: list[Row] = field(default_factory=list)  # rows of step, metric, value
     snapshots: list[Row] = field(default_factory=list)  # measurements of the network, with their step
+    classes: str = FOREGROUND  # description of the classes of the masks; in checkpoints of other ones
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint of this step into the folder."""
@@ -42,12 +45,14 @@ class TrainingState:
         modules = {name: getattr(self, name).state_dict() for name in MODULES}
         for group in modules["optimiser"]["param_groups"]:
             group |= {"lr": float(group["lr"]), "capturable": False}  # as on a CPU: checkpoints move between devices
-        checkpoints.save(folder, self.step, values | modules)
+        classes = {} if self.classes == FOREGROUND else {"classes": self.classes}
+        checkpoints.save(folder, self.step, values | modules | classes)
 
     def restore(self, folder: Path, device: torch.device, workers: Workers) -> bool:
         """Load the newest sound checkpoint of the first worker's folder; return whether there is one."""
         place = device if workers.count == 1 else "cpu"  # every worker then copies it to its own device
-        saved = workers.broadcast(checkpoints.load(folder, place, self.network) if workers.is_first else None)
+        found = checkpoints.load(folder, place, self.network, self.classes) if workers.is_first else None
+        saved = workers.broadcast(found)
         for key, value in (saved or {}).items():
             if key in MODULES:
                 getattr(self, key).load_state_dict(value)
@@ -115,7 +120,8 @@ def start_or_resume(
     optimiser = OPTIMISERS[training.optimiser](
         network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, fused=True
     )
-    state = TrainingState(network, average, optimiser, micro_batch=workers.largest_share(training.batch))
+    micro_batch, classes = workers.largest_share(training.batch), Labels.of(config).classes.description
+    state = TrainingState(network, average, optimiser, micro_batch=micro_batch, classes=classes)
     load_pretrained: Callable[[], None] | None = getattr(network, "load_pretrained", None)
     if not state.restore(folder, device, workers) and load_pretrained:
         workers.run_on_all(load_pretrained)
@@ -133,11 +139,12 @@ def load_trained(config: Config, folder: Path, device: torch.device, checkpoint:
         checkpoint: The file that the ledger names as the training's last; None for the newest file in the folder.
 
     Raises:
-        UserError: The file is missing, damaged, of an earlier step or of another network.
+        UserError: The file is missing, damaged, of an earlier step, of another network or of other classes.
     """
     steps = None if config.training.validation else config.training.steps  # epoch selection sets it from the data
     network = initialise_network(config).requires_grad_(False).eval()
-    saved = checkpoints.load_final(folder, checkpoint, steps, "cpu", network)
+    classes = Labels.of(config).classes.description
+    saved = checkpoints.load_final(folder, checkpoint, steps, "cpu", network, classes)
     try:
         network.load_state_dict(saved["average"])
     except (KeyError, TypeError, RuntimeError):
