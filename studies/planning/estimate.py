@@ -100,9 +100,13 @@ def _measure_network(config: Config) -> NetworkCost:
     config.network.check_size(config.data.size)
     if planned := _measure_planned(config.network, config.data):
         return planned
-    data = Data(size=config.data.size, channels=config.data.channels)  # what the network depends on
-    diffusion = Diffusion(variance=config.diffusion.variance, self_conditioning=config.diffusion.self_conditioning)
-    parameters = _count_parameters(config.network, config.experiment, diffusion, data)
+    own, process = config.data, config.diffusion
+    data = Data(size=own.size, channels=own.channels)  # what the network depends on, with the next two
+    classed = Data(size=own.size, channels=own.channels, classes=own.classes, regions=own.regions)
+    diffusion = Diffusion(
+        variance=process.variance, self_conditioning=process.self_conditioning, coding=process.coding
+    )
+    parameters = _count_parameters(config.network, config.experiment, diffusion, classed)
     forward = _measure_built(config.network, config.experiment in ("e1", "e2"), data)
     return NetworkCost(parameters, forward, config.training.batch)
 

@@ -11,8 +11,9 @@ from torch import nn
 from diffseg.config import Config, Data
 from diffseg.data.splits import Split
 from diffseg.errors import UserError
+from diffseg.labels.classes import Classes
 from diffseg.labels.labels import Labels
-from diffseg.networks.nnunet.dataset import SPACING, pixels_of
+from diffseg.networks.nnunet.dataset import SPACING, count_heads, pixels_of
 from diffseg.networks.nnunet.library import output_to_log
 from diffseg.networks.nnunet.plan import plan_network
 from diffseg.networks.nnunet.settings import NNUNet
@@ -55,7 +56,7 @@ class NNUNetImplementation(Implementation[NNUNet]):
 
     def plan(self, data: Data) -> tuple[nn.Module, int]:
         """Return (network on the meta device, batch) that nnU-Net would plan for such a data set."""
-        return plan_network(data.size, data.train_images, data.channels)
+        return plan_network(data.size, data.train_images, data.channels, count_heads(Classes.of(data)))
 
     def evaluations_per_image(self, config: Config) -> int:
         """Return the forward passes that predict one image: one for each mirrored form."""

@@ -7,8 +7,11 @@ USUAL_IMAGES = 900  # training images assumed where their number is not set, abo
 REFERENCE = 12 * 85_000_000  # nnU-Net's batch times feature map size that fits into 8 GB
 
 
-def plan_network(size: int, images: int | None, channels: int = 3) -> tuple[nn.Module, int]:
-    """Return (network on the meta device, batch) that nnU-Net would plan for `images` square images of `size` px."""
+def plan_network(size: int, images: int | None, channels: int = 3, heads: int = 2) -> tuple[nn.Module, int]:
+    """Return (network on the meta device, batch) that nnU-Net would plan for `images` square images of `size` px.
+
+    heads: the output channels (`dataset.count_heads`).
+    """
     from dynamic_network_architectures.architectures.unet import PlainConvUNet
     from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
 
@@ -23,7 +26,7 @@ def plan_network(size: int, images: int | None, channels: int = 3) -> tuple[nn.M
             kernel_sizes=kernels,
             strides=strides,
             n_conv_per_stage=2,
-            num_classes=2,
+            num_classes=heads,
             n_conv_per_stage_decoder=2,
             conv_bias=True,
             norm_op=nn.InstanceNorm2d,

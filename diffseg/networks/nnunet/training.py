@@ -18,6 +18,7 @@ from torch import nn
 from diffseg.config import Config
 from diffseg.data.splits import Split
 from diffseg.errors import Diverged, Stopped, UserError
+from diffseg.labels.classes import FOREGROUND, Classes
 from diffseg.networks.nnunet.dataset import prepare
 from diffseg.networks.nnunet.library import environment, make_predictor, make_trainer, output_to_log
 from diffseg.networks.nnunet.settings import NNUNet
@@ -46,16 +47,16 @@ def train(config: Config, split: Split, folder: Path, device: torch.device, hook
     work, settings = folder / "nnunet", _settings(config)
     with output_to_log(), environment(work, workers=None if device.type == "cuda" else 0):
         if not work.exists():
-            prepare(split, work)
+            prepare(split, work, Classes.of(config.data))
         trainer = make_trainer(settings, config.seed, device)
         state = State(trainer.network, make_predictor(trainer, settings))
-        _restore(state, trainer, folder, device)
+        _restore(state, trainer, config, folder, device)
         trainer.dataloader_train, trainer.dataloader_val = trainer.get_dataloaders()
         trainer.set_deep_supervision_enabled(True)
         try:
             for epoch in range(state.step // settings.iterations, settings.epochs):
                 _train_epoch(state, trainer, config, epoch, hooks)
-                _save(state, trainer, folder)
+                _save(state, trainer, config, folder)
         finally:
             for loader in (trainer.dataloader_train, trainer.dataloader_val):
                 getattr(loader, "_finish", lambda: None)()  # ends the processes that a GPU's batches come from
@@ -79,7 +80,8 @@ def load_trained(config: Config, folder: Path, device: torch.device, checkpoint:
                 f"nnU-Net's plans in {folder / 'nnunet'} cannot be used ({type(error).__name__}: {error}): bring them back, or "
                 "run the trial again in a study of another name"
             ) from None
-        saved = checkpoints.load_final(folder, checkpoint, config.steps, device, trainer.network)
+        classes = Classes.of(config.data).description
+        saved = checkpoints.load_final(folder, checkpoint, config.steps, device, trainer.network, classes)
         trainer.network.load_state_dict(saved["network"])
         trainer.set_deep_supervision_enabled(False)
     return State(trainer.network, make_predictor(trainer, settings), saved["step"])
@@ -112,16 +114,18 @@ def _train_epoch(state: State, trainer: Any, config: Config, epoch: int, hooks: 
     hooks.on_log(state.step, metrics)
 
 
-def _save(state: State, trainer: Any, folder: Path) -> None:
+def _save(state: State, trainer: Any, config: Config, folder: Path) -> None:
     saved: dict[str, Any] = {"step": state.step, "seconds": state.seconds, "curves": state.curves}
+    if (classes := Classes.of(config.data).description) != FOREGROUND:
+        saved["classes"] = classes
     saved |= {"network": state.network.state_dict(), "optimiser": trainer.optimizer.state_dict()}
     if trainer.grad_scaler is not None:
         saved["scaler"] = trainer.grad_scaler.state_dict()
     checkpoints.save(folder, state.step, saved)
 
 
-def _restore(state: State, trainer: Any, folder: Path, device: torch.device) -> None:
-    saved = checkpoints.load(folder, device, state.network)
+def _restore(state: State, trainer: Any, config: Config, folder: Path, device: torch.device) -> None:
+    saved = checkpoints.load(folder, device, state.network, Classes.of(config.data).description)
     if saved is None:
         return
     state.step, state.curves = saved["step"], saved["curves"]
