@@ -14,9 +14,10 @@ from finished import digests
 from PIL import Image
 
 from diffseg import trial
-from diffseg.config import Config, NNUNet
+from diffseg.config import Config, Data, NNUNet
 from diffseg.data.scaling import Scaling
 from diffseg.errors import Stopped, UserError
+from diffseg.labels.classes import Classes
 from diffseg.networks.nnunet import training
 from diffseg.networks.nnunet.dataset import NAME, write_raw
 from diffseg.networks.nnunet.library import environment
@@ -80,7 +81,7 @@ class StandInTrainer:
 @pytest.fixture
 def stand_in(monkeypatch):
     """Nothing of nnunetv2 runs: neither its preparation, nor its trainer, nor its predictor."""
-    monkeypatch.setattr(training, "prepare", lambda split, work: work.mkdir(parents=True))
+    monkeypatch.setattr(training, "prepare", lambda split, work, classes: work.mkdir(parents=True))
     monkeypatch.setattr(training, "make_trainer", StandInTrainer)
     monkeypatch.setattr(training, "make_predictor", lambda trainer, settings: trainer)
 
@@ -186,7 +187,7 @@ def test_images_are_normalised_by_their_case(cases, tmp_path):
     split = split_of(images, [torch.ones(1, 16, 16, dtype=torch.uint8)] * 2)
     if cases:
         split = dataclasses.replace(split, case_statistics=torch.tensor([[[0.5], [0.2]], [[-0.5], [2.0]]]))
-    write_raw(split, tmp_path)
+    write_raw(split, tmp_path, Classes.of(Data()))
     description = json.loads((tmp_path / "dataset.json").read_text())
     assert description["channel_names"] == {"0": "noNorm" if cases else "channel 0"}
     for k, case in enumerate(description["dataset"].values()):

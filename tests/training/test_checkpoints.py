@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 
 from diffseg import trial
 from diffseg.errors import UserError
+from diffseg.labels.labels import Labels
 from diffseg.training import checkpoints
 from diffseg.training.state import load_trained, start_or_resume
 from studies.commands.program import main
@@ -173,3 +175,40 @@ def test_a_row_without_the_scaling_of_images_is_refused(scaling, finished, pictu
     result = predict(store, name, picture)
     assert result.exit_code == 2, result.output
     assert result.output.count("\n") == 1
+
+
+CLASSES = {  # networks of equal shapes
+    "binary": {},
+    "named": {"data__classes": {"tumour": 1}},
+    "another value": {"data__classes": {"tumour": 2}},
+    "another name": {"data__classes": {"organ": 2}},
+}
+OF_SEVERAL = {
+    "two": {"data__classes": {"left": 1, "right": 2}},
+    "exchanged": {"data__classes": {"left": 2, "right": 1}},
+    "united": {"data__classes": {"left": 1, "right": [2, 3]}},
+    "renamed": {"data__classes": {"left": 1, "middle": 2}},
+    "in another order": {"data__classes": {"right": 2, "left": 1}},
+}
+
+
+@pytest.mark.parametrize(
+    ("classes", "other"),
+    [(a, b) for table in (CLASSES, OF_SEVERAL) for a in table.values() for b in table.values() if a != b],
+)
+def test_a_checkpoint_of_other_classes_is_refused(classes, other, tiny, tmp_path, caplog):
+    config, device = tiny(experiment="e1", training__steps=1, **classes), torch.device("cpu")
+    state = start_or_resume(config, tmp_path, device)
+    state.step = 1
+    state.save(tmp_path)
+    assert ("classes" in checkpoints.load(tmp_path, device)) == bool(classes)
+    load_trained(config, tmp_path, device)
+    others = tiny(experiment="e1", training__steps=1, **other)
+    mine, theirs = (Labels.of(one).classes.description for one in (config, others))
+    with pytest.raises(
+        UserError, match=re.escape(f"(it was trained on {mine}, not on {theirs}): bring the trial's own")
+    ):
+        load_trained(others, tmp_path, device)
+    assert start_or_resume(config, tmp_path, device).step == 1
+    assert start_or_resume(others, tmp_path, device).step == 0
+    assert f"it was trained on {mine}, not on {theirs}" in caplog.text
