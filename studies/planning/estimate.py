@@ -103,9 +103,7 @@ def _measure_network(config: Config) -> NetworkCost:
     own, process = config.data, config.diffusion
     data = Data(size=own.size, channels=own.channels)  # what the network depends on, with the next two
     classed = Data(size=own.size, channels=own.channels, classes=own.classes, regions=own.regions)
-    diffusion = Diffusion(
-        variance=process.variance, self_conditioning=process.self_conditioning, coding=process.coding
-    )
+    diffusion = Diffusion(variance=process.variance, self_conditioning=process.self_conditioning, coding=process.coding)
     parameters = _count_parameters(config.network, config.experiment, diffusion, classed)
     forward = _measure_built(config.network, config.experiment in ("e1", "e2"), data)
     return NetworkCost(parameters, forward, config.training.batch)
