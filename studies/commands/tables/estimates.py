@@ -70,11 +70,13 @@ def _class_lines(found: "dict[str, Fingerprint]") -> "Iterator[RenderableType]":
     """Yield a table with a line for each class, and a sentence on which of them is decided first."""
     from diffseg.fingerprint.classes import describe_order, summarise
 
-    table = plain_table(name_column("log-SNR (t) at which"), "nothing is lost", "half", "everything")
+    table = plain_table(name_column("class"), "nothing is lost", "half", "everything")
     for name, one in found.items():
-        summary = summarise(one)
-        cells = [_level(summary, landmark) for landmark in ("kept", "half", "lost")]
-        table.add_row(f"of {escape(name)}", *(cells if "half" in summary else ("no rise with the noise", "", "")))
+        summary, cells = summarise(one), ["no rise with the noise", "", ""]
+        if "half" in summary:
+            cells = [_level(summary, landmark) for landmark in ("kept", "half", "lost")]
+        table.add_row(escape(name), *cells)
+    yield "Log-SNR (and t) at which of each class"
     yield table
     if order := describe_order(found):
         yield escape(order)
