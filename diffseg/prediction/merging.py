@@ -73,7 +73,7 @@ def _staple_of_classes(masks: torch.Tensor) -> torch.Tensor:
     estimate.Execute([sitk.GetImageFromArray(one) for one in places.byte().cpu().numpy()])
     tables = [estimate.GetConfusionMatrix(member) for member in range(len(masks))]
     confusion = torch.tensor(tables, dtype=torch.float64, device=masks.device).view(len(masks), -1, len(present))
-    logs = confusion.clamp(min=1e-12).log()  # [members, decided class, true class]
+    logs = confusion.clamp(min=torch.finfo(confusion.dtype).tiny).log()  # [members, decided class, true class]
     votes = sum(own[place] for own, place in zip(logs, places, strict=True))
     posterior = (votes + shares.log()).softmax(-1).to(masks.dtype)  # [H, W, true class]
     found = torch.zeros_like(masks[0])

@@ -11,9 +11,7 @@ from test_networks import SMALL
 from diffseg.bench.peers import WithoutImageCache
 from diffseg.diffusion.schedules import log_snr
 from diffseg.experiments import build_network
-from diffseg.labels.labels import Labels
 from diffseg.prediction.ensembles import predict_split
-from diffseg.prediction.merging import staple
 from diffseg.prediction.noise_errors import measure_noise_errors
 from diffseg.prediction.tiling import tile_corners
 
@@ -174,18 +172,6 @@ def test_members_of_test_time_augmentation_see_the_eight_symmetries_of_a_tile(ti
     )
     assert torch.allclose(one.mean, torch.full((1, 16, 16), 0.25))
     assert torch.allclose(one.sd, torch.full((1, 16, 16), 0.1875**0.5))
-
-
-def test_staple_trusts_members_that_agree_with_each_other(tiny):
-    truth = torch.zeros(16, 16)
-    truth[4:12, 4:12] = 1
-    draw = torch.Generator().manual_seed(0)
-    good = [(truth + (torch.rand(16, 16, generator=draw) < 0.03)) % 2 for _ in range(3)]
-    bad = [1 - truth] * 2  # two members of five are wrong everywhere: the mean is 0.6 at best
-    found = staple(torch.stack(good + bad)[:, None], Labels.of(tiny()))[0]
-    assert torch.equal(found > 0.5, truth.bool())
-    assert (found - truth).abs().max() < 0.05
-    assert torch.equal(staple(torch.stack([truth, truth])[:, None], Labels.of(tiny()))[0], truth)
 
 
 @pytest.mark.parametrize("name", ["segdiff", "medsegdiff-new", "medsegdiff-v1"])
