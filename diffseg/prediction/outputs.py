@@ -95,7 +95,8 @@ class VolumeMaps:
         for kind, numbers in self.maps.items():
             header = self.header.nifti.copy()
             header.set_data_dtype(numbers.dtype)
-            header["cal_min"] = header["cal_max"] = 0  # the display window of the image does not fit the maps
+            header["cal_min"] = header["cal_max"] = 0  # neither the image's display window nor its intent fits the maps
+            header.set_intent("none")
             kind_of = nibabel.Nifti2Image if isinstance(header, nibabel.Nifti2Header) else nibabel.Nifti1Image
             data = numbers.reshape(self.header.dimensions)
             image = kind_of(data, header.get_best_affine(), header)  # type: ignore[no-untyped-call]  # nibabel has few types

@@ -1,8 +1,10 @@
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from class_kinds import KINDS
 from conftest import split_of
 from hypothesis import given
 from hypothesis import strategies as st
@@ -71,6 +73,48 @@ def test_predictions_do_not_depend_on_the_batch_size(experiment, sampler, settle
             assert p.evaluations == (1 if experiment == "e1" else 6) or (settled and p.evaluations < 6)
 
 
+MULTI = [
+    ("classes", {"experiment": "e1"}),
+    ("classes", {"experiment": "e2", "inference__settled": 1}),
+    ("classes", {"experiment": "e2", "diffusion__coding": "bits", "diffusion__activation": "identity"}),
+    ("classes", {"experiment": "e2", "diffusion__coding": "sdf", "inference__augment": "symmetries"}),
+    ("classes", {"experiment": "e2", "inference__merge": "vote", "inference__sampler": "ddim"}),
+    ("regions", {"experiment": "e1", "inference__augment": "symmetries"}),
+    ("regions", {"experiment": "e2", "diffusion__coding": "01", "diffusion__activation": "identity"}),
+]
+
+
+@pytest.mark.parametrize("resolution", ["network", "original"])
+@pytest.mark.parametrize(("kind", "settings"), MULTI)
+def test_predictions_of_several_classes_do_not_depend_on_the_batch_size(kind, settings, resolution, tiny):
+    """At the images' own size, too, which here is three times as high and twice as wide."""
+    images, found = split(), []
+    originals = tuple((3 * height, 2 * width) for height, width in images.sizes.tolist())
+    images = replace(images, records=(None,) * 3, originals=originals)
+    for batch in (1, 5, 64):
+        config = tiny(
+            **KINDS[kind],
+            **settings,
+            data__fit="crop",
+            inference__steps=3,
+            inference__ensemble=3,
+            inference__batch=batch,
+            inference__resolution=resolution,
+        )
+        found.append(list(predict_split(trained(config), images, config)))
+    for others in zip(*found, strict=True):
+        size = originals[others[0].index] if resolution == "original" else tuple(images.sizes[others[0].index].tolist())
+        for p in others:
+            assert p.mean.shape == (len(KINDS[kind]["data__classes"]), *size)
+            assert torch.allclose(p.mean, others[0].mean, atol=1e-4)
+            assert torch.allclose(p.sd, others[0].sd, atol=1e-4)
+            assert p.evaluations == others[0].evaluations
+            assert float(p.mean.std((1, 2)).min()) > 0 or config.inference.merge == "vote"
+            if kind == "classes":
+                assert float(p.mean.sum(0).max()) <= 1 + 1e-5
+                assert int(p.masks.sum(1).max()) <= 1
+
+
 def test_batches_span_images_and_only_the_last_is_smaller(tiny):
     config = tiny(inference__ensemble=5, inference__batch=4, inference__steps=1)
     network, sizes = trained(config), []
@@ -103,6 +147,29 @@ def test_blending_perfect_tiles_leaves_no_seams(tiny):
     (one, *_) = predict_split(lambda x_t, t, image: 1e4 * (image[:, :1] - 129 / 127.5 + 1 + 1e-3), split(), config)
     assert torch.equal(one.mean > 0.5, split().masks[0].bool())
     assert torch.allclose(one.mean, (one.mean > 0.5).float(), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["classes", "regions"])
+@pytest.mark.parametrize("overlap", [0, 0.5, 0.8])
+def test_blending_perfect_tiles_of_several_classes_leaves_no_seams(kind, overlap, tiny):
+    """An E1 network takes the classes from the image's brightness, from dark to bright."""
+    config = tiny(**KINDS[kind], experiment="e1", data__fit="crop", inference__overlap=overlap)
+    steps = torch.tensor([63.5, 127.5, 191.5])[: 3 if kind == "regions" else 2, None, None]
+
+    def network(x_t, t, image):
+        above = (image[:, :1] + 1) * 127.5 - steps
+        inside = (
+            above
+            if kind == "regions"
+            else torch.cat([-above[:, :1], torch.minimum(above[:, :1], -above[:, 1:]), above[:, 1:]], 1)
+        )
+        return 1e4 * inside
+
+    for one in predict_split(network, split(), config):
+        above = split().images[one.index][:1].float() > steps
+        truth = above if kind == "regions" else torch.stack([above[0] & ~above[1], above[1]])
+        assert torch.equal(one.masks, truth.expand(2, -1, -1, -1))
+        assert torch.allclose(one.mean, truth.float(), atol=1e-4)
 
 
 @pytest.mark.parametrize("experiment", ["e2", "e3", "e4"])
@@ -154,24 +221,31 @@ def test_noise_errors_of_half_a_mask_equal_their_closed_forms(tiny):
         assert row["cross_entropy"] == pytest.approx(missed * -math.log(1e-6), rel=1e-4)
 
 
-def test_members_of_test_time_augmentation_see_the_eight_symmetries_of_a_tile(tiny):
-    """A network that marks the tile's upper left quarter marks each quarter in turn."""
+@pytest.mark.parametrize("kind", KINDS)
+def test_members_of_test_time_augmentation_see_the_eight_symmetries_of_a_tile(kind, tiny):
+    """A network that marks the tile's upper left quarter as the last class marks each quarter in turn."""
     config = tiny(
-        experiment="e1", data__fit="crop", inference__augment="symmetries", inference__ensemble=8, inference__overlap=0
+        **KINDS[kind],
+        experiment="e1",
+        data__fit="crop",
+        inference__augment="symmetries",
+        inference__ensemble=8,
+        inference__overlap=0,
     )
 
     def corner(x_t, t, image):
         logits = torch.full_like(x_t, -100.0)
-        logits[..., :8, :8] = 100.0
+        if kind == "classes":
+            logits[:, 0] = 0.0
+        logits[:, -1, :8, :8] = 100.0
         return logits
 
-    (one, *_) = predict_split(
-        corner,
-        split(1).crop(torch.zeros(1, 2, dtype=torch.long), 16),
-        config,
-    )
-    assert torch.allclose(one.mean, torch.full((1, 16, 16), 0.25))
-    assert torch.allclose(one.sd, torch.full((1, 16, 16), 0.1875**0.5))
+    (one, *_) = predict_split(corner, split(1).crop(torch.zeros(1, 2, dtype=torch.long), 16), config)
+    assert torch.allclose(one.mean[-1], torch.full((16, 16), 0.25))
+    assert torch.allclose(one.sd[-1], torch.full((16, 16), 0.1875**0.5))
+    assert float(one.mean[:-1].sum()) < 1e-6
+    places = one.masks[:, -1].reshape(8, 2, 8, 2, 8).float().mean((2, 4))  # of quarters
+    assert torch.equal(places.sum(0), torch.full((2, 2), 2.0))
 
 
 @pytest.mark.parametrize("name", ["segdiff", "medsegdiff-new", "medsegdiff-v1"])
