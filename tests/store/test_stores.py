@@ -252,6 +252,7 @@ VALUES = {
     "versions are a list": ("versions", "[]"),
     "deep versions": ("versions", "[" * 100_000),
     "scaling is text": ("scaling", "mine"),
+    "labels are a list": ("labels", "[]"),
     "a configuration is a number": ("config", "3"),
     "a date of another age": ("started", pa.array([2**60], pa.timestamp("ms", "UTC"))),
     "a date before 1970": ("finished", pa.array([-(2**60)], pa.timestamp("ms", "UTC"))),
