@@ -87,7 +87,7 @@ def run(
     folder_of = folder_of or (lambda other: folder / other.digest)
     config, knots = _measure_fingerprint(config, load_context, folder_of)
     context = load_context(config)
-    labels = _describe_masks(context.dataset, config)
+    labels = _describe_masks(context.dataset, config) if workers.is_first else {}
     if config.inference.seeds:
         fitted = _pool_ensemble([_fit(member, folder_of(member), context) for member in config.members()])
     else:
