@@ -22,6 +22,7 @@ STARTS = {
         "diffusion.activation": "sigmoid",
         "diffusion.loss": "cross-entropy",
     },
+    "several classes": {"data.classes": {"early": 1, "late": 2}, "diffusion.fingerprint_class": "late"},
 }
 
 
