@@ -157,6 +157,11 @@ class Data(Section):
             raise ValueError("classes and foreground both say what masks hold: leave data.foreground out")
         if (self.regions or self.classes) and not self.class_names:
             raise ValueError("regions or a background are given, but no class: name the classes in data.classes")
+        if self.regions and self.objects:
+            raise ValueError(
+                "objects=true unites files of objects into exclusive classes, but regions=true lets classes overlap: "
+                "leave one of them out"
+            )
         given: dict[int | str, str] = {}
         for name, values in (*self.classes, (IGNORED, self.ignore)):
             for value in values:

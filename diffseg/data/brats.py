@@ -1,6 +1,7 @@
 """BRATS2020 (Menze et al., 2015): MRI volumes of brain tumours, cut into axial slices as EnsemDiff was published.
 
-A slice is an image of four channels (T1, T1ce, T2, FLAIR) and a mask of the whole tumour. The published preparation (Wolleb
+A slice is an image of four channels (T1, T1ce, T2, FLAIR) and a mask of the whole tumour, or of the classes that
+`data.classes` makes of the labels 1 (necrosis), 2 (oedema) and 4 (enhancing tumour). The published preparation (Wolleb
 et al., 2022) drops the lowest 80 and the uppermost 26 of 155 slices, cuts 8 px off every side of 240, and clips intensities
 at the volume's top and bottom percentile. Here every modality is then scaled to 0 … 255.
 """
@@ -14,10 +15,13 @@ from diffseg.config import Data
 from diffseg.data import nifti, volumes
 from diffseg.data.files import IGNORED_PREFIXES
 from diffseg.data.listing import Listing
+from diffseg.data.masks import MaskPixels
+from diffseg.data.numbering import number_pixels
 from diffseg.data.opening import Shape, cached
 from diffseg.data.quantisation import mean_and_deviation
 from diffseg.data.records import Record
 from diffseg.errors import DataError
+from diffseg.labels.classes import Classes
 
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 LABELS = (0, 1, 2, 4)  # background, necrosis, oedema, enhancing tumour
@@ -33,6 +37,7 @@ class Slice(Record):
 
     margin = MARGIN
     stores_labels = False
+    holds_values = True
 
     @property
     def volume(self) -> Path:
@@ -66,8 +71,8 @@ class Slice(Record):
         return _statistics(self.image)
 
     def read_mask(self, path: Path, size: tuple[int, int]) -> np.ndarray:
-        """Decode the mask of the whole tumour: bool [H, W], cropped. Raises DataError."""
-        mask: np.ndarray = _tumour(path)[:, :, self.index]
+        """Decode the mask of the named classes or else of the whole tumour: uint8 [H, W], cropped. Raises DataError."""
+        mask: np.ndarray = _tumour(path, self.classes)[:, :, self.index]
         return mask
 
 
@@ -135,14 +140,19 @@ def _statistics(folder: Path) -> np.ndarray:
 
 
 @cached
-def _tumour(path: Path) -> np.ndarray:
-    """Decode the whole tumour, which is any label of a segmentation: bool [H, W, D], cropped. Raises DataError."""
+def _tumour(path: Path, classes: Classes) -> np.ndarray:
+    """Decode the classes of a segmentation: uint8 [H, W, D], cropped. Without names there is one, of all labels.
+
+    Raises DataError for other labels than LABELS, and for one that no class lists.
+    """
     seg = volumes.read_intensities_like(path, _file(path.parent, MODALITIES[0]))
     labels = set(np.unique(seg).tolist())
     if not labels <= set(LABELS):
         unknown = ", ".join(f"{label:g}" for label in sorted(labels - set(LABELS)))
         raise DataError(f"{path} has the labels {unknown}: allowed are {', '.join(map(str, LABELS))}")
-    return (seg > 0)[INSIDE]
+    pixels = seg[INSIDE].astype(np.int32)
+    numbers = number_pixels(path, MaskPixels(pixels.reshape(len(pixels), -1)), classes, "nonzero")
+    return numbers.reshape(pixels.shape)
 
 
 def _has_volumes(folder: Path) -> bool:

@@ -48,7 +48,7 @@ def check(config: Data, root: Path, on_progress: Callable[[int, int], None] | No
     }
     problems = [*found.problems, *decision.problems, *_leave_out_reported(unreadable, decision.problems)]
     problems += _find_empty_splits(config, splits) if problems else _check_whole(config, root, found.records)
-    problems += _find_uniform_masks(root, splits)
+    problems += _find_uniform_masks(root, images)
     suspicions = find_suspicions(images, root, records, problems)
     remarks = (*found.remarks, *((UNDECIDED,) if undecided else ()), *decision.remarks, *suspicions)
     return Findings(config.name, root, splits, tuple(problems), remarks, draw_sheet(images))
@@ -97,12 +97,13 @@ def _read(record: Record, config: Data, shown: bool) -> ImageFindings | str:
         channels=image.shape[2],
         bits=8 * image.itemsize,
         raters=len(masks),
+        numbers=counts,
         foreground=labelled / max(valid, 1),
         empty=int((~is_labelled(masks).any((1, 2))).sum()),
         objects=sample.objects,
         pixels=None if constant else hashlib.sha256(np.ascontiguousarray(image).data).digest(),
         descriptor=compute_descriptor(image),
-        thumbnail=draw_thumbnail(sample) if shown else None,
+        thumbnail=draw_thumbnail(sample, record.classes) if shown else None,
     )
 
 
@@ -120,11 +121,14 @@ def _check_whole(config: Data, root: Path, records: Sequence[Record]) -> list[st
     return []
 
 
-def _find_uniform_masks(root: Path, splits: dict[str, SplitFindings]) -> list[str]:
+def _find_uniform_masks(root: Path, images: Sequence[ImageFindings]) -> list[str]:
     """Return a problem for every split whose masks are all empty, or all full."""
     found = []
-    for split, part in splits.items():
-        if part.foreground is not None and part.foreground[0] == part.foreground[2] in (0, 1):
-            uniform = UniformMasks(split, part.images * (part.raters or 1), full=part.foreground[0] == 1)
-            found.append(uniform.describe(root))
+    for split in SPLITS:
+        own = [image for image in images if image.record.split == split]
+        counts = np.sum([image.numbers for image in own], 0)[:IGNORED] if own else np.ones(2)
+        if (counts > 0).sum() < 2:
+            masks = sum(image.raters for image in own)
+            named = bool(own[0].record.classes.values)
+            found.append(UniformMasks(split, masks, bool(counts[1:].any()), named).describe(root))
     return found

@@ -118,7 +118,7 @@ def _check_masks(config: Data, content: DecodedData, root: Path) -> None:
         counts = count_numbers(part.masks, classes)
         valid = counts[:IGNORED]
         if (valid > 0).sum() < 2:
-            uniform = UniformMasks(split, len(part.names) * content.raters, full=bool(valid[1:].any()))
+            uniform = UniformMasks(split, len(part.names) * content.raters, bool(valid[1:].any()), bool(config.classes))
             raise DataError(uniform.describe(root, config.size))
         for name, numbers in zip(classes.names, classes.numbers, strict=True):
             if split == "train" and not counts[list(numbers)].any():

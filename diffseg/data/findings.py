@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from diffseg.data.records import Record
+from diffseg.labels.classes import IGNORED
 
 SPLITS = ("train", "test")
 EXAMPLES = 3  # problems of a kind that are printed
@@ -24,12 +25,29 @@ class ImageFindings:
     channels: int
     bits: int  # of a channel
     raters: int
-    foreground: float  # share of the pixels, the mean over raters
+    numbers: np.ndarray  # int64 [256]: pixels of all masks by the number that they are decoded to
+    foreground: float  # share of the pixels that are not ignored, the mean over raters
     empty: int  # masks without foreground
     objects: int
     pixels: bytes | None  # a hash of the pixels; None if all are equal
     descriptor: np.ndarray  # float32 [D], of length 1 or 0: compared to find images that look alike
     thumbnail: Image.Image | None  # None of images that are not on the contact sheet
+
+
+@dataclass(frozen=True)
+class ClassFindings:
+    """The pixels of a class in the masks of a split."""
+
+    share: float  # of an image's pixels that are not ignored, the mean over images
+    images: int  # that have the class
+
+    @classmethod
+    def from_images(cls, images: Sequence[ImageFindings], numbers: tuple[int, ...]) -> "ClassFindings":
+        """Summarise the class of the given numbers."""
+        counts = [int(image.numbers[list(numbers)].sum()) for image in images]
+        valid = [max(1, int(image.numbers[:IGNORED].sum())) for image in images]
+        shares = [count / whole for count, whole in zip(counts, valid, strict=True)]
+        return cls(sum(shares) / len(images), sum(count > 0 for count in counts))
 
 
 @dataclass(frozen=True)
@@ -46,6 +64,8 @@ class SplitFindings:
     foreground: tuple[float, float, float] | None  # least, mean and greatest share of an image's pixels
     empty_masks: int  # of all raters
     objects: float | None  # mean number an image
+    classes: dict[str, ClassFindings] = field(default_factory=dict)  # if classes are named
+    ignored: float = 0.0  # share of all masks' pixels
 
     @classmethod
     def from_images(cls, images: Sequence[ImageFindings]) -> "SplitFindings":
@@ -55,6 +75,8 @@ class SplitFindings:
         groups = {image.record.group for image in images} - {None}
         heights, widths = zip(*(image.size for image in images), strict=True)
         shares = [image.foreground for image in images]
+        numbers, classes = np.sum([image.numbers for image in images], 0), images[0].record.classes
+        named = list(zip(classes.names, classes.numbers, strict=True)) if classes.values else []
         return cls(
             images=len(images),
             groups=len(groups) or None,
@@ -66,6 +88,8 @@ class SplitFindings:
             foreground=(min(shares), sum(shares) / len(shares), max(shares)),
             empty_masks=sum(image.empty for image in images),
             objects=sum(image.objects for image in images) / len(images),
+            classes={name: ClassFindings.from_images(images, own) for name, own in named},
+            ignored=float(numbers[IGNORED] / numbers.sum()),
         )
 
     def __str__(self) -> str:
@@ -82,6 +106,8 @@ class SplitFindings:
             + (f", of {self.groups} patients or volumes" if self.groups else "")
             + f"; foreground {mean:.1%} ({low:.1%} to {high:.1%}), {self.objects:.1f} objects an image, "
             + f"{self.raters} rater{'s' * (self.raters != 1)}, {self.empty_masks} empty mask{'s' * (self.empty_masks != 1)}"
+            + (f", {self.ignored:.1%} ignored" if self.ignored else "")
+            + "; ".join(("", *(f"{name} {one.share:.1%} in {one.images} images" for name, one in self.classes.items())))
         )
 
 

@@ -121,7 +121,8 @@ def _find_uniform(
             if not split or record.split in (split, None)
             for mask in image.masks
         ]
-        counts = np.sum([mask.count_numbers(records[0].classes, rule) for mask in masks], 0)[:IGNORED]
+        classes = records[0].classes
+        counts = np.sum([mask.count_numbers(classes, rule) for mask in masks], 0)[:IGNORED]
         if (counts > 0).sum() < 2:
-            found.append(UniformMasks(split, len(masks), full=bool(counts[1:].any())))
+            found.append(UniformMasks(split, len(masks), bool(counts[1:].any()), bool(classes.values)))
     return tuple(found)

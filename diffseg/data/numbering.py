@@ -113,7 +113,8 @@ def _look_up(codes: np.ndarray, known: Mapping[int, int]) -> np.ndarray:
     listed = np.array(sorted(known), np.int64)
     numbers = np.array([known[code] for code in listed.tolist()], np.int16)
     place = np.searchsorted(listed, codes).clip(max=len(listed) - 1)
-    return np.where(listed[place] == codes, numbers[place], np.int16(UNLISTED))
+    found: np.ndarray = np.where(listed[place] == codes, numbers[place], np.int16(UNLISTED))
+    return found
 
 
 def _list_codes(labels: MaskPixels, classes: Classes) -> dict[int, int]:
@@ -123,7 +124,7 @@ def _list_codes(labels: MaskPixels, classes: Classes) -> dict[int, int]:
     """
     numbers = _number_values(classes)
     if labels.coloured:
-        return {int(value[1:], 16): number for value, number in numbers.items() if isinstance(value, str)}
+        return {0: 0} | {int(value[1:], 16): number for value, number in numbers.items() if isinstance(value, str)}
     known = {value: number for value, number in numbers.items() if isinstance(value, int)}
     palette = np.repeat(np.arange(256)[:, None], 3, 1) if labels.palette is None else labels.palette
     for code in range(256):

@@ -1,5 +1,8 @@
 """The rule of the foreground that the values of all masks suggest, where `data.foreground` gives none."""
 
+import json
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from diffseg.data.mask_histogram import MaskHistogram
@@ -8,6 +11,7 @@ from diffseg.data.masks import HALF, ForegroundRule, format_argument, join_value
 from diffseg.data.rule_check import AT_HALF, advise_saving_again, find_inverted_palette, find_lost_kind
 from diffseg.data.uniform_masks import UniformMasks
 
+MAX_SUGGESTED = 6  # values that are suggested as classes
 MAX_COLOURS = 32  # of colour masks without the colours that JPEG or resizing mixes
 
 
@@ -58,7 +62,7 @@ def _ask_for_values(masks: MaskStatistics, example: MaskHistogram) -> str:
     few = 2 * sum(not mask.binary for mask in masks.masks) < len(masks.masks)
     return (
         f"{_describe(masks, example)}; if they are classes or objects, name the foreground, such as "
-        f"{every}{format_argument((values[0],))}{', or correct the file' if few else ''}"
+        f"{every}{format_argument((values[0],))}{', or correct the file' if few else ''}{_suggest_classes(values)}"
     )
 
 
@@ -84,7 +88,15 @@ def _ask_for_colour(masks: MaskStatistics, example: MaskHistogram) -> str:
         )
     colours = [colour for colour, _ in masks.pixels.most_common() if colour != BLACK] or [BLACK]
     every = f", or {format_argument('nonzero')} for all but black" if colours[1:] else ""
-    return f"{start}; name the foreground, such as {format_argument((colours[0],))}{every}"
+    return f"{start}; name the foreground, such as {format_argument((colours[0],))}{every}{_suggest_classes(colours)}"
+
+
+def _suggest_classes(values: Sequence[int | str]) -> str:
+    """Return the alternative to one foreground, as the end of a sentence: a name for each of a few values."""
+    if not 1 < len(values) <= MAX_SUGGESTED:
+        return ""
+    table = dict(zip("abcdef", sorted(values, key=str), strict=False))
+    return f"; or name each class, such as {shlex.quote(f'data.classes={json.dumps(table)}')}"
 
 
 def _describe(masks: MaskStatistics, example: MaskHistogram) -> str:

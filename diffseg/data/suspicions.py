@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from diffseg.data.duplicates import find_copies, find_lookalikes
-from diffseg.data.findings import SPLITS, ImageFindings
+from diffseg.data.findings import SPLITS, ImageFindings, SplitFindings
 from diffseg.data.layout_detection import list_unused
 from diffseg.data.partition import unit_name
 from diffseg.data.records import Record
@@ -42,6 +42,7 @@ def find_suspicions(
         *_find_differences(images),
         *_find_mixtures(images),
         *_find_inverted(images),
+        *_find_absent_classes(images),
         *_find_unused(root, records, problems),
     )
 
@@ -155,8 +156,24 @@ def _describe_mixture(images: Sequence[ImageFindings], values: Sequence[int], wh
 
 def _find_inverted(images: Sequence[ImageFindings]) -> list[str]:
     """Report masks with foreground nearly everywhere."""
-    found = [image.record.annotations[0] for image in images if image.foreground > FULL]
+    found = [
+        image.record.annotations[0] for image in images if image.foreground > FULL and not image.record.classes.values
+    ]
     return [f"nearly all of {_name_first(found)} is foreground: check that it is not inverted"] if found else []
+
+
+def _find_absent_classes(images: Sequence[ImageFindings]) -> list[str]:
+    """Report classes without a pixel in the masks of a split."""
+    found = []
+    for split, consequence in (("train", "no network can learn it"), ("test", "nothing can be measured of it")):
+        part = SplitFindings.from_images([image for image in images if image.record.split == split])
+        kind = {"train": "training"}.get(split, split)
+        found += [
+            f"class {name} occurs in no {kind} mask, so {consequence}: check its values in data.classes"
+            for name, own in part.classes.items()
+            if not own.images
+        ]
+    return found
 
 
 def _find_unused(root: Path, records: Sequence[Record], problems: Sequence[str]) -> list[str]:

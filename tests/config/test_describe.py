@@ -64,6 +64,7 @@ def test_a_setting_of_several_networks_has_a_row_for_each_default():
         ("diffusion.fingerprint_networks", "list of texts", ("ensemdiff", "segdiff", "medsegdiff"), ""),
         ("inference.seeds", "list of integers", (), "≥ 0, < 2147483648"),
         ("network.name", "text", tuple(NETWORKS), ""),
+        ("data.classes", "table", (), ""),
     ],
 )
 def test_types_choices_and_limits(path, kind, choices, limits):

@@ -12,6 +12,7 @@ from diffseg.data import brats
 from diffseg.data.opening import clear_caches
 from diffseg.data.partition import hash_key
 from diffseg.errors import DataError
+from diffseg.labels.classes import BINARY, IGNORED, Classes
 
 DEPTH = 80 + 3 + 26
 NAMES = [f"BraTS20_Training_{k:03d}" for k in range(4, 12)]
@@ -56,6 +57,18 @@ def test_slices_are_cut_scaled_and_split_by_patient(tree):
     small = data.load(config(), tree)
     assert small.train.images[0].shape == (4, 56, 56)
     assert (small.train.images[0].float().mean((1, 2)) - found.train.images[0].float().mean((1, 2))).abs().max() < 2
+
+
+def test_named_classes_are_made_of_the_labels(tree):
+    regions = {"whole tumour": [1, 2, 4], "core": [1, 4], "enhancing": 4}
+    found = data.load(config(size=224, classes=regions, regions=True, train_images=2, test_images=2), tree).train
+    column = found.masks[0][0, :, 110]
+    numbers = Classes.of(config(classes=regions, regions=True)).numbers
+    assert [int(np.isin(column, own).sum()) for own in numbers] == [60, 40, 20]
+    with_ignored = data.load(config(size=224, classes={"core": [1, 4]}, ignore=2, train_images=2, test_images=2), tree)
+    assert torch.bincount(with_ignored.train.masks[0][0, :, 110]).tolist() == [164, 40, *[0] * (IGNORED - 2), 20]
+    with pytest.raises(DataError, match=r"_seg.nii.gz has the value 2, which no class of data.classes lists"):
+        data.load(config(classes={"core": [1, 4]}), tree)
 
 
 def test_channels_must_be_those_of_the_images(tree):
@@ -105,7 +118,7 @@ def test_a_patients_slices_are_normalised_by_all_of_its_volumes(tree):
 def test_a_volume_in_another_orientation_is_turned_to_that_of_the_first(kind, tmp_path):
     volume(tmp_path, NAMES[0])
     path = tmp_path / NAMES[0] / f"{NAMES[0]}_{kind}.nii.gz"
-    read = (lambda: brats._channels(path.parent)) if kind == "t2" else (lambda: brats._tumour(path))
+    read = (lambda: brats._channels(path.parent)) if kind == "t2" else (lambda: brats._tumour(path, BINARY))
     expected = read()
     clear_caches()
     image = nibabel.load(path)

@@ -1,7 +1,9 @@
+import json
 import re
 
 import pytest
 
+from diffseg.config import parse_leaf
 from diffseg.errors import ConfigError, UserError
 from studies.definition.changes import check_against_stored, describe_differences
 from studies.definition.reading import read_study
@@ -25,6 +27,60 @@ def test_quickstart_is_three_kinds_and_four_experiments():
     assert {(t.config.data.kind, t.config.experiment) for t in study.trials} == {
         (kind, experiment) for kind in ("large", "many", "clusters") for experiment in ("e1", "e2", "e3", "e4")
     }
+
+
+CLASSES = """
+seeds = [0]
+experiments = ["e1", "e2"]
+[all]
+data.classes = { one = 1, two = 2 }
+[data.cells]
+data.layout = "synthetic"
+data.kind = "classes"
+[data.cells.data.classes]
+two = [2, "#FF0000"]
+one = 1
+background = 7
+[variant.both]
+[variant.merged]
+data.classes.cell = [1, 2]
+"""
+TWO = (("two", (2, "#ff0000")), ("one", (1,)), ("background", (7,)))
+
+
+def test_classes_are_a_table_that_replaces_another_one(file):
+    study = read_study(file(CLASSES), {}, {})
+    found = {study.variants[trial.name]: trial.config.data.classes for trial in study.trials}
+    assert found == {"both": TWO, "merged": (("cell", (1, 2)),)}
+    settings = dict([parse_leaf('data.classes={"a": [1, 2]}')])
+    assert {trial.config.data.classes for trial in read_study(file(CLASSES), {}, settings).trials} == {(("a", (1, 2)),)}
+    assert stored_study("mine", study.to_dict()) == study
+    stored = stored_study("mine", json.loads(json.dumps(study.definition())))
+    assert [trial.config for trial in stored.trials] == [trial.config for trial in study.trials]
+    lines = describe_differences(study, read_study(file(CLASSES), {}, settings))
+    assert (
+        "data.classes: {'cell': [1, 2]}, {'two': [2, '#ff0000'], 'one': [1], 'background': [7]} → {'a': [1, 2]}"
+        in lines
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("data.classes = { one = 1, two = 1 }", r"the value 1 is both of one and of two: give it to one of them"),
+        ("data.classes = { one = 1.5 }", r"data\.classes: allowed are values of masks, such as 2, .* not 1\.5"),
+        ("data.classes = { all = 1 }", r'data\.classes: "all" is no name of a class'),
+        ("data.classes = { one = [] }", r"data\.classes: class one has no value"),
+        ("data.classes = [1]", r"data\.classes: got \[1\]; allowed is a table of names and values"),
+        ("data.classes = {one = 1}\ndata.foreground = [1]", r"classes and foreground both say what masks hold"),
+        ("data.classes.one.deep = 1", r"data\.classes: allowed are values of masks"),
+        ('data.kind = "classes"', r"name them, such as data\.classes="),
+    ],
+)
+def test_wrong_classes_are_refused_in_one_sentence(text, words, file):
+    with pytest.raises(ConfigError, match=words) as raised:
+        read_study(file(f'[data.mine]\ndata.layout = "synthetic"\n{text}'), {}, {})
+    assert "\n" not in str(raised.value)
 
 
 def test_paper_is_the_grid_of_the_data_sets_that_have_a_root():
