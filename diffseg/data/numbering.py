@@ -103,17 +103,18 @@ def _encode(labels: MaskPixels) -> np.ndarray:
 
 def _look_up(codes: np.ndarray, known: Mapping[int, int]) -> np.ndarray:
     """Return the number of every code, int16 [H, W], UNLISTED where it is not known."""
+    found: np.ndarray
     if codes.min() >= 0 and (top := int(codes.max())) < TABLE:
         table = np.full(top + 1, UNLISTED, np.int16)
         for code, number in known.items():
             if code <= top:
                 table[code] = number
-        found: np.ndarray = table[codes]
+        found = table[codes]
         return found
     listed = np.array(sorted(known), np.int64)
     numbers = np.array([known[code] for code in listed.tolist()], np.int16)
     place = np.searchsorted(listed, codes).clip(max=len(listed) - 1)
-    found: np.ndarray = np.where(listed[place] == codes, numbers[place], np.int16(UNLISTED))
+    found = np.where(listed[place] == codes, numbers[place], np.int16(UNLISTED))
     return found
 
 
