@@ -91,7 +91,7 @@ class _Signals:
 
     signal: torch.Tensor  # [M, C, S, S]
     middle: float  # of the signal's range, which favours no class
-    classes: torch.Tensor  # [M, K, S, S]: −1 outside and 1 inside of each class
+    classes: torch.Tensor  # bool [M, K, S, S]: the pixels of each class
     valid: torch.Tensor | None  # bool [M, 1, S, S]: the pixels that count; None if all do
 
     @classmethod
@@ -99,7 +99,7 @@ class _Signals:
         """Return the signals of stored masks [M, 1, S, S]."""
         masks = labels.read(numbers)
         signal, middle = labels.coding.encode(masks.channels), (labels.coding.low + labels.coding.high) / 2
-        return cls(signal, middle, masks.channels[:, labels.foreground] * 2 - 1, masks.valid)
+        return cls(signal, middle, masks.channels[:, labels.foreground].bool(), masks.valid)
 
 
 @dataclass(frozen=True)
@@ -172,10 +172,12 @@ def _cut_patches(masks: _Signals, places: _Places, size: int, side: int) -> torc
 
     Beyond the border a signal is in the middle of its range, which favours no class.
     """
-    blocks = F.avg_pool2d(F.pad(masks.signal, (side // 2 * size,) * 4, value=masks.middle), size, stride=1)
     mask, top, left = (values[:, None, None] for values in (places.mask, places.top, places.left))
-    steps = torch.arange(side) * size
-    return blocks[mask, :, top + steps[:, None], left + steps].flatten(1)
+    steps, channels = torch.arange(side) * size, []
+    for channel in masks.signal.unbind(1):  # one by one, for the sake of memory
+        blocks = F.avg_pool2d(F.pad(channel, (side // 2 * size,) * 4, value=masks.middle), size, stride=1)
+        channels.append(blocks[mask, top + steps[:, None], left + steps])
+    return torch.stack(channels, dim=3).flatten(1)
 
 
 class _Mean:
@@ -206,8 +208,10 @@ def _errors(
     """Return the mean squared errors [L, K] at log-SNRs [L] of the posterior means of the masks `wanted` [Q, K, P].
 
     The predictor sees x_t = α x + σ/size n of the patches `clean` [Q, D], and knows patches [E, D] with masks [E, K, P]. The
-    noise n [Q, D] is the same at all levels, so that the curve is smooth. valid: bool [Q, P], the pixels that count.
+    noise n [Q, D] is the same at all levels, so that the curve is smooth. valid: bool [Q, P], the pixels that count. Errors
+    are those of masks in ±1.
     """
+    guesses, wanted = guesses.float() * 2 - 1, wanted.float() * 2 - 1
     of_signal, of_noise = clean @ known.T, noise @ known.T
     of_signal -= known.square().sum(1) / 2
     found, likeness, weights = [], torch.empty_like(of_noise), torch.empty_like(of_noise)

@@ -86,6 +86,33 @@ def test_one_class_is_shown_alone(call):
     assert lines[:2] == ["Of the class T1.2 core:", alone["words"][0]]
 
 
+def test_classes_measured_by_e3_are_shown_and_recommended_from(call, monkeypatch):
+    """The E3 trial of other classes, which has ended in the same study, is not taken for theirs."""
+
+    def run(study, ledger, resources, address=None, quiet=False):
+        ledger.define(study.definition())
+        for trial in study.trials:
+            if trial.name not in ledger.last_attempts():
+                late = -2.0 if "never" in trial.config.data.class_names else -9.0
+                middles = dict(zip(trial.config.data.class_names, (-6.0, late, None), strict=False))
+                ledger.write(
+                    trial.name, 1, {"trials": [{"status": "complete"}], "timesteps": planted_classes(**middles)}
+                )
+        return True
+
+    monkeypatch.setattr("studies.engine.session.run", run)
+    other = json.loads(call("fingerprint", "--json", 'data.classes={"whole organ": [1, 2], "T1.2 core": 2}'))
+    found = json.loads(call("fingerprint", "--json"))
+    assert list(other["classes"]) == ["whole organ", "T1.2 core"]
+    assert other["classes"]["T1.2 core"]["half"] == pytest.approx(-9, abs=0.2)
+    assert found["classes"]["T1.2 core"]["half"] == pytest.approx(-2, abs=0.2)
+    assert found["order"].startswith("From noise to mask, whole organ is decided first")
+    alone = json.loads(call("fingerprint", "--json", "--class", "T1.2 core"))
+    assert alone["half"] == found["classes"]["T1.2 core"]["half"]
+    output = call("recommend", "--class", "T1.2 core", "--output", "found.toml")
+    assert "From the fingerprint measured by E3, of the class T1.2 core. Run it" in output
+
+
 @pytest.mark.parametrize("command", ["fingerprint", "recommend"])
 @pytest.mark.parametrize(
     ("name", "words"), [("core", "allowed are whole organ, T1.2 core, never"), ("never", "is 0 at all 20 noise levels")]
