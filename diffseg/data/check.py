@@ -39,8 +39,9 @@ def check(config: Data, root: Path, on_progress: Callable[[int, int], None] | No
     found = find(config, root)
     decision = decide_foreground(found.records, config)
     undecided = bool(decision.problems) and not config.classes
-    rule = "nonzero" if undecided else decision.rule  # all else can be checked nevertheless
-    decided = [replace(record, foreground=rule) for record in found.records]
+    if undecided:  # all else can be checked nevertheless
+        decision = replace(decision, rule="nonzero")
+    decided = decision.apply(found.records)
     records = _share_quantisation(config, assign_splits(decided, config.split_seed))
     images, unreadable = _read_all(records, config, on_progress)
     splits = {

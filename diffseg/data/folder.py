@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from diffseg.config import Data
-from diffseg.data.files import is_volume
+from diffseg.data.files import is_volume, normalise_name
 from diffseg.data.groups import assign_groups
 from diffseg.data.listing import Listing, find_duplicates
 from diffseg.data.pairing import Pairing, pair_masks
@@ -25,7 +25,7 @@ def find(root: Path, config: Data) -> Listing:
       the masks of all splits may lie in one folder. Without these folders, `split.csv` gives the split of each image, with
       the columns name, split (train, val or test) and group, the last two optional. What it leaves open is to be drawn.
     * Masks: named as their images, all with the same affix (`_mask`, …) or none; with _0, _1, … appended where an image has
-      several; or in folders masks_0/, masks_1/, … of raters.
+      several; in folders masks_0/, masks_1/, … of raters; or, of objects, in a folder for each image.
     * Groups: those of `split.csv`; else sub-folders, unless they look like classes; else volumes. Every slice of a NIfTI
       volume is an image.
 
@@ -45,15 +45,18 @@ def _build_records(place: SplitFiles, config: Data) -> Listing:
         for rater in raters
         for first, other in rater.duplicates
     ]
-    usual = _usual_numbers(raters[0])
+    objects = config.objects
+    if objects is None and len(raters) == 1:
+        objects = place.nested or _lie_in_own_folders(raters[0])
+    usual = None if objects else _usual_numbers(raters[0])
     parts = []
     for name, (image, *_) in place.images.items():
         found = [rater.masks.get(name, {}) for rater in raters]
         masks = tuple(path for own in found for path in own.values())
-        if problem := _find_problem(image, [tuple(own) for own in found], usual, config):
+        if problem := _find_problem(image, [tuple(own) for own in found], usual, bool(objects)):
             problems.append(problem)
         else:
-            record = Record(name, place.split, image, masks, united=bool(config.objects))
+            record = Record(name, place.split, image, masks, united=bool(objects))
             parts.append(_expand_volume(record, config.axis) if is_volume(image) else Listing((record,)))
     remarks = [*place.remarks, *(f"{place.folder}: {rater.remark}" for rater in raters if rater.remark)]
     return Listing.join([*parts, Listing((), tuple(problems), tuple(remarks))])
@@ -67,11 +70,27 @@ def _usual_numbers(pairing: Pairing) -> Numbers | None:
     return max(numbers, key=lambda own: (numbers[own], len(own)))
 
 
-def _find_problem(image: Path, found: Sequence[Numbers], usual: Numbers | None, config: Data) -> str | None:
-    """Return why the image cannot be used with these masks. found: their numbers in each folder of a rater."""
+def _lie_in_own_folders(pairing: Pairing) -> bool:
+    """Return whether the masks of each image lie in a folder of its name, as those of objects do."""
+    return any(pairing.masks.values()) and all(
+        normalise_name(path.parent.name) == key.rsplit("/", 1)[-1]
+        for key, own in pairing.masks.items()
+        for path in own.values()
+    )
+
+
+def _find_problem(image: Path, found: Sequence[Numbers], usual: Numbers | None, objects: bool) -> str | None:
+    """Return why the image cannot be used with these masks.
+
+    Args:
+        image: The image's file.
+        found: The masks' numbers in each folder of a rater.
+        usual: Those of most images; None if these have a single one.
+        objects: The masks are objects, of which there may be any number.
+    """
     if not any(found):
         return f"{image} has no mask: add it, or remove the image"
-    if config.objects:
+    if objects:
         return None
     if not all(found):
         return f"{image} has masks in {sum(map(bool, found))} of {len(found)} folders of raters: add the others"

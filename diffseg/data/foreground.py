@@ -1,12 +1,13 @@
 """Decide by all masks of a data set what they hold: the foreground, or the named classes; raters or objects."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from diffseg.config import Data
+from diffseg.data.mask_forms import ImageMasks, decide_form
 from diffseg.data.mask_histogram import MaskHistogram
 from diffseg.data.mask_statistics import MaskStatistics
 from diffseg.data.masks import HALF, ForegroundRule, MaskPixels
@@ -17,16 +18,6 @@ from diffseg.data.rule_inference import ForegroundDecision, infer_rule
 from diffseg.data.uniform_masks import UniformMasks
 from diffseg.errors import DataError
 from diffseg.labels.classes import IGNORED, Classes
-
-
-@dataclass(frozen=True)
-class ImageMasks:
-    """The masks of one image."""
-
-    masks: tuple[MaskHistogram, ...]
-    overlap: bool  # whether a pixel is marked in several of them
-    marked: int  # masks that are not empty; 0 of images with a single mask
-    faults: Mapping[Path, str] = field(default_factory=dict)  # sentences on masks with values that no class lists
 
 
 def decide_foreground(records: Sequence[Record], config: Data) -> ForegroundDecision:
@@ -43,12 +34,14 @@ def decide_foreground(records: Sequence[Record], config: Data) -> ForegroundDeci
     if not masks.masks:
         ignored = "data.foreground is not used: the masks of this layout are not stored as pixels"
         return ForegroundDecision(rule, remarks=(ignored,) if rule and records and not stored else ())
+    form = decide_form(stored, readable, masks, config)
     if config.classes:
         decision = _check_classes(masks, readable, Classes.of(config))
     else:
-        decision = _check_rule(masks, rule) if rule else infer_rule(masks)
-    if problem := _ask_about_objects(readable, config):
-        decision = replace(decision, problems=(*decision.problems, problem))
+        given = rule or form.rule
+        decision = _check_rule(masks, given) if given else infer_rule(masks)
+    problems, remarks = (*decision.problems, *form.problems), (*decision.remarks, *form.remarks)
+    decision = replace(decision, problems=problems, remarks=remarks, form=form.name)
     if not decision.problems and len(readable) == len(stored):
         decision = replace(decision, uniform=_find_uniform(stored, readable, decision.rule))
     return decision
@@ -65,9 +58,11 @@ def _read_masks(record: Record) -> ImageMasks | None:
     listed = masks if classes.values else ()
     faults = {mask.path: fault for mask in listed if (fault := find_unlisted(mask.path, mask.values, classes))}
     if faults or len(masks) == 1 or len({one.pixels.shape[:2] for one in labels}) > 1:
-        return ImageMasks(masks, False, 0, faults)
+        return ImageMasks(masks, 0.0, 0, faults)
     marks = [_mark(path, one, classes) for path, one in zip(record.annotations, labels, strict=True)]
-    return ImageMasks(masks, bool((np.sum(marks, 0) > 1).any()), sum(bool(mark.any()) for mark in marks))
+    depth = np.sum(marks, 0)
+    overlap = (depth > 1).sum() / max(1, (depth > 0).sum())
+    return ImageMasks(masks, float(overlap), sum(bool(mark.any()) for mark in marks))
 
 
 def _mark(path: Path, labels: MaskPixels, classes: Classes) -> np.ndarray:
@@ -92,21 +87,6 @@ def _check_classes(masks: MaskStatistics, images: Sequence[ImageMasks], classes:
     numbers = tuple(value for value in named if isinstance(value, int))
     other = find_other_palette(masks, numbers, lambda colour: f'list colours, such as "{colour}", in data.classes')
     return ForegroundDecision((), (*faults.values(), *([other] if other else [])))
-
-
-def _ask_about_objects(images: Sequence[ImageMasks], config: Data) -> str | None:
-    """Return the question whether several masks of an image are objects, if none overlap and data.objects is not set.
-
-    In layouts other than folder, several masks are always those of raters.
-    """
-    several = [image for image in images if image.marked > 1]
-    if config.layout != "folder" or config.objects is not None or not several or any(one.overlap for one in several):
-        return None
-    first, second = (mask.path for mask in several[0].masks[:2])
-    return (
-        f"{first} and {second.name} mark different places, and so do the masks of all {len(several)} images with several: "
-        "if they are objects, data.objects=true unites them; if they are raters, set data.objects=false"
-    )
 
 
 def _find_uniform(

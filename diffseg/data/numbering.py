@@ -14,6 +14,7 @@ from diffseg.errors import DataError
 from diffseg.labels.classes import IGNORED, Classes, Value
 
 BLACK = "#000000"
+MAX_OBJECTS = 2**16 - 1  # of an image: their numbers have 16 bits
 CHUNK = 2**20  # pixels counted at once: np.bincount takes 8 bytes a pixel
 TABLE = 2**16  # codes below it are looked up in a table
 UNLISTED, AMBIGUOUS = -1, -2  # in place of the number of a value that nothing, or too much, lists
@@ -47,6 +48,25 @@ def is_labelled(numbers: np.ndarray) -> np.ndarray:
     """Return which pixels of stored numbers belong to a label: neither background nor ignored."""
     labelled: np.ndarray = (numbers != 0) & (numbers != IGNORED)
     return labelled
+
+
+def number_objects(path: Path, labels: MaskPixels, marked: np.ndarray) -> np.ndarray:
+    """Number the objects of a mask that has another value for each: uint16 [H, W], 1 for the least value, 0 for none.
+
+    Args:
+        path: Of the mask, for messages.
+        labels: Its pixels.
+        marked: Which pixels belong to objects, bool [H, W].
+
+    Raises:
+        DataError: There are too many objects.
+    """
+    values, found = np.unique(_encode(labels)[marked], return_inverse=True)
+    if len(values) > MAX_OBJECTS:
+        raise DataError(f"{path} has {len(values):,} objects: at most {MAX_OBJECTS:,} are possible, so cut the image")
+    numbers = np.zeros(marked.shape, np.uint16)
+    numbers[marked] = found.reshape(-1) + 1
+    return numbers
 
 
 def count_numbers(masks: np.ndarray, classes: Classes) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 
 from diffseg.data import nifti, opening, pictures, quantisation, volumes
 from diffseg.data.masks import ForegroundRule, MaskPixels
-from diffseg.data.numbering import is_labelled, number_pixels
+from diffseg.data.numbering import is_labelled, number_objects, number_pixels
 from diffseg.data.opening import Shape
 from diffseg.data.quantisation import Quantisation
 from diffseg.errors import DataError
@@ -49,6 +49,7 @@ class Record:
     foreground: ForegroundRule = ()  # which pixels of the masks are foreground, if no class is named
     classes: Classes = BINARY  # what the pixels of the masks may mean
     united: bool = False  # the annotations are objects of one mask, not masks of several raters
+    numbered: bool = False  # the one annotation has another value for each object
 
     margin: ClassVar[int] = 0  # px that the image lacks of its volume's slice, on every side
     stores_labels: ClassVar[bool] = True  # whether masks are files of pixels, so that their foreground must be decided
@@ -82,7 +83,7 @@ class Record:
     @property
     def knows_objects(self) -> bool:
         """Whether the annotations tell which object a pixel belongs to."""
-        return self.united and bool(self.annotations)
+        return (self.united or self.numbered) and bool(self.annotations)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -107,7 +108,8 @@ class Record:
     def read(self, channels: int = 3, at_least: int | None = None) -> Sample:
         """Decode image and masks, with the arguments of `pictures.read_image`. Raises DataError."""
         image, (masks, instances, marked) = self.read_image(channels, at_least), self._read_annotations()
-        return Sample(image, masks, marked if self.united else self.count_objects(masks), instances)
+        known = self.united or self.numbered
+        return Sample(image, masks, marked if known else self.count_objects(masks), instances)
 
     def read_image(self, channels: int = 3, at_least: int | None = None) -> np.ndarray:
         """Decode the image: uint8 or uint16 [H, W, C]. Raises DataError."""
@@ -131,11 +133,16 @@ class Record:
         return self._read_annotations()[1]
 
     def _read_annotations(self) -> tuple[np.ndarray, np.ndarray | None, int]:
-        """Decode the masks uint8 [R, H, W] and the objects uint16 [1, H, W]; count the annotations that are not empty.
+        """Decode the masks uint8 [R, H, W] and the objects uint16 [1, H, W]; count the objects or masks that are not empty.
 
         Where objects overlap, the later one has the pixel.
         """
         size = self.read_shape().size
+        if self.numbered and self.annotations:
+            labels = self.read_labels(self.annotations[0], size)
+            mask = number_pixels(self.annotations[0], labels, self.classes, self.foreground)
+            instances = number_objects(self.annotations[0], labels, is_labelled(mask))
+            return mask[None], instances[None], int(instances.max())
         found = (np.asarray(self.read_mask(path, size)).astype(np.uint8, copy=False) for path in self.annotations)
         if not self.united and self.annotations:
             masks = np.stack(list(found))

@@ -36,8 +36,7 @@ def examine(config: Data, root: Path | None, cache: Path | None = None) -> Listi
         _check_counts(config, root, found.records)
         return found
     check_consistency(config, root, found.records)
-    rule = _decide_foreground(config, root, found).rule
-    return replace(found, records=tuple(replace(record, foreground=rule) for record in found.records))
+    return replace(found, records=_decide_foreground(config, root, found).apply(found.records))
 
 
 def check_consistency(config: Data, root: Path, records: Sequence[Record]) -> None:

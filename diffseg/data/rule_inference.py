@@ -2,12 +2,14 @@
 
 import json
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
+from diffseg.data.mask_forms import Form
 from diffseg.data.mask_histogram import MaskHistogram
 from diffseg.data.mask_statistics import BLACK, MaskStatistics
 from diffseg.data.masks import HALF, ForegroundRule, format_argument, join_values, list_values
+from diffseg.data.records import Record
 from diffseg.data.rule_check import AT_HALF, advise_saving_again, find_inverted_palette, find_lost_kind
 from diffseg.data.uniform_masks import UniformMasks
 
@@ -23,6 +25,15 @@ class ForegroundDecision:
     problems: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
     uniform: tuple[UniformMasks, ...] = ()  # splits whose masks are all empty, or all full
+    form: Form | None = None  # what the masks of an image are; None: what the layout says
+
+    def apply(self, records: Iterable[Record]) -> tuple[Record, ...]:
+        """Return the records with the rule of their foreground, and with what their masks are."""
+        ruled = [replace(record, foreground=self.rule) for record in records]
+        if self.form is None:
+            return tuple(ruled)
+        united, numbered = self.form == "files", self.form == "numbers"
+        return tuple(replace(record, united=united, numbered=numbered) for record in ruled)
 
 
 def infer_rule(masks: MaskStatistics) -> ForegroundDecision:

@@ -35,6 +35,7 @@ class SplitFiles:
     images: Files
     masks: tuple[Files, ...]  # of each rater
     remarks: tuple[str, ...] = ()
+    nested: bool = False  # whether each image has a folder of its own, with masks of any names
 
 
 def find_split_folders(root: Path) -> list[tuple[str | None, Path]]:
@@ -108,6 +109,7 @@ def _find_image_folders(split: str | None, folder: Path) -> SplitFiles | None:
     """
     images: Files = {}
     masks: Files = {}
+    nested = False
     for path in _list_folders(folder).values():
         name, inside = normalise_name(path.name), _list_folders(path)
         place, truths = _choose_folder(inside, IMAGES, path), _find_mask_folders(inside, path)
@@ -115,12 +117,14 @@ def _find_image_folders(split: str | None, folder: Path) -> SplitFiles | None:
             continue
         own, truth = _list_data(place), _list_data(truths[0])
         if len(own) == 1 and not pair_masks(own, truth).masks:
+            nested = True
             truth = {f"{key}_{number}": paths for key in own for number, paths in enumerate(truth.values())}
         images |= {f"{name}/{key}": paths for key, paths in own.items()}
         masks |= {f"{name}/{key}": paths for key, paths in truth.items()}
     if len({key.split("/")[0] for key in images}) < 2 or not masks:
         return None
-    return SplitFiles(split, folder, images, (masks,), (f"the sub-folders of {folder} hold images and masks each",))
+    remark = f"the sub-folders of {folder} hold images and masks each"
+    return SplitFiles(split, folder, images, (masks,), (remark,), nested)
 
 
 def _list_data(folder: Path, without: Sequence[Path] = ()) -> Files:

@@ -8,7 +8,9 @@ from test_data import config, write_image, write_xml
 
 from diffseg import data
 from diffseg.data import monuseg
+from diffseg.data.check import check
 from diffseg.data.records import Record
+from diffseg.errors import DataError
 
 SIZE = (20, 24)
 BOXES = [(0, 4, 0, 4), (4, 8, 0, 4), (12, 19, 10, 22)]  # of three objects: the first two touch
@@ -83,3 +85,76 @@ def test_masks_of_raters_and_single_masks_have_no_objects(files, tmp_path):
     assert split.subset(torch.tensor([0])).instances is None
     single = Record("a", "train", files / "images/a.png", (files / "masks/a/0.png",))
     assert single.read().instances is None
+
+
+def write_maps(root, save, count=4):
+    """Write images whose masks have another value for each object."""
+    for k, name in enumerate("abcdef"[:count]):
+        write_image(root / "images" / f"{name}.png")
+        (root / "masks").mkdir(exist_ok=True)
+        save(
+            root / "masks" / name,
+            sum(draw(box, value=1).astype(np.int32) * (3 * j + k + 1) for j, box in enumerate(BOXES)),
+        )
+
+
+def save_gray(path, numbers):
+    Image.fromarray(numbers.astype(np.uint8)).save(f"{path}.png")
+
+
+def save_deep(path, numbers):
+    Image.fromarray((1000 * numbers).astype(np.uint16)).save(f"{path}.png")
+
+
+def save_palette(path, numbers):
+    image = Image.fromarray(numbers.astype(np.uint8))
+    image.putpalette(np.random.default_rng(0).integers(0, 255, 768, dtype=np.uint8).tobytes())
+    image.save(f"{path}.png")
+
+
+def save_colours(path, numbers):
+    colours = np.random.default_rng(1).integers(0, 255, (256, 3), dtype=np.uint8)
+    colours[:, 0] = range(256)  # by which objects are numbered
+    colours[0] = 0
+    Image.fromarray(colours[numbers]).save(f"{path}.png")
+
+
+@pytest.mark.parametrize("save", [save_gray, save_deep, save_palette, save_colours])
+@pytest.mark.parametrize("rule", [(), "nonzero"])
+def test_the_values_of_a_map_are_objects(save, rule, tmp_path):
+    write_maps(tmp_path / "root", save)
+    settings = config("folder", objects=True, fit="crop", size=8, foreground=rule)
+    for _ in range(2):
+        found = data.load(settings, tmp_path / "root", tmp_path / "store/cache")
+        wanted = sum(draw(box, value=k) for k, box in enumerate(BOXES, 1))
+        assert np.array_equal(objects_of(found.train), wanted)
+        assert found.train.masks.channels == 1
+        assert torch.equal(found.train.masks[0] != 0, found.train.instances[0] != 0)
+        assert set(found.train.objects) == {3}
+    report = check(settings, tmp_path / "root")
+    assert (report.problems, report.splits["train"].objects) == ((), 3)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"foreground": (1, 2)}, {"classes": {"a": [1, 4, 7], "b": [2, 3, 5, 6, 8, 9, 10]}}]
+)
+def test_values_that_are_classes_are_no_objects(settings, tmp_path):
+    write_maps(tmp_path, save_gray)
+    assert data.load(config("folder", objects=True, **settings), tmp_path).train.instances is None
+
+
+def test_the_objects_of_a_binary_mask_are_not_known(tmp_path):
+    for name in "abcd":
+        write_image(tmp_path / "images" / f"{name}.png")
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        Image.fromarray(draw(*BOXES)).save(tmp_path / "masks" / f"{name}.png")
+    found = data.load(config("folder", objects=True, fit="crop"), tmp_path).train
+    assert found.instances is None
+    assert set(found.objects) == {2}  # connected parts
+
+
+def test_too_many_objects_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("diffseg.data.numbering.MAX_OBJECTS", 2)
+    write_maps(tmp_path, save_gray)
+    with pytest.raises(DataError, match=r"masks/\w.png has 3 objects: at most 2 are possible"):
+        data.load(config("folder", objects=True), tmp_path)

@@ -26,15 +26,57 @@ def spots(root, form, counts, apart=True):
             Image.fromarray(mask).save(path)
 
 
-def test_objects_in_folders_of_images_are_united(tmp_path):
-    """The 2018 Data Science Bowl has IMAGE/images/IMAGE.png, and IMAGE/masks/*.png with one nucleus each."""
-    for k, name in enumerate(("0a1", "7c2", "9f3", "e04")):
-        spots(tmp_path / name, "{k}{name}f.png", [k + 1])
-    found = data.load(config("folder", objects=True), tmp_path)
-    assert sorted((*found.train.objects, *found.test.objects)) == [1, 2, 3, 4]
+NESTED = ["{name}/images/{name}.png {name}/masks/{k}{name}f.png", "images/{name}.png masks/{name}/{k}.png"]
 
 
-FORMS = ["{name}_{k}.png", "{name}_mask_{k}.png", "{name}-{k}.png", "{name}/{k}.png"]
+def nested(root, form, masks):
+    """Write images with masks in a folder for each image. masks: of each image, the rows of each mask."""
+    for name, rows in zip(("0a1", "7c2", "9f3", "e04"), masks, strict=True):
+        image, mask = form.split()
+        write_image(root / image.format(name=name))
+        for k, (top, bottom) in enumerate(rows):
+            pixels = np.zeros(SIZE, np.uint8)
+            pixels[top:bottom, 2:9] = 255
+            path = root / mask.format(name=name, k=k)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+
+
+@pytest.mark.parametrize("form", NESTED)
+@pytest.mark.parametrize("counts", [(1, 2, 3, 4), (3, 3, 3, 3), (1, 1, 1, 2)])
+def test_masks_in_a_folder_for_each_image_are_objects(form, counts, tmp_path, caplog):
+    """As in the 2018 Data Science Bowl. No question is asked, but a remark says so."""
+    nested(tmp_path, form, [[(4 * k, 4 * k + 3) for k in range(count)] for count in counts])
+    found = data.load(config("folder"), tmp_path)
+    assert sorted((*found.train.objects, *found.test.objects)) == sorted(counts)
+    assert sorted(len(np.unique(one)) - 1 for split in (found.train, found.test) for one in split.instances) == sorted(
+        counts
+    )
+    assert found.train.masks.channels == 1
+    assert "in a folder for each image and are taken for objects" in caplog.text
+    assert check(config("folder"), tmp_path).problems == ()
+
+
+@pytest.mark.parametrize("form", NESTED)
+def test_objects_in_a_folder_for_each_image_may_touch_and_overlap_a_little(form, tmp_path):
+    nested(tmp_path, form, [[(0, 5), (5, 9)], [(0, 5), (5, 9), (8, 19)], [(0, 5), (5, 9)], [(1, 2), (4, 6)]])
+    found = data.load(config("folder"), tmp_path)
+    assert found.train.masks.channels == 1
+    assert found.train.instances is not None
+
+
+@pytest.mark.parametrize("form", NESTED)
+def test_masks_that_overlap_in_a_folder_for_each_image_are_raters_or_asked_about(form, tmp_path):
+    nested(tmp_path, form, [[(0, 5), (1, 6)]] * 4)
+    assert data.load(config("folder"), tmp_path).train.masks.channels == 2
+    (tmp_path / "more").mkdir()
+    nested(tmp_path / "more", form, [[(0, 5), (1, 6)]] * 3 + [[(0, 5), (1, 6), (2, 7)]])
+    with pytest.raises(DataError, match=r"of their image, as those of objects do, but \d+% of the pixels"):
+        data.load(config("folder"), tmp_path / "more")
+    assert data.load(config("folder", objects=True), tmp_path / "more").train.masks.channels == 1
+
+
+FORMS = ["{name}_{k}.png", "{name}_mask_{k}.png", "{name}-{k}.png"]
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -63,7 +105,7 @@ def test_objects_may_differ_in_number_and_be_many(form, tmp_path):
     assert sorted((*found.train.objects, *found.test.objects)) == [1, 2, 3, 9, 11, 12]
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", [*FORMS, "{name}/{k}.png"])
 def test_overlapping_masks_are_raters_of_whom_there_may_be_more_than_ten(form, tmp_path):
     spots(tmp_path, form, [12] * 6, apart=False)
     found = data.load(config("folder"), tmp_path).train
