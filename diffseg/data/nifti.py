@@ -6,12 +6,13 @@ A volume has the shape [X, Y, Z], or [X, Y, Z, C] with channels; a 2-D image has
 import gzip
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from diffseg.data.opening import data_errors, open_file
+from diffseg.data.opening import data_errors, open_file, unreadable
 from diffseg.errors import DataError
 
 HEADER = 540  # bytes of a NIfTI-2 header; a NIfTI-1 header has 348
@@ -64,6 +65,16 @@ class Header:
 
 def read_header(path: Path) -> Header:
     """Read and check the header of a volume, without decoding the volume. Raises DataError."""
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise unreadable(path, error) from None
+    return _read_header(path, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+
+
+@lru_cache(maxsize=256)  # all slices of a volume ask for its header, one after the other
+def _read_header(path: Path, *state: int) -> Header:
+    """Read and check the header of a volume in the given state."""
     with open_file(path) as file, data_errors(path):
         file_size = file.seek(0, 2)
         file.seek(0)

@@ -148,7 +148,8 @@ def _list_codes(labels: MaskPixels, classes: Classes) -> dict[int, int]:
         return {0: 0} | {int(value[1:], 16): number for value, number in numbers.items() if isinstance(value, str)}
     known = {value: number for value, number in numbers.items() if isinstance(value, int)}
     palette = np.repeat(np.arange(256)[:, None], 3, 1) if labels.palette is None else labels.palette
-    for code in range(256):
+    colours = any(isinstance(value, str) for value in numbers)
+    for code in range(256) if colours else ():
         colour = colour_name(palette[min(code, len(palette) - 1)])
         if colour in numbers and known.setdefault(code, numbers[colour]) != numbers[colour]:
             known[code] = AMBIGUOUS

@@ -49,6 +49,7 @@ def config(**settings):
 def test_slices_are_cut_scaled_and_split_by_patient(tree):
     found = data.load(config(size=224), tree)
     assert found.train.images[0].shape == (4, 224, 224)
+    assert set(found.train.spacings) == {(1.0, 1.0)}
     assert len(found.train.names) + len(found.test.names) == 3 * len(NAMES)
     patients = {name.split("/")[0] for name in found.test.names}
     assert patients == set(sorted(NAMES, key=lambda name: hash_key(f"0/{name}"))[:2])

@@ -265,7 +265,7 @@ def test_predictions_keep_the_geometry_in_all_orientations(settings, trained, tm
             mean = image[0].float() / 255
             height, width = split.originals[index]
             mean = torch.nn.functional.interpolate(mean[None, None], (height, width))[0, 0]
-            yield mock.Mock(index=index, mean=mean, sd=mean * 0, masks=mean[None] > 0.5)
+            yield mock.Mock(index=index, mean=mean[None], sd=mean[None] * 0, masks=mean[None, None] > 0.5)
 
     work = work.with_leaves({"data.size": 8, "data.fit": "crop"})
     with (
