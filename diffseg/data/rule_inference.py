@@ -103,8 +103,10 @@ def _ask_for_colour(masks: MaskStatistics, example: MaskHistogram) -> str:
 
 
 def _suggest_classes(values: Sequence[int | str]) -> str:
-    """Return the alternative to one foreground, as the end of a sentence: a name for each of a few values."""
-    if not 1 < len(values) <= MAX_SUGGESTED:
+    """Return the alternative to one foreground, as the end of a sentence: a name for each of a few values, or objects."""
+    if len(values) > MAX_SUGGESTED:
+        return "; or, if each value of a mask is an object, set data.objects=true"
+    if len(values) < 2:
         return ""
     table = dict(zip("abcdef", sorted(values, key=str), strict=False))
     return f"; or name each class, such as {shlex.quote(f'data.classes={json.dumps(table)}')}"

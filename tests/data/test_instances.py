@@ -158,3 +158,9 @@ def test_too_many_objects_are_refused(tmp_path, monkeypatch):
     write_maps(tmp_path, save_gray)
     with pytest.raises(DataError, match=r"masks/\w.png has 3 objects: at most 2 are possible"):
         data.load(config("folder", objects=True), tmp_path)
+
+
+def test_maps_of_objects_are_asked_about(tmp_path):
+    write_maps(tmp_path, save_gray)
+    with pytest.raises(DataError, match=r"or, if each value of a mask is an object, set data\.objects=true"):
+        data.load(config("folder"), tmp_path)
