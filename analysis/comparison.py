@@ -1,6 +1,6 @@
 """Configurations against a baseline: means over seeds and images with intervals, and tests of the differences."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -28,6 +28,7 @@ LARGER_IS_BETTER = {name: bool(metric.larger_is_better) for name, metric in METR
     "area": True,
     "steps": False,
 }
+LISTED = {name for name in NAMES if name not in METRICS or METRICS[name].listed}  # in the terminal and in the report
 PLACE = ["study", "dataset", "network"]
 TESTED = ("low", "high", "p", "effect", "verdict")  # the columns of a tested difference
 
@@ -68,7 +69,9 @@ def compare_to_baseline(tables: Tables, ledgers: list[Ledger]) -> pd.DataFrame:
     return found
 
 
-def compare_configurations(tables: Tables, named: ConfigurationNames) -> pd.DataFrame:
+def compare_configurations(
+    tables: Tables, named: ConfigurationNames, metrics: Collection[str] = tuple(NAMES)
+) -> pd.DataFrame:
     """Return every configuration of E1 and E2 against the baseline of its data set and network, a row for each metric.
 
     Columns: those of GROUP, configuration (its name), baseline (bool), metric (one of NAMES), seeds, images (the number that
@@ -88,7 +91,7 @@ def compare_configurations(tables: Tables, named: ConfigurationNames) -> pd.Data
         alike = pd.concat([base, alike.drop(base.index)])  # the baseline comes first
         alike = alike.assign(configuration=alike["trial"].map(named.labels).fillna(alike["series"]))
         learning = _measure_learning(curves, alike, base)
-        for metric in NAMES:
+        for metric in (name for name in NAMES if name in metrics):
             if metric in learning:
                 sample = partial(collect, values=learning[metric], groups={})
             else:

@@ -34,7 +34,7 @@ def write_report(ledgers: list[Ledger], path: Path, png: Path | None = None) -> 
     """
     found = tables.load(ledgers)
     shown = found.shown()
-    compared = comparison.compare_configurations(found, comparison.name_configurations(ledgers))
+    compared = comparison.compare_configurations(found, comparison.name_configurations(ledgers), comparison.LISTED)
     figures = draw_figures(shown) + draw_optional_figures(found, compared)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("analysis", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True

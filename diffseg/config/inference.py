@@ -38,5 +38,7 @@ class Inference(Section):
         description="Test images or crops, each with one noise, that those errors are averaged over.")
     resolution: Literal["network", "original"] = Field("network",
         description="Resolution at which predictions are compared with the masks: the network's, or that of the image files.")
+    nsd_tolerance: float = Field(2.0, ge=0,
+        description="Distance between contours that the metric nsd allows: mm if the spacing of all test images is known, else px.")
     evaluation_images: PositiveInt = Field(16, description="First test images that training.evaluations are averaged over.")
     examples: int = Field(4, ge=0, description="Test images whose maps are kept for the report.")

@@ -1,4 +1,4 @@
-"""Agreement of sampled masks with several raters' masks of one image: GED, HM-IoU, NCC, on the device of the masks.
+"""Agreement of sampled masks with several raters' masks of one image: GED, HM-IoU, NCC, CI, on the device of the masks.
 
 Arguments: samples, bool or 0/1 [n, H, W], the ensemble's masks; raters, bool or 0/1 [m, H, W], the raters' masks. Distances
 are 1 − IoU of the foreground, where empty against empty has an IoU of 1.
@@ -87,3 +87,32 @@ def _correlation(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Return Pearson's correlation of two vectors."""
     a, b = a - a.mean(), b - b.mean()
     return (a * b).mean() / (a.square().mean() * b.square().mean()).sqrt()
+
+
+def maximum_dice(samples: torch.Tensor, raters: torch.Tensor) -> float:
+    """Return D_max: the mean over the raters of the best Dice of any sample (Rahman et al., 2023)."""
+    iou = iou_matrix(samples, raters)
+    return float((2 * iou / (1 + iou)).amax(0).mean())
+
+
+def collective_insight(samples: torch.Tensor, raters: torch.Tensor) -> float:
+    """Return CI = 3 S_c D_max D_a / (S_c + D_max + D_a), given masks [n, ...] and [m, ...] (Rahman et al., 2023).
+
+    S_c is the share of the raters' union that the samples' union contains, 1 if the former is empty. D_a is 1 minus half the
+    differences of the greatest and the least variance among the samples and among the raters.
+    """
+    found, marked = samples.any(0), raters.any(0)
+    sensitivity = float((found & marked).sum() / marked.sum()) if marked.any() else 1.0
+    (low, high), (true_low, true_high) = _extreme_variances(samples), _extreme_variances(raters)
+    agreement = 1 - (abs(high - true_high) + abs(low - true_low)) / 2
+    parts = sensitivity, maximum_dice(samples, raters), agreement
+    return 3 * math.prod(parts) / sum(parts)
+
+
+def _extreme_variances(masks: torch.Tensor) -> tuple[float, float]:
+    """Return the least and the greatest variance over the pixels of the difference of two masks, or of one with itself."""
+    flat = masks.flatten(1).double()
+    areas, pixels = flat.sum(1), flat.shape[1]
+    squares = areas[:, None] + areas[None] - 2 * flat @ flat.T
+    variances = squares / pixels - ((areas[:, None] - areas[None]) / pixels).square()
+    return float(variances.min()), float(variances.max())

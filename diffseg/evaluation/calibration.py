@@ -14,31 +14,38 @@ if TYPE_CHECKING:
     from diffseg.evaluation.case import TestImage
 
 BINS = 10
+CELLS = 2**16  # bins that are merged into bins of equally many pixels: values of p in one of them count as equal
 BAND = 0.02  # of the image's diagonal: how far from a mask's contour its boundary reaches (Cheng et al., 2021)
 
 
 class Calibration:
-    """Reliability of each class's probability in ten equal bins [0, 0.1), … [0.9, 1], of each image and pooled over all pixels.
+    """Reliability of probabilities, pooled over the pixels of all images.
 
-    The sums stay on the device until `rows` or `ece` is called.
+    Of each class in ten equal bins [0, 0.1), … [0.9, 1], also by image, and in CELLS bins, from which bins of equally many
+    pixels are made; of the most probable class in ten bins. The sums stay on the device until they are asked for.
     """
 
     def __init__(self, device: torch.device | str, classes: Classes):
         """Start without images."""
         self.names = classes.rows[1:] or classes.rows  # a single class stands for all
-        self.sums = torch.zeros(
-            len(self.names), 3, BINS, dtype=torch.float64, device=device
-        )  # pixels, their p, their y
+        tops = 1 if classes.exclusive else classes.count
+        self.sums, self._cells, self._tops = (
+            torch.zeros(count, 3, bins, dtype=torch.float64, device=device)  # pixels, their p, their y
+            for count, bins in ((len(self.names), BINS), (len(self.names), CELLS), (tops, BINS))
+        )
         self._after: list[torch.Tensor] = []  # the sums after each image
 
     def add(self, image: TestImage) -> None:
         """Add a test image, against each rater's masks."""
-        for case, sums in zip(image.classes, self.sums, strict=True):
-            p = case.pixels(case.probability).flatten().double()
-            index, ones = _bins(p), torch.ones_like(p)
-            for mask in case.pixels(case.raters):
-                for row, values in zip(sums, (ones, p, mask.flatten().double()), strict=True):
-                    row.index_add_(0, index, values)
+        p, masks = image.pixels(image.prediction.mean).flatten(1).double(), image.pixels(image.raters).flatten(2)
+        for own, sums, cells, truths in zip(p, self.sums, self._cells, masks.unbind(1), strict=True):
+            _add_up(own, truths, sums)
+            _add_up(own, truths, cells)
+        rivals = [(p, masks)] if len(self._tops) == 1 else [(p[[k]], masks[:, [k]]) for k in range(len(p))]
+        for sums, (own, truths) in zip(self._tops, rivals, strict=True):
+            top, label = torch.cat([1 - own.sum(0, keepdim=True), own]).max(0)
+            number = torch.where(truths.any(1), truths.byte().argmax(1) + 1, 0)
+            _add_up(top, number == label, sums)
         self._after.append(self.sums.clone())
 
     def rows(self) -> list[dict[str, Any]]:
@@ -68,13 +75,47 @@ class Calibration:
 
         Source: Naeini et al. (2015); for classes Kull et al. (2019).
         """
-        errors = [(p - y).abs().sum() / count.sum() for count, p, y in self.sums]
-        return float(torch.stack(errors).mean())
+        return _expected_error(self.sums)
+
+    def top_label_ece(self) -> float:
+        """Return the expected calibration error of the most probable of classes and background (Guo et al., 2017)."""
+        return _expected_error(self._tops)
+
+    def ace(self) -> float:
+        """Return the error over bins of equally many pixels, mean over the classes (Nixon et al., 2019).
+
+        The pixels of a cell are in the bin that the share of pixels in lower cells says, so that equal values share a bin.
+        """
+        count = self._cells[:, 0]
+        below, total = count.cumsum(1) - count, count.sum(1, keepdim=True)
+        place = (below * BINS // total).long().clamp(max=BINS - 1)
+        adaptive = torch.zeros_like(self.sums).scatter_add_(2, place[:, None].expand_as(self._cells), self._cells)
+        return _expected_error(adaptive)
+
+    def mce(self) -> float:
+        """Return the greatest |accuracy_b − confidence_b| of the bins with pixels, mean over the classes."""
+        count, p, y = self.sums.unbind(1)
+        return float(((p - y).abs() / count.clamp(min=1)).amax(1).mean())
 
 
 def pooled_ece(calibration: Calibration) -> float:
     """Return the expected calibration error over all pixels of all images."""
     return calibration.ece()
+
+
+def pooled_top_label_ece(calibration: Calibration) -> float:
+    """Return the expected calibration error of the most probable class over all pixels of all images."""
+    return calibration.top_label_ece()
+
+
+def pooled_ace(calibration: Calibration) -> float:
+    """Return the adaptive calibration error over all pixels of all images."""
+    return calibration.ace()
+
+
+def pooled_mce(calibration: Calibration) -> float:
+    """Return the maximum calibration error over all pixels of all images."""
+    return calibration.mce()
 
 
 def calibration_errors(
@@ -88,8 +129,8 @@ def calibration_errors(
     """
     p = probability.double()
     gap, index = (p - mask.double()).flatten(), _bins(p).flatten()
-    outer, inner = _dilate(mask), ~_dilate(~mask)
-    regions = {"image": torch.ones_like(outer), "boundary": outer & ~inner, "foreground": outer | prediction}
+    outer, outside = _dilate(torch.stack([mask, ~mask]))
+    regions = {"image": torch.ones_like(outer), "boundary": outer & outside, "foreground": outer | prediction}
     shapes = torch.stack(list(regions.values()))
     inside = (shapes if valid is None else shapes & valid).flatten(1).double()
     sums = torch.zeros(len(regions), BINS, dtype=torch.float64, device=gap.device).index_add_(1, index, inside * gap)
@@ -97,13 +138,29 @@ def calibration_errors(
     return {f"ece_{name}": error for name, error in zip(regions, errors, strict=True)}
 
 
-def _bins(p: torch.Tensor) -> torch.Tensor:
-    """Return each probability's bin of ten equal ones; 1 belongs to the last."""
-    return (p * BINS).long().clamp(max=BINS - 1)
+def _add_up(p: torch.Tensor, truths: torch.Tensor, sums: torch.Tensor) -> None:
+    """Add pixels' counts, p [N] and truths [R, N], once a rater, to the sums [3, bins] of equal bins of p."""
+    index, ones = _bins(p, sums.shape[1]), torch.ones_like(p)
+    for truth in truths:
+        for row, values in zip(sums, (ones, p, truth.double()), strict=True):
+            row.index_add_(0, index, values)
 
 
-def _dilate(mask: torch.Tensor) -> torch.Tensor:
-    """Return a boolean mask [H, W] with all pixels at most the band's width from it, in rows and in columns."""
-    reach = max(1, round(BAND * math.hypot(*mask.shape)))
-    rows = F.max_pool2d(mask[None, None].float(), (1, 2 * reach + 1), 1, (0, reach))
-    return F.max_pool2d(rows, (2 * reach + 1, 1), 1, (reach, 0))[0, 0] > 0
+def _expected_error(sums: torch.Tensor) -> float:
+    """Return Σ_b |Σ p − Σ y| / N of sums [K, 3, bins], mean over K."""
+    errors = [(p - y).abs().sum() / count.sum() for count, p, y in sums]
+    return float(torch.stack(errors).mean())
+
+
+def _bins(p: torch.Tensor, bins: int = BINS) -> torch.Tensor:
+    """Return each probability's bin of equal ones; 1 belongs to the last."""
+    return (p * bins).long().clamp(max=bins - 1)
+
+
+def _dilate(masks: torch.Tensor) -> torch.Tensor:
+    """Return boolean masks [n, H, W] with all pixels at most the band's width from them, in rows and in columns."""
+    reach = max(1, round(BAND * math.hypot(*masks.shape[-2:])))
+    for _ in range(2):  # along the rows, then, transposed, along the columns
+        before = F.pad(masks.int(), (reach + 1, reach)).cumsum(-1, dtype=torch.int32)
+        masks = (before[..., 2 * reach + 1 :] > before[..., : -2 * reach - 1]).transpose(1, 2)
+    return masks

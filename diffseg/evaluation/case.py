@@ -1,21 +1,16 @@
-"""One class of a test image as the registered metrics see it, and those metrics, which the registry's entries name."""
+"""One class of a test image as the registered metrics see it, and metrics of it, which the registry's entries name."""
 
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 
 from diffseg.config import Config
-from diffseg.evaluation.ambiguity import (
-    distances,
-    energy_distance,
-    energy_distance_of_fewer,
-    hungarian_matched_iou,
-    iou_matrix,
-    ncc,
-)
+from diffseg.evaluation.ambiguity import distances, energy_distance, iou_matrix
 from diffseg.evaluation.calibration import calibration_errors
 from diffseg.evaluation.metrics import brier, categorical_nll, nll, overlap
+from diffseg.evaluation.shapes import Shapes
 from diffseg.labels.labels import Labels
 from diffseg.prediction.merging import Prediction
 
@@ -30,6 +25,10 @@ class TestImage:
     raters: torch.Tensor  # bool [R, K, H, W]
     valid: torch.Tensor | None  # bool [H, W]: the pixels that count; None if all do
     config: Config
+    spacing: tuple[float, float] | None = None  # mm between rows and between columns; None: distances are in pixels
+    instances: np.ndarray | None = (
+        None  # [H, W]: the number of each pixel's annotated object, 0 for none; None if unknown
+    )
 
     @cached_property
     def masks(self) -> torch.Tensor:
@@ -40,6 +39,12 @@ class TestImage:
     def classes(self) -> tuple["Case", ...]:
         """The classes, one by one."""
         return tuple(Case(self, k) for k in range(self.raters.shape[1]))
+
+    @cached_property
+    def shapes(self) -> tuple[Shapes, ...]:
+        """The predicted mask and the majority's of each class, on the host."""
+        pairs = torch.stack([torch.stack([case.mask, case.majority]) for case in self.classes]).cpu().numpy()
+        return tuple(Shapes.crop(predicted, true, self.instances, self.spacing) for predicted, true in pairs)
 
     @property
     def sampled_masks(self) -> int | None:
@@ -108,6 +113,11 @@ class Case:
     def majority(self) -> torch.Tensor:
         """The pixels that more than half of the raters marked, bool [H, W]."""
         return self.raters.float().mean(0) > 0.5
+
+    @property
+    def shapes(self) -> Shapes:
+        """The predicted mask and the majority's, on the host."""
+        return self.image.shapes[self.number]
 
     def pixels(self, values: torch.Tensor) -> torch.Tensor:
         """Return the values [..., H, W] of the pixels that count: [..., N], or as they are if all count."""
@@ -194,43 +204,3 @@ def ece_foreground(case: Case) -> torch.Tensor:
 def variance(case: Case) -> torch.Tensor:
     """Return the variance of the ensemble's members, mean over the pixels."""
     return case.pixels(case.sd).double().square().mean()
-
-
-def iou_raters(case: Case) -> torch.Tensor:
-    """Return the mean IoU with each rater's mask."""
-    return case.rater_ious.mean()
-
-
-def dice_raters(case: Case) -> torch.Tensor:
-    """Return the mean Dice with each rater's mask: 2 IoU / (1 + IoU)."""
-    return (2 * case.rater_ious / (1 + case.rater_ious)).mean()
-
-
-def generalised_energy_distance(image: TestImage) -> float:
-    """Return the generalised energy distance, as the literature's V-statistic."""
-    return image.energy_distance[0]
-
-
-def unbiased_energy_distance(image: TestImage) -> float:
-    """Return the generalised energy distance without bias in the samples."""
-    return image.energy_distance[1]
-
-
-def hm_iou(image: TestImage) -> float:
-    """Return the mean IoU of the best matching of samples and raters."""
-    return hungarian_matched_iou(1 - image.distances[0])
-
-
-def cross_correlation(case: Case) -> float:
-    """Return the normalised cross-correlation of uncertainty and error."""
-    return ncc(case.samples, case.raters)
-
-
-def energy_distance_by_samples(image: TestImage) -> dict[str, float]:
-    """Return how the energy distance depends on the number of samples; nothing for a single rater.
-
-    Keys: `samples`, their number, and `ged_2`, `ged_unbiased_2`, `ged_4`, … of the first 2, 4, … samples.
-    """
-    if len(image.raters) == 1:
-        return {}
-    return {"samples": len(image.prediction.masks), **energy_distance_of_fewer(*image.distances)}

@@ -8,14 +8,14 @@ import torch
 from diffseg.config import Config
 from diffseg.data.splits import Split
 from diffseg.evaluation.calibration import Calibration
-from diffseg.evaluation.case import TestImage, energy_distance_by_samples
+from diffseg.evaluation.case import TestImage
 from diffseg.evaluation.confusion import confusion_rows, count_confusions
 from diffseg.evaluation.examples import draw_example
+from diffseg.evaluation.raters import energy_distance_by_samples
 from diffseg.evaluation.registry import MEASURES, METRICS
-from diffseg.labels.classes import IGNORED
+from diffseg.evaluation.truth import distance_unit, read_truth
 from diffseg.labels.labels import Labels
 from diffseg.prediction.merging import Prediction
-from diffseg.prediction.resolution import reference_labels
 from diffseg.rows import Row
 
 
@@ -23,14 +23,14 @@ def evaluate(predictions: Iterable[Prediction], test: Split, config: Config) -> 
     """Return the metrics and the calibration of the ensemble on a test split, and example pictures.
 
     Keys: `means`, the mean of every metric over the images for which it is defined, and the pooled metrics; `trial`, those of
-    them that are columns of the ledger's table `trials`; `left_out`, the number of images for which a metric is NaN, by
-    metric; and rows of the ledger's tables `images`, `calibration`, `confusion` and `examples`.
+    them that are columns of the ledger's table `trials`, and the unit of distances; `left_out`, the number of images for which
+    a metric is NaN, by metric; and rows of the ledger's tables `images`, `calibration`, `confusion` and `examples`.
     """
     labels = Labels.of(config)
     calibration, measured = Calibration(test.device, labels.classes), []
     indices, evaluations, confusions, examples = [], [], [], []
     for prediction in predictions:
-        image = _read_truth(prediction, test, config)
+        image = read_truth(prediction, test, config)
         measured.append(measure(image))
         indices.append(prediction.index)
         evaluations.append(prediction.evaluations)
@@ -50,7 +50,8 @@ def evaluate(predictions: Iterable[Prediction], test: Split, config: Config) -> 
     missing = dict(zip(metrics, whole.isnan().sum(0).tolist(), strict=True))
     return {
         "means": means,
-        "trial": {name: mean for name, mean in means.items() if name in (*METRICS, "samples", "evaluations")},
+        "trial": {name: mean for name, mean in means.items() if name in (*METRICS, "samples", "evaluations")}
+        | {"distance_unit": distance_unit(test)},
         "left_out": {metric: count for metric, count in missing.items() if count},
         "images": _image_rows(metrics, values, names, labels.classes.rows)
         + [
@@ -90,13 +91,6 @@ def _with_mean(values: list[torch.Tensor | float], classes: int, device: torch.d
     return torch.cat(
         [of_each.nanmean(0, keepdim=True), of_each if len(values) > 1 else of_each.new_full((classes,), torch.nan)]
     )
-
-
-def _read_truth(prediction: Prediction, test: Split, config: Config) -> TestImage:
-    """Return a test image with its masks. A pixel that a rater leaves out counts for none."""
-    numbers, labels = reference_labels(test, prediction.index, config), Labels.of(config)
-    valid = (numbers != IGNORED).all(0) if labels.classes.ignored else None
-    return TestImage(prediction, labels.class_masks(numbers), valid, config)
 
 
 def _image_rows(metrics: list[str], values: torch.Tensor, names: list[Row], classes: tuple[str, ...]) -> list[Row]:

@@ -27,6 +27,7 @@ SCHEMAS = {
         ("scored_on", pa.string()),                                     # images of the metrics and errors: test or held-out
         ("config", pa.string()),                                        # canonical JSON
         *((metric, pa.float64()) for metric in METRICS),                # E1 and E2 only
+        ("distance_unit", pa.string()),                                 # of hd95 and assd: mm or px
         ("left_out", pa.string()),                                      # JSON: metric to its number of NaN images, not in the mean
         ("samples", pa.float64()),                                      # per image, on which ged and the like depend
         ("evaluations", pa.float64()),                                  # of the network, per sample and tile, mean

@@ -1,19 +1,24 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
+from evaluated_images import random_image
 from hypothesis import given
 from hypothesis import strategies as st
 
 from diffseg.evaluation.ambiguity import (
+    collective_insight,
     distances,
     energy_distance_of_fewer,
     ged,
     hungarian_matched_iou,
     iou_matrix,
+    maximum_dice,
     ncc,
 )
+from diffseg.evaluation.registry import MEASURES
 
 
 def masks(count, seed=0, size=6):
@@ -95,3 +100,49 @@ def test_ged_of_fewer_samples_uses_the_first_ones():
         assert found[f"ged_unbiased_{count}"] == pytest.approx(unbiased, abs=1e-12)
     assert "ged_8" not in found
     assert not energy_distance_of_fewer(*distances(samples[:2], raters))
+
+
+def dice(a, b):
+    return 1.0 if not (a | b).any() else float(2 * (a & b).sum() / (a.sum() + b.sum()))
+
+
+@given(st.integers(0, 500), st.integers(1, 5), st.integers(1, 4))
+def test_collective_insight_matches_its_formula(seed, n, m):
+    samples, raters = masks(n, seed), masks(m, seed + 1)
+    if seed % 5 == 0:
+        samples[0] = raters[0] = False
+    best = sum(max(dice(s, y) for s in samples) for y in raters) / m
+    assert maximum_dice(samples, raters) == pytest.approx(best)
+    union, found = raters.any(0), samples.any(0)
+    sensitivity = float((union & found).sum() / union.sum()) if union.any() else 1.0
+    variances = [[np.var(a.int().numpy() - b.int().numpy()) for a in own for b in own] for own in (samples, raters)]
+    spread = abs(max(variances[0]) - max(variances[1])) + abs(min(variances[0]) - min(variances[1]))
+    agreement = 1 - spread / 2
+    expected = 3 * sensitivity * best * agreement / (sensitivity + best + agreement)
+    assert collective_insight(samples, raters) == pytest.approx(expected)
+    assert 0 <= collective_insight(samples, raters) <= 1
+
+
+def test_collective_insight_of_the_raters_themselves_and_of_nothing():
+    raters = masks(3, 4)
+    empty = torch.zeros_like(raters)
+    assert collective_insight(raters, raters) == pytest.approx(1)
+    assert collective_insight(empty, empty) == pytest.approx(1)
+    assert collective_insight(empty, raters) == 0
+    assert maximum_dice(empty, raters) == 0
+
+
+def test_metrics_that_match_samples_with_raters_take_the_mean_iou_over_the_classes():
+    image = random_image(11, classes=2, raters=3, samples=3)
+    samples, raters = image.prediction.masks, image.raters
+    cost = np.array([[1 - sum(iou(s[k], y[k]) for k in range(2)) / 2 for y in raters] for s in samples])
+    among, truth = (
+        np.mean([[1 - sum(iou(a[k], b[k]) for k in range(2)) / 2 for b in own] for a in own])
+        for own in (samples, raters)
+    )
+    assert MEASURES["ged"].compute(image) == pytest.approx(2 * cost.mean() - among - truth)
+    best = max(np.mean([1 - cost[i, j] for i, j in enumerate(order)]) for order in itertools.permutations(range(3)))
+    assert MEASURES["hm_iou"].compute(image) == pytest.approx(best)
+    for name, formula in (("ncc", ncc), ("d_max", maximum_dice), ("ci", collective_insight)):
+        for k, case in enumerate(image.classes):
+            assert float(MEASURES[name].compute(case)) == pytest.approx(formula(samples[:, k], raters[:, k]))

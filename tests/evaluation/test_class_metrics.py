@@ -1,5 +1,6 @@
 """Metrics of several classes, and of images with ignored pixels."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -98,6 +99,34 @@ def test_predictions_of_ignored_pixels_change_nothing(seed, classes, raters):
     again = replace(image, prediction=replace(image.prediction, **changed), raters=masks)
     assert same(all_metrics(again), all_metrics(image))
     assert torch.equal(count_confusions(again), count_confusions(image))
+
+
+@settings(max_examples=10)
+@given(SEEDS, st.integers(1, 3))
+def test_ignored_pixels_are_left_out_as_if_the_image_ended_there(seed, classes):
+    """But for metrics that depend on the image's size: the band of the boundary, and the worst distance."""
+    image = random_image(seed, classes, raters=3, samples=4, size=16)
+    kept = torch.zeros(16, 16, dtype=torch.bool)
+    kept[:, :8] = True
+    prediction = image.prediction
+    halves = {name: getattr(prediction, name)[..., :8] for name in ("mean", "sd", "masks")}
+    half = replace(image, prediction=replace(prediction, **halves), raters=image.raters[..., :8])
+    found, expected = all_metrics(replace(image, valid=kept)), all_metrics(half)
+    of_size = {"boundary_iou", "ece_boundary", "ece_foreground", "hd95", "assd"}
+    for name in found.keys() - of_size:
+        assert found[name] == pytest.approx(expected[name], abs=1e-9, nan_ok=True), name
+
+
+@settings(max_examples=20)
+@given(SEEDS, st.integers(1, 3), st.sampled_from([1, 2]), st.booleans())
+def test_metrics_are_in_the_range_that_the_registry_states(seed, classes, raters, ignored):
+    found = all_metrics(random_image(seed, classes, raters, ignored=ignored, samples=3))
+    for name, metric in MEASURES.items():
+        words = metric.range.replace("−", "-").split(" to ")
+        low = float(words[0].split(" and ")[0])
+        high = 17 if "diagonal" in metric.range else float(words[1]) if len(words) > 1 else math.inf
+        for value in found.get(name, []):
+            assert math.isnan(value) or low - 1e-9 <= value <= high + 1e-9, name
 
 
 def test_an_image_whose_pixels_are_all_ignored_is_nan():

@@ -5,7 +5,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from analysis.comparison import NAMES
+from analysis.comparison import LISTED, NAMES
 from studies.commands.tables.cells import interval, number, plain_table
 
 COLUMNS = (
@@ -24,8 +24,9 @@ COLUMNS = (
 
 
 def comparison_table(rows: list[dict[str, Any]]) -> Table:
-    """Return a row for each configuration and metric; the caption says what the intervals cover."""
-    table = plain_table(*COLUMNS)
+    """Return a row for each configuration and listed metric; the caption says what the intervals cover."""
+    table, every = plain_table(*COLUMNS), rows
+    rows = [row for row in every if row["metric"] in LISTED]
     for row in rows:
         form = ".0f" if row["metric"] == "steps" else ".3f"
         counts = [str(row["seeds"]), _images(row), str(row["units"] or "")]
@@ -37,6 +38,8 @@ def comparison_table(rows: list[dict[str, Any]]) -> Table:
         table.caption += "; those of one seed speak of units alone"
     if any(row["left_out"] for row in rows):
         table.caption += "; images that are NaN for a seed are left out (n of N)"
+    if others := dict.fromkeys(row["metric"] for row in every if row["metric"] not in LISTED):
+        table.caption += f"; --json also has {', '.join(others)}"
     return table
 
 

@@ -68,6 +68,16 @@ def _tested_table(rows: list[Row], metric: str) -> Table:
     return table
 
 
+def _listed_metrics(rows: list[Row], metric: str) -> list[str]:
+    """Return the metrics that get a column: the one that sorts, the objectives, and the listed ones that a row has."""
+    asked = {metric, *(name for row in rows for name in row["objective"].split(", "))}
+    return [
+        name
+        for name, one in METRICS.items()
+        if name in asked or (one.listed and any(row[name] is not None for row in rows))
+    ]
+
+
 def _mean(row: Row, metric: str) -> str:
     """Format a mean, followed by its number of images if some are left out."""
     missing, value = row["left_out"].get(metric), number(row[metric], ".3f")
@@ -75,7 +85,7 @@ def _mean(row: Row, metric: str) -> str:
 
 
 def _proposal_table(rows: list[Row], metric: str) -> Table:
-    metrics = [name for name in METRICS if name == metric or any(row[name] is not None for row in rows)]
+    metrics = _listed_metrics(rows, metric)
     named = ("rank", "number", "from", "status", name_column("trial"), "scored on")
     table = plain_table(*named, *metrics, "settings")
     table.title = "Proposals, scored on held-out training images with one seed: do not compare them with test images"
