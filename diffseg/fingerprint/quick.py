@@ -98,7 +98,8 @@ class _Signals:
     def of(cls, numbers: torch.Tensor, labels: Labels) -> "_Signals":
         """Return the signals of stored masks [M, 1, S, S]."""
         masks = labels.read(numbers)
-        signal, middle = labels.coding.encode(masks.channels), (labels.coding.low + labels.coding.high) / 2
+        signal = labels.coding.encode(masks.channels, masks.valid)
+        middle = (labels.coding.low + labels.coding.high) / 2
         return cls(signal, middle, masks.channels[:, labels.foreground].bool(), masks.valid)
 
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from monai.losses import DiceCELoss
+from label_kinds import KINDS, draw_numbers
+from monai.losses import DiceCELoss, DiceLoss
 from scipy.ndimage import distance_transform_edt
 
 from diffseg.config import Config, Diffusion
@@ -63,6 +64,66 @@ def test_cross_entropies_of_a_batch_equal_torchs_and_monais(reduction, tiny):
             lambda x_t, t, image: logits, images, masks, t, torch.randn_like(masks)
         )
         assert float(found) == pytest.approx(float(expected) * (256 if reduction == "sum" else 1), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["two", "five", "regions"])
+@pytest.mark.parametrize("experiment", ["e1", "e2"])
+def test_losses_of_classes_equal_torchs_and_monais(kind, experiment, tiny):
+    """Dice is the mean over the classes without the background; the cross-entropy is categorical where classes compete."""
+    leaves = {path.replace(".", "__"): value for path, value in KINDS[kind].items()}
+    config = tiny(
+        experiment=experiment, diffusion__loss="dice-cross-entropy", diffusion__activation="sigmoid", **leaves
+    )
+    labels, numbers, images = Labels.of(config), draw_numbers(config, count=3), torch.zeros(3, 3, 16, 16)
+    logits = torch.randn(3, labels.channels, 16, 16, generator=generator("cpu", 0))
+    channels, t = labels.read(numbers).channels, torch.full((3,), 0.5, dtype=torch.float64)
+    if labels.several:
+        entropy = torch.nn.functional.cross_entropy(logits, numbers[:, 0].long())
+        overlap = DiceLoss(softmax=True, include_background=False)(logits, channels)
+    else:
+        entropy = torch.nn.functional.binary_cross_entropy_with_logits(logits, channels)
+        overlap = DiceLoss(sigmoid=True)(logits, channels)
+    network, expected = lambda x_t, t, image: logits, float(entropy + overlap)
+    if experiment == "e1":
+        found = build_experiment(config).loss(network, images, numbers, generator("cpu", 0))
+    else:
+        found = build_experiment(config).loss_at(network, images, numbers, t, torch.randn_like(logits))
+        config = tiny(diffusion__loss="cross-entropy", diffusion__activation="sigmoid", **leaves)
+        alone = build_experiment(config).loss_at(network, images, numbers, t, torch.randn_like(logits))
+        assert float(alone) == pytest.approx(float(entropy), rel=1e-5)
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_the_cross_entropy_of_bits_is_that_of_each_digit(count, tiny):
+    classes = {f"class {number}": number for number in range(1, count + 1)}
+    config = tiny(
+        data__classes=classes,
+        diffusion__coding="bits",
+        diffusion__loss="cross-entropy",
+        diffusion__activation="sigmoid",
+    )
+    labels, numbers = Labels.of(config), draw_numbers(config, count=3)
+    logits = torch.randn(3, labels.channels, 16, 16, generator=generator("cpu", 0))
+    digits = torch.cat([(numbers.long() >> digit) & 1 for digit in range(labels.channels)], dim=1).float()
+    t = torch.full((3,), 0.5, dtype=torch.float64)
+    found = build_experiment(config).loss_at(
+        lambda x_t, t, image: logits, torch.zeros(3, 3, 16, 16), numbers, t, torch.randn_like(logits)
+    )
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, digits)
+    assert float(found) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_the_boundary_between_classes_weighs_in_all_channels(tiny):
+    """Each pixel's distance is that to the nearest one of another class, whichever it is."""
+    config = tiny(data__classes={"a": 1, "b": 2}, diffusion__loss="boundary", diffusion__boundary_width=1.0)
+    labels, numbers = Labels.of(config), torch.zeros(1, 1, 1, 12)
+    numbers[..., 4:8], numbers[..., 8:] = 1, 2
+    ones = torch.ones(1, 3, 1, 12)
+    weights = LOSSES["boundary"](ones, 0 * ones, ones, labels.read(numbers), labels, config.diffusion)[0, :, 0]
+    distance = torch.tensor([4, 3, 2, 1, 1, 2, 2, 1, 1, 2, 3, 4.0])
+    expected = 1 + config.diffusion.boundary_weight * (-(distance**2) / 2).exp() * (distance <= 3)
+    assert torch.allclose(weights, expected.expand(3, -1))
 
 
 def test_cross_entropies_are_weighted_like_the_squared_error(tiny):

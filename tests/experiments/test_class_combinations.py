@@ -14,6 +14,7 @@ from diffseg.errors import ConfigError
 from diffseg.experiments import build_experiment, build_network
 from diffseg.labels.labels import Labels
 from diffseg.randomness import generator
+from studies.planning.estimate import estimate_cost
 
 NETWORKS = {
     "ensemdiff": {},
@@ -196,3 +197,16 @@ def test_what_is_impossible_is_refused_in_one_sentence(pair):
     assert sentence is not None
     assert REFUSED[pair] in sentence
     assert "\n" not in sentence
+
+
+@pytest.mark.parametrize("coding", AXES["coding"])
+@pytest.mark.parametrize("network", ["ensemdiff", "medsegdiff v1"])
+@pytest.mark.parametrize("kind", ["binary", "five", "overlapping"])
+def test_estimates_count_the_weights_of_all_channels(kind, network, coding):
+    choice = {"classes": kind, "network": network, "coding": coding, "self-conditioning": "on", "variance": "learned"}
+    if refusal(AXES, choice):
+        pytest.skip("bits of regions are refused")
+    config = configure(AXES, choice)
+    with torch.device("meta"):
+        expected = sum(parameter.numel() for parameter in build_network(config).parameters())
+    assert estimate_cost(config).parameters == expected

@@ -141,14 +141,25 @@ CHOICES = [
 ]
 
 
+CLASSES = [  # settings of data and of the diffusion
+    ({"classes": {"a": 1, "b": 2}}, {"loss": "dice-cross-entropy", "activation": "sigmoid"}),
+    ({"classes": {"a": 1, "b": 2}, "ignore": 255}, {"coding": "bits", "variance": "learned"}),
+    ({"classes": {"a": [1, 2], "b": [2, 3]}, "regions": True, "ignore": 255}, {"coding": "sdf", "loss": "boundary"}),
+]
+
+
 def chosen(tiny, choice, **more):
     profiled = "profile" in choice.values()
     settings = choice | ({"profile": PROFILE} if profiled else {})
     return tiny(**{f"diffusion__{key}": value for key, value in settings.items()}, **more)
 
 
-@pytest.mark.parametrize("choice", CHOICES, ids=lambda choice: "-".join(map(str, choice.values())))
-def test_no_step_waits_for_the_device(choice, tiny):
+@pytest.mark.parametrize(
+    ("data", "choice"),
+    [*(({}, choice) for choice in CHOICES), *CLASSES],
+    ids=lambda choice: "-".join(map(str, choice.values())),
+)
+def test_no_step_waits_for_the_device(data, choice, tiny):
     """No number is read from a tensor, and no tensor is made from numbers of the host, once caches are warm."""
 
     class Watch(TorchDispatchMode):
@@ -157,7 +168,7 @@ def test_no_step_waits_for_the_device(choice, tiny):
             assert function.__name__.split(".")[0] not in waiting, function
             return function(*args, **(kwargs or {}))
 
-    config = chosen(tiny, choice)
+    config = chosen(tiny, choice, **{f"data__{key}": value for key, value in data.items()})
     network, (images, masks, _) = build_network(config), batch()
     build_experiment(config).loss(network, images, masks, generator("cpu", 0)).backward()
     with Watch():
