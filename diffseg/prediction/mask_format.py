@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from diffseg.config import Data
-from diffseg.data.masks import select_foreground
+from diffseg.data.masks import match_any
 from diffseg.data.records import Record, in_parallel
 from diffseg.data.splits import Split
 from diffseg.labels.classes import Classes, Value
@@ -60,8 +60,7 @@ def _implied_background(classes: Classes) -> Value:
 
 def _inspect(record: Record, candidates: Sequence[Value]) -> tuple[list[int], tuple[Colour, ...]]:
     """Return how many pixels of an image's first mask have each of the values, and its palette. Raises DataError."""
-    path = record.annotations[0]
-    labels = record.read_labels(path)
-    counts = [int(select_foreground(path, labels, (value,)).sum()) for value in candidates]
+    labels = record.read_labels(record.annotations[0])
+    counts = [int(match_any(labels, (value,)).sum()) for value in candidates]
     colours = () if labels.palette is None else labels.palette.tolist()
     return counts, tuple((red, green, blue) for red, green, blue in colours)

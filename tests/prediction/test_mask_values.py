@@ -13,6 +13,7 @@ from PIL import Image
 
 from diffseg.config import Config, Data
 from diffseg.data import pictures
+from diffseg.data.numbering import find_unlisted, number_pixels
 from diffseg.errors import UserError
 from diffseg.labels.classes import Classes
 from diffseg.labels.labels import Labels
@@ -72,6 +73,19 @@ def test_masks_hold_the_values_of_their_classes(case, tmp_path):
     assert own == values
     if mode == "P":
         assert [tuple(colour) for colour in found.palette.tolist()] == list(form.palette)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_written_masks_can_be_trained_on(case, tmp_path):
+    """Reading a written mask gives the classes back. Numbers and colours together are in no mask that can be read."""
+    classes, form, *_ = CASES[case]
+    draw(classes, form).save(tmp_path / "mask.png")
+    own = Classes.of(data_of(classes))
+    found = pictures.read_labels(tmp_path / "mask.png")
+    if case == "numbers and colours":
+        assert find_unlisted(tmp_path / "mask.png", found, own)
+    else:
+        assert number_pixels(tmp_path / "mask.png", found, own).tolist() == [[*range(len(own.values) + 1)]]
 
 
 @pytest.mark.parametrize(
