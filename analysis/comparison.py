@@ -1,34 +1,38 @@
 """Configurations against a baseline: means over seeds and images with intervals, and tests of the differences."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.dataset as ds
 
+from analysis import group_dice, learning
 from analysis.frames import GROUP
-from analysis.measurements import WHOLE, Key, Pair, Sample, Values, collect, compare, estimate_differences
-from analysis.statistics import area_under_curve, holm, steps_to, verdict
+from analysis.learning import iou_curves, measure_learning
+from analysis.measurements import Pair, Sample, collect, compare, estimate_differences
+from analysis.statistics import holm, verdict
 from analysis.tables import Tables
 from diffseg.errors import UserError
 from diffseg.evaluation.registry import METRICS
 from studies.search.proposals import read_proposals
+from studies.store.classes import ALL
 from studies.store.ledger import Ledger
 
-SHARE = 0.95  # of the baseline's final IoU, up to which the steps are counted
 NAMES = {
     **{name: metric.title for name, metric in METRICS.items()},
-    "area": "area under the IoU's learning curve",
-    "steps": f"steps to {SHARE:.0%} of the baseline's final IoU",
+    group_dice.NAME: group_dice.TITLE,
+    **learning.NAMES,
 }
 LARGER_IS_BETTER = {name: bool(metric.larger_is_better) for name, metric in METRICS.items()} | {
+    group_dice.NAME: True,
     "area": True,
     "steps": False,
 }
-LISTED = {name for name in NAMES if name not in METRICS or METRICS[name].listed}  # in the terminal and in the report
+LISTED = {name for name in NAMES if name not in METRICS or METRICS[name].listed}  # shown without being asked for
+SHOWN_OF_CLASSES = ("iou", "dice", group_dice.NAME)  # those of them that are shown of single classes
 PLACE = ["study", "dataset", "network"]
 TESTED = ("low", "high", "p", "effect", "verdict")  # the columns of a tested difference
 
@@ -72,39 +76,52 @@ def compare_to_baseline(tables: Tables, ledgers: list[Ledger]) -> pd.DataFrame:
 def compare_configurations(
     tables: Tables, named: ConfigurationNames, metrics: Collection[str] = tuple(NAMES)
 ) -> pd.DataFrame:
-    """Return every configuration of E1 and E2 against the baseline of its data set and network, a row for each metric.
+    """Return every configuration of E1 and E2 against the baseline of its data set and network, a row a class and metric.
 
-    Columns: those of GROUP, configuration (its name), baseline (bool), metric (one of NAMES), seeds, images (the number that
-    counts), left_out (images that were measured but are NaN for a seed), units (patients, volumes or single images), mean,
-    low, high (of the mean, 95 %), and, paired by seed and image, pairs (images), difference, difference_low, difference_high,
-    effect, p (adjusted by Holm among the data set's configurations) and verdict. images, left_out and units are 0 for metrics
-    of the whole trial. Seeds that did not reach the IoU up to which steps are counted count with all their steps. Empty
-    without a baseline.
+    Columns: those of GROUP, configuration (its name), baseline (bool), class ("all", then each of several), metric (one of
+    NAMES), seeds, images (the number that counts), left_out (images that were measured but are NaN for a seed), units
+    (patients, volumes or single images), mean, low, high (of the mean, 95 %), and, paired by seed and image, pairs (images),
+    difference, difference_low, difference_high, effect, p (adjusted by Holm among the data set's configurations, for each
+    class and metric) and verdict. images, left_out and units are 0 for metrics of the whole trial; of the Dice of patients or
+    volumes, images are those. Seeds that did not reach the IoU up to which steps are counted count with all their steps.
+    Empty without a baseline.
     """
     trials = tables.trials[tables.trials["experiment"].isin(["e1", "e2"])]
-    curves = dict(_iou_curves(tables))
+    curves = dict(iou_curves(tables))
     rows = []
-    for _, alike in trials.groupby(["dataset", "network"], sort=False):
+    for (dataset, _), alike in trials.groupby(["dataset", "network"], sort=False):
         base = alike[alike["trial"].isin(named.baselines)]
         if base.empty:
             continue
         alike = pd.concat([base, alike.drop(base.index)])  # the baseline comes first
         alike = alike.assign(configuration=alike["trial"].map(named.labels).fillna(alike["series"]))
-        learning = _measure_learning(curves, alike, base)
-        for metric in (name for name in NAMES if name in metrics):
-            if metric in learning:
-                sample = partial(collect, values=learning[metric], groups={})
+        learnt = measure_learning(curves, alike, base)
+        for name, metric in product((ALL, *tables.classes.get(dataset, [])), (one for one in NAMES if one in metrics)):
+            if metric not in learnt:
+                sample = partial(tables.measurements.sample, metric=metric, of_class=name)
+            elif name == ALL:
+                sample = partial(collect, values=learnt[metric], groups={})
             else:
-                sample = partial(tables.measurements.sample, metric=metric)
-            rows += _compare_metric(alike, base, metric, sample)
+                continue
+            rows += [row | {"class": name} for row in _compare_metric(alike, base, metric, sample)]
     return pd.DataFrame(rows)
+
+
+def select_shown(rows: Sequence[dict[str, Any]], of_class: str | None = None) -> list[dict[str, Any]]:
+    """Return the rows of `compare_configurations` that a table shows, or those of a class if one is asked for.
+
+    A table shows LISTED of all classes at once, and SHOWN_OF_CLASSES of each class.
+    """
+    if of_class is not None:
+        return [row for row in rows if row["class"] == of_class]
+    return [row for row in rows if row["metric"] in (LISTED if row["class"] == ALL else SHOWN_OF_CLASSES)]
 
 
 def against_e1(table1: pd.DataFrame, tables: Tables) -> pd.DataFrame:
     """Return Table 1 (`Tables.table1`) with tests of E2 against E1, paired by seed and image.
 
     For iou (%) and ece it gets the columns of TESTED, such as iou_low, and the paired difference in iou_difference. p is
-    adjusted by Holm among the rows of a data set.
+    adjusted by Holm among the rows of a data set and class.
     """
     return _test(table1, pairs_with_e1(table1, tables), tables)
 
@@ -138,10 +155,11 @@ def against_first(studies: pd.DataFrame, tables: Tables) -> pd.DataFrame:
 def _test(rows: pd.DataFrame, pairs: list[Pair], tables: Tables) -> pd.DataFrame:
     """Return the rows of a table with tests of theirs against ours, one pair of trials for each row."""
     rows = rows.reset_index(drop=True)
+    classes = rows["class"] if "class" in rows else pd.Series(ALL, rows.index)
     for metric, unit in (("iou", 100), ("ece", 1)):
-        found = [one.times(unit) for one in estimate_differences(tables, pairs, metric)]
+        found = [one.times(unit) for one in estimate_differences(tables, pairs, metric, classes.tolist())]
         frame = pd.DataFrame([asdict(one) for one in found], columns=["mean", *TESTED[:-1]])
-        frame["p"] = frame.groupby(rows["dataset"])["p"].transform(lambda p: holm(p.to_numpy()))
+        frame["p"] = frame.groupby([rows["dataset"], classes])["p"].transform(lambda p: holm(p.to_numpy()))
         frame["verdict"] = [
             None if np.isnan(mean) else verdict(mean, p, LARGER_IS_BETTER[metric])
             for mean, p in zip(frame["mean"], frame["p"], strict=True)
@@ -194,29 +212,3 @@ def _difference(theirs: Sample, ours: Sample) -> dict[str, Any]:
         "effect": found.effect,
         "p": found.p,
     }
-
-
-def _measure_learning(curves: dict[Key, pd.DataFrame], alike: pd.DataFrame, base: pd.DataFrame) -> dict[str, Values]:
-    """Return the area and the steps of the trials' learning curves; steps are counted to SHARE of the baseline's last IoU."""
-    found: dict[str, Values] = {"area": {}, "steps": {}}
-    last = [curves[key]["value"].iloc[-1] for key in _keys(base) if key in curves]
-    for key in _keys(alike):
-        if last and key in curves:
-            steps, iou = curves[key]["step"].to_numpy(), curves[key]["value"].to_numpy()
-            reached = min(steps_to(SHARE * np.mean(last), steps, iou), steps[-1])
-            found["area"][key] = pd.Series([area_under_curve(steps, iou)], [WHOLE])
-            found["steps"][key] = pd.Series([float(reached)], [WHOLE])
-    return found
-
-
-def _keys(trials: pd.DataFrame) -> list[Key]:
-    """Return (study, trial) of each trial."""
-    return list(zip(trials["study"], trials["trial"], strict=True))
-
-
-def _iou_curves(tables: Tables) -> Iterator[tuple[Key, pd.DataFrame]]:
-    """Yield the learning curves of the IoU that have two points or more, with (study, trial)."""
-    rows = tables.frame("curves", ["step", "metric", "value"], ds.field("metric") == "iou").sort_values("step")
-    for key, curve in rows.groupby(["study", "trial"], sort=False):
-        if len(curve) > 1:
-            yield key, curve

@@ -3,22 +3,27 @@
 import altair as alt
 import pandas as pd
 
-from analysis.comparison import NAMES
+from analysis.comparison import NAMES, SHOWN_OF_CLASSES
 from analysis.statistics import LEVEL
 from analysis.style import COLOURS
+from studies.store.classes import ALL
 
 
 def differences(compared: pd.DataFrame) -> alt.ConcatChart | None:
-    """Draw each configuration's difference to the baseline with its interval, a panel for each metric and data set.
+    """Draw each configuration's difference to the baseline with its interval, a panel for each metric, class and data set.
 
-    compared: from `comparison.compare_configurations`. None if it has no difference with an interval. Significant differences
-    are filled.
+    compared: from `comparison.compare_configurations`, of which the rows of `select_shown` are drawn. None if it has no
+    difference with an interval. Significant differences are filled.
     """
     if compared.empty or "difference" not in compared:
         return None
     rows = compared[~compared["baseline"] & compared["difference_low"].notna()]
+    rows = rows[(rows["class"] == ALL) | rows["metric"].isin(SHOWN_OF_CLASSES)]
     rows = rows.assign(significant=rows["p"] < LEVEL)
-    panels = [_panel(group, NAMES[metric]) for metric, group in rows.groupby("metric", sort=False)]
+    panels = [
+        _panel(group, NAMES[metric] if name == ALL else f"{NAMES[metric]}, {name}")
+        for (metric, name), group in rows.groupby(["metric", "class"], sort=False)
+    ]
     return alt.concat(*panels, columns=max(1, 3 // rows["dataset"].nunique())) if panels else None
 
 

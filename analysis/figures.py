@@ -9,6 +9,7 @@ import altair as alt
 import pandas as pd
 
 from analysis import charts, pictures, search_charts, search_settings, uncertainty_charts
+from analysis.class_charts import class_errors, confusion
 from analysis.difference_chart import differences
 from analysis.sampling import sampling
 from analysis.tables import Tables
@@ -21,6 +22,14 @@ DIFFERENCES = (
 SAMPLING = (
     "Quality against the network evaluations of an image, of trials that share a training: a point for each number of steps, a "
     "line for each sampler and ensemble size; filled where sampling ends once the mask has settled"
+)
+CLASS_ERRORS = (
+    "Mask error of each class over t, as a share of the class's greatest error, with the image (E2) and without it (E3): a class "
+    "whose error rises sooner is decided at less noise"
+)
+CONFUSION = (
+    "How the pixels of each true class were predicted, as shares of that class, over all test images and seeds; the number of "
+    "pixels is shown where the pointer is"
 )
 CHARTS: dict[Callable[[Tables], Any], tuple[str, str]] = {
     search_charts.optimisation: (
@@ -79,7 +88,8 @@ CHARTS: dict[Callable[[Tables], Any], tuple[str, str]] = {
     ),
     pictures.ensembles: (
         "Test images with their truth, and mean and standard deviation of the ensembles of E1 and E2 (Fig. "
-        "1); white is 1 for the mean and 0.5 for the standard deviation",
+        "1); white is 1 for the mean and 0.5 for the standard deviation. Several classes are drawn over the image in their "
+        "colours, and the deviation is the greatest of them",
         "complete trials of E1 or E2 with inference.examples above 0",
     ),
     pictures.forward_process: (
@@ -91,8 +101,8 @@ CHARTS: dict[Callable[[Tables], Any], tuple[str, str]] = {
         "a complete trial",
     ),
     uncertainty_charts.reliability: (
-        "Reliability: share of foreground against predicted probability, pooled over the test pixels in ten "
-        "bins, and the number of pixels in each bin",
+        "Reliability: share of foreground, or of each of several classes, against predicted probability, pooled over the test "
+        "pixels in ten bins, and the number of pixels in each bin",
         "complete trials of E1 or E2",
     ),
     uncertainty_charts.image_calibrations: (
@@ -112,7 +122,7 @@ CHARTS: dict[Callable[[Tables], Any], tuple[str, str]] = {
     ),
     pictures.error_maps: (
         "Test images: where the ensembles' means differ from the truth, and where their members differ (standard deviation); "
-        "white is 1 for the error and 0.5 for the deviation",
+        "white is 1 for the error and 0.5 for the deviation; of several classes, the greatest is shown",
         "complete trials of E1 or E2 with inference.examples above 0",
     ),
     uncertainty_charts.ged_over_samples: (
@@ -139,18 +149,20 @@ class Figure:
 
 
 def draw_figures(found: Tables) -> list[Figure]:
-    """Draw all charts of the report but those of differences and of sampling."""
+    """Draw the charts of the report that every report has, or says what they need."""
     return [_figure(draw.__name__, caption, needs, draw(found)) for draw, (caption, needs) in CHARTS.items()]
 
 
-def draw_optional_figures(found: Tables, compared: pd.DataFrame) -> list[Figure]:
-    """Draw the charts that are shown only if there is something to show: differences to a baseline, and ways of sampling.
+def draw_optional_figures(found: Tables, shown: Tables, compared: pd.DataFrame) -> list[Figure]:
+    """Draw the charts that are shown only if there is something to show: differences, ways of sampling, and several classes.
 
-    compared: from `comparison.compare_configurations`.
+    shown: the variants that charts have room for (`Tables.shown`). compared: from `comparison.compare_configurations`.
     """
     figures = [
         _figure("differences", DIFFERENCES, "a baseline", differences(compared)),
         _figure("sampling", SAMPLING, "trials that differ in how they sample", sampling(found)),
+        _figure("class_errors", CLASS_ERRORS, "trials of several classes", class_errors(shown)),
+        _figure("confusion", CONFUSION, "trials of several exclusive classes", confusion(shown)),
     ]
     return [figure for figure in figures if figure.chart]
 

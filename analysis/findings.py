@@ -22,6 +22,7 @@ from analysis.statistics import Estimate
 from analysis.tables import Tables
 from analysis.verdicts import Comparison, decide, describe, estimate_over_seeds, list_in_words
 from diffseg.config import NETWORKS
+from studies.store.classes import ALL
 
 AGREE = (0.3, 0.5)  # the range of t that counts as "about the first 400 of 1000 steps"
 MONOTONE, LINE = 0.95, 0.9  # the rank correlation from which a curve is monotone, and the R² from which it is a line
@@ -81,6 +82,7 @@ def _against_e1(
     cells = tables.table1()
     if cells.empty:
         return []
+    cells = cells[cells["class"] == ALL]
     found = []
     for row, one in zip(
         cells.to_dict("records"), estimate_differences(tables, pairs_with_e1(cells, tables), metric), strict=True

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.dataset as ds
 
+from analysis import group_dice
 from analysis.statistics import UNKNOWN, Estimate, estimate, linearised_ece, number_groups
 from studies.store.classes import ALL
 
@@ -89,10 +90,19 @@ class Measurements:
         key = (metric, of_class)
         if key not in self._values:
             self._values[key] = self._read(metric, of_class)
-        return collect(trials, self._values[key], self._groups)
+        return collect(trials, self._values[key], {} if metric == group_dice.NAME else self._groups)
+
+    def means(self, metric: str, of_class: str) -> pd.Series:
+        """Return the metric's mean over the images of each trial, by (study, trial), without those that did not measure it."""
+        key = (metric, of_class)
+        if key not in self._values:
+            self._values[key] = self._read(metric, of_class)
+        return pd.Series({trial: values.mean() for trial, values in self._values[key].items()}, dtype=float)
 
     def _read(self, metric: str, of_class: str) -> Values:
         """Return the metric of every trial: by image where the ledger has it so, else of the whole trial."""
+        if metric == group_dice.NAME:
+            return group_dice.measure_group_dice(self._tables, of_class)
         values, images = {}, self._tables.images
         if of_class == ALL:
             trials = self._tables.trials
@@ -164,10 +174,17 @@ def _first_groups(rows: pd.DataFrame) -> pd.Series:
     return rows.drop_duplicates("image").set_index("image")["group"]
 
 
-def estimate_differences(tables: Tables, pairs: list[Pair], metric: str) -> list[Estimate]:
-    """Return the difference of theirs to ours for each pair (ours, theirs); UNKNOWN where one of both is missing."""
+def estimate_differences(
+    tables: Tables, pairs: list[Pair], metric: str, classes: list[str] | None = None
+) -> list[Estimate]:
+    """Return the difference of theirs to ours for each pair (ours, theirs); UNKNOWN where one of both is missing.
+
+    classes: The class of each pair; None: the mean over the classes.
+    """
     found = []
-    for ours, theirs in pairs:
-        one, other = (tables.measurements.sample(trials, metric) if len(trials) else None for trials in (ours, theirs))
+    for (ours, theirs), name in zip(pairs, classes or [ALL] * len(pairs), strict=True):
+        one, other = (
+            tables.measurements.sample(trials, metric, name) if len(trials) else None for trials in (ours, theirs)
+        )
         found.append(UNKNOWN if one is None or other is None else compare(other, one)[0])
     return found

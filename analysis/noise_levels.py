@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.frames import GROUP
+from diffseg.fingerprint.classes import compute_fingerprints
 from diffseg.fingerprint.curve import ERRORS, Fingerprint, compute_fingerprint
 
 if TYPE_CHECKING:
@@ -22,14 +23,16 @@ def errors_over_t(tables: Tables, experiments: list[str], value: str, snapshot: 
     return average_over_seeds(rows, value, snapshot)
 
 
-def average_over_seeds(rows: pd.DataFrame, value: str, snapshot: str = "last") -> pd.DataFrame:
+def average_over_seeds(
+    rows: pd.DataFrame, value: str, snapshot: str = "last", by: tuple[str, ...] = ()
+) -> pd.DataFrame:
     """Return the mean, least and greatest value over seeds at every t, of the "first" or the "last" snapshot.
 
-    rows: of Tables.timesteps. Columns: those of GROUP, t, mean, low, high, log_snr, seeds, share (of training), and step, t in
-    steps of 1000.
+    rows: of Tables.timesteps. by: further columns in which curves differ. Columns: those of GROUP and of `by`, t, mean, low,
+    high, log_snr, seeds, share (of training), and step, t in steps of 1000.
     """
     rows = select_snapshot(rows, snapshot)
-    group = rows.groupby([*GROUP, "t"], sort=False)
+    group = rows.groupby([*GROUP, *by, "t"], sort=False)
     found = group.agg(
         mean=(value, "mean"),
         low=(value, "min"),
@@ -109,6 +112,19 @@ def fit_fingerprints(timesteps: pd.DataFrame) -> list[tuple[dict[str, Any], Fing
         for kind, error in ERRORS.items():
             if group[error].notna().all():
                 found.append((dict(zip(GROUP, key, strict=True)), compute_fingerprint(trials, kind)))
+    return found
+
+
+def fit_class_fingerprints(timesteps: pd.DataFrame) -> list[tuple[dict[str, Any], dict[str, Fingerprint]]]:
+    """Return E3's fingerprints of the mask error by class, each of the mean over seeds, with the columns of GROUP.
+
+    timesteps: Tables.class_timesteps.
+    """
+    found = []
+    for key, group in timesteps[timesteps["experiment"] == "e3"].groupby(GROUP, sort=False):
+        trials = [trial.to_dict("records") for _, trial in group.groupby("trial", sort=False)]
+        names = list(group["class"].unique())
+        found.append((dict(zip(GROUP, key, strict=True)), compute_fingerprints(trials, "mask-error", names)))
     return found
 
 

@@ -2,6 +2,8 @@
 
 import pandas as pd
 
+from studies.store.classes import ALL
+
 # Table 1: IoU (%) and ECE of E1, then of E2
 TABLE1 = {
     "isic16": {
@@ -21,11 +23,15 @@ COLUMNS = ("iou_e1", "ece_e1", "iou_e2", "ece_e2")
 
 
 def add_paper_numbers(table1: pd.DataFrame) -> pd.DataFrame:
-    """Return Table 1 with columns paper_iou_e1, … of the paper's numbers, for the data sets (by name) and networks it has."""
+    """Return Table 1 with columns paper_iou_e1, … of the paper's numbers, for the data sets (by name) and networks it has.
+
+    Rows of single classes have none.
+    """
     rows = [
         {"dataset": dataset, "network": network}
         | {f"paper_{name}": value for name, value in zip(COLUMNS, values, strict=False)}
         for dataset, networks in TABLE1.items()
         for network, values in networks.items()
     ]
-    return table1.merge(pd.DataFrame(rows), on=["dataset", "network"], how="left")
+    published = pd.DataFrame(rows).assign(**{"class": ALL})
+    return table1.merge(published, on=["dataset", "network", "class"], how="left")

@@ -49,7 +49,8 @@ def ensembles(tables: Tables) -> alt.VConcatChart | None:
         drawn = [cell for one in _examples(ours[_has_classes(ours)]) for cell in _draw_classes(one, colours, tables)]
         drawn.sort(key=lambda cell: cell["place"])
         panels.append(_grid(pd.concat([cells, pd.DataFrame(drawn)]), dataset, colours if drawn else {}))
-    return alt.vconcat(*panels) if panels else None
+    chart = alt.vconcat(*panels) if panels else None
+    return chart.resolve_scale(color="independent") if chart and tables.classes else chart
 
 
 def error_maps(tables: Tables) -> alt.VConcatChart | None:

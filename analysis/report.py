@@ -11,14 +11,16 @@ import pandas as pd
 import vl_convert
 
 from analysis import comparison, paper, searches, tables, uncertainty
+from analysis.class_tables import tabulate_classes
 from analysis.figures import Figure, draw_figures, draw_optional_figures
 from analysis.findings import check_findings
 from analysis.frames import records
-from analysis.noise_levels import errors_over_t, find_agreement, find_half_maxima
+from analysis.noise_levels import errors_over_t, find_agreement, find_half_maxima, fit_class_fingerprints
 from analysis.segmentations import tabulate_studies
 from analysis.series import EXPERIMENTS
 from analysis.tables import Tables
 from diffseg.errors import UserError
+from diffseg.fingerprint.classes import describe_order, summarise
 from studies.search.proposals import read_proposals
 from studies.store.ledger import Ledger
 
@@ -35,7 +37,7 @@ def write_report(ledgers: list[Ledger], path: Path, png: Path | None = None) -> 
     found = tables.load(ledgers)
     shown = found.shown()
     compared = comparison.compare_configurations(found, comparison.name_configurations(ledgers), comparison.LISTED)
-    figures = draw_figures(shown) + draw_optional_figures(found, compared)
+    figures = draw_figures(shown) + draw_optional_figures(found, shown, compared)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("analysis", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
@@ -43,9 +45,10 @@ def write_report(ledgers: list[Ledger], path: Path, png: Path | None = None) -> 
         studies=[ledger.study for ledger in ledgers],
         summary=_summarise(found, ledgers),
         figures={figure.name: figure for figure in figures},
-        comparison=records(compared),
+        comparison=comparison.select_shown(records(compared)),
         metrics=comparison.NAMES,
         larger_is_better=comparison.LARGER_IS_BETTER,
+        several_classes=bool(found.classes),
         javascript=_vega(),
         now=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         **_segmentation_tables(found, shown),
@@ -73,6 +76,7 @@ def _segmentation_tables(found: Tables, shown: Tables) -> dict[str, Any]:
         "findings": records(check_findings(shown)),
         "table1": records(comparison.against_e1(paper.add_paper_numbers(table1), shown)) if len(table1) else [],
         "left_out": len(found.table1()) - len(table1),
+        "classes": records(tabulate_classes(shown)),
         "compared": records(studies),
         "aurc": records(uncertainty.aurc(shown)),
         "left_out_images": records(uncertainty.count_left_out(shown)),
@@ -80,7 +84,7 @@ def _segmentation_tables(found: Tables, shown: Tables) -> dict[str, Any]:
 
 
 def _noise_level_tables(shown: Tables) -> dict[str, Any]:
-    """Return where E2 and E3 agree, where E3's errors are half of their maxima, and what fingerprints mean in words."""
+    """Return where E2 and E3 agree, where E3's errors are half of their maxima, and what fingerprints mean, also by class."""
     words = []
     for group, one in shown.measured_fingerprints:
         if one.kind == "mask-error":
@@ -92,6 +96,10 @@ def _noise_level_tables(shown: Tables) -> dict[str, Any]:
         "agreements": records(find_agreement(errors_over_t(shown, ["e2", "e3"], "mask_error"))),
         "half_maxima": records(find_half_maxima(errors_over_t(shown, ["e3"], "mask_error"))),
         "fingerprints": words,
+        "class_fingerprints": [
+            {**group, "order": describe_order(found), "classes": {name: summarise(one) for name, one in found.items()}}
+            for group, found in fit_class_fingerprints(shown.class_timesteps)
+        ],
     }
 
 

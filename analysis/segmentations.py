@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from studies.store.classes import ALL
+
 if TYPE_CHECKING:
     from analysis.tables import Tables
 
@@ -13,19 +15,41 @@ if TYPE_CHECKING:
 def tabulate_e1_and_e2(tables: Tables) -> pd.DataFrame:
     """Return Table 1 of the paper: IoU (%) and ECE of E1 and of E2, and their differences.
 
-    A row for every study, data set, network and variant. Columns: study, dataset, network, images, then for each of e1 and e2
-    `variant_e1`, `iou_e1`, `iou_sd_e1`, `ece_e1`, `ece_sd_e1`, `seeds_e1`, …, and `iou_difference`, `ece_difference` (E2 − E1).
-    Means and sample standard deviations are over seeds; `comparison.against_e1` tests the differences.
+    A row for every study, data set, network and variant, followed by one for each class where masks have several. Columns:
+    study, dataset, network, class, images, then for each of e1 and e2 `variant_e1`, `iou_e1`, `iou_sd_e1`, `ece_e1`,
+    `ece_sd_e1`, `seeds_e1`, …, and `iou_difference`, `ece_difference` (E2 − E1). Means and sample standard deviations are over
+    seeds; `comparison.against_e1` tests the differences.
     """
     segmented = tables.trials[tables.trials["experiment"].isin(["e1", "e2"])]
     if segmented.empty:
         return pd.DataFrame()
-    means = _average(segmented, ["experiment", "study", "dataset", "network", "variant"])
+    whole = _pair(segmented)
+    key = ["study", "dataset", "network", "variant_e1", "variant_e2"]
+    places = whole[key].assign(place=range(len(whole)))
+    parts = [whole.assign(**{"class": ALL}, place=places["place"])]
+    for name in dict.fromkeys(name for names in tables.classes.values() for name in names):
+        if len(own := _measure_class(tables, segmented, name)):
+            parts.append(_pair(own).merge(places, on=key).assign(**{"class": name}))
+    rows = pd.concat(parts).sort_values("place", kind="stable", ignore_index=True)
+    first = ["study", "dataset", "network", "class", "images"]
+    return rows[[*first, *(name for name in rows if name not in (*first, "place"))]]
+
+
+def _pair(trials: pd.DataFrame) -> pd.DataFrame:
+    """Return a row for each pair of a variant of E1 and one of E2 of the same study, data set and network."""
+    means = _average(trials, ["experiment", "study", "dataset", "network", "variant"])
     e1, e2 = (means[means["experiment"] == name].drop(columns="experiment") for name in ("e1", "e2"))
     rows = e1.merge(e2, on=["study", "dataset", "network"], how="outer", suffixes=("_e1", "_e2"))
     rows["images"] = rows["images_e1"].fillna(rows["images_e2"]).astype(int)
     rows["iou_difference"], rows["ece_difference"] = rows["iou_e2"] - rows["iou_e1"], rows["ece_e2"] - rows["ece_e1"]
     return rows.drop(columns=["images_e1", "images_e2"])
+
+
+def _measure_class(tables: Tables, trials: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Return the trials that have measured a class, with its IoU and ECE in place of those of all classes."""
+    keys = pd.MultiIndex.from_frame(trials[["study", "trial"]])
+    values = {metric: tables.measurements.means(metric, name).reindex(keys).to_numpy() for metric in ("iou", "ece")}
+    return trials.assign(**values).dropna(subset=["iou"])
 
 
 def tabulate_studies(tables: Tables) -> pd.DataFrame:

@@ -85,7 +85,11 @@ def encode_values(name: str, domain: list[str], present: pd.Series) -> dict[str,
     }
 
 
-def thin(rows: pd.DataFrame, x: str) -> pd.DataFrame:
-    """Return about POINTS rows of each series, evenly spaced, with its first and its last: more cannot be seen."""
-    place, size = rows.groupby(GROUP)[x].rank(method="first") - 1, rows.groupby(GROUP)[x].transform("size")
+def thin(rows: pd.DataFrame, x: str, by: tuple[str, ...] = ()) -> pd.DataFrame:
+    """Return about POINTS rows of each series, evenly spaced, with its first and its last: more cannot be seen.
+
+    by: Further columns in which lines differ.
+    """
+    lines = rows.groupby([*GROUP, *by])[x]
+    place, size = lines.rank(method="first") - 1, lines.transform("size")
     return rows[(place % (size // POINTS).clip(lower=1) == 0) | (place == size - 1)]

@@ -91,8 +91,18 @@ class Tables:
     @cached_property
     def timesteps(self) -> pd.DataFrame:
         """The errors over the noise levels, with `share`, the step as a share of the trial's steps."""
+        return self._with_share(self.frame("timesteps"))
+
+    @cached_property
+    def class_timesteps(self) -> pd.DataFrame:
+        """Like `timesteps`, of each class where masks have several, with the column `class`."""
+        several = self.part(self.trials[self.trials["dataset"].isin(list(self.classes))])
+        rows = several.frame("timesteps", where=ds.field("class") != ALL, of_class=None)
+        return self._with_share(rows)
+
+    def _with_share(self, timesteps: pd.DataFrame) -> pd.DataFrame:
         steps = self.trials[["study", "trial", "config_training_steps"]]
-        rows = self.frame("timesteps").merge(steps, on=["study", "trial"])
+        rows = timesteps.merge(steps, on=["study", "trial"])
         return rows.assign(share=rows["step"] / rows["config_training_steps"])
 
     @cached_property

@@ -84,7 +84,7 @@ def settings(prefix: str, as_json: bool) -> None:
     Example: diffseg settings diffusion
     """
     from diffseg.config.describe import settings as list_settings
-    from studies.commands.tables.listing import settings_table
+    from studies.commands.tables.listing import SettingsTable
 
     found = list_settings(prefix)
     if not found:
@@ -92,7 +92,7 @@ def settings(prefix: str, as_json: bool) -> None:
         hint = f"the nearest are {', '.join(near)}; " if near else ""
         raise UserError(f"no setting begins with '{prefix}': {hint}`diffseg settings` lists all")
     rows = [asdict(setting) | {"used_by": setting.used_by} for setting in found]
-    show(rows, as_json, settings_table)
+    show(rows, as_json, SettingsTable)
 
 
 def _nearest(text: str, paths: list[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import click
 
+from diffseg.errors import UserError
 from diffseg.evaluation.registry import METRICS
 from studies.commands.options import json_option, store_option, study_argument
 from studies.commands.output import show as show_value
@@ -86,8 +87,14 @@ def best(study: str, store: str, metric: str | None, pareto: bool, held_out: boo
 @click.command()
 @study_argument
 @store_option
+@click.option(
+    "--class",
+    "of_class",
+    metavar="NAME",
+    help="Show all metrics of this class.  [default: those of all classes, and IoU and Dice of each]",
+)
 @json_option
-def compare(study: str, store: str, as_json: bool) -> None:
+def compare(study: str, store: str, of_class: str | None, as_json: bool) -> None:
     """Compare every configuration with the study's baseline.
 
     Prints means on the test images, differences with 95 % intervals, and verdicts. The baseline is the variant that a
@@ -96,7 +103,12 @@ def compare(study: str, store: str, as_json: bool) -> None:
     from analysis.comparison import compare_to_baseline
     from analysis.frames import records
     from analysis.tables import load
-    from studies.commands.tables.comparison import comparison_table
+    from studies.commands.tables.comparison import ComparisonTable
 
     ledgers = [open_study(study, store)[1]]
-    show_value(records(compare_to_baseline(load(ledgers), ledgers)), as_json, comparison_table)
+    rows = records(compare_to_baseline(load(ledgers), ledgers))
+    known = list(dict.fromkeys(row["class"] for row in rows))
+    if of_class is not None and of_class not in known:
+        raise UserError(f"the trials of {study} have measured no class '{of_class}': allowed are {', '.join(known)}")
+    shown = [row for row in rows if of_class in (None, row["class"])] if as_json else rows
+    show_value(shown, as_json, lambda rows: ComparisonTable(rows, of_class))

@@ -428,11 +428,13 @@ class TestFindings:
         assert all("nan" not in words for *_, words in rows)
 
     def test_the_papers_numbers_are_beside_the_studys(self):
-        ours = pd.DataFrame({"dataset": ["isic16", "mine"], "network": ["segdiff", "segdiff"], "iou_e1": [80.0, 70.0]})
-        rows = paper.add_paper_numbers(ours)
-        assert list(rows["iou_e1"]) == [80, 70]
+        ours = pd.DataFrame(
+            {"dataset": ["isic16", "mine", "isic16"], "network": "segdiff", "iou_e1": [80.0, 70.0, 60.0]}
+        )
+        rows = paper.add_paper_numbers(ours.assign(**{"class": ["all", "all", "lesion"]}))
+        assert list(rows["iou_e1"]) == [80, 70, 60]
         assert rows["paper_iou_e2"].iloc[0] == 86.39
-        assert rows["paper_ece_e1"].isna().tolist() == [False, True]
+        assert rows["paper_ece_e1"].isna().tolist() == [False, True, True]
 
 
 class TestLoad:

@@ -3,13 +3,17 @@
 import json
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from diffseg.rows import Row
 from studies.commands.tables.cells import name_column, plain_table
 from studies.store.state import STATUSES
+
+WIDE = 120  # characters of a line from which settings have a table's row each
 
 
 def studies_table(found: Row) -> Group:
@@ -54,21 +58,33 @@ def presets_table(presets: list[Row]) -> Table:
     return table
 
 
-def settings_table(settings: list[Row]) -> Table:
-    """Return a row for each setting, or for each of its defaults."""
-    table = plain_table(name_column("setting"), "type", "default", "allowed", "meaning", name_column("used by"))
-    for row in settings:
-        allowed = " or ".join(filter(None, [", ".join(map(_value, row["choices"])), row["range"]]))
-        cells = (
-            row["path"],
-            row["type"],
-            "None" if row["default"] is None else _value(row["default"]),
-            allowed,
-            row["description"],
-            row["used_by"],
-        )
-        table.add_row(*map(escape, cells))
-    return table
+class SettingsTable:
+    """A row for each setting, or for each of its defaults; in a narrow terminal a paragraph."""
+
+    def __init__(self, settings: list[Row]):
+        """Take rows of `diffseg.config.describe.settings`."""
+        self._settings = settings
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the table, or the paragraphs."""
+        cells = [_setting_cells(row) for row in self._settings]
+        if options.max_width >= WIDE:
+            table = plain_table(name_column("setting"), "type", "default", "allowed", "meaning", name_column("used by"))
+            for row in cells:
+                table.add_row(*map(escape, row))
+            yield table
+            return
+        for path, kind, default, allowed, meaning, used_by in cells:
+            facts = [kind, f"allowed: {allowed}" if allowed else "", f"used by: {used_by}" if used_by else ""]
+            yield Text(f"{path} = {default}", style="bold")
+            yield Padding(Text(f"{meaning} ({'; '.join(filter(None, facts))})"), (0, 0, 0, 4))
+
+
+def _setting_cells(row: Row) -> tuple[str, ...]:
+    """Return the cells of a setting: path, type, default, allowed values, meaning, and what uses it."""
+    allowed = " or ".join(filter(None, [", ".join(map(_value, row["choices"])), row["range"]]))
+    default = "None" if row["default"] is None else _value(row["default"])
+    return row["path"], row["type"], default, allowed, row["description"], row["used_by"]
 
 
 def _value(value: Any) -> str:

@@ -57,14 +57,14 @@ def best_tables(rows: list[Row], metric: str) -> Group:
 def _tested_table(rows: list[Row], metric: str) -> Table:
     metrics = dict.fromkeys((metric, *ALWAYS_SHOWN))
     named = ["configuration"] if any(row["configuration"] for row in rows) else []
-    table = plain_table("data set", name_column("trial"), *named, "scored on", *metrics)
+    table = plain_table("data set", name_column("trial"), *map(name_column, named), *metrics)
     for row in rows[:MOST_ROWS]:
         words = [row["configuration"]] if named else []
-        cells = [row["dataset"] or "", row["trial"], *words, row["scored_on"], *(_mean(row, name) for name in metrics)]
+        cells = [row["dataset"] or "", row["trial"], *words, *(_mean(row, name) for name in metrics)]
         table.add_row(*map(escape, cells))
     left_out = any(row["left_out"].get(name) for row in rows[:MOST_ROWS] for name in metrics)
     meaning = "(n of N): mean over n of N images, since the others are NaN" if left_out else ""
-    table.caption = "; ".join(filter(None, [meaning, more_rows(rows)])) or None
+    table.caption = "; ".join(filter(None, ["scored on the test images", meaning, more_rows(rows)]))
     return table
 
 
