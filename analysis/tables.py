@@ -128,7 +128,7 @@ class Tables:
         found: dict[str, list[str]] = {}
         pairs = self.trials[["dataset", "config_data_classes"]].dropna().drop_duplicates()
         for dataset, text in pairs.itertuples(index=False):
-            names = [name for name, _ in json.loads(text) if name != BACKGROUND]
+            names = [name for name in json.loads(text) if name != BACKGROUND]
             if len(names) > 1:
                 found[dataset] = list(dict.fromkeys([*found.get(dataset, []), *names]))
         return found

@@ -13,6 +13,7 @@ from diffseg.config import Config
 from studies.definition.study import Study
 from studies.definition.trial import Trial, trial_name
 from studies.engine.provenance import package_versions
+from studies.store.classes import has_classes
 from studies.store.ledger import Ledger
 from studies.store.tables import SCHEMAS, attempt_table
 
@@ -95,4 +96,5 @@ def _tables(number: int, name: str, config: Config, timesteps: int, images: int)
 def _of(name: str, columns: dict, table: str) -> pa.Table:
     count = len(next(iter(columns.values())))
     columns = {"trial": [name] * count, "attempt": [1] * count, **columns}
+    columns |= {"class": ["all"] * count} if has_classes(table) else {}
     return pa.table(columns, schema=SCHEMAS[table])

@@ -60,6 +60,8 @@ CASES = [
     Case(f"best small {STORE} --held-out", 2, "measured a segmentation|no search"),
     Case(f"compare small {STORE}", 0, "pooled"),
     Case(f"compare small {STORE} --json", 0, '"verdict"|"difference"'),
+    Case(f"compare small {STORE} --class all", 0, "pooled"),
+    Case(f"compare small {STORE} --class liver", 2, "no class 'liver': allowed are all"),
     Case(f"report small {STORE} --output {{tmp}}/r.html", output="r.html"),
     Case(f"report small {STORE} --png {{tmp}}/png", output="report.html", slow=True),
     Case(f"dashboard small {STORE} --port {{port}}", 2, "cannot be used"),

@@ -311,10 +311,10 @@ def test_compare_reports_the_numbers_of_images_and_patients(slices):
     assert (e1["baseline"], "p" in e2) == (True, True)
     text = " ".join(call("compare", "study", store=slices).split())
     assert "46 of 48" in text
-    assert "images that are NaN for a seed are left out" in text
+    assert "Images that are NaN for a seed are left out" in text
     assert "one seed" not in text
     text = " ".join(call("compare", "single", store=slices).split())
-    assert "those of one seed speak of units alone" in text
+    assert "Those of one seed speak of units alone" in text
     assert "nan" not in text.lower().replace("ensemdiff", "")
 
 
