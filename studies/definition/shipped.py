@@ -4,9 +4,6 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from diffseg.config.leaves import flat
-from studies.definition.folder_settings import guess_layout
-
 FOLDER = Path(__file__).parent.parent
 
 
@@ -27,6 +24,9 @@ def study_path(source: str) -> Path:
 
 def data_settings(name: str, root: str = "") -> dict[str, Any]:
     """Return the shipped studies' settings of a data set of this name, or else the layout that lies at its root."""
+    from diffseg.config.leaves import flat
+    from studies.definition.folder_settings import guess_layout
+
     tables: dict[str, Any] = {}
     for study in ("quickstart", "paper"):
         tables |= tomllib.loads(study_path(study).read_text(encoding="utf-8"))["data"]

@@ -1,14 +1,21 @@
-"""A study: the trials that should exist, and the searches that propose more. The store keeps its definition."""
+"""A study: the trials that should exist, and the searches that propose more. The store keeps its definition.
+
+Configurations and searches are imported on first use, since `status` needs neither for most studies.
+"""
+
+from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffseg.errors import ConfigError
 from studies.definition.trial import StoredTrial, Trial, trial_name
-from studies.search.proposals import Proposal, read_proposals
-from studies.search.search import Rungs, Search, parse
-from studies.store.ledger import Ledger
 from studies.store.study_json import unusable_definition
+
+if TYPE_CHECKING:
+    from studies.search.proposals import Proposal
+    from studies.search.search import Search
+    from studies.store.ledger import Ledger
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,11 @@ class Study:
     def known_trials(self, ledger: Ledger) -> tuple[Trial, ...]:
         """Return the trials that are known by now: those of the definition and those that searches have proposed."""
         found = {trial.name: trial for trial in self.trials}
-        for proposal in read_proposals(ledger) if self.search else ():
+        if self.search is None:
+            return tuple(found.values())
+        from studies.search.proposals import read_proposals
+
+        for proposal in read_proposals(ledger):
             if proposal.config:
                 trials = [Trial(trial_name(other), other) for other in proposal.config.needs()]
                 found |= {trial.name: trial for trial in (*trials, self.trial_of(proposal))}
@@ -71,6 +82,8 @@ class Study:
             raise ValueError(f"proposal {proposal.number} of {proposal.search} has no trial")
         if not proposal.config.data.held_out:
             return Trial(proposal.trial, proposal.config)
+        from studies.search.search import Rungs
+
         reduction = self.search.pruning if proposal.number else 0
         return Trial(proposal.trial, proposal.config, Rungs(proposal.search, self.search.objective, reduction))
 
@@ -81,9 +94,15 @@ def stored_study(name: str, definition: dict[str, Any]) -> Study:
         tuple(StoredTrial(trial, config) for trial, config in definition.get(key, {}).items())
         for key in ("trials", "starts")
     )
-    try:
-        search = parse(definition["search"]) if definition.get("search") else None
-    except ConfigError as error:
-        raise unusable_definition(f"the definition of study {name}", str(error)) from None
+    search = _stored_search(name, definition["search"]) if definition.get("search") else None
     roots, command, variants, baseline = (definition.get(key) for key in ("roots", "command", "variants", "baseline"))
     return Study(name, trials, roots or {}, (), command or "", search, starts, variants or {}, baseline)
+
+
+def _stored_search(study: str, settings: dict[str, Any]) -> Search:
+    from studies.search.search import parse
+
+    try:
+        return parse(settings)
+    except ConfigError as error:
+        raise unusable_definition(f"the definition of study {study}", str(error)) from None

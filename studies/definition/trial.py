@@ -1,14 +1,17 @@
 """A trial of a study: its name and its configuration."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from diffseg import config as configuration
-from diffseg.config import Config
 from diffseg.errors import ConfigError
-from studies.search.search import Rungs
 from studies.store.study_json import unusable_definition
+
+if TYPE_CHECKING:
+    from diffseg.config import Config
+    from studies.search.search import Rungs
 
 
 def trial_name(config: Config) -> str:
@@ -61,7 +64,9 @@ class StoredTrial(Trial):
     @cached_property
     def config(self) -> Config:
         """The parsed configuration. Raises DefinitionError if this version cannot read it."""
+        from diffseg import config  # takes long to import, and `status` needs none
+
         try:
-            return configuration.load(self.tree)
+            return config.load(self.tree)
         except ConfigError as error:
             raise unusable_definition(f"the study's definition of trial {self.name}", str(error)) from None

@@ -57,26 +57,33 @@ try:
     main({[*arguments, *(["--store", store] if arguments[0] == "status" else [])]!r})
 except SystemExit as end:
     assert not end.code, end.code
-loaded = {{"torch", "ray", "pandas", "scipy", "optuna", "altair"}} & set(sys.modules)
+loaded = {{"torch", "ray", "numpy", "pandas", "scipy", "optuna", "altair"}} & set(sys.modules)
 assert not loaded, loaded
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
 
 
-def test_pyarrow_imports_pandas_when_it_is_needed():
+def test_pyarrow_without_numpy_reads_values_and_numpy_that_is_there_is_not_hidden():
     code = """
 import sys
+{first}
 from studies.store.light import import_pyarrow
 import_pyarrow()
-import pyarrow
+import pyarrow, pyarrow.dataset
+table = pyarrow.table({{"a": [1, None], "b": [b"x", None], "c": [[1.5], []]}})
+assert pyarrow.dataset.dataset(table).to_table(filter=pyarrow.dataset.field("a").is_valid()).to_pylist() == [
+    {{"a": 1, "b": b"x", "c": [1.5]}}
+]
+assert ("numpy" in sys.modules) == {there}
 assert "pandas" not in sys.modules
-assert pyarrow.table({"a": [1, None]}).to_pandas()["a"].isna().tolist() == [False, True]
-import pandas
-assert pyarrow.array(pandas.Series([1.0, float("nan")])).null_count == 1
-import_pyarrow()
+if {there}:
+    assert table.to_pandas()["a"].isna().tolist() == [False, True]
+    import pandas
+    assert pyarrow.array(pandas.Series([1.0, float("nan")])).null_count == 1
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    for first, there in (("", False), ("import numpy", True)):
+        subprocess.run([sys.executable, "-c", code.format(first=first, there=there)], check=True)
 
 
 NEEDED = "import click, pydantic, pyarrow.compute, pyarrow.parquet, rich.console, rich.table"
@@ -122,7 +129,6 @@ def test_help_and_status_take_less_than_twice_the_time_of_their_imports(argument
         (["compare", "nothing"], "no study 'nothing'"),
         (["run", "paper", "--data", "isic16"], "NAME=ROOT"),
         (["report", "nothing"], "no study 'nothing'"),
-        pytest.param(["run", "quickstart", "--cpus", "9999"], "no node has them", marks=pytest.mark.slow),  # starts Ray
         (["plan", "quickstart", "--cpus", "9999"], "no node has them"),
         (["run", "quickstart", "network.multipliers=[1,1,1,1,1,1,1]"], "multiple of 64"),
         (["data", "check", "isic16", "/nowhere"], "not a folder"),
@@ -132,12 +138,32 @@ def test_help_and_status_take_less_than_twice_the_time_of_their_imports(argument
 def test_mistakes_end_with_one_sentence_and_exit_status_two(arguments, words, tmp_path):
     if "check" not in arguments and arguments[0] != "frobnicate":
         arguments = [*arguments, "--store", str(tmp_path)]
-    result = diffseg(*arguments)
+    result = call(*arguments)
+    assert result.exit_code == 2, result.output
+    assert words in result.output
+    check_sentence(result.output)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "quickstart", "training.steps=0"], "training.steps: got 0"),
+        (["status", "nothing"], "no study 'nothing'"),
+        pytest.param(["run", "quickstart", "--cpus", "9999"], "no node has them", marks=pytest.mark.slow),  # starts Ray
+    ],
+)
+def test_a_process_writes_its_mistake_to_standard_error_alone(arguments, words, tmp_path):
+    result = diffseg(*arguments, "--store", str(tmp_path))
     assert result.returncode == 2, result.stderr
     assert words in result.stderr
-    assert result.stderr.startswith("diffseg: ")
-    assert result.stderr.count("\n") == 1
-    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+    check_sentence(result.stderr)
+
+
+def check_sentence(text):
+    assert text.startswith("diffseg: ")
+    assert text.count("\n") == 1
+    assert "Traceback" not in text
 
 
 def test_the_message_names_a_store_that_cannot_be_written(tmp_path):
