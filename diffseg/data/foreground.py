@@ -13,7 +13,7 @@ from diffseg.data.mask_statistics import MaskStatistics
 from diffseg.data.masks import HALF, ForegroundRule, MaskPixels
 from diffseg.data.numbering import blank_ignored, find_unlisted, is_labelled, number_pixels
 from diffseg.data.records import Record, in_parallel
-from diffseg.data.rule_check import find_fault, find_other_palette
+from diffseg.data.rule_check import find_blurred_ignored, find_fault, find_other_palette
 from diffseg.data.rule_inference import ForegroundDecision, infer_rule
 from diffseg.data.uniform_masks import UniformMasks
 from diffseg.errors import DataError
@@ -40,6 +40,8 @@ def decide_foreground(records: Sequence[Record], config: Data) -> ForegroundDeci
     else:
         given = rule or form.rule
         decision = _check_rule(masks, given) if given else infer_rule(masks)
+        if config.ignore and (fault := find_blurred_ignored(masks, config.ignore)):
+            decision = replace(decision, problems=(fault,))
     problems, remarks = (*decision.problems, *form.problems), (*decision.remarks, *form.remarks)
     decision = replace(decision, problems=problems, remarks=remarks, form=form.name)
     if not decision.problems and len(readable) == len(stored):
@@ -102,7 +104,9 @@ def _find_uniform(
             for mask in image.masks
         ]
         classes = records[0].classes
-        counts = np.sum([mask.count_numbers(classes, rule) for mask in masks], 0)[:IGNORED]
-        if (counts > 0).sum() < 2:
-            found.append(UniformMasks(split, len(masks), bool(counts[1:].any()), bool(classes.values)))
+        counts = np.zeros(256)
+        for mask in masks:
+            counts += mask.count_numbers(classes, rule)
+        if (counts[:IGNORED] > 0).sum() < 2:
+            found.append(UniformMasks(split, len(masks), bool(counts[1:IGNORED].any()), bool(classes.values)))
     return tuple(found)

@@ -44,10 +44,8 @@ class MaskHistogram:
         return int(self.counts[select_foreground(self.path, self.values, rule)[0]].sum())
 
     def count_numbers(self, classes: Classes, rule: ForegroundRule) -> np.ndarray:
-        """Return how many pixels have each number once the mask is decoded, int64 [256]."""
-        found = np.zeros(256, np.int64)
-        np.add.at(found, number_pixels(self.path, self.values, classes, rule)[0], self.counts)
-        return found
+        """Return how many pixels have each number once the mask is decoded, [256]."""
+        return np.bincount(number_pixels(self.path, self.values, classes, rule)[0], self.counts, 256)
 
     @property
     def binary(self) -> bool:

@@ -133,7 +133,7 @@ class Record:
         return self._read_annotations()[1]
 
     def _read_annotations(self) -> tuple[np.ndarray, np.ndarray | None, int]:
-        """Decode the masks uint8 [R, H, W] and the objects uint16 [1, H, W]; count the objects or masks that are not empty.
+        """Decode the masks uint8 [R, H, W] and the objects uint16 [1, H, W]; count the objects that are not empty.
 
         Where objects overlap, the later one has the pixel.
         """
@@ -145,8 +145,7 @@ class Record:
             return mask[None], instances[None], int(instances.max())
         found = (np.asarray(self.read_mask(path, size)).astype(np.uint8, copy=False) for path in self.annotations)
         if not self.united and self.annotations:
-            masks = np.stack(list(found))
-            return masks, None, int(is_labelled(masks).any((1, 2)).sum())
+            return np.stack(list(found)), None, 0
         union, instances, marked = np.zeros(size, np.uint8), np.zeros((1, *size), np.uint16), 0
         for number, (path, mask) in enumerate(zip(self.annotations, found, strict=True), 1):
             labelled = is_labelled(union)

@@ -120,6 +120,17 @@ def _find_loss(masks: MaskStatistics, rule: ForegroundRule) -> str | None:
     )
 
 
+def find_blurred_ignored(masks: MaskStatistics, ignored: tuple[int | str, ...]) -> str | None:
+    """Return a problem if JPEG or resizing has blurred masks with ignored pixels: these are no longer told by their value."""
+    if masks.coloured or masks.encoding not in ("blurred-binary", "blurred-levels"):
+        return None
+    example = next(mask for mask in masks.masks if not mask.binary)
+    return (
+        f"{example.path} has values around others, as JPEG or resizing leaves them, so its ignored pixels "
+        f"(data.ignore={json.dumps(ignored)}) cannot be told from others: save the masks again as PNG, as drawn"
+    )
+
+
 def find_other_palette(masks: MaskStatistics, named: tuple[int | str, ...], advise: Callable[[str], str]) -> str | None:
     """Return a problem if a palette's entry that is named by its number has another colour in another mask.
 

@@ -12,6 +12,7 @@ from diffseg.data.findings import SPLITS, ImageFindings, SplitFindings
 from diffseg.data.layout_detection import list_unused
 from diffseg.data.partition import unit_name
 from diffseg.data.records import Record
+from diffseg.labels.classes import IGNORED
 
 FULL = 0.95  # share of foreground above which a mask looks inverted
 P_VALUE = 0.001  # below which splits differ by more than chance
@@ -43,6 +44,7 @@ def find_suspicions(
         *_find_mixtures(images),
         *_find_inverted(images),
         *_find_absent_classes(images),
+        *_find_absent_ignored(images),
         *_find_unused(root, records, problems),
     )
 
@@ -174,6 +176,13 @@ def _find_absent_classes(images: Sequence[ImageFindings]) -> list[str]:
             if not own.images
         ]
     return found
+
+
+def _find_absent_ignored(images: Sequence[ImageFindings]) -> list[str]:
+    """Report values of data.ignore that no mask has."""
+    if not images or not images[0].record.classes.ignored or any(image.numbers[IGNORED] for image in images):
+        return []
+    return ["no mask has a pixel of data.ignore: leave it out, or check its values"]
 
 
 def _find_unused(root: Path, records: Sequence[Record], problems: Sequence[str]) -> list[str]:

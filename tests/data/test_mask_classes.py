@@ -275,6 +275,8 @@ FAULTS = {
     "empty": (lambda k: squares(k, 0, 0), {}, r"all 4 training masks|all 2 test masks of .* are empty: masks must hold two"),
     "full": (lambda k: np.ones((SIDE, SIDE), np.uint8), {}, r"are full: masks must hold two of the classes"),
     "ignored": (lambda k: squares(k, 9, 9), {"ignore": 9}, r"are empty: masks must hold two"),
+    "blurred ignored": (lambda k: jpeg(Image.fromarray(squares(k, 255, 128)), 60), {"classes": {}, "ignore": 128},
+                        r"as JPEG or resizing leaves them, so its ignored pixels \(data\.ignore=\[128\]\) cannot be told"),
     "raters or objects": (None, {}, r"data\.objects=true unites them"),
 }  # fmt: skip
 
@@ -358,6 +360,9 @@ def test_data_check_reports_every_class(tmp_path, caplog):
     sheet = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB"))
     for colour in ("#e69f00", "#56b4e9", "#009e73", "#999999"):  # in the legend
         assert (sheet == rgb(colour)).all(-1).sum() > 50
+    assert not any("data.ignore" in one for one in report["suspicions"])
+    absent = settings(classes={"one": 1, "two": 2, "three": 7}, ignore=9)
+    assert any("no mask has a pixel of data.ignore" in one for one in check(absent, tmp_path / "root").suspicions)
     with caplog.at_level(logging.WARNING):
         load(tmp_path / "root", classes={"one": 1, "two": 2, "three": 3}, ignore=7)
     assert "class three occurs in no training mask at data.size=16" in caplog.text
