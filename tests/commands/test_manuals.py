@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from finished import copy_store
+from nnunet_files import write_decathlon
 from PIL import Image
 from test_data import folder, isic16, monuseg_tree
 from test_report import configs, ledger_of
@@ -82,6 +83,7 @@ def test_commands_on_data_are_understood(command, tmp_path, monkeypatch):
     isic16(tmp_path / "isic16")
     monuseg_tree(tmp_path / "monuseg")
     folder(tmp_path / "my-folder")
+    write_decathlon(tmp_path / "Task04_Hippocampus")
     words = shlex.split(command.replace("/data/", f"{tmp_path}/"))[1:]
     if words[0] in ("run", "plan"):
         words = ["plan", *words[1:], "--store", str(tmp_path / "store"), "--json"]
