@@ -287,7 +287,7 @@ def test_compare_shows_a_class_that_is_asked_for(ledger):
 
     usual, one = run(), run("--class", "lesion")
     assert "class organ" in usual.output
-    assert "--class NAME shows all metrics of a class (organ, lesion)" in usual.output
+    assert "--class NAME shows all metrics of a class (all, organ, lesion)" in usual.output
     assert "ECE, class lesion" in one.output
     assert "organ" not in one.output
     every, own = json.loads(run("--json").output), json.loads(run("--json", "--class", "lesion").output)
