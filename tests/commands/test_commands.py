@@ -89,6 +89,8 @@ CASES = [
     Case("cluster submit {cluster} paper --name mine", 2, "describes no cluster"),
     Case("data check mine {data} --sheet {tmp}/sheet.png --json", output='"problems"'),
     Case(f"fingerprint mine data.size=16 {DATA} {STORE} --quick --json", output='"half"'),
+    Case(f"fingerprint mine data.size=16 {DATA} {STORE} --quick --class core", 2, "core"),
+    Case(f"recommend mine data.size=16 {DATA} {STORE} --class core --output {{tmp}}/core.toml", 2, "core"),
     Case(f"recommend mine data.size=16 {DATA} {STORE} --output {{tmp}}/mine.toml", output="Run it: diffseg run"),
     Case("bench --part speed --network segdiff --preset debug --size 16 --batch 2 --compile --rounds 3", 2, "is none of"),
     Case("bench --part metrics --network segdiff --size 16 --batch 2 --rounds 3 --output {tmp}/b.parquet --json",
