@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from diffseg import data, trial
 from diffseg.diffusion.schedules import SCHEDULES
 from diffseg.errors import Diverged, Stopped
+from diffseg.evaluation.registry import ALWAYS, MEASURES
 from diffseg.training import checkpoints
 from diffseg.training import state as training_state
 from diffseg.training.hooks import Hooks
@@ -321,7 +322,9 @@ def test_every_experiment_learns(experiment, tiny, tmp_path):
     assert losses[-1] < 0.6 * losses[0]
     if experiment in ("e1", "e2"):
         assert outcome.trial["iou"] > 0.3
-        assert len(outcome.images) == 9 * 4
+        single = {name for name, metric in MEASURES.items() if not metric.pooled and metric.applies is ALWAYS}
+        assert {row["metric"] for row in outcome.images} == single | {"objects"}
+        assert len(outcome.images) == 4 * len(single | {"objects"})
         assert {row["image"] for row in outcome.calibration} == {row["image"] for row in outcome.images}
         assert sum(row["count"] for row in outcome.calibration) == 4 * 16 * 16
         assert {row["kind"] for row in outcome.examples} == {"image", "truth", "mean", "sd"}
