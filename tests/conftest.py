@@ -14,7 +14,9 @@ from diffseg.data.packing import PackedImages
 from diffseg.data.scaling import Scaling
 from diffseg.data.splits import Split
 
-hypothesis.settings.register_profile("diffseg", deadline=None, derandomize=True)  # the same examples in every run
+hypothesis.settings.register_profile(  # the same examples in every run
+    "diffseg", deadline=None, derandomize=True, max_examples=40
+)
 hypothesis.settings.load_profile("diffseg")
 torch.set_num_threads(1)  # numbers must not depend on the number of processors
 
