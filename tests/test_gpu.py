@@ -47,6 +47,7 @@ NETWORKS = {
     "ambdiff": {"network.width": 32, "network.multipliers": [1, 2], "network.blocks": [1, 1], "network.middle": 1},
     "segformer": {"network.encoder": "mit_b0", "network.weights": "none"},
 }
+CLASSES = {"data.kind": "classes", "data.classes": {"smooth": 1, "grainy": 2}}
 DIFFUSIONS = {
     "x0": {"diffusion.target": "x0"},
     "epsilon": {"diffusion.target": "epsilon"},
@@ -69,6 +70,11 @@ DIFFUSIONS = {
     "self-conditioning": {"diffusion.target": "x0", "diffusion.self_conditioning": True},
     "adaptive density": {"diffusion.target": "x0", "diffusion.density": "adaptive"},
     "dropout": {"diffusion.target": "x0", "network.dropout": 0.1},
+    "classes in bits": CLASSES | {"diffusion.target": "x0", "diffusion.coding": "bits", "data.ignore": 9},
+    "classes by distances": CLASSES
+    | {"diffusion.target": "v", "diffusion.coding": "sdf", "diffusion.loss": "boundary"},
+    "classes by softmax": CLASSES
+    | {"diffusion.target": "x0", "diffusion.activation": "sigmoid", "diffusion.loss": "dice-cross-entropy"},
 }
 DENOISING = [name for name in NETWORKS if name != "segformer"]  # which has E1 alone
 PRECISIONS = ("float32", "bf16")

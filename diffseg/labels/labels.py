@@ -14,7 +14,7 @@ from diffseg.labels.codings import Coding, SignedDistance, make_coding
 class Masks:
     """The masks of a batch as losses and metrics see them."""
 
-    channels: torch.Tensor  # float32 of 0 and 1, [B, C, H, W], C = Classes.channels
+    channels: torch.Tensor  # float32 of 0 and 1, [B, C, H, W], C = Classes.channels; ignored pixels are background
     valid: torch.Tensor | None  # bool [B, 1, H, W]: the pixels that count; None if all do
 
     def mean(self, errors: torch.Tensor) -> torch.Tensor:

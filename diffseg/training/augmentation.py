@@ -18,7 +18,7 @@ def augment_batch(
 
     Args:
         images: [B, C, S, S] in [−1, 1].
-        masks: [B, 1, S, S] of 0 and 1.
+        masks: [B, 1, S, S], numbers of labels.
         augment: The kinds of augmentation and their strengths.
         draw: The source of the random draws.
 

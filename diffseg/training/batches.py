@@ -16,8 +16,9 @@ from diffseg.training.augmentation import augment_batch
 class Batches:
     """Training batches as a function of the step: `batches(step)` returns (images, masks).
 
-    images are float32 [B, C, S, S], normalised. masks are float32 [B, 1, S, S], 0 or 1. Every epoch sees each image once,
-    in an order of its own, with the mask of a random rater and, with data.fit="crop", a random S × S window.
+    images are float32 [B, C, S, S], normalised. masks are float32 [B, 1, S, S], numbers of labels (`diffseg.labels.classes`). Every
+    epoch sees each image once, in an order of its own, with the mask of a random rater and, with data.fit="crop", a random
+    S × S window.
     """
 
     def __init__(self, split: Split, config: Config):

@@ -1,8 +1,10 @@
 """Kinds of classes that the tests of labels, losses and networks run through, and random masks of them."""
 
 import torch
+from conftest import split_of
 
 from diffseg.config import Config
+from diffseg.data.splits import Split
 from diffseg.labels.classes import IGNORED, Classes
 from diffseg.randomness import generator
 
@@ -35,3 +37,11 @@ def draw_numbers(config: Config, seed: int = 0, count: int = 2, size: int = 16) 
         holes = torch.nn.functional.interpolate(torch.rand(count, 1, 6, 6, generator=draw), size, mode="nearest") > 0.7
         numbers = numbers.masked_fill(holes, IGNORED)
     return numbers
+
+
+def draw_coloured(config: Config, count: int, seed: int) -> Split:
+    """Draw images whose colours tell the labels, at most five of them, and their masks."""
+    numbers = draw_numbers(config, seed, count, config.data.size).to(torch.uint8)
+    colours = torch.tensor([[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0], [255, 255, 255]])
+    images = colours[numbers[:, 0].long().clamp(max=5)].permute(0, 3, 1, 2).to(torch.uint8).contiguous()
+    return split_of(list(images), list(numbers))

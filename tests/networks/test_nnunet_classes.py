@@ -8,7 +8,7 @@ import torch
 from conftest import split_of
 from hypothesis import given
 from hypothesis import strategies as st
-from label_kinds import KINDS, draw_numbers
+from label_kinds import KINDS, draw_coloured, draw_numbers
 from PIL import Image
 
 from diffseg.config import Config
@@ -108,20 +108,12 @@ def test_masks_are_written_by_their_labels(tmp_path):
     assert json.loads((tmp_path / "dataset.json").read_text())["regions_class_order"] == [1, 2, 3]
 
 
-def coloured(config, count, seed):
-    """Draw a split whose colours tell the labels."""
-    numbers = draw_numbers(config, seed, count, size=32).to(torch.uint8)
-    colours = torch.tensor([[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255]], dtype=torch.uint8)
-    images = colours[numbers[:, 0].long().clamp(max=3)].permute(0, 3, 1, 2).contiguous()
-    return split_of(list(images), list(numbers))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "ignore"), [("two", {}), ("two", IGNORE), ("regions", {}), ("regions", IGNORE)])
 def test_it_learns_classes_and_loads_again(kind, ignore, tmp_path):
     leaves = {"experiment": "e1", "network": "nnunet", "network.epochs": 2, "network.iterations": 20, "data.size": 32}
     config = Config().with_leaves(leaves | KINDS[kind] | ignore).resolved()
-    training, test = coloured(config, 24, seed=0), coloured(config, 3, seed=1)
+    training, test = draw_coloured(config, 24, seed=0), draw_coloured(config, 3, seed=1)
     device, labels = torch.device("cpu"), Labels.of(config)
     dataset = Dataset("drawn", "", training, test)
     context = RunContext(dataset, training, test, device, Hooks(), SINGLE_PROCESS)

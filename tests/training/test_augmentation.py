@@ -57,6 +57,16 @@ def test_zoom_magnifies():
     assert set(zoomed.unique().tolist()) == {0.0, 1.0}
 
 
+@given(seed=st.integers(0, 1000), flips=st.sampled_from(["none", "symmetries"]))
+def test_augmented_masks_hold_no_other_numbers(seed, flips):
+    """Numbers of labels are not interpolated, nor are those of ignored pixels."""
+    draw = generator("cpu", seed, "numbers")
+    numbers = torch.tensor([0.0, 1, 2, 7, 254, 255])[torch.randint(6, (4, 1, 16, 16), generator=draw)]
+    augment = Augment(flips=flips, degrees=180, zoom=(0.5, 2.0))
+    _, found = augment_batch(numbers.expand(-1, 3, -1, -1) / 255, numbers, augment, draw)
+    assert set(found.unique().tolist()) <= {0.0, 1.0, 2.0, 7.0, 254.0, 255.0}
+
+
 @given(st.floats(-0.4, 0.4), st.floats(-0.4, 0.4), st.floats(-0.4, 0.4), st.floats(-0.1, 0.1))
 def test_jitter_keeps_the_range_and_keeps_grey_images_grey(brightness, contrast, saturation, hue):
     grey = torch.linspace(-1, 1, 64).view(1, 1, 8, 8).repeat(1, 3, 1, 1)
