@@ -22,6 +22,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "setting"),
     [*(("five", setting) for setting in SETTINGS), *(("regions", setting) for setting in ("E1", "pm1", "sdf"))],
