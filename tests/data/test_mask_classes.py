@@ -3,6 +3,7 @@
 import json
 import logging
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -93,13 +94,16 @@ def masks(draw):
 
 
 @given(masks())
-def test_every_listed_value_becomes_its_number_in_every_format(tmp_path_factory, mask):
+def test_every_listed_value_becomes_its_number_in_every_format_of_all_raters(tmp_path_factory, mask):
     kind, values, settings, numbers, rows = mask
-    record = save(kind, tmp_path_factory.mktemp("masks"), values, rows)
-    classes = Classes.of(Data(**settings))
-    found = number_pixels(record.image, record.read_labels(record.image), classes)
+    raters = [rows, rows[::-1]]
+    records = [save(kind, tmp_path_factory.mktemp("masks"), values, own) for own in raters]
+    files = tuple(record.image for record in records)
+    record = replace(records[0], annotations=files, classes=Classes.of(Data(**settings)))
+    found = record.read_masks()
     assert found.dtype == np.uint8
-    assert np.array_equal(found, np.array(numbers)[rows])
+    assert np.array_equal(found, np.array(numbers)[raters])
+    assert Record.from_json(json.loads(json.dumps(record.to_json()))) == record
 
 
 @given(masks(), st.data())
