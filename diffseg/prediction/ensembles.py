@@ -9,13 +9,15 @@ from torch import nn
 from diffseg.config import Config
 from diffseg.data.splits import Split
 from diffseg.experiments import build_experiment
+from diffseg.experiments.protocol import NoiseDraws
 from diffseg.labels.labels import Labels
+from diffseg.prediction.capture import CapturedCalls
 from diffseg.prediction.merging import Prediction, merge_members
 from diffseg.prediction.resolution import resize_to_evaluation
-from diffseg.prediction.tiling import Canvas, Tile, tile_corners, tile_window
-from diffseg.randomness import generator
+from diffseg.prediction.noise import CountedNoise, GeneratedNoise
+from diffseg.prediction.tiling import Canvas, Tile, add_tiles, tile_corners, tile_window
 from diffseg.training.augmentation import apply_symmetry
-from diffseg.training.execution import autocast, compile_for_inference
+from diffseg.training.execution import autocast, captures_predictions, compile_for_inference
 from diffseg.training.parallel import is_out_of_memory
 
 log = logging.getLogger(__name__)
@@ -43,7 +45,7 @@ def predict_split(
         shape = config.inference.ensemble, Labels.of(config).classes.count, height, width
         canvas = Canvas.blank(index, shape, corners, split.device)
         pending.append(canvas)
-        tiles += [Tile(canvas, member, corner) for member in range(config.inference.ensemble) for corner in corners]
+        tiles += [Tile(canvas, member, corner) for corner in corners for member in range(config.inference.ensemble)]
         while len(tiles) >= predictor.batch or (tiles and index == len(split.names) - 1):
             on_batch()
             done = predictor.predict_batch(tiles)
@@ -60,25 +62,25 @@ class _TilePredictor:
         self.compiled = compile_for_inference(network, config, split.device)
         self.window = tile_window(config.data.size, split.device)
         self.batch = config.inference.batch
+        captured = captures_predictions(config, split.device)
+        self.counted = CapturedCalls(self._predict_counted, split.device) if captured else self._predict_counted
 
     def predict_batch(self, tiles: list[Tile]) -> int:
         """Predict the first tiles and add them to their canvases. Return their number, 0 if memory was too short."""
-        whole = len(tiles) >= self.config.inference.batch == self.batch  # only whole batches are compiled
         batch = tiles[: self.batch]
         try:
-            probabilities, evaluations = self._predict(self.compiled if whole else self.network, batch)
+            probabilities, evaluations = self._predict(batch)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or self.batch == 1:
                 raise
             self.batch //= 2
             log.warning("out of memory: prediction continues with %d tiles at once", self.batch)
             return 0
-        for tile, probability, count in zip(batch, probabilities, evaluations, strict=True):
-            tile.add(probability, count, self.window)
+        add_tiles(batch, probabilities, evaluations, self.window)
         return len(batch)
 
     @torch.inference_mode()
-    def _predict(self, network: nn.Module, tiles: list[Tile]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _predict(self, tiles: list[Tile]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (probability of each class [B, K, S, S], network evaluations [B]) of tiles, in one batch."""
         split, config, device = self.split, self.config, self.split.device
         turned = config.inference.augment == "symmetries"
@@ -86,32 +88,35 @@ class _TilePredictor:
         distinct = {view: number for number, view in enumerate(dict.fromkeys(seen))}  # members often see the same view
         index, top, left, view = torch.tensor(list(distinct), device=device).unbind(1)
         images = apply_symmetry(split.cut_windows(index, torch.stack([top, left], 1), config.data.size)[0], view)
+        images = split.prepare_inputs(images, index)
         which = torch.tensor([distinct[one] for one in seen], device=device)
-        noise = _TileNoise(split, config, tiles)
-        with autocast(config, device):
-            images = split.prepare_inputs(images, index)
-            probabilities, evaluations = build_experiment(config).predict(network, images, noise, which)
+        if device.type == "cuda":
+            noise = CountedNoise.of(tiles, split, config)
+            probabilities, evaluations = self.counted(images, which, noise.keys, noise.members, noise.corners)
+        else:
+            probabilities, evaluations = self._sample(images, which, GeneratedNoise(tiles, split, config))
         return apply_symmetry(probabilities, view[which], inverse=True), evaluations
 
+    def _predict_counted(
+        self,
+        images: torch.Tensor,
+        which: torch.Tensor,
+        keys: torch.Tensor,
+        members: torch.Tensor,
+        corners: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what `_predict` returns, given all that it depends on, so that it can be captured."""
+        noise = CountedNoise(keys, members, corners, Labels.of(self.config).channels, self.config.data.size)
+        return self._sample(images, which, noise)
 
-class _TileNoise:
-    """The noise of tiles: `noise(k)` returns the k-th draw [B, C, S, S], windows of noise maps of whole images."""
-
-    def __init__(self, split: Split, config: Config, tiles: list[Tile]):
-        self.split, self.config, self.tiles = split, config, tiles
-        self.channels = Labels.of(config).channels
-
-    def __call__(self, k: int) -> torch.Tensor:
-        """Return the k-th draw of each tile, the same ones each time."""
-        size, device = self.config.data.size, self.split.device
-        maps: dict[tuple[int, int], torch.Tensor] = {}
-        for tile in self.tiles:
-            if tile.source not in maps:
-                name, shape = self.split.names[tile.canvas.index], (self.channels, *tile.canvas.sums.shape[2:])
-                draw = generator(device, self.config.seed, "sample", name, tile.member, k)
-                maps[tile.source] = torch.randn(shape, generator=draw, device=device)
-        seen = [(maps[tile.source], *tile.corner) for tile in self.tiles]
-        return torch.stack([whole[:, top : top + size, left : left + size] for whole, top, left in seen])
+    def _sample(
+        self, images: torch.Tensor, which: torch.Tensor, noise: NoiseDraws
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        whole = len(which) == self.config.inference.batch  # only whole batches are compiled
+        with autocast(self.config, self.split.device):
+            return build_experiment(self.config).predict(
+                self.compiled if whole else self.network, images, noise, which
+            )
 
 
 def _finish(canvas: Canvas, split: Split, config: Config) -> Prediction:

@@ -1,5 +1,6 @@
 """Tiling: how large images are cut into overlapping tiles, and how the predictions of tiles are blended."""
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -37,13 +38,25 @@ class Tile:
         """The tile's (image, member)."""
         return self.canvas.index, self.member
 
-    def add(self, probability: torch.Tensor, evaluations: torch.Tensor, window: torch.Tensor) -> None:
-        """Add the tile's prediction [K, S, S] to its canvas, weighted by the window [S, S]."""
-        (top, left), size = self.corner, len(window)
-        place = self.member, slice(None), slice(top, top + size), slice(left, left + size)
-        self.canvas.evaluations += evaluations
-        self.canvas.sums[place] += window * probability
-        self.canvas.weights[place] += window
+
+def add_tiles(
+    tiles: list[Tile], probabilities: torch.Tensor, evaluations: torch.Tensor, window: torch.Tensor
+) -> None:
+    """Add predictions [B, K, S, S] of tiles to their canvases, weighted by the window [S, S], and count their evaluations [B].
+
+    Neighbours in the list that are the same part of an image, seen by one member after the other, are added at once.
+    """
+    size, first = len(window), 0
+    weighted = window * probabilities
+    for (_, (top, left)), group in itertools.groupby(tiles, key=lambda tile: (tile.canvas.index, tile.corner)):
+        same = list(group)
+        canvas, part = same[0].canvas, slice(first, first + len(same))
+        members = slice(same[0].member, same[-1].member + 1)
+        rows, columns = slice(top, top + size), slice(left, left + size)
+        canvas.evaluations += evaluations[part].sum()
+        canvas.sums[members, :, rows, columns] += weighted[part]
+        canvas.weights[members, :, rows, columns] += window
+        first += len(same)
 
 
 def tile_corners(height: int, width: int, size: int, overlap: float) -> list[tuple[int, int]]:

@@ -91,6 +91,14 @@ def training_execution(config: Config, device: torch.device, workers: int = 1) -
     return "graph" if captured else "eager"
 
 
+def captures_predictions(config: Config, device: torch.device) -> bool:
+    """Return whether predictions are replayed as CUDA graphs.
+
+    Compiled ones are not, and where finished samples leave their batch, the host waits for the device.
+    """
+    return device.type == "cuda" and not config.inference.settled and not _compiles_predictions(config, device)
+
+
 def training_layout(config: Config, device: torch.device) -> torch.memory_format:
     """Return the fastest memory layout of training: channels last on GPUs and in compiled networks."""
     last = device.type == "cuda" or compiles_training(config, device)

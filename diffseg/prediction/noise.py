@@ -1,0 +1,62 @@
+"""The noise of tiles: windows of noise maps of whole images, so that overlapping tiles see the same noise.
+
+A map depends on the seed, the image, the member and the number of the draw alone, not on the batch. On GPUs one kernel
+counts out a draw of all tiles; on CPUs each map has a generator, which is faster there. The two do not agree.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from diffseg.config import Config
+from diffseg.data.splits import Split
+from diffseg.labels.labels import Labels
+from diffseg.prediction.philox import normal_windows
+from diffseg.prediction.tiling import Tile
+from diffseg.randomness import generator, seed_of
+
+
+@dataclass(frozen=True)
+class CountedNoise:
+    """The noise of tiles on a GPU: `noise(k)` returns the k-th draw, [B, C, S, S]. All that it depends on lies on the GPU."""
+
+    keys: torch.Tensor  # of the images, int64 [B]
+    members: torch.Tensor  # int64 [B]
+    corners: torch.Tensor  # top and left, int64 [B, 2]
+    channels: int
+    size: int
+
+    @classmethod
+    def of(cls, tiles: list[Tile], split: Split, config: Config) -> "CountedNoise":
+        """Return the noise of tiles of a split."""
+        keys = {
+            index: seed_of(config.seed, "sample", split.names[index]) for index in {tile.canvas.index for tile in tiles}
+        }
+        rows = [(keys[tile.canvas.index], tile.member, *tile.corner) for tile in tiles]
+        table = torch.tensor(rows, device=split.device)
+        return cls(table[:, 0], table[:, 1], table[:, 2:], Labels.of(config).channels, config.data.size)
+
+    def __call__(self, k: int) -> torch.Tensor:
+        """Return the k-th draw of each tile, the same one each time."""
+        return normal_windows(self.keys, self.members, self.corners, k, self.channels, self.size)
+
+
+@dataclass(frozen=True)
+class GeneratedNoise:
+    """The noise of tiles on a CPU: `noise(k)` returns the k-th draw, [B, C, S, S]."""
+
+    tiles: list[Tile]
+    split: Split
+    config: Config
+
+    def __call__(self, k: int) -> torch.Tensor:
+        """Return the k-th draw of each tile, the same one each time."""
+        size, device, channels = self.config.data.size, self.split.device, Labels.of(self.config).channels
+        maps: dict[tuple[int, int], torch.Tensor] = {}
+        for tile in self.tiles:
+            if tile.source not in maps:
+                name, shape = self.split.names[tile.canvas.index], (channels, *tile.canvas.sums.shape[2:])
+                draw = generator(device, self.config.seed, "sample", name, tile.member, k)
+                maps[tile.source] = torch.randn(shape, generator=draw, device=device)
+        seen = [(maps[tile.source], *tile.corner) for tile in self.tiles]
+        return torch.stack([whole[:, top : top + size, left : left + size] for whole, top, left in seen])
