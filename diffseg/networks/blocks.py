@@ -9,47 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from diffseg.networks.group_norm import norm
+
 M = TypeVar("M", bound=nn.Module)
-
-
-class GroupNorm(nn.GroupNorm):
-    """Group normalisation that compiles to fast loops on CPUs.
-
-    torch's own compiles to loops over the channels of a group. These networks have one to four of them, an eighth of
-    what a CPU computes at once. This one sums over positions, for all channels at once.
-    """
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Normalise x over its groups of channels."""
-        if torch.compiler.is_compiling() and x.device.type == "cpu":
-            return self._normalise_channels(x.float()).to(x.dtype)
-        return super().forward(x)
-
-    def _normalise_channels(self, x: torch.Tensor) -> torch.Tensor:
-        positions = x.shape[2] * x.shape[3]
-        mean = self._average_groups(x.sum((2, 3)) / positions)
-        # The variance does not depend on the mean to first order: detaching it saves its backward pass.
-        variance = self._average_groups((x - mean.detach()[:, :, None, None]).square().sum((2, 3)) / positions)
-        scale = torch.rsqrt(variance + self.eps) * self.weight
-        shift = self.bias - mean * scale
-        return x * scale[:, :, None, None] + shift[:, :, None, None]
-
-    def _average_groups(self, x: torch.Tensor) -> torch.Tensor:
-        """Return each channel's mean over its group, [B, C] to [B, C].
-
-        A matrix product, since the compiler would fuse sums into the loops above.
-        """
-        size = x.shape[1] // self.num_groups
-        if size == 1:
-            return x
-        group = torch.arange(x.shape[1], device=x.device) // size
-        with torch.autocast(x.device.type, enabled=False):
-            return x @ ((group[:, None] == group) / size).to(x.dtype)
-
-
-def norm(channels: int) -> nn.GroupNorm:
-    """Return the family's normalisation: 32 groups."""
-    return GroupNorm(32, channels)
 
 
 def zero_init(module: M) -> M:
@@ -83,9 +45,9 @@ class ResBlock(nn.Module):
 
     def forward(self, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
         """Return maps [B, out_channels, H, W] of x and the time embedding [B, time_channels]."""
-        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.conv1(self.norm1(x, silu=True))
         h = h + self.time(F.silu(time))[:, :, None, None]
-        h = self.conv2(self.dropout(F.silu(self.norm2(h))))
+        h = self.conv2(self.dropout(self.norm2(h, silu=True)))
         found: torch.Tensor = self.skip(x) + h
         return found
 

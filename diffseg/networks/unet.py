@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from diffseg.errors import ConfigError
-from diffseg.networks.blocks import Attention, Downsample, ResBlock, Upsample, norm, zero_init
+from diffseg.networks.blocks import Attention, Downsample, ResBlock, Upsample, zero_init
+from diffseg.networks.group_norm import norm
 from diffseg.networks.unet_settings import UNetSettings
 
 
@@ -121,5 +122,5 @@ class UNet(nn.Module):
         x = self.middle(x, time)
         for stage in self.decoder:
             x = stage(torch.cat([x, skips.pop()], dim=1), time)
-        found: torch.Tensor = self.head(F.silu(self.norm(x)))
+        found: torch.Tensor = self.head(self.norm(x, silu=True))
         return found
