@@ -12,6 +12,7 @@ from diffseg.bench.harness import Benchmark, keep_freed_memory
 from diffseg.bench.operations import (
     batch_loading,
     ensemble_prediction,
+    large_prediction,
     metrics,
     network_evaluation,
     prediction,
@@ -26,6 +27,7 @@ from diffseg.experiments import build_network
 PARTS = ("training", "prediction", "data", "metrics", "fingerprint")
 PUBLISHED_STEPS = (100, 50)  # sampling steps of the published ensembles of SegDiff and MedSegDiff
 SAMPLED_STEPS = (5, 20)  # sampling steps of one member, timed with every sampler
+LARGE = {"data.test_images": 64, "inference.ensemble": 10, "inference.steps": 10, "inference.batch": 64}
 TWIN_SIZE, METRICS_SIZE, ESTIMATE_SIZE = 64, 256, 64  # px, defaults
 
 
@@ -46,6 +48,7 @@ def benchmarks(
     batches: Sequence[int],
     compiled: bool,
     device: torch.device,
+    quick: bool = False,
 ) -> Iterator[Benchmark]:
     """Yield the benchmarks one by one, so that the networks of one are freed before the next is built.
 
@@ -56,12 +59,13 @@ def benchmarks(
         batches: Batch sizes.
         compiled: Also time the networks with torch.compile.
         device: The device to compute on.
+        quick: Leave out the published ensembles, which take hundreds of network evaluations, and most samplers.
     """
     keep_freed_memory()
     if not networks[0][1].startswith("published/"):
         size = size or TWIN_SIZE
     for name, preset in networks:
-        for benchmark in _of_network(parts, partial(synthetic_config, name, preset, size), batches, compiled, device):
+        for benchmark in _of_network(parts, partial(synthetic_config, name, preset, size), batches, compiled, device, quick):
             yield replace(benchmark, network=f"{name} {preset}")
     if "data" in parts:
         yield batch_loading(synthetic_config("ensemdiff", "published/brats", size, batches[-1]), device)
@@ -98,6 +102,7 @@ def _of_network(
     batches: Sequence[int],
     compiled: bool,
     device: torch.device,
+    quick: bool,
 ) -> Iterator[Benchmark]:
     """Yield the benchmarks of one network. config_of_batch maps a batch size to a configuration."""
     for batch in batches:
@@ -107,12 +112,15 @@ def _of_network(
             yield network_evaluation(config_of_batch(batch), device, compiled)
     if "prediction" not in parts:
         return
+    if device.type == "cuda":  # CPUs would take minutes
+        large = config_of_batch(LARGE["inference.batch"]).with_leaves(LARGE)
+        yield large_prediction(large, device, LARGE["data.test_images"])
     config = config_of_batch(1)
-    if _caches_image_features(config):
+    if not quick and _caches_image_features(config):
         for steps in PUBLISHED_STEPS:
             ensemble = config.with_leaves({"inference.steps": steps, "inference.ensemble": 10})
             yield ensemble_prediction(ensemble, device, images=2)
-    for sampler, steps in itertools.product(SAMPLERS, SAMPLED_STEPS):
+    for sampler, steps in itertools.product(["ancestral"] if quick else SAMPLERS, SAMPLED_STEPS):
         leaves = {"inference.sampler": sampler, "inference.steps": steps, "inference.ensemble": 1}
         yield prediction(config.with_leaves(leaves), device, images=8)
 

@@ -27,6 +27,7 @@ from diffseg.training.parallel import is_out_of_memory
 
 log = logging.getLogger(__name__)
 PEAK_SIDE = {"cpu": 2048, "cuda": 8192}  # rows of the square matrices whose product gives the peak throughput
+PRODUCTS, QUICK_PRODUCTS = 25, 5  # that the fastest is taken of
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,16 @@ class Benchmark:
     once: bool = False  # time a single call without warm-up, because a call takes long
 
 
-def measure(benchmark: Benchmark, rounds: int, device: torch.device) -> list[Row]:
-    """Time all ways that fit into memory in turns, `rounds` times. Return the rows of `summarise`."""
+def measure(benchmark: Benchmark, rounds: int, device: torch.device, quick: bool = False) -> list[Row]:
+    """Time all ways that fit into memory in turns, `rounds` times. Return the rows of `summarise`.
+
+    quick: do without what takes long: on CPUs the memory, and most of the products that give the peak throughput.
+    """
     seconds: dict[str, list[float]] = {way: [] for way in benchmark.ways}
     torch.compiler.reset()  # torch keeps eight compiled graphs of a forward method and runs any further one eagerly
     ways = {way: call for way, call in benchmark.ways.items() if benchmark.once or _fits_in_memory(call, way)}
-    memory = {} if benchmark.once else {way: _peak_memory(call, device) for way, call in ways.items()}
+    skipped = benchmark.once or (quick and device.type == "cpu")
+    memory = {} if skipped else {way: _peak_memory(call, device) for way, call in ways.items()}
     flops = _count_flops(next(iter(ways.values()))) if ways and benchmark.count_flops else 0
     for _ in range(1 if benchmark.once else rounds):
         for way, call in ways.items():
@@ -58,7 +63,7 @@ def measure(benchmark: Benchmark, rounds: int, device: torch.device) -> list[Row
             call()
             synchronise(device)
             seconds[way].append(time.perf_counter() - clock)
-    return summarise(benchmark, seconds, device, memory, flops)
+    return summarise(benchmark, seconds, device, memory, flops, QUICK_PRODUCTS if quick else PRODUCTS)
 
 
 def summarise(
@@ -67,8 +72,9 @@ def summarise(
     device: torch.device,
     memory: dict[str, int] | None = None,
     flops: int = 0,
+    products: int = PRODUCTS,
 ) -> list[Row]:
-    """Return one row for each way.
+    """Return one row for each way. products: that the peak throughput is the fastest of.
 
     Columns: subject, network, detail, way, seconds (median), low and high (quartiles), ratio (to the first way: median of
     the ratios of each round), images_per_second, peak_share (fraction of the throughput of `measure_peak`), memory_bytes
@@ -90,7 +96,7 @@ def summarise(
                 "high": high,
                 "ratio": _median_ratio(taken, first),
                 "images_per_second": benchmark.images / median if benchmark.images else math.nan,
-                "peak_share": flops / median / measure_peak(device.type, precision) if flops else math.nan,
+                "peak_share": flops / median / measure_peak(device.type, precision, products) if flops else math.nan,
                 "memory_bytes": (memory or {}).get(way, math.nan),
             }
         )
@@ -128,17 +134,20 @@ def _count_flops(call: Callable[[], object]) -> int:
 def _peak_memory(call: Callable[[], object], device: torch.device) -> int:
     """Return the most bytes that tensors allocated by a call hold on the device at once.
 
-    Activations and gradients count. Tensors from before the call, such as weights and optimiser moments, and the workspaces
-    of kernels do not.
+    Activations and gradients count. Tensors from before the call, such as weights, optimiser moments and what a CUDA graph
+    holds, do not. Workspaces of kernels count on GPUs alone.
     """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        call()
+        return torch.cuda.max_memory_allocated(device) - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
         call()
-        synchronise(device)
     with tempfile.TemporaryDirectory() as folder:
         found.export_chrome_trace(f"{folder}/trace.json")
         events = json.loads(Path(folder, "trace.json").read_text(encoding="utf-8"))["traceEvents"]
-    kind = {"cpu": 0, "cuda": 1}[device.type]
-    changes = [event for event in events if event["name"] == "[memory]" and event["args"]["Device Type"] == kind]
+    changes = [event for event in events if event["name"] == "[memory]" and event["args"]["Device Type"] == 0]
     held: dict[int, int] = {}
     now = most = 0
     for change in sorted(changes, key=lambda event: event["ts"]):
@@ -163,16 +172,16 @@ def describe_machine(device: torch.device) -> dict[str, str | int]:
 _PEAKS: dict[tuple[str, str], float] = {}
 
 
-def measure_peak(kind: str, precision: str) -> float:
+def measure_peak(kind: str, precision: str, products: int = PRODUCTS) -> float:
     """Return the throughput of a product of large square matrices, in operations a second.
 
-    The fastest of 25 products counts, because other processes may use the machine meanwhile. The result is cached.
+    The fastest of several products counts, because other processes may use the machine meanwhile. The result is cached.
     """
     if (kind, precision) not in _PEAKS:
         side, dtype = PEAK_SIDE[kind], {"float32": torch.float32, "bf16": torch.bfloat16}[precision]
         a, b = (torch.randn(side, side, device=kind, dtype=dtype) for _ in range(2))
         taken = []
-        for _ in range(25):
+        for _ in range(products):
             clock = time.perf_counter()
             a @ b
             synchronise(torch.device(kind))

@@ -33,7 +33,9 @@ from diffseg.training.execution import (
     move_network,
     training_layout,
 )
-from diffseg.training.state import OPTIMISERS, initialise_network
+from diffseg.training.parallel import SINGLE_PROCESS
+from diffseg.training.state import OPTIMISERS, initialise_network, start
+from diffseg.training.step import WARM_UP, choose_step
 
 FLOAT32 = {"training.precision": "float32", "training.compile": False}
 BF16 = {**FLOAT32, "training.precision": "bf16"}
@@ -53,12 +55,36 @@ def training_step(config: Config, device: torch.device, compiled: bool) -> Bench
         return _training_call(config, network, compile_for_training(network, config, device), split.to(device))
 
     ways = {way: build(config.with_leaves(leaves)) for way, leaves in _execution_modes(compiled).items()}
+    if device.type == "cuda":
+        ways |= {
+            "graph": _captured_call(config.with_leaves(FLOAT32), split.to(device)),
+            "graph bf16": _captured_call(config.with_leaves(BF16), split.to(device)),
+        }
     network = published_form(initialise_network(config)).to(device)
     float32 = config.with_leaves(FLOAT32)
     ways["plain transcription"] = _training_call(float32, network, network, split.to(device), fused=None)
     if "MONAI" in config.network.peers:
         ways["MONAI"] = monai_training_step(config, split, device)
     return _of_batches("training step", config, ways)
+
+
+def _captured_call(config: Config, split: data.Split) -> Call:
+    """Return a call that trains one step as trials do on GPUs: replayed as a CUDA graph, once it is warm.
+
+    The first call warms up and captures.
+    """
+    state = start(config, split.device)
+    batches, step = (
+        Batches(split, config),
+        choose_step(build_experiment(config), state, config, split.device, SINGLE_PROCESS),
+    )
+
+    def run() -> None:
+        for _ in range(1 if state.step else WARM_UP + 1):
+            step(*batches(state.step))
+            state.step += 1
+
+    return run
 
 
 def network_evaluation(config: Config, device: torch.device, compiled: bool) -> Benchmark:
@@ -87,6 +113,24 @@ def network_evaluation(config: Config, device: torch.device, compiled: bool) -> 
 def prediction(config: Config, device: torch.device, images: int) -> Benchmark:
     """Time the prediction of a few images."""
     ways = {"diffseg": _prediction_call(config, initialise_network(config), _first_images(config, device, images))}
+    return _of_predictions(config, ways, images)
+
+
+def large_prediction(config: Config, device: torch.device, images: int) -> Benchmark:
+    """Time the prediction of ensembles of many images, against their network evaluations alone."""
+    network = initialise_network(config)
+    split = _first_images(config, device, images)
+    inference = config.inference
+    assert inference.steps is not None  # set in resolved configurations
+    batches = -(-images * inference.ensemble // inference.batch)
+    x, t, image = sample_inputs(config, device)
+
+    def evaluate() -> None:
+        with torch.inference_mode(), autocast(config, device):
+            for _ in range(batches * inference.steps):
+                network(x, t, image)
+
+    ways = {"network alone": evaluate, "diffseg": _prediction_call(config, network, split)}
     return _of_predictions(config, ways, images)
 
 

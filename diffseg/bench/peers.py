@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from diffseg import data
 from diffseg.config import Config
 from diffseg.networks.blocks import Attention
+from diffseg.networks.group_norm import GroupNorm
 from diffseg.networks.unet_settings import UNetSettings
 from diffseg.training.batches import Batches
 
@@ -23,9 +24,11 @@ if TYPE_CHECKING:
 
 
 def published_form(network: nn.Module) -> nn.Module:
-    """Copy a network, with the attention of guided-diffusion, from which the published networks derive."""
+    """Copy a network, with the attention and the normalisation of guided-diffusion, from which the published ones derive."""
     other = copy.deepcopy(network)
     for module in other.modules():
+        if isinstance(module, GroupNorm):
+            module.forward = types.MethodType(_published_norm, module)  # type: ignore[method-assign]
         if isinstance(module, Attention):
             module.forward = types.MethodType(_published_attention, module)  # type: ignore[method-assign]
     return other
@@ -43,6 +46,12 @@ def _published_attention(self: Attention, x: Tensor) -> Tensor:
     weight = torch.softmax(weight.float(), dim=-1).type(weight.dtype)
     h: Tensor = self.out(torch.einsum("bts,bcs->bct", weight, v).reshape(b, -1, length))
     return (flat + h).reshape(b, c, *spatial)
+
+
+def _published_norm(self: GroupNorm, x: Tensor, silu: bool = False) -> Tensor:
+    """Normalise and activate by torch's own operations."""
+    found = nn.GroupNorm.forward(self, x)
+    return F.silu(found) if silu else found
 
 
 class WithoutImageCache(nn.Module):

@@ -9,16 +9,16 @@ from torch import nn
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group normalisation of maps [B, C, H, W], and SiLU where it is asked for.
+    """Group normalisation, and SiLU where it is asked for.
 
-    On GPUs both are kernels of ours, which keep the layout channels-last. For CPUs, torch's own compiles to loops over the
+    On GPUs maps [B, C, H, W] go through kernels of ours, which keep the layout channels-last. For CPUs, torch's own compiles to loops over the
     channels of a group. These networks have one to four of them, an eighth of what a CPU computes at once. Ours sums over
     positions, for all channels at once.
     """
 
     def forward(self, x: torch.Tensor, silu: bool = False) -> torch.Tensor:
         """Normalise x over its groups of channels, and activate it if `silu`."""
-        if _has_kernels(x.device.type) and not torch.compiler.is_compiling():
+        if x.dim() == 4 and _has_kernels(x.device.type) and not torch.compiler.is_compiling():
             return self._run_kernels(x, silu)
         if torch.compiler.is_compiling() and x.device.type == "cpu":
             found = self._normalise_channels(x.float()).to(x.dtype)

@@ -108,6 +108,20 @@ def start_or_resume(
         UserError: The network starts from pretrained weights that are not available, or several workers are to train a
             network that normalises over batches.
     """
+    state = start(config, device, workers)
+    load_pretrained: Callable[[], None] | None = getattr(state.network, "load_pretrained", None)
+    if not state.restore(folder, device, workers) and load_pretrained:
+        workers.run_on_all(load_pretrained)
+        state.average.load_state_dict(state.network.state_dict())
+    return state
+
+
+def start(config: Config, device: torch.device, workers: Workers = SINGLE_PROCESS) -> TrainingState:
+    """Return a training that has done no step, with weights drawn from the seed.
+
+    Raises:
+        UserError: Several workers are to train a network that normalises over batches.
+    """
     network = initialise_network(config)
     if workers.count > 1 and normalises_over_batches(network):
         raise UserError(
@@ -120,13 +134,9 @@ def start_or_resume(
     optimiser = OPTIMISERS[training.optimiser](
         network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, fused=True
     )
+    _make_capturable(optimiser, device)
     micro_batch, classes = workers.largest_share(training.batch), Labels.of(config).classes.description
-    state = TrainingState(network, average, optimiser, micro_batch=micro_batch, classes=classes)
-    load_pretrained: Callable[[], None] | None = getattr(network, "load_pretrained", None)
-    if not state.restore(folder, device, workers) and load_pretrained:
-        workers.run_on_all(load_pretrained)
-        average.load_state_dict(network.state_dict())
-    return state
+    return TrainingState(network, average, optimiser, micro_batch=micro_batch, classes=classes)
 
 
 def load_trained(config: Config, folder: Path, device: torch.device, checkpoint: str | None = None) -> nn.Module:

@@ -34,15 +34,18 @@ QUIET_PROFILER = {"KINETO_LOG_LEVEL": "99", "TORCH_CPP_LOG_LEVEL": "ERROR"}  # t
     "batches",
     type=click.IntRange(min=1),
     multiple=True,
-    default=(8, 16),
-    show_default=True,
-    help="Batch size. Repeatable.",
+    help="Batch size. Repeatable.  [default: 8 and 16]",
 )
 @click.option(
     "--compile", "compiled", is_flag=True, help="Also measure with torch.compile, which takes a minute a network."
 )
 @click.option(
-    "--rounds", type=click.IntRange(min=3), default=9, show_default=True, help="How often each way is timed, in turns."
+    "--rounds", type=click.IntRange(min=3), help="How often each way is timed, in turns.  [default: 9]"
+)
+@click.option(
+    "--quick",
+    is_flag=True,
+    help="Measure less: one batch size, three rounds, one sampler, and on CPUs no memory. Minutes on a GPU.",
 )
 @click.option(
     "--output",
@@ -59,7 +62,8 @@ def bench(
     size: int | None,
     batches: tuple[int, ...],
     compiled: bool,
-    rounds: int,
+    rounds: int | None,
+    quick: bool,
     output: str,
     as_json: bool,
 ) -> None:
@@ -83,6 +87,7 @@ def bench(
     from studies.engine import bench as engine
 
     device = choose_device()
+    rounds, batches = rounds or (3 if quick else 9), batches or ((16,) if quick else (8, 16))
     parts = _checked("part", parts, [*benchmarks.PARTS, "engine"])
     chosen = _chosen_presets(_checked("network", networks, list(benchmarks.PRESETS)), preset)
     machine = harness.describe_machine(device)
@@ -93,9 +98,9 @@ def bench(
         rows.extend(row | machine for row in found)
         pd.DataFrame(rows).to_parquet(output)
 
-    for benchmark in benchmarks.benchmarks(parts, chosen, size, batches, compiled, device):
+    for benchmark in benchmarks.benchmarks(parts, chosen, size, batches, compiled, device, quick):
         click.echo(f"{benchmark.subject} {benchmark.network} {benchmark.detail}", err=True)
-        keep(harness.measure(benchmark, rounds, device))
+        keep(harness.measure(benchmark, rounds, device, quick))
     if "engine" in parts:
         click.echo("engine", err=True)
         keep(engine.measure(rounds))
