@@ -65,7 +65,9 @@ def benchmarks(
     if not networks[0][1].startswith("published/"):
         size = size or TWIN_SIZE
     for name, preset in networks:
-        for benchmark in _of_network(parts, partial(synthetic_config, name, preset, size), batches, compiled, device, quick):
+        for benchmark in _of_network(
+            parts, partial(synthetic_config, name, preset, size), batches, compiled, device, quick
+        ):
             yield replace(benchmark, network=f"{name} {preset}")
     if "data" in parts:
         yield batch_loading(synthetic_config("ensemdiff", "published/brats", size, batches[-1]), device)

@@ -121,13 +121,14 @@ def large_prediction(config: Config, device: torch.device, images: int) -> Bench
     network = initialise_network(config)
     split = _first_images(config, device, images)
     inference = config.inference
-    assert inference.steps is not None  # set in resolved configurations
+    steps = inference.steps
+    assert steps is not None  # set in resolved configurations
     batches = -(-images * inference.ensemble // inference.batch)
     x, t, image = sample_inputs(config, device)
 
     def evaluate() -> None:
         with torch.inference_mode(), autocast(config, device):
-            for _ in range(batches * inference.steps):
+            for _ in range(batches * steps):
                 network(x, t, image)
 
     ways = {"network alone": evaluate, "diffseg": _prediction_call(config, network, split)}

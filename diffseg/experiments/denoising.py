@@ -57,10 +57,7 @@ class Denoising:
         adaptive = self._density(network)
         drawn, density = sample_timesteps(len(images), diffusion, draw, adaptive)
         t = round_up_to_chain(drawn, diffusion.steps) if diffusion.discrete else drawn
-        shape = (
-            images.shape if self.config.experiment == "e4" else (len(masks), self._labels.channels, *masks.shape[2:])
-        )
-        noise = torch.randn(shape, generator=draw, device=masks.device)[part]
+        noise = self.draw_noise(images, masks, draw)[part]
         truth, guided = self._read(masks[part]), self._is_guided(draw.initial_seed())
         losses, extra = self._compute_losses(network, images[part], truth, t[part], noise, guided)
         if adaptive is not None and network.training:
@@ -68,6 +65,12 @@ class Denoising:
         if density is not None and diffusion.unbiased:
             losses = losses / density[part].float()
         return losses.mean() + extra_loss(extra, truth, self.config)
+
+    def draw_noise(self, images: torch.Tensor, masks: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+        """Return noise N(0, 1) of the shape of the signal of images [B, C, H, W] and stored masks [B, 1, H, W]."""
+        channels = self._labels.channels
+        shape = images.shape if self.config.experiment == "e4" else (len(masks), channels, *masks.shape[2:])
+        return torch.randn(shape, generator=draw, device=masks.device)
 
     def _is_guided(self, seed: int) -> bool:
         """Return whether a training step with this seed is given an estimate."""
@@ -97,9 +100,11 @@ class Denoising:
         return losses.mean() + extra_loss(extra, truth, self.config)
 
     def measure_errors(
-        self, network: nn.Module, images: torch.Tensor, masks: torch.Tensor, t: torch.Tensor, draw: torch.Generator
+        self, network: nn.Module, images: torch.Tensor, masks: torch.Tensor, t: torch.Tensor, noise: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """Return errors at times t [B], each [B, rows]: of all classes, and then of each of several (`Classes.rows`).
+        """Return errors at times t [B] with noise of `draw_noise`, each [B, rows].
+
+        The rows are those of all classes, and then of each of several (`Classes.rows`):
 
         loss           the target's mean squared error, unweighted, equal in all rows
         mask_error     mean squared error of x̂0, clipped to the coding's range as in sampling, in units of masks in ±1
@@ -112,7 +117,6 @@ class Denoising:
         """
         truth = self._read(masks)
         signal = clean_signal(images, truth, self.config)
-        noise = torch.randn(signal.shape, generator=draw, device=signal.device)
         guided = self.config.diffusion.self_conditioning
         prediction, target = denoise_batch(network, self.config, images, signal, t, noise, guided)
         loss = truth.mean(F.mse_loss(prediction.output, target, reduction="none"))[:, None]

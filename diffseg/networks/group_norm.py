@@ -11,9 +11,9 @@ from torch import nn
 class GroupNorm(nn.GroupNorm):
     """Group normalisation, and SiLU where it is asked for.
 
-    On GPUs maps [B, C, H, W] go through kernels of ours, which keep the layout channels-last. For CPUs, torch's own compiles to loops over the
-    channels of a group. These networks have one to four of them, an eighth of what a CPU computes at once. Ours sums over
-    positions, for all channels at once.
+    On GPUs maps [B, C, H, W] go through kernels of ours, which keep the layout channels-last. For CPUs, torch's own compiles
+    to loops over the channels of a group. These networks have one to four of them, an eighth of what a CPU computes at once.
+    Ours sums over positions, for all channels at once.
     """
 
     def forward(self, x: torch.Tensor, silu: bool = False) -> torch.Tensor:
@@ -32,9 +32,7 @@ class GroupNorm(nn.GroupNorm):
 
         kind = x.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-        found: torch.Tensor = NormaliseGroups.apply(  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            x, self.weight, self.bias, self.num_groups, self.eps, silu, dtype
-        )
+        found: torch.Tensor = NormaliseGroups.apply(x, self.weight, self.bias, self.num_groups, self.eps, silu, dtype)
         return found
 
     def _normalise_channels(self, x: torch.Tensor) -> torch.Tensor:

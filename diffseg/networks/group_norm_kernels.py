@@ -44,7 +44,17 @@ def _moments(x, means, squares, positions, channels, BLOCKS: tl.constexpr, ROWS:
 
 @triton.jit
 def _join_moments(
-    means, squares, mean, scale, positions, channels, parts, eps, SPAN: tl.constexpr, PARTS: tl.constexpr, WIDTH: tl.constexpr
+    means,
+    squares,
+    mean,
+    scale,
+    positions,
+    channels,
+    parts,
+    eps,
+    SPAN: tl.constexpr,
+    PARTS: tl.constexpr,
+    WIDTH: tl.constexpr,
 ):
     """Write a group's mean and the reciprocal of its standard deviation. SPAN: positions of a program of _moments."""
     image, group, groups = tl.program_id(0), tl.program_id(1), tl.num_programs(1)

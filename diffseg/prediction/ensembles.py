@@ -13,8 +13,8 @@ from diffseg.experiments.protocol import NoiseDraws
 from diffseg.labels.labels import Labels
 from diffseg.prediction.capture import CapturedCalls
 from diffseg.prediction.merging import Prediction, merge_members
-from diffseg.prediction.resolution import resize_to_evaluation
 from diffseg.prediction.noise import CountedNoise, GeneratedNoise
+from diffseg.prediction.resolution import resize_to_evaluation
 from diffseg.prediction.tiling import Canvas, Tile, add_tiles, tile_corners, tile_window
 from diffseg.training.augmentation import apply_symmetry
 from diffseg.training.execution import autocast, captures_predictions, compile_for_inference
@@ -114,9 +114,7 @@ class _TilePredictor:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         whole = len(which) == self.config.inference.batch  # only whole batches are compiled
         with autocast(self.config, self.split.device):
-            return build_experiment(self.config).predict(
-                self.compiled if whole else self.network, images, noise, which
-            )
+            return build_experiment(self.config).predict(self.compiled if whole else self.network, images, noise, which)
 
 
 def _finish(canvas: Canvas, split: Split, config: Config) -> Prediction:

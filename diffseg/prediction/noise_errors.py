@@ -1,6 +1,7 @@
 """Errors of the recovered mask over the noise levels."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
@@ -11,11 +12,13 @@ from diffseg.data.splits import Split
 from diffseg.diffusion.effective import effective_weight
 from diffseg.experiments import Denoising, build_experiment
 from diffseg.labels.labels import Labels
+from diffseg.prediction.capture import CapturedCalls
 from diffseg.randomness import generator
 from diffseg.rows import Row
 from diffseg.training.batches import draw_corners, draw_rater
 from diffseg.training.execution import autocast
 
+Measure = Callable[..., tuple[torch.Tensor, ...]]  # of t, images, masks and noise
 ERRORS = ("mask_error", "dice_error", "cross_entropy", "loss")  # columns of the rows
 
 
@@ -42,8 +45,13 @@ def measure_noise_errors(
     device = split.device
     images, masks = _draw_pairs(split, config)
     levels = config.inference.timesteps
+    experiment = build_experiment(config)
+    assert isinstance(experiment, Denoising)
+    parts = _cut_batches(images, masks, experiment, generator(device, config.seed, "timesteps"))
+    measure: Measure = partial(_sum_errors, network, experiment)
+    measure = CapturedCalls(measure, device) if device.type == "cuda" else measure
     grid = torch.arange(1, levels + 1, dtype=torch.float64, device=device) / levels
-    errors = torch.stack([_measure_at(t, network, images, masks, config, on_batch) for t in grid])
+    errors = torch.stack([_measure_at(t, parts, measure, on_batch) for t in grid]) / len(images)
     log_snr, weights = effective_weight(grid, config.diffusion, getattr(network, "uncertainty", None))
     rows: list[Row] = []
     for number, name in enumerate(Labels.of(config).classes.rows):
@@ -63,25 +71,39 @@ def _draw_pairs(split: Split, config: Config) -> tuple[torch.Tensor, torch.Tenso
     return split.prepare_inputs(images, which), masks.float()
 
 
+def _cut_batches(
+    images: torch.Tensor, masks: torch.Tensor, experiment: Denoising, draw: torch.Generator
+) -> list[tuple[torch.Tensor, ...]]:
+    """Return batches of images, stored masks and noise. All levels share them."""
+    size = experiment.config.inference.batch
+    return [
+        (*part, experiment.draw_noise(*part, draw))
+        for part in zip(torch.split(images, size), torch.split(masks, size), strict=True)
+    ]
+
+
 def _measure_at(
-    t: torch.Tensor,
+    t: torch.Tensor, parts: list[tuple[torch.Tensor, ...]], measure: Measure, on_batch: Callable[[], None]
+) -> torch.Tensor:
+    """Return the sums of the errors at time t [], in the order of ERRORS and of `Classes.rows`: [errors, rows]."""
+    sums: torch.Tensor | None = None
+    for part in parts:
+        on_batch()
+        (found,) = measure(t, *part)
+        sums = found.clone() if sums is None else sums + found  # the next call may overwrite what was found
+    assert sums is not None  # there is an image
+    return sums
+
+
+def _sum_errors(
     network: nn.Module,
+    experiment: Denoising,
+    t: torch.Tensor,
     images: torch.Tensor,
     masks: torch.Tensor,
-    config: Config,
-    on_batch: Callable[[], None],
-) -> torch.Tensor:
-    """Return the mean errors at time t [], in the order of ERRORS and of `Classes.rows`: [errors, rows]."""
-    experiment = build_experiment(config)
-    assert isinstance(experiment, Denoising)
-    draw = generator(images.device, config.seed, "timesteps")  # the same noises at all levels
-    rows = len(Labels.of(config).classes.rows)
-    sums = torch.zeros(len(ERRORS), rows, dtype=torch.float64, device=images.device)
-    for first in range(0, len(images), config.inference.batch):
-        on_batch()
-        part = slice(first, first + config.inference.batch)
-        times = t.expand(len(images[part]))
-        with autocast(config, images.device):
-            found = experiment.measure_errors(network, images[part], masks[part], times, draw)
-        sums += torch.stack([found[name].double() for name in ERRORS]).sum(1)
-    return sums / len(images)
+    noise: torch.Tensor,
+) -> tuple[torch.Tensor]:
+    """Return the sums of the errors of a batch, float64 [errors, rows]."""
+    with autocast(experiment.config, images.device):
+        found = experiment.measure_errors(network, images, masks, t.expand(len(images)), noise)
+    return (torch.stack([found[name].double() for name in ERRORS]).sum(1),)

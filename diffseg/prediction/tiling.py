@@ -39,9 +39,7 @@ class Tile:
         return self.canvas.index, self.member
 
 
-def add_tiles(
-    tiles: list[Tile], probabilities: torch.Tensor, evaluations: torch.Tensor, window: torch.Tensor
-) -> None:
+def add_tiles(tiles: list[Tile], probabilities: torch.Tensor, evaluations: torch.Tensor, window: torch.Tensor) -> None:
     """Add predictions [B, K, S, S] of tiles to their canvases, weighted by the window [S, S], and count their evaluations [B].
 
     Neighbours in the list that are the same part of an image, seen by one member after the other, are added at once.

@@ -83,12 +83,11 @@ def _has_compiler() -> bool:
 def training_execution(config: Config, device: torch.device, workers: int = 1) -> str:
     """Return how training steps run: "compiled", "graph" (captured as CUDA graphs) or "eager".
 
-    Steps of several workers communicate, and an adaptive density changes between steps: both run eagerly.
+    Steps of several workers communicate, and run eagerly.
     """
     if compiles_training(config, device):
         return "compiled"
-    captured = device.type == "cuda" and workers == 1 and config.diffusion.density != "adaptive"
-    return "graph" if captured else "eager"
+    return "graph" if device.type == "cuda" and workers == 1 else "eager"
 
 
 def captures_predictions(config: Config, device: torch.device) -> bool:

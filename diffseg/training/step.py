@@ -109,6 +109,7 @@ class GraphStep:
                     raise
                 log.warning("memory is too short to capture the step: training continues eagerly")
                 state.execution = "eager"
+                self.eager.objective.discard_losses(state.network)
                 self.graphs.clear()
                 torch.cuda.empty_cache()
                 return self._run_eagerly(images, masks)
@@ -130,9 +131,9 @@ class GraphStep:
         assert self.inputs is not None
         eager, graph = self.eager, torch.cuda.CUDAGraph()
         graph.register_generator_state(self.draw)
-        eager.state.optimiser.zero_grad(set_to_none=True)
         with torch.cuda.graph(graph, pool=self.pool):
             eager.state.optimiser.zero_grad(set_to_none=True)
             loss = backpropagate(eager.objective, eager.network, *self.inputs, self.draw, whole, eager.config)
             norm = eager.update()
+            eager.objective.learn_from_losses(eager.state.network, eager.workers)
         return graph, (loss, norm)

@@ -39,9 +39,7 @@ QUIET_PROFILER = {"KINETO_LOG_LEVEL": "99", "TORCH_CPP_LOG_LEVEL": "ERROR"}  # t
 @click.option(
     "--compile", "compiled", is_flag=True, help="Also measure with torch.compile, which takes a minute a network."
 )
-@click.option(
-    "--rounds", type=click.IntRange(min=3), help="How often each way is timed, in turns.  [default: 9]"
-)
+@click.option("--rounds", type=click.IntRange(min=3), help="How often each way is timed, in turns.  [default: 9]")
 @click.option(
     "--quick",
     is_flag=True,

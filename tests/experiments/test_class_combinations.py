@@ -157,7 +157,9 @@ def check(config):
     with torch.inference_mode():
         if not experiment.segments:
             t = torch.linspace(0.2, 1, 3, dtype=torch.float64)
-            errors = experiment.measure_errors(network, images, numbers, t, generator("cpu", 0))
+            errors = experiment.measure_errors(
+                network, images, numbers, t, experiment.draw_noise(images, numbers, generator("cpu", 0))
+            )
             assert all(found.shape == (3, len(labels.classes.rows)) for found in errors.values())
             assert all(found.isfinite().all() for found in errors.values())
             return

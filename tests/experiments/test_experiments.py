@@ -225,7 +225,9 @@ class TestSelfConditioning:
         """With ε at much noise, x̂0 can be any number."""
         config, (images, masks, _) = self.config(tiny, diffusion__target="epsilon"), batch()
         t = torch.ones(4, dtype=torch.float64)
-        run = lambda network: build_experiment(config).measure_errors(network, images, masks, t, generator("cpu", 0))  # noqa: E731
+        experiment = build_experiment(config)
+        noise = experiment.draw_noise(images, masks, generator("cpu", 0))
+        run = lambda network: experiment.measure_errors(network, images, masks, t, noise)  # noqa: E731
         (_, given) = self.seen(config, run)
         assert given.abs().max() == 1
 

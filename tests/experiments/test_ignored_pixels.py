@@ -133,7 +133,8 @@ def test_measured_errors_leave_them_out(kind, coding, configured):
 
     def measure(width):
         images, network = torch.zeros(3, 3, 16, width), lambda x_t, t, image: outputs[..., :width]
-        return experiment.measure_errors(network, images, numbers[..., :width], t, generator("cpu", 0))
+        noise = experiment.draw_noise(images, numbers[..., :width], generator("cpu", 0))
+        return experiment.measure_errors(network, images, numbers[..., :width], t, noise)
 
     whole, half = measure(16), measure(8)
     for name in ("mask_error", "dice_error", "cross_entropy", "loss"):

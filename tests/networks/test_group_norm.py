@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 import pytest
-import torch
 
 COMPARE = """
 import torch
@@ -56,6 +55,8 @@ def test_the_kernels_compile_for_gpus(name, precision):
     signature = {argument: kinds.get(argument, "*fp32") for argument in kernel.arg_names} | (
         {"eps": "fp32"} if "eps" in kernel.arg_names else {}
     )
-    constants = {(kernel.arg_names.index(key),): CONSTANTS[key] for key, kind in signature.items() if kind == "constexpr"}
+    constants = {
+        (kernel.arg_names.index(key),): CONSTANTS[key] for key, kind in signature.items() if kind == "constexpr"
+    }
     source = triton.compiler.ASTSource(fn=kernel, signature=signature, constexprs=constants)
     assert triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["cubin"]

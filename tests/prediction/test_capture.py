@@ -1,4 +1,4 @@
-"""Predictions that CUDA graphs can capture: what a capture would refuse is found on CPUs, by tensors without values."""
+"""Steps and predictions that CUDA graphs can capture: what a capture would refuse is found on CPUs, by tensors without values."""
 
 from collections import Counter
 
@@ -8,13 +8,17 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffseg.config import Config
+from diffseg.diffusion import losses
 from diffseg.diffusion.schedules import log_snr
 from diffseg.experiments import build_experiment, build_network
+from diffseg.labels import labels
 from diffseg.labels.labels import Labels
+from diffseg.networks import group_norm
 from diffseg.prediction import noise
 from diffseg.prediction.capture import CapturedCalls
 from diffseg.prediction.philox import compute_windows
 from diffseg.training.execution import captures_predictions
+from diffseg.training.parallel import SINGLE_PROCESS
 
 NETWORKS = {
     "ensemdiff": {"network.width": 32, "network.multipliers": [1, 2]},
@@ -25,8 +29,9 @@ NETWORKS = {
     "segformer": {"network.encoder": "mit_b0", "network.weights": "none"},
 }
 CLASSES = {"data.kind": "classes", "data.classes": {"smooth": 1, "grainy": 2}}
+SAMPLERS = ("ancestral", "ddim", "dpm-solver++")
 DIFFUSIONS = {
-    **{sampler: {"inference.sampler": sampler} for sampler in ("ancestral", "ddim", "dpm-solver++")},
+    **{sampler: {"inference.sampler": sampler} for sampler in SAMPLERS},
     "ddim with noise": {"inference.sampler": "ddim", "inference.eta": 0.5},
     "self-conditioning": {"diffusion.self_conditioning": True},
     "learned variance": {"diffusion.variance": "learned"},
@@ -34,6 +39,13 @@ DIFFUSIONS = {
     **{coding: CLASSES | {"diffusion.coding": coding} for coding in ("pm1", "bits", "sdf")},
 }
 CUDA = torch.device("cuda", 0)
+
+
+@pytest.fixture(autouse=True)
+def without_kernels(monkeypatch):
+    """No kernel is launched without a device: what torch computes stands for ours."""
+    monkeypatch.setattr(noise, "normal_windows", compute_windows)
+    monkeypatch.setattr(group_norm, "_has_kernels", lambda device: False)
 
 
 class RefuseHost(TorchDispatchMode):
@@ -52,16 +64,17 @@ def without_values(network):
     for module in network.modules():
         for name, weight in module._parameters.items():
             if weight is not None:
-                module._parameters[name] = torch.nn.Parameter(torch.empty(weight.shape, dtype=weight.dtype, device=CUDA))
+                module._parameters[name] = torch.nn.Parameter(
+                    torch.empty(weight.shape, dtype=weight.dtype, device=CUDA)
+                )
         for name, buffer in module._buffers.items():
             if buffer is not None:
                 module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype, device=CUDA)
 
 
 @pytest.fixture
-def predict_without_values(monkeypatch):
+def predict_without_values():
     """A function that predicts a batch as a capture would, on a device that is not there."""
-    monkeypatch.setattr(noise, "normal_windows", compute_windows)  # no kernel is launched without a device
 
     def predict(config):
         size = config.data.size
@@ -114,6 +127,59 @@ def test_a_prediction_does_not_wait_for_the_device(predict_without_values, netwo
 def test_what_waits_for_the_device_is_found(waits):
     with FakeTensorMode(), RefuseHost(), pytest.raises(Exception, match=r"nonzero|_local_scalar|host|devices|index"):
         waits(torch.empty(4, device=CUDA))
+
+
+LOSSES = {
+    "adaptive density": {"diffusion.density": "adaptive"},
+    "learned weighting": {"diffusion.weighting": "learned"},
+    "boundary": {"diffusion.loss": "boundary"},
+    "cross-entropy": {"diffusion.activation": "sigmoid", "diffusion.loss": "dice-cross-entropy"},
+    "classes by cross-entropy": CLASSES
+    | {"diffusion.activation": "sigmoid", "diffusion.loss": "dice-cross-entropy", "data.ignore": 9},
+}
+
+
+class Draws:
+    """A generator without a device, for what a training step asks of one."""
+
+    device = CUDA
+
+    def initial_seed(self):
+        return 2
+
+
+@pytest.mark.parametrize(
+    ("network", "experiment", "settings"),
+    [
+        *((network, "e1", {}) for network in NETWORKS),
+        *((network, "e2", {}) for network in NETWORKS if network != "segformer"),
+        *(("ensemdiff", experiment, {}) for experiment in ("e3", "e4")),
+        *(("ensemdiff", "e2", settings) for name, settings in DIFFUSIONS.items() if name not in SAMPLERS),
+        *(("ensemdiff", "e2", settings) for settings in LOSSES.values()),
+    ],
+)
+def test_a_training_step_does_not_wait_for_the_device(network, experiment, settings, monkeypatch):
+    """Of the step: the loss, and what is learned from the losses. Gradients cannot be computed without a device."""
+    for name in ("randn", "rand", "randperm"):
+        draw = getattr(torch, name)
+        monkeypatch.setattr(torch, name, lambda *shape, draw=draw, generator=None, **more: draw(*shape, **more))
+    # monai's Dice loss lists numbers by a tensor on the host, which has no values here
+    monkeypatch.setattr(losses, "_dice", lambda: lambda p, y: 1 - (p * y).sum((2, 3), keepdim=True))
+    leaves = {"network": network.split()[0], "experiment": experiment, "data.size": 32} | NETWORKS[network]
+    leaves |= ({"diffusion.target": "x0"} if experiment == "e2" else {}) | settings
+    config = Config().with_leaves(leaves).resolved()
+    log_snr(torch.tensor(0.5), config.diffusion)
+    built, objective = build_network(config).train(), build_experiment(config)
+    with FakeTensorMode(), CUDA:
+        without_values(built)
+        images = torch.empty(4, config.data.channels, 32, 32)
+        masks = torch.empty(4, 1, 32, 32)
+        labels._membership(Labels.of(config).classes, CUDA)  # which the eager steps before a capture keep
+        with RefuseHost():
+            loss = objective.loss(built, images, masks, Draws())
+            objective.learn_from_losses(built, SINGLE_PROCESS)
+    labels._membership.cache_clear()
+    assert loss.shape == ()
 
 
 class Replay:

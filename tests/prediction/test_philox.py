@@ -69,7 +69,11 @@ def test_noise_is_normal(channels):
     ("name", "one", "other"),
     [
         ("images", {"keys": range(0, 64)}, {"keys": range(64, 128)}),
-        ("images whose keys differ in the upper half", {"keys": range(64)}, {"keys": [k + (1 << 40) for k in range(64)]}),
+        (
+            "images whose keys differ in the upper half",
+            {"keys": range(64)},
+            {"keys": [k + (1 << 40) for k in range(64)]},
+        ),
         ("members", {"members": range(0, 64)}, {"members": range(1, 65)}),
         ("draws", {"members": range(64), "draw": 0}, {"members": range(64), "draw": 1}),
         ("rows", {"members": range(64)}, {"members": range(64), "corner": (1, 0)}),
