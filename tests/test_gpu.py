@@ -2,23 +2,38 @@
 
     pytest -o addopts= --noconftest -m gpu tests/test_gpu.py
 
-Without `tests/conftest.py` and pytest's options of the project, it needs only what `diffseg/` itself needs, and pytest.
+DIFFSEG_REFERENCE may name the folder of outputs of the published networks. Without `tests/conftest.py` and pytest's options of
+the project, it needs only what `diffseg/` itself needs, and pytest.
 """
 
 import contextlib
+import copy
 import itertools
 import math
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from diffseg import data, trial
 from diffseg.config import Config
 from diffseg.errors import Stopped
+from diffseg.networks.group_norm import GroupNorm
+from diffseg.prediction import ensembles, noise_errors
+from diffseg.prediction.capture import CapturedCalls
+from diffseg.prediction.philox import compute_windows, normal_windows
 from diffseg.training import gradients, step
+from diffseg.training.execution import choose_device
 from diffseg.training.hooks import Hooks
 from diffseg.training.loop import train
-from diffseg.training.state import start_or_resume
+from diffseg.training.state import initialise_network, start_or_resume
+
+sys.path.insert(0, str(Path(__file__).parent / "networks"))
+from test_networks import GOLDEN, golden, load_published  # which lies in its room
 
 pytestmark = [
     pytest.mark.gpu,
@@ -75,6 +90,15 @@ DIFFUSIONS = {
     | {"diffusion.target": "v", "diffusion.coding": "sdf", "diffusion.loss": "boundary"},
     "classes by softmax": CLASSES
     | {"diffusion.target": "x0", "diffusion.activation": "sigmoid", "diffusion.loss": "dice-cross-entropy"},
+}
+SAMPLINGS = {
+    **{sampler: {"inference.sampler": sampler} for sampler in ("ancestral", "ddim", "dpm-solver++")},
+    "self-conditioning": {"diffusion.self_conditioning": True},
+    "learned variance": {"diffusion.variance": "learned"},
+    "turned views": {"inference.augment": "symmetries"},
+    "tiles": {"data.fit": "crop", "data.scale": 2.0},
+    "classes in bits": CLASSES | {"diffusion.coding": "bits"},
+    "classes by distances": CLASSES | {"diffusion.coding": "sdf"},
 }
 DENOISING = [name for name in NETWORKS if name != "segformer"]  # which has E1 alone
 PRECISIONS = ("float32", "bf16")
@@ -190,3 +214,127 @@ def test_two_trials_share_a_card(tmp_path):
             assert trial.run(config(seed=seed), None, tmp_path / str(seed)).trial["iou"] > 0
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("name", GOLDEN)
+def test_outputs_equal_those_of_the_published_networks(name, layout):
+    """In float32, whose rounding to TF32 is off, and in bf16 within two percent, of root mean squares."""
+    if not os.environ.get("DIFFSEG_REFERENCE"):
+        pytest.skip("DIFFSEG_REFERENCE is not set")
+    device = choose_device("cuda")
+    state, expected = golden(Path(os.environ["DIFFSEG_REFERENCE"]), name)
+    network = GOLDEN[name]().eval()
+    load_published(network, state)
+    network = network.to(device).to(memory_format=layout)
+    inputs = [expected[key].to(device) for key in ("x_t", "t", "image")]
+    activate = torch.tanh if name == "ambdiff" else lambda output: output
+    with torch.inference_mode():
+        output = activate(network(*inputs)).cpu()
+        with torch.autocast("cuda", torch.bfloat16):
+            rough = activate(network(*inputs).float()).cpu()
+    assert (output - expected["output"]).abs().max() <= 1e-4
+    assert (rough - expected["output"]).square().mean() <= 0.02**2 * expected["output"].square().mean()
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("silu", [False, True])
+@pytest.mark.parametrize(("channels", "side"), [(32, 64), (96, 31), (512, 8)])
+def test_group_normalisation_computes_what_torch_computes(channels, side, silu, precision):
+    dtype = {"float32": torch.float32, "bf16": torch.bfloat16}[precision]
+    tolerance = {"float32": 3e-5, "bf16": 1e-2}[precision]
+    torch.manual_seed(0)
+    module = GroupNorm(32, channels).cuda()
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter)
+    x = (5 + 3 * torch.randn(4, channels, side, side, device="cuda")).to(dtype)
+    gradient = torch.randn_like(x)
+    exact = copy.deepcopy(module).double()
+    ours, theirs = x.clone().requires_grad_(), x.double().requires_grad_()
+    found = module(ours, silu)
+    wanted = torch.nn.GroupNorm.forward(exact, theirs)
+    wanted = F.silu(wanted) if silu else wanted
+    assert found.dtype == dtype
+    pairs = [
+        (found, wanted),
+        *zip(
+            torch.autograd.grad(found, [ours, *module.parameters()], gradient),
+            torch.autograd.grad(wanted, [theirs, *exact.parameters()], gradient.double()),
+            strict=True,
+        ),
+    ]
+    for one, other in pairs:
+        torch.testing.assert_close(
+            one.double(), other, rtol=tolerance, atol=tolerance * max(1.0, other.abs().mean().item())
+        )
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="there is no Triton")
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_the_kernel_draws_what_its_twin_draws(channels):
+    keys, members = torch.tensor([1, 2**62 + 7, 5], device="cuda"), torch.tensor([0, 4, 9], device="cuda")
+    corners = torch.tensor([[0, 0], [17, 3], [1000, 64]], device="cuda")
+    ours, twin = (draw(keys, members, corners, 3, channels, 40) for draw in (normal_windows, compute_windows))
+    torch.testing.assert_close(ours, twin, rtol=0, atol=2e-6)
+
+
+def predicted(one, network, captured, monkeypatch):
+    """Predict twelve images in batches of eight tiles, captured or not; return what is predicted, and the replays."""
+    replays, replay = [], torch.cuda.CUDAGraph.replay
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: (replays.append(graph), replay(graph)))
+        patch.setattr(ensembles, "captures_predictions", lambda *_: captured)
+        if not captured:
+            patch.setattr(noise_errors, "CapturedCalls", lambda function, device: function)
+        test = data.load(one.data, None).test.to("cuda")
+        found = list(ensembles.predict_split(network, test, one))
+        errors = noise_errors.measure_noise_errors(network, test, one) if one.experiment == "e2" else []
+    return found, errors, len(replays)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(
+    ("network", "sampling"),
+    [
+        *((network, None) for network in NETWORKS),
+        *(("ensemdiff", sampling) for sampling in SAMPLINGS),
+    ],
+)
+def test_captured_predictions_are_eager_ones_bit_for_bit(network, sampling, precision, monkeypatch):
+    leaves = {"data.test_images": 12, "inference.batch": 8, "training.precision": precision}
+    one = config(network, **leaves, **(SAMPLINGS[sampling] if sampling else {})).resolved()
+    device = choose_device("cuda")
+    built = initialise_network(one).eval().to(device).to(memory_format=torch.channels_last)
+    for parameter in built.parameters():
+        if not parameter.any():  # the published networks start with heads of zero
+            torch.nn.init.normal_(parameter, std=0.05)
+    captured, errors, replays = predicted(one, built, True, monkeypatch)
+    eager, wanted, none = predicted(one, built, False, monkeypatch)
+    assert replays > 0
+    assert none == 0
+    assert errors == wanted
+    for ours, theirs in zip(captured, eager, strict=True):
+        assert torch.equal(ours.mean, theirs.mean)
+        assert torch.equal(ours.masks, theirs.masks)
+
+
+def test_predictions_do_not_depend_on_the_batch():
+    one = config(**{"data.test_images": 6, "training.precision": "float32"}).resolved()
+    built = initialise_network(one).eval().cuda()
+    test = data.load(one.data, None).test.to("cuda")
+    found = [
+        list(ensembles.predict_split(built, test, one.with_leaves({"inference.batch": batch}))) for batch in (1, 5, 64)
+    ]
+    for others in found[1:]:
+        for ours, theirs in zip(found[0], others, strict=True):
+            torch.testing.assert_close(ours.mean, theirs.mean, rtol=0, atol=1e-4)
+
+
+def test_calls_that_are_captured_return_what_eager_calls_return():
+    calls = CapturedCalls(lambda x, y: (x + y, x * y), torch.device("cuda"))
+    for number, length in enumerate((2, 3, 2, 2, 3, 2)):
+        x, y = torch.full((length,), float(number), device="cuda"), torch.full((length,), 2.0, device="cuda")
+        total, product = calls(x, y)
+        assert torch.equal(total, x + y)
+        assert torch.equal(product, x * y)
+    assert len(calls.graphs) == 2
