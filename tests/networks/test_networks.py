@@ -10,7 +10,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from diffseg.config import NETWORKS, AmbDiff, Config, EnsemDiff, MedSegDiff, NNUNet, SegDiff, SegFormer
 from diffseg.errors import ConfigError, UserError
-from diffseg.networks.blocks import Attention, GroupNorm, Upsample
+from diffseg.networks.blocks import Attention, Upsample
+from diffseg.networks.group_norm import GroupNorm
 from diffseg.networks.medsegdiff.ffparser import FFParser
 from diffseg.networks.medsegdiff.highway import upsample
 from diffseg.networks.medsegdiff.network import MedSegDiffNetwork
