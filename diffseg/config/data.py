@@ -10,7 +10,7 @@ from diffseg.section import Fraction, Positive, PositiveInt, Section
 
 CLASS_NAME = r"[^\W_][\w .+-]{0,39}"
 BACKGROUND = "background"  # name of the class whose values are the background
-IGNORED = "ignored pixels"
+IGNORED = "ignored pixels (data.ignore)"  # no name of a class, in sentences on values
 MAX_LABELS = 254  # distinct labels of pixels: they are stored in 8 bits, with 0 for background and 255 for ignored ones
 
 
@@ -56,7 +56,7 @@ def _check_classes(value: Any) -> tuple[tuple[str, tuple[int | str, ...]], ...]:
             raise ValueError(
                 f"{json.dumps(name)[:60]} is no name of a class: it has up to 40 letters, digits, spaces and ._+-, and is not 'all'"
             )
-    names = [name for name, _ in pairs]
+    names = [name.strip() for name, _ in pairs]
     if repeated := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"class {repeated[0]} is given twice")
     for name, values in pairs:

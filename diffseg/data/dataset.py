@@ -27,6 +27,11 @@ from diffseg.errors import DataError
 from diffseg.labels.classes import IGNORED, Classes
 
 log = logging.getLogger(__name__)
+ABSENT = {  # warnings of a class without a pixel, by split
+    "train": "data set %s: class %s occurs in no training mask at data.size=%d, so no network can learn it",
+    "test": "data set %s: class %s occurs in no test mask at data.size=%d: that it is not predicted there is all that its metrics "
+    "measure, so leave it out of conclusions",
+}
 
 OUTSIDE = 0.5  # share of an image's 16-bit pixels outside of the training images' range from which it looks foreign
 SPAN = 0.02  # share of that range below which an image that spans no more looks foreign
@@ -111,7 +116,7 @@ def choose_records(config: Data, root: Path) -> dict[str, list[Record]]:
 def _check_masks(config: Data, content: DecodedData, root: Path) -> None:
     """Raise DataError if all masks of a split are empty, or all full, at the size of training.
 
-    Logs a warning for a class without a pixel in the training masks.
+    Logs a warning for a class without a pixel in the masks of a split.
     """
     classes = Classes.of(config)
     for split, part in content.parts.items():
@@ -121,11 +126,8 @@ def _check_masks(config: Data, content: DecodedData, root: Path) -> None:
             uniform = UniformMasks(split, len(part.names) * content.raters, bool(valid[1:].any()), bool(config.classes))
             raise DataError(uniform.describe(root, config.size))
         for name, numbers in zip(classes.names, classes.numbers, strict=True):
-            if split == "train" and not counts[list(numbers)].any():
-                log.warning(
-                    "data set %s: class %s occurs in no training mask at data.size=%d, so no network can learn it",
-                    config.name, name, config.size,
-                )  # fmt: skip
+            if not counts[list(numbers)].any():
+                log.warning(ABSENT[split], config.name, name, config.size)
 
 
 def _to_dataset(config: Data, content: DecodedData, digest: str) -> Dataset:

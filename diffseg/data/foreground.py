@@ -32,8 +32,12 @@ def decide_foreground(records: Sequence[Record], config: Data) -> ForegroundDeci
     readable = [image for image in images if image]
     masks = MaskStatistics(tuple(mask for image in readable for mask in image.masks))
     if not masks.masks:
-        ignored = "data.foreground is not used: the masks of this layout are not stored as pixels"
-        return ForegroundDecision(rule, remarks=(ignored,) if rule and records and not stored else ())
+        useless = (
+            f"data.foreground is given, but the layout {config.layout} itself says what the foreground is: leave it out"
+            + ', and name labels in data.classes, such as {"enhancing": 4, "background": [1, 2]}'
+            * (config.layout == "brats")
+        )
+        return ForegroundDecision(rule, problems=(useless,) if rule and records and not stored else ())
     form = decide_form(stored, readable, masks, config)
     if config.classes:
         decision = _check_classes(masks, readable, Classes.of(config))

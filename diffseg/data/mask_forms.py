@@ -81,8 +81,12 @@ def _decide_folders(images: Sequence[ImageMasks], equal: bool, first: Path, seco
     equal: whether all images have the same number of masks.
     """
     overlap = max(image.overlap for image in images)
-    if equal and overlap:
-        return MaskForm("raters")
+    if equal and overlap > OVERLAP:
+        remark = (
+            f"masks such as {first} lie in a folder for each image and overlap by up to {overlap:.0%}, so that they are taken "
+            "for those of raters: data.objects=true unites them as objects"
+        )
+        return MaskForm("raters", remarks=(remark,))
     if overlap > OVERLAP:
         question = (
             f"{first} and {second.name} lie in a folder of their image, as those of objects do, but {overlap:.0%} of the "

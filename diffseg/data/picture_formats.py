@@ -48,6 +48,7 @@ class Picture:
     orientation: int  # a key of TURNS
     image: Image.Image | None  # Pillow's image, if Pillow decodes the file
     decoder: Callable[[bool], np.ndarray] | None = None  # otherwise; its argument is that of `decode`
+    inverted: bool = False  # whether it is stored with 0 as white, which decoders turn around
 
     @property
     def shape(self) -> Shape:
@@ -157,7 +158,7 @@ def _open_tiff(path: Path, file: BinaryIO) -> Picture:
     if not thumbnails or count > LEVELS or page.imagedepth > 1:
         raise _several(path, max(count, page.imagedepth), "pages")
     bits, samples, palette = page.bitspersample, page.samplesperpixel, page.photometric == 3
-    colours = COLOURS.get(int(page.photometric), 0)
+    colours, inverted = COLOURS.get(int(page.photometric), 0), int(page.photometric) == 0
     if not colours or (palette and bits > 8):
         raise _foreign(path, getattr(page.photometric, "name", str(page.photometric)))
     if samples - (1 if palette else colours) not in (0, 1):
@@ -167,9 +168,10 @@ def _open_tiff(path: Path, file: BinaryIO) -> Picture:
     if bits <= 8 and page.sampleformat == 1 and samples in (1, 3):
         file.seek(0)
         image = _identify(path, file)  # which turns TIFFs itself
-        return Picture(path, (image.height, image.width), 1 if image.mode in GRAY else 3, 8, 1, image)
-    size = page.imagelength, page.imagewidth
-    return Picture(path, size, colours, bits, turn if turn in TURNS else 1, None, partial(_decode_tiff, path, page))
+        channels = 1 if image.mode in GRAY else 3
+        return Picture(path, (image.height, image.width), channels, 8, 1, image, inverted=inverted)
+    size, turn = (page.imagelength, page.imagewidth), turn if turn in TURNS else 1
+    return Picture(path, size, colours, bits, turn, None, partial(_decode_tiff, path, page), inverted)
 
 
 def _decode_tiff(path: Path, page: Any, stretched: bool) -> np.ndarray:
@@ -184,7 +186,7 @@ def _decode_tiff(path: Path, page: Any, stretched: bool) -> np.ndarray:
         raise DataError(f"{path} has pixels below 0 ({pixels.dtype}): save it with 8 or 16 bits without a sign")
     bits = min(page.bitspersample, 16)
     if page.photometric == 0:
-        pixels = 2**bits - 1 - pixels
+        pixels = 2**bits - 1 - pixels.astype(np.int64)
     if stretched and 8 < bits < 16:
         pixels = (pixels.astype(np.uint32) * 65535 + 2 ** (bits - 1)) // (2**bits - 1)
     return pixels.astype(np.uint16 if bits > 8 else np.uint8).reshape(*pixels.shape[:2], -1)

@@ -56,6 +56,11 @@ def read_labels(path: Path, size: tuple[int, int] | None = None) -> MaskPixels:
         size: (height, width) that the mask must have.
     """
     with open_picture(path) as picture:
+        if picture.inverted:
+            raise DataError(
+                f"{path} is a mask in a TIFF whose 0 is white (MinIsWhite), so that programs disagree on what it marks: save it as "
+                "PNG, or as TIFF with MinIsBlack (of booleans: as numbers of 8 bits)"
+            )
         check_size(path, picture.shape.size, size)
         with data_errors(path):
             labels = _decode_labels(picture)

@@ -92,6 +92,11 @@ def read_labels(path: Path, like: Path) -> np.ndarray:
     found = read_intensities_like(path, like)
     if found.ndim != 3 or not (np.isfinite(found).all() and (found == np.rint(found)).all()):
         raise DataError(f"{path} is no segmentation: it has three dimensions and whole numbers for labels")
+    lowest, highest = found.min(), found.max()
+    if lowest < 0 or highest >= 2**31:
+        raise DataError(
+            f"{path} has the label {lowest if lowest < 0 else highest:.0f}: labels are whole numbers from 0 to 2147483647"
+        )
     return found.astype(np.int32)
 
 

@@ -68,6 +68,46 @@ BROKEN = {  # entries that differ → words of the sentence
         {"labels": {"background": 0, "a": [0, 1]}},
         "the value 0, which is that of the background",
     ),
+    "a class of the value 0": (
+        {"labels": {"liver": 0, "tumour": 1, "background": 2}},
+        "gives the background the value 2: it is 0",
+    ),
+    "a class of the value 0 besides the background": (
+        {"labels": {"background": 0, "tumour": 0, "organ": [1, 2]}},
+        "gives the label 'tumour' the value 0, which is that of the background",
+    ),
+    "a class of the value 0 without a background": (
+        {"labels": {"liver": 0, "tumour": 1}},
+        "gives the label 'liver' the value 0, which is that of the background: call it so",
+    ),
+    "another background, by number": (
+        {"labels": {"0": "liver", "1": "background", "2": "tumour"}},
+        "gives the background the value 1: it is 0",
+    ),
+    "two labels of one value": (
+        {"labels": {"background": 0, "a": 1, "b": 1, "c": 2}},
+        "gives the labels 'a' and 'b' the value 1: correct one of them, or give regions_class_order",
+    ),
+    "two labels of one value, by number": (
+        {"labels": {"0": "background", "1": "a", "01": "b"}},
+        "gives the labels 'a' and 'b' the value 1",
+    ),
+    "a label beyond 32 bits": (
+        {"labels": {"background": 0, "a": 99999999999}},
+        "gives the label 'a' 99999999999: allowed are whole numbers up to 2147483647",
+    ),
+    "an order in words": (
+        {"regions_class_order": ["x", None]},
+        'has the regions_class_order ["x", null]: it is a list of whole numbers',
+    ),
+    "a file of two cases": (
+        {"dataset": {case: {"images": ["a.png"], "label": f"{case}-label.png"} for case in ("a", "b")}},
+        "lists a.png in two cases: give each case files of its own",
+    ),
+    "a file listed twice": (
+        {"training": [{"image": "imagesTr/a.nii", "label": "labelsTr/a.nii"}] * 2},
+        "lists a.nii in two cases",
+    ),
     "a label that is ignored": (
         {"labels": {"background": 0, "a": [1, 2], "ignore": 2}},
         "the value 2, which is that of 'ignore'",
@@ -77,7 +117,7 @@ BROKEN = {  # entries that differ → words of the sentence
     "no name": ({"labels": {"background": 0, "///": 1}}, "is no name of a class"),
     "a taken name": ({"labels": {"background": 0, "all": 1}}, "is no name of a class"),
     "names alike": ({"labels": {"background": 0, "a/b": 1, "a(b": 2}}, "'a/b' and 'a(b', which look alike"),
-    "300 labels": ({"labels": {f"a{k}": k for k in range(300)}}, "more than 254 labels"),
+    "300 labels": ({"labels": {f"a{k}": k + 1 for k in range(300)}}, "more than 254 labels"),
     "an order of other regions": (
         {"regions_class_order": [1, 2, 3]},
         "has 2 regions, but its regions_class_order has 3",
@@ -107,6 +147,12 @@ def test_a_fault_is_refused_in_one_sentence(case, tmp_path):
 def test_a_file_that_is_no_table_is_refused(content, tmp_path):
     (tmp_path / "dataset.json").write_bytes(content)
     with pytest.raises(DataError, match=r"dataset.json (is no JSON|holds no table)"):
+        read_dataset_json(tmp_path)
+
+
+def test_a_key_that_is_given_twice_is_refused(tmp_path):
+    (tmp_path / "dataset.json").write_text('{"labels": {"background": 0, "a": 1, "a": 2}}')
+    with pytest.raises(DataError, match=r'dataset.json gives "a" twice'):
         read_dataset_json(tmp_path)
 
 
@@ -144,7 +190,12 @@ def test_anything_is_read_or_refused_in_one_sentence(tmp_path_factory, kind, pat
             "channel_names": {"0": ""},
             "dataset": {"a": {"images": ["a.png"], "label": "b.png"}},
         },
-        "decathlon": {"labels": {"0": "b", "1": "a"}, "modality": {"0": "MRI"}, "training": pairs, "numTraining": 1},
+        "decathlon": {
+            "labels": {"0": "background", "1": "a"},
+            "modality": {"0": "MRI"},
+            "training": pairs,
+            "numTraining": 1,
+        },
     }[kind]
     (root / "dataset.json").write_text(json.dumps(replace_at(tree, path, value)))
     said = sentence(lambda: Config().with_leaves(read_dataset_json(root).settings()), root / "dataset.json")

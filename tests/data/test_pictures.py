@@ -16,6 +16,7 @@ from picture_files import (
     BAD,
     GOOD,
     GRAY,
+    GRAY16,
     IRREGULAR,
     RGB,
     RGB16,
@@ -232,3 +233,11 @@ def test_any_damage_is_refused_in_one_sentence(name, data, tmp_path_factory):
             said = sentence(lambda look=look: in_parallel(look, [record]), path)
             assert str(path) in said
             assert "\n" not in said
+
+
+@pytest.mark.parametrize("pixels", [GRAY > 127, GRAY, GRAY16, (GRAY16 // 2).astype(np.int16)])
+def test_a_mask_whose_zero_is_white_is_refused(pixels, tmp_path):
+    """tifffile writes booleans so, and means the numbers; fax programs mean the shades."""
+    tifffile.imwrite(tmp_path / "mask.tif", pixels, photometric=None if pixels.dtype == bool else "miniswhite")
+    with pytest.raises(DataError, match=r"mask\.tif is a mask in a TIFF whose 0 is white \(MinIsWhite\)"):
+        pictures.read_labels(tmp_path / "mask.tif")

@@ -365,3 +365,16 @@ def test_check_reads_volumes_of_several_types_as_training_does(types, bits, norm
     assert not any("bits" in said for said in found.suspicions)
     if normalise == "range":
         assert found.splits["train"].bits == found.splits["test"].bits == bits
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [(2**32 + 2, np.int64), (2**32 - 1, np.uint32), (2.0**32 + 2, np.float64), (2.0**70, np.float32), (-3, np.int16)],
+)
+def test_a_label_that_no_segmentation_has_is_refused_with_its_value(value, kind, tmp_path):
+    numbers = np.zeros((4, 5, 6), kind)
+    numbers[1, 2, 3] = value
+    path = tmp_path / "mask.nii"
+    nibabel.save(nibabel.Nifti1Image(numbers, AFFINE, dtype=kind), path)
+    with pytest.raises(DataError, match=rf"has the label {value:.0f}: labels are whole numbers from 0 to 2147483647"):
+        volumes.read_labels(path, path)
