@@ -88,20 +88,14 @@ class MaskValues:
         )
 
     def _choose(self, write: Callable[[Value], Any]) -> list[Any] | None:
-        """Return the first value of each label that can be written so, after the background's; None if one has none.
-
-        Where a label has the background's value, the background gets the first one that no label has.
-        """
+        """Return the first value of each label that can be written so, after the background's; None if one has none."""
         chosen = []
         for own in ((self.form.background,), *self.classes.values):
             written = [one for value in own if (one := write(value)) is not None]
             if not written:
                 return None
             chosen.append(written[0])
-        if chosen[0] in chosen[1:]:
-            spare = (one for value in range(256) if (one := write(value)) is not None and one not in chosen)
-            chosen[0] = next(spare, None)
-        return None if chosen[0] is None else chosen
+        return chosen
 
     def _entry(self, value: Value) -> int | None:
         """Return a value as an entry of the palette; None if it is none."""

@@ -131,3 +131,8 @@ def test_a_volume_in_another_orientation_is_turned_to_that_of_the_first(kind, tm
     save(path, np.asarray(image.dataobj), shifted)
     with pytest.raises(DataError, match=rf"_{kind}.nii.gz has the origin .*_t1.nii.gz has the origin"):
         read()
+
+
+def test_values_of_the_foreground_are_refused_and_classes_advised(tree):
+    with pytest.raises(DataError, match=r"the layout brats itself says what the foreground is.*data\.classes"):
+        data.load(config(foreground=(4,)), tree)

@@ -370,6 +370,7 @@ def test_data_check_reports_every_class(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         load(tmp_path / "root", classes={"one": 1, "two": 2, "three": 3}, ignore=7)
     assert "class three occurs in no training mask at data.size=16" in caplog.text
+    assert "class three occurs in no test mask at data.size=16: that it is not predicted there" in caplog.text
 
 
 @pytest.mark.parametrize("given", [{"classes": TWO}, {"ignore": 7}])
@@ -400,3 +401,14 @@ def test_synthetic_classes_are_drawn_and_must_be_named():
     for kind, classes, words in (("large", TWO, "class two"), ("classes", {"a": 1}, "the value 2, which no class")):
         with pytest.raises(DataError, match=words):
             data.load(Data(kind=kind, classes=classes, size=16, train_images=2, test_images=2), None)
+
+
+def test_a_class_of_any_legal_name_must_not_be_ignored():
+    for name in ("lesion", "ignored pixels"):
+        with pytest.raises(ConfigError, match=rf"the value 3 is both of {name} and of ignored pixels"):
+            Config().with_leaves({"data.classes": {name: 3, "a": 1}, "data.ignore": 3})
+
+
+def test_names_that_differ_in_blanks_are_refused():
+    with pytest.raises(ConfigError, match="class a is given twice"):
+        Config().with_leaves({"data.classes": {"a ": 1, "a": 2}})
