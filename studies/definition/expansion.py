@@ -12,7 +12,8 @@ from diffseg.config.leaves import flat
 from diffseg.config.presets import expanded
 from diffseg.errors import ConfigError, UserError
 from search_spaces import expand_grid
-from studies.definition.folder_settings import fill_in, guess_layout
+from studies.definition.folder_settings import fill_in
+from studies.definition.shipped import data_settings
 from studies.definition.trial import Trial, trial_name
 
 EXPERIMENTS = ["e1", "e2", "e3", "e4"]
@@ -73,6 +74,9 @@ class Description:
         """Return the configuration of one point of the axes."""
         network, data, experiment = choice["network"], choice["data"], choice["experiment"]
         leaves = {"network.name": network, "data.name": data, "experiment": experiment, "seed": choice["seed"]}
+        root = self.roots.get(data)
+        if root is not None:  # unless the study or the command line gives the layout
+            leaves["data.layout"] = data_settings(data, root)["data.layout"]
         tables = [
             self.data_sets[data] if axis == "data" else self.tables.get(axis, {}).get(choice[axis], {})
             for axis in TABLES
@@ -81,7 +85,12 @@ class Description:
         try:
             for table in _use_debug_presets(tables, _settings_of_network(self.settings, network, networks)):
                 leaves |= expanded(table, network)
-            config = Config().with_leaves(fill_in(leaves, self.roots.get(data)))
+            if root is not None and leaves["data.layout"] == "synthetic":
+                raise ConfigError(
+                    f"data set {data} has the root {root}, but data.layout=synthetic draws its images: give data.layout, such as "
+                    f"folder, or leave out --data {data}=…"
+                )
+            config = Config().with_leaves(fill_in(leaves, root))
             return _keep_fingerprint(config) if self.keeps_fingerprint else config.resolved()
         except ConfigError as error:
             where = "the command line" if any(key in str(error) for key in self.settings) else self.path.name
@@ -101,7 +110,7 @@ def available_data_sets(tables: dict[str, Any], roots: dict[str, str]) -> dict[s
     """Return the tables of the data sets that can be read: synthetic ones, those with a root, and the user's own folders."""
     listed = tables.get("data", {})
     synthetic = {name for name, leaves in listed.items() if flat(leaves).get("data.layout") == "synthetic"}
-    own = {name: {"data": {"layout": guess_layout(root)}} for name, root in roots.items() if name not in listed}
+    own: dict[str, dict[str, Any]] = {name: {} for name in roots if name not in listed}
     return {name: leaves for name, leaves in {**listed, **own}.items() if name in roots or name in synthetic}
 
 

@@ -1,6 +1,7 @@
 """The study files that are shipped with the program."""
 
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,16 @@ def data_settings(name: str, root: str = "") -> dict[str, Any]:
     from diffseg.config.leaves import flat
     from studies.definition.folder_settings import guess_layout
 
+    return flat({"data": _shipped_data_sets().get(name, {}).get("data", {"layout": guess_layout(root)})})
+
+
+@cache
+def _shipped_data_sets() -> dict[str, Any]:
+    """Return the tables of the shipped studies' data sets, by name."""
     tables: dict[str, Any] = {}
     for study in ("quickstart", "paper"):
         tables |= tomllib.loads(study_path(study).read_text(encoding="utf-8"))["data"]
-    return flat({"data": tables.get(name, {}).get("data", {"layout": guess_layout(root)})})
+    return tables
 
 
 def describe_shipped() -> dict[str, str]:

@@ -5,7 +5,7 @@ import json
 import pytest
 from nnunet_files import describe, write_volumes
 
-from diffseg.errors import DataError, UserError
+from diffseg.errors import ConfigError, DataError, UserError
 from studies.definition.changes import describe_differences
 from studies.definition.folder_settings import fill_in, guess_layout
 from studies.definition.reading import read_study
@@ -93,3 +93,37 @@ def test_a_broken_file_is_refused(root, tmp_path):
 def test_other_layouts_are_left_alone(leaves, root):
     assert fill_in(leaves, root) == leaves
     assert fill_in({"data.layout": "nnunet"}, None) == {"data.layout": "nnunet"}
+
+
+STUDY = """
+experiments = ["e1"]
+[all]
+training.steps = 2
+{all}
+[network.ensemdiff]
+[data.{name}]
+{table}
+"""
+
+
+def described_study(tmp_path, name, root, table="", all_data_sets=""):
+    """Return the configuration of a study file's one trial, of a data set with the table."""
+    path = tmp_path / "study.toml"
+    path.write_text(STUDY.format(all=all_data_sets, name=name, table=table))
+    (trial,) = read_study(str(path), {name: root}, {}).trials
+    return trial.config.data
+
+
+@pytest.mark.parametrize("table", ["", "data.ignore = [4]", "data.scale = 1.0"])
+def test_a_table_without_a_layout_reads_the_root_and_no_synthetic_images(root, table, tmp_path):
+    assert described_study(tmp_path, "mine", root, table).layout == "nnunet"
+    (tmp_path / "plain").mkdir()
+    assert described_study(tmp_path, "mine", str(tmp_path / "plain"), table).layout == "folder"
+    assert described_study(tmp_path, "isic16", str(tmp_path / "plain"), table).layout == "isic16"
+    given = described_study(tmp_path, "mine", root, table, 'data.layout = "folder"')
+    assert given.layout == "folder"
+
+
+def test_a_root_of_synthetic_images_is_refused(root, tmp_path):
+    with pytest.raises(ConfigError, match=r"data set mine has the root .* but data\.layout=synthetic draws its images"):
+        described_study(tmp_path, "mine", root, 'data.layout = "synthetic"')
