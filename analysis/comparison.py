@@ -78,6 +78,8 @@ def compare_configurations(
 ) -> pd.DataFrame:
     """Return every configuration of E1 and E2 against the baseline of its data set and network, a row a class and metric.
 
+    Where the baseline's name stands for trials of both experiments, those of E2 are the baseline.
+
     Columns: those of GROUP, configuration (its name), baseline (bool), class ("all", then each of several), metric (one of
     NAMES), seeds, images (the number that counts), left_out (images that were measured but are NaN for a seed), units
     (patients, volumes or single images), mean, low, high (of the mean, 95 %), and, paired by seed and image, pairs (images),
@@ -93,8 +95,9 @@ def compare_configurations(
         base = alike[alike["trial"].isin(named.baselines)]
         if base.empty:
             continue
+        base = base[base["experiment"] == base["experiment"].max()]
         alike = pd.concat([base, alike.drop(base.index)])  # the baseline comes first
-        alike = alike.assign(configuration=alike["trial"].map(named.labels).fillna(alike["series"]))
+        alike = alike.assign(configuration=_label(alike, named))
         learnt = measure_learning(curves, alike, base)
         for name, metric in product((ALL, *tables.classes.get(dataset, [])), (one for one in NAMES if one in metrics)):
             if metric not in learnt:
@@ -105,6 +108,16 @@ def compare_configurations(
                 continue
             rows += [row | {"class": name} for row in _compare_metric(alike, base, metric, sample)]
     return pd.DataFrame(rows)
+
+
+def _label(trials: pd.DataFrame, named: ConfigurationNames) -> pd.Series:
+    """Return what each trial's configuration is called, with the experiment where both have a configuration of one name."""
+    labels = trials["trial"].map(named.labels).fillna(trials["series"])
+    if (trials["experiment"].groupby(labels).nunique() == 1).all():
+        return labels
+    experiments = trials["experiment"].str.upper()
+    alone = trials["series"].groupby(trials["experiment"]).transform("nunique") == 1
+    return experiments.where(alone, experiments + " " + labels)
 
 
 def select_shown(rows: Sequence[dict[str, Any]], of_class: str | None = None) -> list[dict[str, Any]]:

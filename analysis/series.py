@@ -11,6 +11,7 @@ from studies.store.ledger import Ledger
 
 EXPERIMENTS = {"e1": "E1 feed-forward", "e2": "E2 diffusion", "e3": "E3 mask prediction", "e4": "E4 image generation"}
 NOT_A_CHOICE = ("config_seed", "config_experiment", "config_data_", "config_network_name", "config_inference_")
+IDENTITY = ("config_seed", "config_experiment", "config_data_name", "config_network_name")
 BASELINES = ("config_inference_seeds", "config_inference_augment", "config_inference_merge")  # E1's for uncertainty
 
 
@@ -18,11 +19,12 @@ def name_series(trials: pd.DataFrame, ledgers: list[Ledger]) -> pd.DataFrame:
     """Return the trials with two more columns, `variant` and `series`.
 
     `variant` is the name that the study file gives, or in words the settings in which the trials of one experiment, data set
-    and network differ ("" if they do not). `series` names the experiment, the variant and, if there are several, the network
+    and network differ ("" if they do not). Settings of data and prediction, which often follow from others, are named only
+    where nothing else tells trials apart. `series` names the experiment, the variant and, if there are several, the network
     and the study.
     """
     trials = trials.copy()
-    trials["variant"] = _prefer_given_names(trials, ledgers, _describe_settings(trials))
+    trials["variant"] = _tell_apart(trials, _prefer_given_names(trials, ledgers, _describe_settings(trials)))
     several = trials["network"].nunique() > 1
     network = ", " + trials["network"] if several else ""
     study = ", " + trials["study"] if trials["study"].nunique() > 1 else ""
@@ -62,6 +64,18 @@ def _prefer_given_names(trials: pd.DataFrame, ledgers: list[Ledger], words: pd.S
     return words.where((names == "") | alone, names.where(enough, names + ", " + words))
 
 
+def _tell_apart(trials: pd.DataFrame, labels: pd.Series) -> pd.Series:
+    """Return the labels, followed by all other settings in which trials of one label differ."""
+    labels, columns = labels.copy(), [c for c in trials.columns if c.startswith("config_") and c not in IDENTITY]
+    key = [trials[column] for column in ("study", "experiment", "dataset", "network")]
+    for _, group in trials.groupby([*key, labels], sort=False):
+        differing = [c for c in columns if group[c].astype(str).nunique() > 1]
+        for index, row in group.iterrows() if differing else ():
+            words = [describe_setting(column, row[column]) for column in differing if not pd.isna(row[column])]
+            labels[index] = ", ".join([labels[index], *words] if labels[index] else words)
+    return labels
+
+
 def describe_setting(column: str, value: Any) -> str:
     """Return the value of a `config_` column in words, such as "ε" or "schedule cosine"."""
     name = column.removeprefix("config_").partition("_")[2].replace("_", " ")
@@ -78,4 +92,6 @@ def describe_setting(column: str, value: Any) -> str:
         return name if value else f"no {name}"
     if isinstance(value, float):
         return f"{name} {value:g}"
+    if column.startswith(("config_data_", "config_inference_")):
+        return f"{name} {value}"
     return f"{name} {value}" if name in ("schedule", "weighting", "density", "loss", "ends") else str(value)

@@ -261,3 +261,54 @@ def test_the_fingerprint_question_has_its_baseline_and_all_profiles():
     assert len(kinds) == 6
     assert {(c.data.name, c.training.steps) for c in e2} == {("isic16", 400), ("monuseg", 300)}
     assert len(e2) == 2 * 5 * 9
+
+
+def written_study(store, settings, variant_of, baseline="plain"):
+    """A study of trials with these settings, each with four seeds and, if it has one, a variant."""
+    ledger, trials, variants = Ledger(str(store), "written"), [], {}
+    for number, leaves in enumerate(settings):
+        for seed in range(SEEDS):
+            config = Config().with_leaves({"diffusion.target": "x0", "seed": seed} | leaves).resolved()
+            trial = Trial(trial_name(config), config)
+            write_trial(ledger, trial, 0.1 * number, seed)
+            trials.append(trial)
+            variants[trial.name] = variant_of(leaves)
+    ledger.define(Study("written", tuple(trials), {}, variants=variants, baseline=baseline).definition())
+    return tables.load([ledger])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"inference.resolution": "original", "data.layout": "folder"},
+        {"inference.steps": 7},
+        {"data.normalise": "case"},
+        {"data.size": 128},
+        {"training.steps": 77},
+    ],
+)
+@pytest.mark.parametrize("named", [True, False])
+def test_trials_that_differ_in_any_setting_are_series_of_their_own(other, named, tmp_path):
+    """Also where the study gained the setting later, and so both have one variant's name."""
+    found = written_study(tmp_path, [{}, other], lambda leaves: "plain" if named else "")
+    assert found.trials["series"].nunique() == found.trials["variant"].nunique() == 2
+    assert set(found.trials.groupby("series").size()) == {SEEDS}
+
+
+def test_settings_that_follow_from_others_are_not_named(tmp_path):
+    """The ε-target samples with more steps by default."""
+    found = written_study(
+        tmp_path, [{"experiment": "e2"}, {"experiment": "e2", "diffusion.target": "epsilon"}], lambda leaves: ""
+    )
+    assert set(found.trials["variant"]) == {"x0", "ε"}
+
+
+def test_of_two_experiments_of_one_variant_the_diffusion_is_the_baseline(tmp_path):
+    settings = [{"experiment": "e1"}, {"experiment": "e2"}, {"experiment": "e2", "diffusion.weighting": "min-snr"}]
+    found = written_study(tmp_path, settings, lambda leaves: leaves.get("diffusion.weighting", "plain"))
+    rows = compare_configurations(found, name_configurations(list(found.ledgers)))
+    rows = rows[rows["metric"] == "iou"].set_index("configuration")
+    assert set(rows.index) == {"E1", "E2 plain", "E2 min-snr"}
+    assert rows.index[rows["baseline"]].tolist() == ["E2 plain"]
+    assert rows.loc["E1", "difference"] == pytest.approx(-0.1)
+    assert rows.loc["E2 min-snr", "difference"] == pytest.approx(0.1)
