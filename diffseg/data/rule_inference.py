@@ -108,8 +108,10 @@ def _suggest_classes(values: Sequence[int | str]) -> str:
         return "; or, if each value of a mask is an object, set data.objects=true"
     if len(values) < 2:
         return ""
-    table = dict(zip("abcdef", sorted(values, key=str), strict=False))
-    return f"; or name each class, such as {shlex.quote(f'data.classes={json.dumps(table)}')}"
+    ordered = sorted(values, key=lambda value: (isinstance(value, str), value))
+    table = dict(zip("abcdef", ordered, strict=False))
+    unlabelled = " (with data.ignore=255 if 255 marks what is not labelled)" if ordered[1:] and ordered[-1] == 255 else ""
+    return f"; or name each class, such as {shlex.quote(f'data.classes={json.dumps(table)}')}{unlabelled}"
 
 
 def _describe(masks: MaskStatistics, example: MaskHistogram) -> str:
