@@ -21,6 +21,7 @@ import torch.nn.functional as F
 
 from diffseg import data, trial
 from diffseg.config import Config
+from diffseg.data import splits
 from diffseg.errors import Stopped
 from diffseg.networks.group_norm import GroupNorm
 from diffseg.prediction import ensembles, noise_errors
@@ -338,3 +339,22 @@ def test_calls_that_are_captured_return_what_eager_calls_return():
         assert torch.equal(total, x + y)
         assert torch.equal(product, x * y)
     assert len(calls.graphs) == 2
+
+
+def test_a_data_set_that_is_larger_than_its_share_is_gathered_on_the_host(monkeypatch, tmp_path):
+    one = config()
+    on_device = trial.run(one, None, tmp_path / "device")
+    monkeypatch.setattr(splits, "DEVICE_SHARE", 0)
+    split = data.load(one.data, None).train.to("cuda")
+    assert (split.images.values.device.type, split.device.type) == ("cpu", "cuda")
+    on_host = trial.run(one, None, tmp_path / "host")
+    assert on_host.images == on_device.images
+    assert on_host.timesteps == on_device.timesteps
+
+
+@pytest.mark.skipif(find_spec("nnunetv2") is None, reason="nnU-Net is not installed")
+def test_nnunet_trains_and_predicts(tmp_path):
+    leaves = {"network": "nnunet", "experiment": "e1", "network.epochs": 2, "network.iterations": 4, "data.size": 64}
+    leaves |= {"data.train_images": 16, "data.test_images": 4}
+    outcome = trial.run(Config().with_leaves(leaves), None, tmp_path)
+    assert 0 <= outcome.trial["iou"] <= 1
