@@ -13,7 +13,7 @@ from diffseg.config.presets import expanded
 from diffseg.errors import ConfigError, UserError
 from search_spaces import expand_grid
 from studies.definition.folder_settings import fill_in
-from studies.definition.shipped import data_settings
+from studies.definition.shipped import layout_of
 from studies.definition.trial import Trial, trial_name
 
 EXPERIMENTS = ["e1", "e2", "e3", "e4"]
@@ -75,8 +75,8 @@ class Description:
         network, data, experiment = choice["network"], choice["data"], choice["experiment"]
         leaves = {"network.name": network, "data.name": data, "experiment": experiment, "seed": choice["seed"]}
         root = self.roots.get(data)
-        if root is not None:  # unless the study or the command line gives the layout
-            leaves["data.layout"] = data_settings(data, root)["data.layout"]
+        if root:  # unless the study or the command line gives the layout
+            leaves["data.layout"] = layout_of(data, root)
         tables = [
             self.data_sets[data] if axis == "data" else self.tables.get(axis, {}).get(choice[axis], {})
             for axis in TABLES
@@ -85,7 +85,7 @@ class Description:
         try:
             for table in _use_debug_presets(tables, _settings_of_network(self.settings, network, networks)):
                 leaves |= expanded(table, network)
-            if root is not None and leaves["data.layout"] == "synthetic":
+            if root and leaves["data.layout"] == "synthetic":
                 raise ConfigError(
                     f"data set {data} has the root {root}, but data.layout=synthetic draws its images: give data.layout, such as "
                     f"folder, or leave out --data {data}=…"

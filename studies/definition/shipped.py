@@ -31,6 +31,14 @@ def data_settings(name: str, root: str = "") -> dict[str, Any]:
     return flat({"data": _shipped_data_sets().get(name, {}).get("data", {"layout": guess_layout(root)})})
 
 
+def layout_of(name: str, root: str) -> str:
+    """Return the layout of a data set with a root: that of its name in the shipped studies, or else what lies there."""
+    from studies.definition.folder_settings import guess_layout
+
+    known: str = data_settings(name, root)["data.layout"]
+    return guess_layout(root) if known == "synthetic" else known
+
+
 @cache
 def _shipped_data_sets() -> dict[str, Any]:
     """Return the tables of the shipped studies' data sets, by name."""

@@ -93,7 +93,7 @@ CASES = [
     Case(f"recommend mine data.size=16 {DATA} {STORE} --class core --output {{tmp}}/core.toml", 2, "core"),
     Case(f"recommend mine data.size=16 {DATA} {STORE} --output {{tmp}}/mine.toml", output="Run it: diffseg run"),
     Case("bench --part speed --network segdiff --preset debug --size 16 --batch 2 --compile --rounds 3", 2, "is none of"),
-    Case("bench --part metrics --network segdiff --size 16 --batch 2 --rounds 3 --output {tmp}/b.parquet --json",
+    Case("bench --part metrics --network segdiff --size 16 --batch 2 --rounds 3 --quick --output {tmp}/b.parquet --json",
          output='"way"', slow=True),
     Case(f"run {{study}} {STORE} --extend training.steps=0", 2, "training.steps"),
     Case(f"run {{study}} {STORE} --report", output="report.html"),  # nothing is left to do
