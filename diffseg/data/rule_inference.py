@@ -110,7 +110,9 @@ def _suggest_classes(values: Sequence[int | str]) -> str:
         return ""
     ordered = sorted(values, key=lambda value: (isinstance(value, str), value))
     table = dict(zip("abcdef", ordered, strict=False))
-    unlabelled = " (with data.ignore=255 if 255 marks what is not labelled)" if ordered[1:] and ordered[-1] == 255 else ""
+    unlabelled = (
+        " (with data.ignore=255 if 255 marks what is not labelled)" if ordered[1:] and ordered[-1] == 255 else ""
+    )
     return f"; or name each class, such as {shlex.quote(f'data.classes={json.dumps(table)}')}{unlabelled}"
 
 
