@@ -16,7 +16,7 @@ from analysis.measurements import Pair, Sample, collect, compare, estimate_diffe
 from analysis.statistics import holm, verdict
 from analysis.tables import Tables
 from diffseg.errors import UserError
-from diffseg.evaluation.registry import METRICS
+from diffseg.evaluation.registry import DISTANCE, METRICS
 from studies.search.proposals import read_proposals
 from studies.store.classes import ALL
 from studies.store.ledger import Ledger
@@ -81,9 +81,9 @@ def compare_configurations(
     Where the baseline's name stands for trials of both experiments, those of E2 are the baseline.
 
     Columns: those of GROUP, configuration (its name), baseline (bool), class ("all", then each of several), metric (one of
-    NAMES), seeds, images (the number that counts), left_out (images that were measured but are NaN for a seed), units
-    (patients, volumes or single images), mean, low, high (of the mean, 95 %), and, paired by seed and image, pairs (images),
-    difference, difference_low, difference_high, effect, p (adjusted by Holm among the data set's configurations, for each
+    NAMES), unit (of distances), seeds, images (the number that counts), left_out (images that were measured but are NaN for a
+    seed), units (patients, volumes or single images), mean, low, high (of the mean, 95 %), and, paired by seed and image, pairs
+    (images), difference, difference_low, difference_high, effect, p (adjusted by Holm among the data set's configurations, for each
     class and metric) and verdict. images, left_out and units are 0 for metrics of the whole trial; of the Dice of patients or
     volumes, images are those. Seeds that did not reach the IoU up to which steps are counted count with all their steps.
     Empty without a baseline.
@@ -106,8 +106,17 @@ def compare_configurations(
                 sample = partial(collect, values=learnt[metric], groups={})
             else:
                 continue
-            rows += [row | {"class": name} for row in _compare_metric(alike, base, metric, sample)]
+            row_of = {"class": name, "unit": _unit(metric, base)}
+            rows += [row | row_of for row in _compare_metric(alike, base, metric, sample)]
     return pd.DataFrame(rows)
+
+
+def _unit(metric: str, trials: pd.DataFrame) -> str:
+    """Return the unit of a distance in these trials, mm or px; "" for other metrics."""
+    if metric not in METRICS or METRICS[metric].unit != DISTANCE:
+        return ""
+    known = trials["distance_unit"].dropna() if "distance_unit" in trials else pd.Series(dtype=object)
+    return " or ".join(sorted(set(known)))
 
 
 def _label(trials: pd.DataFrame, named: ConfigurationNames) -> pd.Series:

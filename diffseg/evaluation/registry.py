@@ -61,6 +61,7 @@ class Metric:
         return -value if self.larger_is_better else value
 
 
+DISTANCE = "mm or px"  # unit of distances: mm where the spacing of all images is known
 MEASURES: dict[str, Metric] = {}  # all metrics, in the order in which they are computed and stored
 METRICS: dict[str, Metric] = {}  # the metrics by which trials are ranked: columns of the table `trials`, in this order
 
@@ -96,13 +97,13 @@ for _entry in (
         "hd95", "HD95", "diffseg.evaluation.shapes:hd95",
         "The greater of both directions' 95th percentiles of the distances between the contours (Huttenlocher et al., 1993); the "
         "image's diagonal if one of P and Y is empty, 0 if both are.",
-        larger_is_better=False, range="0 to the image's diagonal,", unit="mm or px",
+        larger_is_better=False, range="0 to the image's diagonal,", unit=DISTANCE,
     ),
     Metric(
         "assd", "ASSD", "diffseg.evaluation.shapes:assd",
         "Average symmetric surface distance: mean over the pixels of both contours of the distance to the other one (Heimann et "
         "al., 2009); the image's diagonal if one of P and Y is empty, 0 if both are.",
-        larger_is_better=False, range="0 to the image's diagonal,", unit="mm or px", listed=False,
+        larger_is_better=False, range="0 to the image's diagonal,", unit=DISTANCE, listed=False,
     ),
     Metric(
         "boundary_iou", "boundary IoU", "diffseg.evaluation.shapes:boundary_iou",

@@ -312,3 +312,23 @@ def test_of_two_experiments_of_one_variant_the_diffusion_is_the_baseline(tmp_pat
     assert rows.index[rows["baseline"]].tolist() == ["E2 plain"]
     assert rows.loc["E1", "difference"] == pytest.approx(-0.1)
     assert rows.loc["E2 min-snr", "difference"] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("unit", ["mm", "px"])
+def test_distances_have_their_unit(unit, tmp_path):
+    ledger, trials = Ledger(str(tmp_path), "distances"), []
+    for seed in range(2):
+        config = Config().with_leaves({"experiment": "e1", "seed": seed}).resolved()
+        trials.append(Trial(trial_name(config), config))
+        rows = attempt(config, trials[-1].name)
+        rows["trials"][0] |= {"study": "distances", "hd95": 3.0, "distance_unit": unit}
+        rows["images"] = [
+            {"image": f"{k}", "metric": metric, "value": 3.0 + seed + k} for k in range(4) for metric in ("hd95", "iou")
+        ]
+        ledger.write(trials[-1].name, 1, rows)
+    variants = {trial.name: "plain" for trial in trials}
+    ledger.define(Study("distances", tuple(trials), {}, variants=variants, baseline="plain").definition())
+    rows = compare_configurations(tables.load([ledger]), name_configurations([ledger])).set_index("metric")
+    assert (rows.loc["hd95", "unit"], rows.loc["iou", "unit"]) == (unit, "")
+    found = CliRunner().invoke(main, ["compare", "distances", "--store", str(tmp_path)])
+    assert f"HD95 in {unit}, synthetic-large" in found.output

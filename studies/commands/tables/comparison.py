@@ -65,7 +65,8 @@ class ComparisonTable:
 
 def _heading(first: Row, with_network: bool) -> str:
     """Return what the rows below have in common with the first one, the baseline's, and its seeds, images and units."""
-    metric = NAMES[first["metric"]] + (f", class {first['class']}" if first["class"] != ALL else "")
+    unit = f" in {first['unit']}" if first["unit"] else ""
+    metric = NAMES[first["metric"]] + unit + (f", class {first['class']}" if first["class"] != ALL else "")
     place = ", ".join([first["dataset"], *([first["network"]] if with_network else [])])
     units = _count(first["units"], "patient or volume", "patients or volumes")
     images = _count(first["images"], "image", "images")
