@@ -80,6 +80,7 @@ def _segmentation_tables(found: Tables, shown: Tables) -> dict[str, Any]:
         "compared": records(studies),
         "aurc": records(uncertainty.aurc(shown)),
         "left_out_images": records(uncertainty.count_left_out(shown)),
+        "empty_masks": records(uncertainty.count_empty(shown)),
     }
 
 

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.dataset as ds
 
 from analysis.frames import GROUP
 from analysis.statistics import Array
 from analysis.tables import Tables
+from studies.store.classes import ALL
 
 REGIONS = {"ece_image": "whole image", "ece_foreground": "foreground", "ece_boundary": "boundary"}
 POINTS = 50  # of a curve, at most
@@ -110,6 +112,18 @@ def count_left_out(tables: Tables) -> pd.DataFrame:
     rows = rows.assign(metric=rows["metric"].astype(str), left_out=rows["value"].isna())
     found = rows.groupby([*GROUP, "metric"], sort=False)["left_out"].agg(images="size", left_out="sum").reset_index()
     return found[found["left_out"] > 0]
+
+
+def count_empty(tables: Tables, at_least: float = 0.1) -> pd.DataFrame:
+    """Return the data sets of whose test masks many are empty, so that IoU and Dice reward a network that marks nothing.
+
+    Columns: dataset and share, that of the masks of an image and a class without a pixel, at least `at_least`.
+    """
+    rows = tables.frame("images", ["value"], ds.field("metric") == "true_pixels", of_class=None)
+    named = (rows["class"] != ALL).groupby(rows["dataset"]).transform("any")
+    rows = rows[~named | (rows["class"] != ALL)]  # those of all of several classes are means of counts
+    found = (rows["value"] == 0).groupby(rows["dataset"], sort=False).mean().rename("share").reset_index()
+    return found[found["share"] >= at_least]
 
 
 def pooled_calibration(tables: Tables) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from rich.console import Console
 from several import CLASSES, split_classes, with_classes, write_study
 from test_report import T, configs, values
 
-from analysis import class_charts, tables
+from analysis import class_charts, tables, uncertainty
 from analysis.class_tables import count_confusions, tabulate_classes
 from analysis.comparison import against_e1, compare_configurations, name_configurations, select_shown
 from analysis.figures import draw_optional_figures
@@ -298,6 +298,10 @@ def test_compare_shows_a_class_that_is_asked_for(ledger):
     assert "no class 'liver': allowed are all, organ, lesion" in refused.output
 
 
+def test_empty_masks_are_not_spoken_of_where_there_are_none(found):
+    assert uncertainty.count_empty(found).empty
+
+
 def test_a_class_may_be_absent_from_every_image(tmp_path):
     """A class without a pixel anywhere: Dice is 1, its curves are flat, and nothing fails."""
 
@@ -322,5 +326,6 @@ def test_a_class_may_be_absent_from_every_image(tmp_path):
     )
     page = write_report([ledger], tmp_path / "report.html").read_text()
     assert "train it longer" in page
+    assert "50 % of the test masks of big are empty, of an image and a class. There IoU and Dice are 1 if" in page
     compared = compare_configurations(found, name_configurations([ledger]))
     assert {figure.name for figure in draw_optional_figures(found, found, compared)} >= {"class_errors", "confusion"}
