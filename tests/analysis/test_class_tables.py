@@ -150,6 +150,7 @@ def named(config, rows):
     }
 
 
+@pytest.mark.slow
 def test_ledgers_of_several_versions_are_read_together(tmp_path):
     """One study without the column `class`, one with `all` in it, one of two classes."""
     chosen = configs(("e1", "e2", "e3"), ("x0",))

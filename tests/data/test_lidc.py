@@ -129,6 +129,7 @@ def test_a_trial_records_what_raters_disagree_on(experiment, tiny, tmp_path):
     assert metrics >= {"iou", "ged", "ged_unbiased", "hm_iou", "ncc", "iou_raters", "dice_raters"}
 
 
+@pytest.mark.slow
 def test_the_real_slices_are_listed(real_data):
     found = data.load(config(size=32), real_data / "lidc")
     assert found.train.masks.channels == 4

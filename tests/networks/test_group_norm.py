@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from diffseg.networks.group_norm_kernels import NormaliseGroups
 
 torch.manual_seed(0)
-for batch, channels, height, width, groups in [(2, 32, 5, 7, 32), (2, 64, 16, 16, 32), (1, 96, 9, 9, 32), (3, 8, 33, 34, 4)]:
+for batch, channels, height, width, groups in [(1, 96, 9, 9, 32), (2, 8, 33, 34, 4)]:
     for silu in (False, True):
         for dtype, tolerance in ((torch.float32, 3e-5), (torch.bfloat16, 1e-2)):
             x = 5 + 3 * torch.randn(batch, channels, height, width)
