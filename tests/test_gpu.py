@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from small_networks import CLASSES, NETWORKS
 
 from diffseg import data, trial
 from diffseg.config import Config
@@ -55,15 +56,6 @@ SMALL = {
     "inference.timesteps": 4,
     "inference.timestep_images": 4,
 }
-NETWORKS = {
-    "ensemdiff": {"network.width": 32, "network.multipliers": [1, 2]},
-    "segdiff": {"network.width": 32, "network.multipliers": [1, 2], "network.rrdb_blocks": 2},
-    "medsegdiff": {"network.width": 32, "network.multipliers": [1, 2]},
-    "medsegdiff v1": {"network.width": 32, "network.multipliers": [1, 2], "network.version": "v1"},
-    "ambdiff": {"network.width": 32, "network.multipliers": [1, 2], "network.blocks": [1, 1], "network.middle": 1},
-    "segformer": {"network.encoder": "mit_b0", "network.weights": "none"},
-}
-CLASSES = {"data.kind": "classes", "data.classes": {"smooth": 1, "grainy": 2}}
 DIFFUSIONS = {
     "x0": {"diffusion.target": "x0"},
     "epsilon": {"diffusion.target": "epsilon"},

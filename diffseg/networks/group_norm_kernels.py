@@ -116,6 +116,14 @@ def _slope(z, SILU: tl.constexpr):
 
 
 @triton.jit
+def _load_block(x, dy, place, inside, center, factor, weight, bias, SILU: tl.constexpr):
+    """Return x̂ and the gradient before the activation, of a block of a map."""
+    normal = (tl.load(x + place, inside, 0.0).to(tl.float32) - center[None, :]) * factor[None, :]
+    gradient = tl.load(dy + place, inside, 0.0).to(tl.float32)
+    return normal, gradient * _slope(normal * weight[None, :] + bias[None, :], SILU)
+
+
+@triton.jit
 def _sum_gradients(
     x, dy, mean, scale, weight, bias, sums, products, positions, channels, groups,
     SILU: tl.constexpr, BLOCKS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
@@ -135,9 +143,7 @@ def _sum_gradients(
         row = (part * BLOCKS + block) * ROWS + tl.arange(0, ROWS)
         inside = (row < positions)[:, None] & real[None, :]
         place = (start + row)[:, None] * channels + column[None, :]
-        normal = (tl.load(x + place, inside, 0.0).to(tl.float32) - center[None, :]) * factor[None, :]
-        gradient = tl.load(dy + place, inside, 0.0).to(tl.float32)
-        gradient *= _slope(normal * own_weight[None, :] + own_bias[None, :], SILU)
+        normal, gradient = _load_block(x, dy, place, inside, center, factor, own_weight, own_bias, SILU)
         total += tl.sum(gradient, 0)
         product += tl.sum(gradient * normal, 0)
     place = (image * parts + part) * channels + column
@@ -164,9 +170,8 @@ def _propagate(
         row = (part * BLOCKS + block) * ROWS + tl.arange(0, ROWS)
         inside = (row < positions)[:, None] & real[None, :]
         place = (start + row)[:, None] * channels + column[None, :]
-        normal = (tl.load(x + place, inside, 0.0).to(tl.float32) - center[None, :]) * factor[None, :]
-        gradient = tl.load(dy + place, inside, 0.0).to(tl.float32)
-        gradient *= _slope(normal * own_weight[None, :] + own_bias[None, :], SILU) * own_weight[None, :]
+        normal, gradient = _load_block(x, dy, place, inside, center, factor, own_weight, own_bias, SILU)
+        gradient *= own_weight[None, :]
         found = factor[None, :] * (gradient - own_level[None, :] - normal * own_tilt[None, :])
         tl.store(dx + place, found.to(dx.dtype.element_ty), inside)
 

@@ -64,7 +64,10 @@ def philox(counter: tuple[torch.Tensor, ...], key: torch.Tensor) -> tuple[torch.
     c0, c1, c2, c3 = counter
     k0, k1 = key & MASK, key >> 32 & MASK
     for _ in range(ROUNDS):
-        first, second = c0 * FACTORS[0], c2 * FACTORS[1]  # modulo 2⁶⁴, of which both halves are used
+        first, second = (
+            c0 * FACTORS[0],
+            c2 * FACTORS[1],
+        )  # int64 keeps all 64 bits: the upper 32 and the lower 32 follow
         c0, c1, c2, c3 = (second >> 32 & MASK) ^ c1 ^ k0, second & MASK, (first >> 32 & MASK) ^ c3 ^ k1, first & MASK
         k0, k1 = k0 + KEY_STEPS[0] & MASK, k1 + KEY_STEPS[1] & MASK
     return c0, c1, c2, c3

@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 import torch
+from small_networks import CLASSES, NETWORKS
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -20,15 +21,6 @@ from diffseg.prediction.philox import compute_windows
 from diffseg.training.execution import captures_predictions
 from diffseg.training.parallel import SINGLE_PROCESS
 
-NETWORKS = {
-    "ensemdiff": {"network.width": 32, "network.multipliers": [1, 2]},
-    "segdiff": {"network.width": 32, "network.multipliers": [1, 2], "network.rrdb_blocks": 2},
-    "medsegdiff": {"network.width": 32, "network.multipliers": [1, 2]},
-    "medsegdiff v1": {"network.width": 32, "network.multipliers": [1, 2], "network.version": "v1"},
-    "ambdiff": {"network.width": 32, "network.multipliers": [1, 2], "network.blocks": [1, 1], "network.middle": 1},
-    "segformer": {"network.encoder": "mit_b0", "network.weights": "none"},
-}
-CLASSES = {"data.kind": "classes", "data.classes": {"smooth": 1, "grainy": 2}}
 SAMPLERS = ("ancestral", "ddim", "dpm-solver++")
 DIFFUSIONS = {
     **{sampler: {"inference.sampler": sampler} for sampler in SAMPLERS},
