@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from diffseg.errors import UserError
 
-PREFIX = "diffseg-ray-"  # of the names of folders
+PREFIX = "diffseg-"  # of the names of folders: short, since a socket's path is
 PATH_LIMIT = 103  # bytes of a Unix socket's path, on every system
 SOCKET = "/session_2026-11-26_13-00-00_123456_1234567/sockets/plasma_store"  # the longest path below a folder
 YOUNG = 60.0  # seconds for which an unlocked folder may belong to a session that is about to lock it
