@@ -10,8 +10,18 @@ import pandas as pd
 import pyarrow.dataset as ds
 
 from analysis.frames import GROUP
-from analysis.noise_levels import average_over_seeds, epsilon_rows, errors_over_t, find_half_maxima
-from analysis.style import COLOURS, DASHES, DATA_COLOURS, FEW_TICKS, SHAPES, encode_series, facet_by_dataset, thin
+from analysis.noise_levels import average_over_seeds, epsilon_rows, errors_over_t, find_half_losses
+from analysis.style import (
+    COLOURS,
+    DASH_LEGEND,
+    DASHES,
+    DATA_COLOURS,
+    FEW_TICKS,
+    SHAPES,
+    encode_series,
+    facet_by_dataset,
+    thin,
+)
 from analysis.tables import Tables
 from diffseg.fingerprint.curve import ERRORS
 
@@ -34,23 +44,23 @@ def losses(tables: Tables) -> alt.FacetChart | None:
 def fingerprints(tables: Tables) -> alt.VConcatChart | None:
     """Draw E3's mask error over t, its derivative by the log-SNR, and the weight made of it (Fig. 4).
 
-    A line is a data set's mean over networks, marked at half of its maximum; each of several networks is dotted.
+    A line is a data set's mean over networks, marked where half is lost; each of several networks is dotted.
     """
     curves = tables.fingerprints()
     if curves.empty:
         return None
-    rows, means = _with_means_over_networks(thin(curves[curves["kind"] == "mask-error"], "t"))
+    rows = _with_means_over_networks(thin(curves[curves["kind"] == "mask-error"], "t"))
     names = sorted(set(rows["dataset"]))
     colours = [DATA_COLOURS[place % len(DATA_COLOURS)] for place in range(len(names))]
     colour = alt.Color("dataset:N", title=None, scale=alt.Scale(domain=names, range=colours))
-    halves = find_half_maxima(means.assign(study="", network="", series="", mean=means["error"]))
-    points = alt.Chart(halves[["dataset", "t", "mean"]]).mark_point(filled=True, size=110, opacity=1, tooltip=True)
+    halves = find_half_losses(tables.measured_fingerprints).groupby("dataset", sort=False)[["t", "error"]].mean()
+    points = alt.Chart(halves.reset_index()).mark_point(filled=True, size=110, opacity=1, tooltip=True)
     shape = alt.Shape("dataset:N", title=None, scale=alt.Scale(domain=names, range=SHAPES[: len(names)]))
-    points = points.encode(x="t:Q", y="mean:Q", color=colour, shape=shape)
+    points = points.encode(x="t:Q", y="error:Q", color=colour, shape=shape)
     errors = alt.layer(_fingerprint_panel(rows, colour, "error", "mean squared mask error", 240), points)
     return alt.vconcat(
         errors,
-        _fingerprint_panel(rows, colour, "derivative", "derivative by −log-SNR", 120),
+        _fingerprint_panel(rows, colour, "derivative", "derivative", 120),
         _fingerprint_panel(rows, colour, "weight", "weight", 120),
     )
 
@@ -68,7 +78,7 @@ def fingerprint_weights(tables: Tables) -> alt.FacetChart | None:
         x=alt.X("log_snr:Q", title=LOG_SNR_AXIS),
         y=alt.Y("weight:Q", title="weight, as a share of its greatest"),
         color=alt.Color("kind:N", title=None, scale=scale),
-        strokeDash=alt.StrokeDash("kind:N", title=None, scale=dashes),
+        strokeDash=alt.StrokeDash("kind:N", title=None, scale=dashes, legend=DASH_LEGEND),
         detail="series:N",
         tooltip=[
             "dataset",
@@ -115,21 +125,37 @@ def effective_weights(tables: Tables) -> alt.FacetChart | None:
 
 def learning_curves(tables: Tables) -> alt.FacetChart | None:
     """Draw the training loss over the steps, log scale, a panel for each data set."""
-    rows = tables.frame("curves", ["step", "metric", "value"], ds.field("metric") == "loss")
+    rows = _mean_curves(tables, "loss")
     if rows.empty:
         return None
-    rows = thin(rows.groupby([*GROUP, "step"], sort=False)["value"].mean().reset_index(), "step")
+    kind: Any = "log" if (rows["value"] > 0).all() else "symlog"  # a learnt weighting makes the loss a logarithm
+    return _over_steps(tables, rows, f"training loss ({kind} scale)", alt.Scale(type=kind, nice=False))
+
+
+def validation_curves(tables: Tables) -> alt.FacetChart | None:
+    """Draw the IoU that training.evaluations measured over the steps, a panel for each data set."""
+    rows = _mean_curves(tables, "iou")
+    if rows.empty or rows["step"].nunique() < 2:
+        return None
+    return _over_steps(tables, rows, "IoU while training", alt.Scale(zero=False))
+
+
+def _mean_curves(tables: Tables, metric: str) -> pd.DataFrame:
+    """Return the mean over seeds of a learning curve: columns of GROUP, step, value."""
+    rows = tables.frame("curves", ["step", "metric", "value"], ds.field("metric") == metric)
+    return thin(rows.groupby([*GROUP, "step"], sort=False)["value"].mean().reset_index(), "step") if len(rows) else rows
+
+
+def _over_steps(tables: Tables, rows: pd.DataFrame, title: str, scale: alt.Scale) -> alt.FacetChart:
+    """Draw learning curves, a panel for each data set."""
     look = encode_series(tables, rows["series"])
-    scale: Any = "log" if (rows["value"] > 0).all() else "symlog"  # a learnt weighting makes the loss a logarithm
     lines = alt.Chart(rows).mark_line(strokeWidth=1.5)
     lines = lines.encode(
-        x=alt.X("step:Q", title="step"),
-        y=alt.Y(
-            "value:Q", title=f"training loss ({scale} scale)", scale=alt.Scale(type=scale, nice=False), axis=FEW_TICKS
-        ),
+        x=alt.X("step:Q", title="step", axis=alt.Axis(tickCount=5)),
+        y=alt.Y("value:Q", title=title, scale=scale, axis=FEW_TICKS),
         color=look["color"],
         strokeDash=look["strokeDash"],
-        tooltip=["dataset", "series", "step", alt.Tooltip("value", format=".4g", title="loss")],
+        tooltip=["dataset", "series", "step", alt.Tooltip("value", format=".4g", title=title)],
     )
     return facet_by_dataset(lines, rows)
 
@@ -166,14 +192,13 @@ def _line(curves: pd.DataFrame, title: str, scale: alt.Scale) -> Any:
     return alt.Chart(curves).mark_line().encode(x=x, y=y, tooltip=tooltip)
 
 
-def _with_means_over_networks(curves: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return (rows of means and of the networks of data sets with several, the means alone) of fingerprints over t."""
+def _with_means_over_networks(curves: pd.DataFrame) -> pd.DataFrame:
+    """Return the means of fingerprints over t, and the networks of data sets with several."""
     values = ["log_snr", "error", "derivative", "weight"]
     networks = curves.groupby(["dataset", "network", "t"], sort=False)[values].mean().reset_index()
     means = networks.groupby(["dataset", "t"], sort=False)[values].mean().reset_index()
     dotted = networks[networks.groupby("dataset")["network"].transform("nunique") > 1]
-    rows = pd.concat([means.assign(network="mean over networks", line="mean"), dotted.assign(line="network")])
-    return rows, means
+    return pd.concat([means.assign(network="mean over networks", line="mean"), dotted.assign(line="network")])
 
 
 def _fingerprint_panel(rows: pd.DataFrame, colour: alt.Color, value: str, title: str, height: int) -> Any:

@@ -142,7 +142,7 @@ def select_shown(rows: Sequence[dict[str, Any]], of_class: str | None = None) ->
 def against_e1(table1: pd.DataFrame, tables: Tables) -> pd.DataFrame:
     """Return Table 1 (`Tables.table1`) with tests of E2 against E1, paired by seed and image.
 
-    For iou (%) and ece it gets the columns of TESTED, such as iou_low, and the paired difference in iou_difference. p is
+    For iou (%), ece and brier it gets the columns of TESTED, such as iou_low, and the paired difference in iou_difference. p is
     adjusted by Holm among the rows of a data set and class.
     """
     return _test(table1, pairs_with_e1(table1, tables), tables)
@@ -178,7 +178,7 @@ def _test(rows: pd.DataFrame, pairs: list[Pair], tables: Tables) -> pd.DataFrame
     """Return the rows of a table with tests of theirs against ours, one pair of trials for each row."""
     rows = rows.reset_index(drop=True)
     classes = rows["class"] if "class" in rows else pd.Series(ALL, rows.index)
-    for metric, unit in (("iou", 100), ("ece", 1)):
+    for metric, unit in (("iou", 100), ("ece", 1), ("brier", 1)):
         found = [one.times(unit) for one in estimate_differences(tables, pairs, metric, classes.tolist())]
         frame = pd.DataFrame([asdict(one) for one in found], columns=["mean", *TESTED[:-1]])
         frame["p"] = frame.groupby([rows["dataset"], classes])["p"].transform(lambda p: holm(p.to_numpy()))
@@ -187,7 +187,7 @@ def _test(rows: pd.DataFrame, pairs: list[Pair], tables: Tables) -> pd.DataFrame
             for mean, p in zip(frame["mean"], frame["p"], strict=True)
         ]
         column = f"{metric}_difference"
-        rows[column] = frame["mean"].fillna(rows[column])
+        rows[column] = frame["mean"].fillna(rows[column]) if column in rows else frame["mean"]
         rows = rows.join(frame[list(TESTED)].add_prefix(f"{metric}_"))
     return rows
 

@@ -10,14 +10,17 @@ import pandas as pd
 
 from analysis import charts, pictures, search_charts, search_settings, uncertainty_charts
 from analysis.class_charts import class_errors, confusion
-from analysis.difference_chart import differences
+from analysis.difference_chart import differences, e1_against_e2
 from analysis.sampling import sampling
 from analysis.tables import Tables
 
-SEARCHED = "a search's complete trials"
 DIFFERENCES = (
     "Differences to the baseline with 95 % intervals, paired by seed and image, over patients (else images) and seeds; "
     "filled where they are significant after Holm's correction"
+)
+FOREST = (
+    "Differences E2 − E1 with 95 % intervals, paired by seed and image, over patients (else images) and seeds: a row for each of "
+    "the table, filled where significant after Holm's correction"
 )
 SAMPLING = (
     "Quality against the network evaluations of an image, of trials that share a training: a point for each number of steps, a "
@@ -31,104 +34,138 @@ CONFUSION = (
     "How the pixels of each true class were predicted, as shares of that class, over all test images and seeds; the number of "
     "pixels is shown where the pointer is"
 )
-CHARTS: dict[Callable[[Tables], Any], tuple[str, str]] = {
+# What charts need, and the command that would make it
+E1_OR_E2 = ("complete trials of E1 or E2", 'diffseg run FILE --extend  # with experiments = ["e1", "e2"] in FILE')
+E2 = ("complete trials of E2", 'diffseg run FILE --extend  # with experiments = ["e2"] in FILE')
+E2_OR_E3 = ("complete trials of E2 or E3", 'diffseg run FILE --extend  # with experiments = ["e2", "e3"] in FILE')
+E3 = ("complete trials of E3", 'diffseg run FILE --extend  # with experiments = ["e3"] in FILE')
+EPSILON = (
+    "complete trials of E2 with the ε-target, or of E4",
+    'diffseg run FILE --extend  # with experiments = ["e2", "e4"] and diffusion.target = "epsilon" in FILE',
+)
+EXAMPLES = (
+    "complete trials of E1 or E2 with inference.examples above 0",
+    "diffseg run STUDY --name NEW inference.examples=8",
+)
+EVALUATIONS = (
+    "trials that are evaluated while they train",
+    "diffseg run STUDY --name NEW 'training.evaluations=[0.25, 0.5, 0.75]'",
+)
+RATERS = (
+    "complete trials on data of several raters",
+    "diffseg run FILE --extend  # with a data set of several masks an image in FILE",
+)
+SEARCHED = ("a search's complete trials", "diffseg run search --data NAME=ROOT")
+
+CHARTS: dict[Callable[[Tables], Any], tuple[str, tuple[str, str]]] = {
+    pictures.ensembles: (
+        "Of the test images that were kept, those of the worst, the middle and the best IoU, with the contour of the truth "
+        "(white), and for E1 and E2 that of the ensemble's mask (orange), its mean, and the members' standard deviation. "
+        "Several classes are drawn over the image in their colours, and the deviation is the greatest of them",
+        EXAMPLES,
+    ),
+    uncertainty_charts.reliability: (
+        "Reliability: share of foreground, or of each of several classes, against predicted probability, pooled over the test "
+        "pixels in ten bins, and the number of pixels in each bin",
+        E1_OR_E2,
+    ),
+    uncertainty_charts.image_calibrations: (
+        "ECE of single images, of their foreground (truth, prediction and the band around the contour) and of"
+        " their boundary (that band alone): median, and a bar over the middle half of the images",
+        E1_OR_E2,
+    ),
+    uncertainty_charts.risk_coverage_curves: (
+        "Risk and coverage: mean 1 − Dice of the images that are kept when those of the greatest ensemble "
+        f"variance are left out; dotted, when the worst are left out; shaded, fewer than {uncertainty_charts.FEW} images are left",
+        E1_OR_E2,
+    ),
+    uncertainty_charts.error_against_variance: (
+        "Brier score against ensemble variance, in ten groups of images of similar variance; equal (the "
+        "diagonal) where sampled masks are as frequent as they are likely",
+        E1_OR_E2,
+    ),
+    pictures.error_maps: (
+        "The same test images: where the ensembles' means differ from the truth (white is 1), and where their members differ "
+        "(standard deviation, in the colours of the scale); of several classes, the greatest is shown",
+        EXAMPLES,
+    ),
+    uncertainty_charts.ged_over_samples: (
+        "Generalised energy distance over the number of samples: as published, which falls with it even for a"
+        " perfect model, and without that bias",
+        RATERS,
+    ),
+    charts.mask_errors: (
+        "Mask error over t with the image (E2) and without it (E3); at the end of training, of masks in ±1 "
+        "(Fig. 3, left)",
+        E2_OR_E3,
+    ),
+    charts.fingerprints: (
+        "Mask error over t without the image (E3), its derivative by −log-SNR, and the weight of the noise levels made of it "
+        "(Fig. 4): a line for each data set, the mean over its networks, which are dotted; the point is where half of the mask is "
+        "lost",
+        E3,
+    ),
+    charts.fingerprint_weights: (
+        "Where a mask is decided: the derivative of the mask error (mask-error), of 1 − Dice (dice) and of the "
+        "cross-entropy, and the entropy rate, each as a share of its greatest",
+        E3,
+    ),
+    charts.losses: (
+        "Mean squared error of the predicted noise over t, for masks (E2) and images (E4), at the first "
+        "snapshot of training (Fig. 3, middle and right)",
+        EPSILON,
+    ),
+    charts.effective_weights: (
+        "The weight of each noise level in the training of E2, from schedule, target, weighting and density "
+        "together: the weight on the squared error of ε per unit of log-SNR, as a share of its greatest",
+        E2,
+    ),
+    pictures.forward_process: ("The forward process on an image and on its mask (Fig. 2)", EXAMPLES),
     search_charts.optimisation: (
-        "What every proposal of a search reached on the held-out images, and the best so far: over the proposals, and "
-        "over the hours that they took",
+        "What every proposal of a search reached on the held-out images, over the proposals: the line is the best so far, dashed "
+        "is what the search began with; pruned proposals stand at what they had reached when they were stopped",
         SEARCHED,
     ),
     search_settings.parallel_coordinates: (
-        "The settings that were varied, a line for each proposal, each from its least to its greatest value; below, settings "
-        "that a proposal does not have",
+        "The settings that were varied, a line for each proposal, each from its least to its greatest value, the best proposal "
+        "thick; below the axes, settings that a proposal does not have",
         SEARCHED,
     ),
     search_settings.importances: (
         "How much each setting explains of being among the best tenth of the proposals (PED-ANOVA; conditional settings in "
         "the regime where they are set)",
-        f"{search_settings.LARGE} complete trials of a search",
+        (
+            f"{search_settings.LARGE} complete trials of a search",
+            f"diffseg run STUDY --extend --budget {2 * search_settings.LARGE}",
+        ),
     ),
     search_settings.slices: ("The objective over each setting alone; squares are the best", SEARCHED),
     search_charts.pareto_fronts: (
         "Two objectives against each other; squares and the line are the Pareto front. Draw a box to keep its points bright",
-        "a search with several objectives",
+        ("a search with several objectives", "diffseg run search --data NAME=ROOT --objective iou,ece"),
     ),
     search_charts.pruning: (
         "What trials had reached where they were compared, and which were pruned there",
-        "a search that prunes",
+        (
+            "a search that compares its trials at two steps or more",
+            "diffseg run search --data NAME=ROOT --pruning 3 'training.evaluations=[0.25, 0.5]'",
+        ),
     ),
     search_charts.best_weights: (
         "The weight of each noise level in the training of the best proposals, over the data set's fingerprint (gray) where "
         "E3 has measured it",
-        "a search's complete trials with errors over t (training.snapshots)",
-    ),
-    charts.mask_errors: (
-        "Mask error over t with the image (E2) and without it (E3); at the end of training, of masks in ±1 "
-        "(Fig. 3, left)",
-        "complete trials of E2 or E3",
-    ),
-    charts.losses: (
-        "Mean squared error of the predicted noise over t, for masks (E2) and images (E4), at the first "
-        "snapshot of training (Fig. 3, middle and right)",
-        "complete trials of E2 with the ε-target, or of E4",
-    ),
-    charts.fingerprints: (
-        "Mask error over t without the image (E3), its derivative, and the weight of the noise levels made of it (Fig. 4): a "
-        "line for each data set, the mean over its networks, which are dotted; the point is where the error is half its maximum",
-        "complete trials of E3",
-    ),
-    charts.fingerprint_weights: (
-        "Where a mask is decided: the derivative of the mask error (mask-error), of 1 − Dice (dice) and of the "
-        "cross-entropy, and the entropy rate, each as a share of its greatest",
-        "complete trials of E3",
-    ),
-    charts.effective_weights: (
-        "The weight of each noise level in the training of E2, from schedule, target, weighting and density "
-        "together: the weight on the squared error of ε per unit of log-SNR, as a share of its greatest",
-        "complete trials of E2, by a version that records their weights",
-    ),
-    pictures.ensembles: (
-        "Test images with their truth, and mean and standard deviation of the ensembles of E1 and E2 (Fig. "
-        "1); white is 1 for the mean and 0.5 for the standard deviation. Several classes are drawn over the image in their "
-        "colours, and the deviation is the greatest of them",
-        "complete trials of E1 or E2 with inference.examples above 0",
-    ),
-    pictures.forward_process: (
-        "The forward process on an image and on its mask (Fig. 2)",
-        "complete trials of E2 to E4, and example pictures",
+        (
+            "a search's complete trials with errors over t",
+            "diffseg run search --data NAME=ROOT 'training.snapshots=[1.0]'",
+        ),
     ),
     charts.learning_curves: (
         "Training loss over the steps; losses of different experiments and targets are not comparable",
-        "a complete trial",
+        ("a complete trial", "diffseg run STUDY"),
     ),
-    uncertainty_charts.reliability: (
-        "Reliability: share of foreground, or of each of several classes, against predicted probability, pooled over the test "
-        "pixels in ten bins, and the number of pixels in each bin",
-        "complete trials of E1 or E2",
-    ),
-    uncertainty_charts.image_calibrations: (
-        "ECE of single images, of their foreground (truth, prediction and the band around the contour) and of"
-        " their boundary (that band alone): mean over images, and a bar over the middle half of them",
-        "complete trials of E1 or E2, by a version that records it for every image",
-    ),
-    uncertainty_charts.risk_coverage_curves: (
-        "Risk and coverage: mean 1 − Dice of the images that are kept when those of the greatest ensemble "
-        "variance are left out; dotted, when the worst are left out",
-        "complete trials of E1 or E2, by a version that records it for every image",
-    ),
-    uncertainty_charts.error_against_variance: (
-        "Brier score against ensemble variance, in ten groups of images of similar variance; equal (the "
-        "diagonal) where sampled masks are as frequent as they are likely",
-        "complete trials of E1 or E2, by a version that records it for every image",
-    ),
-    pictures.error_maps: (
-        "Test images: where the ensembles' means differ from the truth, and where their members differ (standard deviation); "
-        "white is 1 for the error and 0.5 for the deviation; of several classes, the greatest is shown",
-        "complete trials of E1 or E2 with inference.examples above 0",
-    ),
-    uncertainty_charts.ged_over_samples: (
-        "Generalised energy distance over the number of samples: as published, which falls with it even for a"
-        " perfect model, and without that bias",
-        "complete trials on data of several raters",
+    charts.validation_curves: (
+        "IoU over the steps, of the images that are evaluated while training (training.evaluations), before the ensemble",
+        EVALUATIONS,
     ),
 }
 
@@ -140,6 +177,7 @@ class Figure:
     name: str
     caption: str
     needs: str  # the trials without which there is no chart
+    command: str  # that would make them
     chart: alt.TopLevelMixin | None
 
     @property
@@ -150,29 +188,51 @@ class Figure:
 
 def draw_figures(found: Tables) -> list[Figure]:
     """Draw the charts of the report that every report has, or says what they need."""
-    return [_figure(draw.__name__, caption, needs, draw(found)) for draw, (caption, needs) in CHARTS.items()]
+    return [_figure(draw.__name__, caption, draw(found), *needs) for draw, (caption, needs) in CHARTS.items()]
 
 
-def draw_optional_figures(found: Tables, shown: Tables, compared: pd.DataFrame) -> list[Figure]:
+def draw_optional_figures(found: Tables, shown: Tables, compared: pd.DataFrame, table1: pd.DataFrame) -> list[Figure]:
     """Draw the charts that are shown only if there is something to show: differences, ways of sampling, and several classes.
 
-    shown: the variants that charts have room for (`Tables.shown`). compared: from `comparison.compare_configurations`.
+    Args:
+        found: All trials.
+        shown: The variants that charts have room for (`Tables.shown`).
+        compared: From `comparison.compare_configurations`.
+        table1: From `comparison.against_e1`.
     """
     figures = [
-        _figure("differences", DIFFERENCES, "a baseline", differences(compared)),
-        _figure("sampling", SAMPLING, "trials that differ in how they sample", sampling(found)),
-        _figure("class_errors", CLASS_ERRORS, "trials of several classes", class_errors(shown)),
-        _figure("confusion", CONFUSION, "trials of several exclusive classes", confusion(shown)),
+        _figure("e1_against_e2", FOREST, e1_against_e2(table1)),
+        _figure("differences", DIFFERENCES, differences(compared)),
+        _figure("sampling", SAMPLING, sampling(found)),
+        _figure("class_errors", CLASS_ERRORS, class_errors(shown)),
+        _figure("confusion", CONFUSION, confusion(shown)),
     ]
     return [figure for figure in figures if figure.chart]
 
 
-def _figure(name: str, caption: str, needs: str, chart: Any) -> Figure:
-    """Return a figure in the report's style. chart: None if there is nothing to draw."""
+def _figure(name: str, caption: str, chart: Any, needs: str = "", command: str = "") -> Figure:
+    """Return a figure in the report's style. chart: None if there is nothing to draw.
+
+    Texts and grids have the colour of the page's text, so that they are seen in its light and its dark theme.
+    """
+    text: dict[str, Any] = {"labelColor": "currentColor", "titleColor": "currentColor"}
     styled = chart and (
-        chart.configure_view(stroke="#ccc")
-        .configure_axis(grid=True, gridColor="#eee", labelFontSize=11, titleFontSize=12)
-        .configure_legend(orient="bottom", labelLimit=400, columns=2, symbolStrokeWidth=2)
+        chart.properties(background="transparent")
+        .configure_view(stroke="#8884")
+        .configure_axis(
+            grid=True,
+            gridColor="#8883",
+            domainColor="#888",
+            tickColor="#888",
+            labelFontSize=12,
+            titleFontSize=12,
+            **text,
+        )
+        .configure_header(labelFontSize=13, titleFontSize=13, **text)
+        .configure_title(fontSize=13, color="currentColor")
+        .configure_legend(
+            orient="bottom", labelFontSize=12, titleFontSize=12, labelLimit=400, columns=2, symbolStrokeWidth=2, **text
+        )
         .configure_line(strokeWidth=2)
     )
-    return Figure(name, caption, needs, styled)
+    return Figure(name, caption, needs, command, styled)

@@ -17,7 +17,14 @@ from scipy.stats import linregress, spearmanr, ttest_ind
 from analysis.comparison import pairs_with_e1
 from analysis.frames import GROUP
 from analysis.measurements import estimate_differences
-from analysis.noise_levels import average_over_seeds, epsilon_rows, find_agreement, find_half_maxima, select_snapshot
+from analysis.noise_levels import (
+    average_over_seeds,
+    epsilon_rows,
+    find_agreement,
+    find_half_losses,
+    fit_fingerprints,
+    select_snapshot,
+)
 from analysis.statistics import Estimate
 from analysis.tables import Tables
 from analysis.verdicts import Comparison, decide, describe, estimate_over_seeds, list_in_words
@@ -131,7 +138,11 @@ def _check_image(tables: Tables) -> Iterator[Claim]:
         until = own["t"].fillna(0.0)  # NaN: they differ from the first level on
         near.append(Comparison.of([estimate_over_seeds(until - AGREE[0]), estimate_over_seeds(AGREE[1] - until)], ""))
         words = describe(estimate_over_seeds(until), ".2f", near[-1].p)
-        words = f"within 10 % up to t = {words}" if until.any() else "they differ by 10 % at every level"
+        words = (
+            f"within 5 % of the greatest error up to t = {words}"
+            if until.any()
+            else "they differ from the first level on"
+        )
         near[-1] = replace(near[-1], words=f"{dataset}, {series}: {words}")
         logs = np.log(own["e3_end"] / own["e2_end"])
         ratio, margin = estimate_over_seeds(logs), estimate_over_seeds(logs - np.log(APART))
@@ -190,11 +201,11 @@ def _check_fingerprint(tables: Tables) -> Iterator[Claim]:
     rises: dict[str, list[float]] = {}
     for (dataset, _), own in rows[rows["dataset"].isin(order)].groupby(["dataset", "seed"], sort=False):
         curves = average_over_seeds(own, "mask_error")
-        halves.setdefault(dataset, []).append(find_half_maxima(curves)["t"].mean())
+        halves.setdefault(dataset, []).append(find_half_losses(fit_fingerprints(own))["t"].mean())
         rise = np.mean([_rise(curve) for _, curve in curves.groupby("network")])
         rises.setdefault(dataset, []).append(float(rise))
     present = [dataset for dataset in order if dataset in halves]
-    found = [_compare_half_maxima(a, b, halves[a], halves[b]) for a, b in pairwise(present)]
+    found = [_compare_half_losses(a, b, halves[a], halves[b]) for a, b in pairwise(present)]
     claim = "the mask error rises soonest for MoNuSeg, later for HER2, last for ISIC16"
     yield Claim(claim, found, "E3 on two of them", every=True)
     found = []
@@ -212,8 +223,8 @@ def _rise(curve: pd.DataFrame) -> float:
     return 1 - float(np.interp(0.9, curve["t"], curve["mean"])) / float(curve["mean"].iloc[-1])
 
 
-def _compare_half_maxima(first: str, second: str, ours: list[float], theirs: list[float]) -> Comparison:
-    """Compare the t at which two data sets' errors are half of their maxima, by Welch's test over seeds."""
+def _compare_half_losses(first: str, second: str, ours: list[float], theirs: list[float]) -> Comparison:
+    """Compare the t at which half of two data sets' masks is lost, by Welch's test over seeds."""
     one = Estimate(float(np.mean(theirs) - np.mean(ours)), *[np.nan] * 4)
     if len(ours) > 1 and len(theirs) > 1:
         if np.ptp(ours) or np.ptp(theirs):
@@ -222,7 +233,7 @@ def _compare_half_maxima(first: str, second: str, ours: list[float], theirs: lis
             one = Estimate(one.mean, interval.low, interval.high, test.pvalue, np.nan)
         else:
             one = Estimate(one.mean, one.mean, one.mean, float(one.mean == 0), np.nan)
-    words = f"half of the maximum at t = {np.mean(ours):.3f} ({first}) and {np.mean(theirs):.3f} ({second}), "
+    words = f"half is lost at t = {np.mean(ours):.3f} ({first}) and {np.mean(theirs):.3f} ({second}), "
     return Comparison(one.mean, one.p, words + f"difference {describe(one, '+.3f')}")
 
 

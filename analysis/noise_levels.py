@@ -1,4 +1,4 @@
-"""Curves over the noise levels: means over seeds, agreement of E2 with E3, half maxima, and fingerprints."""
+"""Curves over the noise levels: means over seeds, agreement of E2 with E3, fingerprints, and where half of a mask is lost."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from diffseg.fingerprint.curve import ERRORS, Fingerprint, compute_fingerprint
 
 if TYPE_CHECKING:
     from analysis.tables import Tables
-
-CURVE = ["study", "dataset", "network", "series"]
 
 
 def errors_over_t(tables: Tables, experiments: list[str], value: str, snapshot: str = "last") -> pd.DataFrame:
@@ -57,21 +55,10 @@ def epsilon_rows(tables: Tables) -> pd.DataFrame:
     return tables.timesteps.merge(epsilon, on=["study", "trial"]).dropna(subset=["loss"])
 
 
-def find_half_maxima(curves: pd.DataFrame) -> pd.DataFrame:
-    """Return where each curve first reaches half of its greatest value: columns study, dataset, network, series, t, mean."""
-    rows = []
-    for names, curve in curves.groupby(CURVE, sort=False):
-        curve = curve.sort_values("t")
-        half = curve["mean"].max() / 2
-        above = int((curve["mean"].to_numpy() >= half).argmax())
-        around = slice(max(0, above - 1), above + 1)
-        t = np.interp(half, curve["mean"].to_numpy()[around], curve["t"].to_numpy()[around])
-        rows.append({**dict(zip(CURVE, names, strict=True)), "t": float(t), "mean": half})
-    return pd.DataFrame(rows)
+def find_agreement(curves: pd.DataFrame, tolerance: float = 0.05) -> pd.DataFrame:
+    """Return up to which t the mask errors of a network's E2 and E3 differ by less than the tolerance.
 
-
-def find_agreement(curves: pd.DataFrame, tolerance: float = 0.1) -> pd.DataFrame:
-    """Return up to which t the mask errors of a network's E2 and E3 differ by less than the tolerance (a share of E3's).
+    The tolerance is a share of E3's greatest error, the same at every t: where both errors are near 0, their ratio says nothing.
 
     Columns: study, dataset, network, series, t (NaN where they differ from the first level on), and both errors at the
     greatest t (e2_end, e3_end).
@@ -84,7 +71,7 @@ def find_agreement(curves: pd.DataFrame, tolerance: float = 0.1) -> pd.DataFrame
             both = e3.index.intersection(e2.index).sort_values()
             if both.empty:
                 continue
-            near = ((e2[both] - e3[both]).abs() < tolerance * e3[both]).to_numpy()
+            near = ((e2[both] - e3[both]).abs() < tolerance * e3.max()).to_numpy()
             last = len(near) if near.all() else int(near.argmin())
             rows.append(
                 {
@@ -113,6 +100,21 @@ def fit_fingerprints(timesteps: pd.DataFrame) -> list[tuple[dict[str, Any], Fing
             if group[error].notna().all():
                 found.append((dict(zip(GROUP, key, strict=True)), compute_fingerprint(trials, kind)))
     return found
+
+
+def find_half_losses(fingerprints: list[tuple[dict[str, Any], Fingerprint]]) -> pd.DataFrame:
+    """Return where half of a mask is lost without the image: the fingerprint's own half (`Fingerprint.find_level`).
+
+    Columns: those of GROUP, log_snr, t (NaN beyond the schedule) and error (of the smooth curve, there). Fingerprints of errors
+    that do not rise with the noise have no row.
+    """
+    rows = []
+    for group, one in fingerprints:
+        if one.kind == "mask-error" and one.weight.any():
+            found = one.summary()
+            error = (one.error_smooth[0] + one.limit) / 2
+            rows.append(group | {"log_snr": found["half"], "t": found["half_t"], "error": error})
+    return pd.DataFrame(rows, columns=[*GROUP, "log_snr", "t", "error"])
 
 
 def fit_class_fingerprints(timesteps: pd.DataFrame) -> list[tuple[dict[str, Any], dict[str, Fingerprint]]]:

@@ -1,4 +1,4 @@
-"""Masks of several classes over an image: each class in its colour, filled and with its contour."""
+"""Masks over images: classes in their colours, contours, and the colours of standard deviations."""
 
 from collections.abc import Sequence
 
@@ -12,6 +12,9 @@ Masks = npt.NDArray[np.bool_]
 # The palette of Okabe & Ito without black, in its own order
 CLASS_COLOURS = ["#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"]
 FILL = 0.35  # opacity of a class over the image
+TRUTH, PREDICTION = "#FFFFFF", "#E69F00"  # of contours
+GREATEST = 0.5  # of a standard deviation of probabilities
+COLOUR_SCALE = ["#000004", "#3B0F70", "#8C2981", "#DE4968", "#FE9F6D", "#FCFDBF"]  # the palette magma
 SHADES = (1.0, 0.6, 0.35)  # of the palette's colours, where there are more classes than colours
 
 
@@ -48,3 +51,19 @@ def draw_overlay(image: Image.Image, masks: Masks, colours: Sequence[str]) -> Im
     for mask, colour in zip(masks, painted, strict=True):
         pixels[mask & ~ndimage.binary_erosion(mask)] = colour
     return Image.fromarray(pixels.round().astype(np.uint8))
+
+
+def draw_contours(image: Image.Image, masks: Masks, colours: Sequence[str]) -> Image.Image:
+    """Draw the contours of masks [K, H, W] over an image, which gets their size."""
+    pixels = np.asarray(image.convert("RGB").resize((masks.shape[2], masks.shape[1]))).copy()
+    for mask, colour in zip(masks, colours, strict=True):
+        pixels[mask & ~ndimage.binary_erosion(mask)] = ImageColor.getrgb(colour)
+    return Image.fromarray(pixels)
+
+
+def paint(values: npt.NDArray[np.float64]) -> Image.Image:
+    """Return values [H, W] in 0 to 1 as a picture in the colours of COLOUR_SCALE."""
+    scale = np.array([ImageColor.getrgb(colour) for colour in COLOUR_SCALE], np.float64)
+    ends = np.linspace(0, 1, len(scale))
+    channels = [np.interp(values, ends, scale[:, channel]) for channel in range(3)]
+    return Image.fromarray(np.stack(channels, -1).round().astype(np.uint8))

@@ -1,6 +1,7 @@
 """Charts of example pictures from the ledger: ensembles (Fig. 1), the forward process (Fig. 2), and error maps.
 
-Each function returns None if the ledger has no examples. A row is an example. Pictures are shrunk, since pages hold many.
+Each function returns None if the ledger has no examples. A row is an example: those of the worst, the middle and the best IoU of
+those that were kept (analysis/example_choice.py). Pictures are shrunk, since pages hold many.
 """
 
 import base64
@@ -16,56 +17,64 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 
-from analysis.frames import GROUP
-from analysis.overlays import choose_colours, decide, draw_overlay
+from analysis.example_choice import choose_examples
+from analysis.overlays import (
+    COLOUR_SCALE,
+    GREATEST,
+    PREDICTION,
+    TRUTH,
+    choose_colours,
+    decide,
+    draw_contours,
+    draw_overlay,
+    paint,
+)
 from analysis.tables import Tables
+from analysis.verdicts import signed
 from studies.store.classes import ALL
 
 SIDE = 112  # px of a picture, at most
 SHOWN = 76  # px on the page
-ROWS = 4  # examples of a data set
 MASKS = 3  # classes of an example whose masks the forward process shows
 TIMES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 KINDS = {"image": "image", "truth": "truth", "mean": "mean", "sd": "standard deviation"}
 
 
 def ensembles(tables: Tables) -> alt.VConcatChart | None:
-    """Draw image, truth, and for E1 and E2 side by side the mean (1 is white) and the standard deviation (0.5 is white).
+    """Draw the image with the truth's contour, and for E1 and E2 with the mask's contour, the mean and the deviation.
 
-    Several classes are drawn over the image in their colours, as truth and as prediction; their standard deviation is the
-    greatest of a pixel.
+    1 is white in a mean. Several classes are drawn over the image in their colours, as truth and as prediction; their standard
+    deviation is the greatest of a pixel.
     """
     panels = []
-    for dataset, ours in _select(tables.examples).groupby("dataset", sort=True):
-        single = ours[~_has_classes(ours)]
-        given = single[single["kind"].isin(["image", "truth"])].drop_duplicates(["image", "kind"])
-        found = single[single["kind"].isin(["mean", "sd"])].sort_values(["series", "kind"])
-        cells = pd.concat(
-            [given.assign(column=given["kind"]), found.assign(column=found["series"] + ", " + found["kind"])]
-        )
-        cells = cells.assign(src=cells["png"].map(lambda png: _uri(_open(png))))
+    for dataset, ours in choose_examples(tables).groupby("dataset", sort=True):
         named = [*tables.classes.get(dataset, []), *ours.loc[ours["class"] != ALL, "class"]]
         colours = choose_colours(list(dict.fromkeys(named)))
-        drawn = [cell for one in _examples(ours[_has_classes(ours)]) for cell in _draw_classes(one, colours, tables)]
-        drawn.sort(key=lambda cell: cell["place"])
-        panels.append(_grid(pd.concat([cells, pd.DataFrame(drawn)]), dataset, colours if drawn else {}))
+        cells = []
+        for one in _examples(ours):
+            drawn = _draw_classes(one, colours, tables) if one.has_classes else _draw_mask(one, tables)
+            cells += [cell | {"label": _label(ours, one.image)} for cell in drawn]
+        if cells:
+            cells.sort(key=lambda cell: cell["place"])
+            panels.append(_grid(pd.DataFrame(cells), dataset, colours if len(colours) else {}))
     chart = alt.vconcat(*panels) if panels else None
-    return chart.resolve_scale(color="independent") if chart and tables.classes else chart
+    return chart.resolve_scale(color="independent") if chart else chart
 
 
 def error_maps(tables: Tables) -> alt.VConcatChart | None:
-    """Draw the ensembles' errors |mean − truth| (1 is white) beside their standard deviations (0.5 is white).
+    """Draw the ensembles' errors |mean − truth| (1 is white) beside their standard deviations.
 
     Of several classes, both are the greatest of a pixel.
     """
     panels = []
-    for dataset, ours in _select(tables.examples).groupby("dataset", sort=True):
+    for dataset, ours in choose_examples(tables).groupby("dataset", sort=True):
         cells = []
         for one in _examples(ours):
             names = [name for name, kind in one.pictures if kind == "mean"]
             if names:
                 errors = np.abs(one.maps("mean", names) - one.maps("truth", names))
-                cells += [one.cell("error", _grey(errors.max(0))), one.cell("sd", _grey(one.maps("sd", names).max(0)))]
+                drawn = [one.cell("error", _grey(errors.max(0))), one.cell("sd", paint(one.maps("sd", names).max(0)))]
+                cells += [cell | {"label": _label(ours, one.image)} for cell in drawn]
         if cells:
             cells.sort(key=lambda cell: cell["column"])
             panels.append(_grid(pd.DataFrame(cells), dataset))
@@ -78,17 +87,17 @@ def forward_process(tables: Tables) -> alt.VConcatChart | None:
     α² = sigmoid(λ), σ² = sigmoid(−λ). Values are clipped to −1 and 1. Of several classes, the first MASKS are drawn.
     """
     panels = []
-    for dataset, ours in _select(tables.examples).groupby("dataset", sort=True):
+    for dataset, ours in choose_examples(tables).groupby("dataset", sort=True):
         levels = tables.timesteps.loc[tables.timesteps["dataset"] == dataset]
         if levels.empty:
             continue
         first = levels[levels["trial"] == levels["trial"].iloc[0]].sort_values("t")
-        example = next(_examples(ours[ours["image"] == ours["image"].min()]))
+        example = list(_examples(ours))[-1]  # the best, since the worst may be empty
         masks = [name for name, kind in example.pictures if kind == "truth"][:MASKS]
         drawn = [("image", (ALL, "image"))]
         drawn += [("mask" if name == ALL else f"mask: {name}", (name, "truth")) for name in masks]
         cells = [
-            {"dataset": dataset, "image": row, **cell}
+            {"dataset": dataset, "image": row, "label": row, **cell}
             for row, key in drawn
             for cell in _add_noise(example.pictures[key], first)
         ]
@@ -106,9 +115,19 @@ class _Example:
     image: str
     pictures: dict[tuple[str, str], bytes]  # by class and kind
 
+    @property
+    def has_classes(self) -> bool:
+        """Whether the masks have several classes."""
+        return any(name != ALL for name, _ in self.pictures)
+
     def maps(self, kind: str, names: list[str]) -> npt.NDArray[np.float64]:
         """Return the pictures of a kind of some classes in 0 to 1, [K, H, W]."""
         return np.stack([np.asarray(_open(self.pictures[name, kind]), np.float64) / 255 for name in names])
+
+    def rule(self, tables: Tables) -> tuple[bool, float]:
+        """Return whether the classes exclude each other, and the threshold of a mask."""
+        (trial,) = tables.trials[(tables.trials[["study", "trial"]] == list(self.trial)).all(axis=1)].to_dict("records")
+        return not trial.get("config_data_regions"), float(trial["config_inference_threshold"])
 
     def cell(self, kind: str, picture: Image.Image) -> dict[str, str]:
         """Return a picture as a cell of the column of the series and kind."""
@@ -124,26 +143,38 @@ def _examples(rows: pd.DataFrame) -> Iterator[_Example]:
         yield _Example((study, trial), dataset, series, image, pictures)
 
 
+def _draw_mask(one: _Example, tables: Tables) -> list[dict[str, Any]]:
+    """Return the image with the true contour, then with that of the ensemble's mask, its mean, and its deviation."""
+    truth = one.maps("truth", [ALL]) > 0.5
+    image = draw_contours(_open(one.pictures[ALL, "image"]), truth, [TRUTH])
+    cells = [one.cell("image", image) | {"column": "image and truth", "place": 0}]
+    if (ALL, "mean") in one.pictures:
+        mean = one.maps("mean", [ALL])
+        _, threshold = one.rule(tables)
+        both = np.concatenate([truth, mean > threshold])
+        mask = draw_contours(_open(one.pictures[ALL, "image"]), both, [TRUTH, PREDICTION])
+        cells.append(one.cell("mask", mask) | {"place": 1})
+        cells.append(one.cell("mean", _grey(mean[0])) | {"place": 1})
+        cells.append(one.cell("sd", paint(one.maps("sd", [ALL])[0])) | {"place": 1})
+    return cells
+
+
 def _draw_classes(one: _Example, colours: dict[str, str], tables: Tables) -> list[dict[str, Any]]:
     """Return the image, the true and the predicted classes over it, and the greatest standard deviation of the classes."""
     names = [name for name in colours if (name, "mean") in one.pictures]
     image, palette = _open(one.pictures[ALL, "image"]), [colours[name] for name in names]
-    (trial,) = tables.trials[(tables.trials[["study", "trial"]] == list(one.trial)).all(axis=1)].to_dict("records")
-    exclusive, threshold = not trial["config_data_regions"], float(trial["config_inference_threshold"])
+    exclusive, threshold = one.rule(tables)
     predicted = draw_overlay(image, decide(one.maps("mean", names), exclusive, threshold), palette)
     true = draw_overlay(image, one.maps("truth", names) > 0.5, palette)
-    deviation = _grey(one.maps("sd", names).max(0))
+    deviation = paint(one.maps("sd", names).max(0))
     given = [one.cell(kind, picture) | {"column": kind} for kind, picture in (("image", image), ("truth", true))]
     cells = [*given, one.cell("prediction", predicted), one.cell("sd", deviation)]
-    places = [("", 0), ("", 1), (one.series, 2), (one.series, 3)]
-    return [cell | {"place": place} for cell, place in zip(cells, places, strict=True)]
+    return [cell | {"place": place} for cell, place in zip(cells, (0, 1, 2, 2), strict=True)]
 
 
-def _has_classes(rows: pd.DataFrame) -> pd.Series:
-    """Return which examples are of trials of several classes."""
-    several = rows["class"] != ALL
-    found: pd.Series = several.groupby([rows["study"], rows["trial"]]).transform("any")
-    return found
+def _label(rows: pd.DataFrame, image: str) -> str:
+    """Return what a row of pictures is called, in lines: the image and the IoU of each experiment there."""
+    return str(rows.loc[rows["image"] == image, "label"].iloc[0])
 
 
 def _add_noise(png: bytes, levels: pd.DataFrame) -> Iterator[dict[str, str]]:
@@ -154,51 +185,58 @@ def _add_noise(png: bytes, levels: pd.DataFrame) -> Iterator[dict[str, str]]:
         level = levels.loc[(levels["t"] - time).abs().idxmin()]
         alpha, sigma = (np.sqrt(1 / (1 + np.exp(-sign * level["log_snr"]))) for sign in (1, -1))
         noisy = alpha * clean + sigma * noise if time else clean
-        label = f"t = {level['t']:.2f}, log-SNR {level['log_snr']:.1f}" if time else "t = 0"
+        label = f"t = {level['t']:.2f}, log-SNR {signed(level['log_snr'], '.1f')}" if time else "t = 0"
         pixels = ((noisy.clip(-1, 1) + 1) * 127.5).astype(np.uint8)
         yield {"column": label, "src": _uri(Image.fromarray(pixels))}
-
-
-def _select(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the examples of the first ROWS images of every data set, by the first seed."""
-    rows = rows[rows["seed"] == rows.groupby(GROUP)["seed"].transform("min")]
-    return rows[rows.groupby("dataset")["image"].rank(method="dense") <= ROWS]
 
 
 def _grid(cells: pd.DataFrame, title: str, colours: dict[str, str] | None = None) -> Any:
     """Draw pictures in a grid: a column for each kind and series, in the order of their appearance, and a row for each image.
 
-    colours: Of classes, for the legend.
+    Where a standard deviation is shown, the scale of its colours is below.
+
+    Args:
+        cells: dataset, image, label (of its row, in lines), column and src.
+        title: Above the grid.
+        colours: Of classes, for the legend.
     """
     cells = cells.drop_duplicates(["image", "column"])
-    columns, images = list(dict.fromkeys(cells["column"])), list(dict.fromkeys(cells["image"]))
+    columns = list(dict.fromkeys(cells["column"]))
     lines = {column: "|".join(textwrap.wrap(KINDS.get(column, column), 13)) for column in columns}
-    cells = cells.assign(column=cells["column"].map(lines), label=cells["column"])
-    bare: dict[str, Any] = {"ticks": False, "domain": False, "grid": False}
+    deviations = cells["column"].str.endswith("sd").any()
+    cells = cells.assign(column=cells["column"].map(lines), words=cells["column"])
+    bare: dict[str, Any] = {"ticks": False, "domain": False, "grid": False, "labelExpr": "split(datum.label, '|')"}
     below = 12 * max(text.count("|") for text in lines.values())  # Vega places the first line of a label, not the last
-    head = alt.Axis(
-        orient="top",
-        labelExpr="split(datum.label, '|')",
-        labelAngle=0,
-        labelPadding=6 + below,
-        labelOverlap=False,
-        **bare,
-    )
+    head = alt.Axis(orient="top", labelAngle=0, labelPadding=6 + below, labelOverlap=False, **bare)
     x = alt.X("column:N", title=None, sort=list(lines.values()), axis=head)
-    y = alt.Y("image:N", title=None, sort=images, axis=alt.Axis(labelLimit=110, **bare))
-    pictures = alt.Chart(cells[["dataset", "image", "label", "column", "src"]]).mark_image(width=SHOWN, height=SHOWN)
-    pictures = pictures.encode(x=x, y=y, url="src:N", tooltip=["image", "label"])
+    lines_of_row = 1 + max(text.count("|") for text in cells["label"])
+    rows = alt.Axis(labelLimit=150, labelOffset=-6 * (lines_of_row - 1), **bare)
+    y = alt.Y("label:N", title=None, sort=list(dict.fromkeys(cells["label"])), axis=rows)
+    pictures = alt.Chart(cells[["dataset", "image", "label", "words", "column", "src"]])
+    layers = [pictures.mark_image(width=SHOWN, height=SHOWN)]
+    layers[0] = layers[0].encode(x=x, y=y, url="src:N", tooltip=["image", "words"])
     if colours:
-        pictures = alt.layer(pictures, _class_legend(cells, colours, x, y))
-    return pictures.properties(
+        layers.append(_class_legend(cells, colours, x, y))
+    if deviations:
+        layers.append(_deviation_legend(cells, x, y))
+    return alt.layer(*layers).properties(
         width={"step": SHOWN + 6}, height={"step": SHOWN + 6}, title=title, view=alt.ViewConfig(stroke=None)
     )
+
+
+def _deviation_legend(cells: pd.DataFrame, x: alt.X, y: alt.Y) -> Any:
+    """Draw nothing but the scale of the standard deviations' colours."""
+    ends = pd.DataFrame({"sd": [0.0, GREATEST]}).assign(column=cells["column"].iloc[0], label=cells["label"].iloc[0])
+    scale = alt.Scale(domain=[0, GREATEST], range=COLOUR_SCALE)
+    legend = alt.Legend(type="gradient", direction="horizontal", gradientLength=160, tickCount=2)
+    points = alt.Chart(ends).mark_point(size=0, opacity=0, filled=True)
+    return points.encode(x=x, y=y, fill=alt.Fill("sd:Q", title="standard deviation", scale=scale, legend=legend))
 
 
 def _class_legend(cells: pd.DataFrame, colours: dict[str, str], x: alt.X, y: alt.Y) -> Any:
     """Draw nothing but the legend of the classes."""
     names = pd.DataFrame({"class": list(colours)})
-    names = names.assign(column=cells["column"].iloc[0], image=cells["image"].iloc[0])
+    names = names.assign(column=cells["column"].iloc[0], label=cells["label"].iloc[0])
     scale = alt.Scale(domain=list(colours), range=list(colours.values()))
     legend = alt.Legend(symbolType="square", symbolOpacity=1, symbolSize=120)
     points = alt.Chart(names).mark_point(size=0, opacity=0, filled=True)

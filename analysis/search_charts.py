@@ -19,28 +19,39 @@ BEST = 5  # configurations whose effective weight is drawn
 STATUSES = ["complete", "pruned", "failed", "refused", "running"]
 
 
-def optimisation(tables: Tables) -> alt.VConcatChart | None:
-    """Draw the first objective of every proposal and the best so far, over the proposals and over the hours they took."""
+def optimisation(tables: Tables) -> alt.FacetChart | None:
+    """Draw the first objective of every proposal, the best so far, and dashed what the search began with.
+
+    Pruned proposals stand at what they had reached when they were compared last.
+    """
     rows = _by_objective(tables.searches)
     if rows.empty:
         return None
+    rows = rows[rows["objective"] == rows.groupby("search")["objective"].transform("first")]
+    for one in tables.searches:
+        last = _rungs(one).sort_values("step").drop_duplicates("number", keep="last").set_index("number")["value"]
+        ended = (rows["search"] == one.title) & (rows["status"] == "pruned")
+        rows.loc[ended, "value"] = rows.loc[ended, "number"].map(last)
     rows = rows[rows["value"].notna()]
     larger = rows["objective"].map(lambda name: METRICS[name].larger_is_better)
-    group = rows.groupby(["search", "objective"], sort=False)["value"]
-    rows = rows.assign(best=group.cummax().where(larger, group.cummin()))
-    rows = rows[rows["objective"] == rows.groupby("search")["objective"].transform("first")]
+    whole = rows["value"].where(rows["status"] == "complete")
+    group = whole.groupby([rows["search"], rows["objective"]], sort=False)
+    rows = rows.assign(best=group.cummax().where(larger, group.cummin()), start=whole.where(rows["number"] == 0))
     kind = encode_values("status", STATUSES, rows["status"])
     numbers = [alt.Tooltip("value", format=".4f"), alt.Tooltip("best", format=".4f")]
-    tooltip: list[Any] = ["number", "source", "status", *numbers, "words"]
-
-    def panel(x: str, title: str) -> alt.FacetChart:
-        base = alt.Chart(rows).encode(x=alt.X(f"{x}:Q", title=title), tooltip=tooltip)
-        value = alt.Y("value:Q", title=", ".join(dict.fromkeys(rows["objective"])), scale=alt.Scale(zero=False))
-        points = base.mark_point(filled=True, size=55).encode(y=value, **kind)
-        line = base.mark_line(interpolate="step-after", color="#555").encode(y="best:Q")
-        return facet_by_search(alt.layer(line, points), rows, 180)
-
-    return alt.vconcat(panel("number", "proposal"), panel("hours", "hours of computing, one after the other"))
+    tooltip: list[Any] = ["number", "source", "status", *numbers, alt.Tooltip("hours", format=".2f"), "words"]
+    whole_numbers = alt.Axis(format="d", tickMinStep=1)
+    base = alt.Chart(rows).encode(x=alt.X("number:Q", title="proposal", axis=whole_numbers), tooltip=tooltip)
+    title = ", ".join(METRICS[name].title for name in dict.fromkeys(rows["objective"]))
+    value = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False))
+    points = base.mark_point(filled=True, size=60, opacity=1).encode(y=value, color=kind["color"], shape=kind["shape"])
+    line = (
+        base.mark_line(interpolate="step-after", color="#888")
+        .transform_filter("isValid(datum.best)")
+        .encode(y="best:Q")
+    )
+    start = alt.Chart(rows).mark_rule(color="#888", strokeDash=[4, 3]).encode(y="min(start):Q")
+    return facet_by_search(alt.layer(start, line, points), rows, 200)
 
 
 def pareto_fronts(tables: Tables) -> alt.HConcatChart | None:
@@ -72,17 +83,12 @@ def _front(proposals: pd.DataFrame, first: str, second: str) -> Any:
 
 
 def pruning(tables: Tables) -> alt.FacetChart | None:
-    """Draw what trials had reached at the rungs, with those that were pruned there and those that continued."""
-    frames = []
-    for one in tables.searches:
-        states = {each.proposal.trial: (each.status, each.proposal.number) for each in one.tried}
-        rungs = pd.DataFrame(one.ledger.records("rungs", one.name))
-        if len(rungs):
-            rungs = rungs[(rungs["metric"] == one.search.objective[0]) & rungs["trial"].isin(states)]
-            own = [states[trial] for trial in rungs["trial"]]
-            rungs = rungs.assign(status=[each[0] for each in own], number=[each[1] for each in own], search=one.title)
-            frames.append(rungs)
-    if not frames or all(frame.empty for frame in frames):
+    """Draw what trials had reached at the rungs, with those that were pruned there and those that continued.
+
+    None if all were compared at a single rung: `optimisation` shows that.
+    """
+    frames = [rungs for one in tables.searches if len(rungs := _rungs(one)) and rungs["step"].nunique() > 1]
+    if not frames:
         return None
     rows = pd.concat(frames)
     look = encode_values("status", STATUSES, rows["status"])
@@ -96,6 +102,15 @@ def pruning(tables: Tables) -> alt.FacetChart | None:
         strokeDash=look["strokeDash"],
     )
     return facet_by_search(lines, rows, 180)
+
+
+def _rungs(one: SearchHistory) -> pd.DataFrame:
+    """Return what a search's trials had reached where they were compared: number, trial, status, step, metric, value, search."""
+    states = {each.proposal.trial: (each.status, each.proposal.number) for each in one.tried}
+    rungs = pd.DataFrame(one.ledger.records("rungs", one.name), columns=["trial", "step", "metric", "value"])
+    rungs = rungs[(rungs["metric"] == one.search.objective[0]) & rungs["trial"].isin(states)]
+    own = [states[trial] for trial in rungs["trial"]]
+    return rungs.assign(status=[each[0] for each in own], number=[each[1] for each in own], search=one.title)
 
 
 def best_weights(tables: Tables) -> alt.FacetChart | None:

@@ -19,7 +19,10 @@ LARGE = 30  # trials from which importances are meaningful
 
 
 def parallel_coordinates(tables: Tables) -> alt.VConcatChart | None:
-    """Draw a line for each proposal over the varied settings, from least to greatest; unset ones are below the axis."""
+    """Draw a line for each proposal over the varied settings, from least to greatest, the best one thick.
+
+    Settings that a proposal does not have are below the axis.
+    """
     panels = []
     for one in tables.searches:
         frame, objective = one.frame[one.frame["rank"].notna()], one.search.objective[0]
@@ -28,17 +31,45 @@ def parallel_coordinates(tables: Tables) -> alt.VConcatChart | None:
         names = [_short(name) for name in one.parameters]
         rows = pd.concat([_place_on_axis(frame, name) for name in one.parameters])
         rows = rows[["number", "setting", "place", "value", objective, "words"]]
-        scale = alt.Scale(scheme="viridis", reverse=not METRICS[objective].larger_is_better)
-        lines = alt.Chart(rows).mark_line(point=True, opacity=0.6)
+        larger = METRICS[objective].larger_is_better
+        rows = rows.assign(best=rows["number"] == frame.sort_values(["rank", "number"])["number"].iloc[0])
+        rows = rows.sort_values("best", kind="stable")
+        x = alt.X("setting:N", title=None, sort=names, axis=alt.Axis(labelAngle=-25, labelLimit=160, domain=False))
+        y = alt.Y("place:Q", scale=alt.Scale(domain=[UNSET, 1]), axis=None)
+        lines = alt.Chart(rows).mark_line(point=True)
         lines = lines.encode(
-            x=alt.X("setting:N", title=None, sort=names, axis=alt.Axis(labelAngle=-30)),
-            y=alt.Y("place:Q", title="least to greatest; not set below", scale=alt.Scale(domain=[UNSET, 1]), axis=None),
-            color=alt.Color(f"{objective}:Q", scale=scale),
+            x=x,
+            y=y,
+            color=alt.Color(
+                f"{objective}:Q", title=METRICS[objective].title, scale=alt.Scale(scheme="viridis", reverse=not larger)
+            ),
+            strokeWidth=alt.StrokeWidth("best:N", legend=None, scale=alt.Scale(domain=[False, True], range=[1.2, 4])),
+            opacity=alt.Opacity("best:N", legend=None, scale=alt.Scale(domain=[False, True], range=[0.5, 1])),
             detail="number:N",
             tooltip=["number", "setting", "value", alt.Tooltip(objective, format=".4f"), "words"],
         )
+        lines = alt.layer(_axes(rows, x, y), lines, _ends(rows, x, y))
         panels.append(lines.properties(width=max(300, 110 * len(one.parameters)), height=220, title=one.title))
     return alt.vconcat(*panels).resolve_scale(color="independent") if panels else None
+
+
+def _axes(rows: pd.DataFrame, x: alt.X, y: alt.Y) -> Any:
+    """Draw an upright axis for each setting."""
+    ends = pd.DataFrame({"setting": rows["setting"].unique(), "place": 0.0, "end": 1.0})
+    return alt.Chart(ends).mark_rule(color="#888").encode(x=x, y=y, y2="end:Q")
+
+
+def _ends(rows: pd.DataFrame, x: alt.X, y: alt.Y) -> Any:
+    """Write the least and the greatest value of each setting at the ends of its axis."""
+    known = rows[rows["place"] >= 0].sort_values("place")
+    ends = known.groupby("setting").agg(least=("value", "first"), greatest=("value", "last")).reset_index()
+    ends = ends.melt("setting", value_name="text").assign(
+        place=lambda frame: (frame["variable"] == "greatest").astype(float)
+    )
+    texts = alt.Chart(ends).encode(x=x, y=y, text="text:N")
+    style: dict[str, Any] = {"fontSize": 12, "color": "currentColor", "limit": 110}
+    top = texts.transform_filter("datum.place == 1").mark_text(dy=-10, **style)
+    return alt.layer(top, texts.transform_filter("datum.place == 0").mark_text(dy=12, **style))
 
 
 def importances(tables: Tables) -> alt.FacetChart | None:

@@ -11,10 +11,11 @@ from diffseg.config import NETWORKS
 
 # The palette of Okabe & Ito, which colour-blind readers can distinguish, without black and yellow
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
-# Tol's muted palette: data sets, which must not look like networks
-DATA_COLOURS = ["#882255", "#117733", "#332288", "#999933", "#AA4499", "#44AA99"]
+# After Tol's muted palette: data sets, which must not look like networks, seen on light and on dark ground
+DATA_COLOURS = ["#CC6677", "#44AA99", "#8E8E33", "#AA4499", "#7777CC", "#997755"]
 DASHES = [[1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [4, 1], [1, 1], [10, 4], [3, 1, 1, 1], [1, 4]]
 SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left"]
+DASH_LEGEND = alt.Legend(symbolSize=900)  # long enough to tell dashes apart
 FEW_TICKS = alt.Axis(tickCount=5)  # a log scale has ten for each decade otherwise
 POINTS = 100  # of a line, about
 WIDTHS = {1: 520, 2: 390}  # px of a panel, by the number of panels side by side
@@ -44,7 +45,12 @@ def encode_series(tables: Tables, shown: pd.Series) -> dict[str, Any]:
     present = sorted(set(shown))
     kinds = {"color": alt.Color, "strokeDash": alt.StrokeDash, "shape": alt.Shape}
     return {
-        name: kind("series:N", title=None, scale=alt.Scale(domain=present, range=[chosen[each][k] for each in present]))
+        name: kind(
+            "series:N",
+            title=None,
+            scale=alt.Scale(domain=present, range=[chosen[each][k] for each in present]),
+            legend=DASH_LEGEND if name == "strokeDash" else alt.Undefined,
+        )
         for k, (name, kind) in enumerate(kinds.items())
     }
 
@@ -80,6 +86,7 @@ def encode_values(name: str, domain: list[str], present: pd.Series) -> dict[str,
             f"{name}:N",
             title=None,
             scale=alt.Scale(domain=kept, range=[looks[domain.index(value) % len(looks)] for value in kept]),
+            legend=DASH_LEGEND if key == "strokeDash" else alt.Undefined,
         )
         for key, (kind, looks) in kinds.items()
     }

@@ -14,6 +14,8 @@ from analysis.tables import Tables
 from diffseg.labels.classes import FOREGROUND
 from studies.store.classes import ALL
 
+FEW = 8  # images, below which a risk is that of single images
+
 
 def reliability(tables: Tables) -> alt.ConcatChart | None:
     """Draw the share of a class against its mean predicted probability in ten bins, and below, the pixels in each bin.
@@ -44,10 +46,15 @@ def reliability(tables: Tables) -> alt.ConcatChart | None:
 
 
 def risk_coverage_curves(tables: Tables) -> alt.FacetChart | None:
-    """Draw the risk over the coverage by ensemble variance; dotted, the risk when the worst images are left out."""
+    """Draw the risk over the coverage by ensemble variance; dotted, the risk when the worst images are left out.
+
+    It is shaded where fewer than FEW images are left.
+    """
     rows = uncertainty.risk_coverage(tables)
     if rows.empty:
         return None
+    images = uncertainty.aurc(tables).groupby("dataset")["images"].min()
+    rows = rows.assign(few=(FEW / rows["dataset"].map(images)).clip(upper=1))
     look = encode_series(tables, rows["series"])
     base = alt.Chart(rows).encode(
         x=alt.X("coverage:Q", title="coverage: share of images kept", axis=alt.Axis(format="%")),
@@ -55,8 +62,10 @@ def risk_coverage_curves(tables: Tables) -> alt.FacetChart | None:
         tooltip=_tooltip("coverage", "risk", "oracle"),
     )
     y = alt.Y("risk:Q", title="risk: mean 1 − Dice")
-    oracle = base.mark_line(strokeWidth=0.8, strokeDash=[1, 2]).encode(y="oracle:Q")
-    return facet_by_dataset(alt.layer(oracle, base.mark_line().encode(y=y, strokeDash=look["strokeDash"])), rows)
+    oracle = base.mark_line(strokeWidth=1, strokeDash=[1, 2]).encode(y="oracle:Q")
+    few = alt.Chart(rows).transform_aggregate(few="max(few)", groupby=["dataset"]).transform_calculate(zero="0")
+    shade = few.mark_rect(color="#888", opacity=0.15).encode(x="zero:Q", x2="few:Q")
+    return facet_by_dataset(alt.layer(shade, oracle, base.mark_line().encode(y=y, strokeDash=look["strokeDash"])), rows)
 
 
 def error_against_variance(tables: Tables) -> alt.FacetChart | None:
@@ -64,15 +73,16 @@ def error_against_variance(tables: Tables) -> alt.FacetChart | None:
     rows = uncertainty.error_by_variance(tables)
     if rows.empty:
         return None
+    end = float(max(rows["variance"].max(), rows["error"].max()))
+    shared = alt.Scale(domain=[0, end], nice=True)
     look = encode_series(tables, rows["series"])
     base = alt.Chart(rows).encode(
-        x=alt.X("variance:Q", title="ensemble variance"),
-        y=alt.Y("error:Q", title="Brier score"),
+        x=alt.X("variance:Q", title="ensemble variance", scale=shared),
+        y=alt.Y("error:Q", title="Brier score", scale=shared),
         color=look["color"],
         tooltip=_tooltip("images", "variance", "error"),
     )
     points = base.mark_point(filled=True, size=45).encode(shape=look["shape"])
-    end = float(min(rows["variance"].max(), rows["error"].max()))
     return facet_by_dataset(alt.layer(_diagonal(rows, end), base.mark_line(strokeWidth=1), points), rows)
 
 
@@ -101,7 +111,7 @@ def ged_over_samples(tables: Tables) -> alt.FacetChart | None:
 
 
 def image_calibrations(tables: Tables) -> alt.FacetChart | None:
-    """Draw the ECE of single images, of their foreground and boundary: mean, and a bar over the middle half of the images."""
+    """Draw the ECE of single images, of their foreground and boundary: median, and a bar over the middle half of the images."""
     rows = uncertainty.image_calibration(tables)
     if rows.empty:
         return None
@@ -113,7 +123,7 @@ def image_calibrations(tables: Tables) -> alt.FacetChart | None:
         tooltip=_tooltip("region", "images", "mean", "low", "median", "high"),
     )
     bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title="ECE of an image"), x2="high:Q")
-    points = base.mark_point(filled=True, size=45, opacity=1).encode(x="mean:Q", shape=look["shape"])
+    points = base.mark_point(filled=True, size=45, opacity=1).encode(x="median:Q", shape=look["shape"])
     height = 3 * max(40, 9 * rows["series"].nunique())
     return facet_by_dataset(alt.layer(bars, points), rows, height)
 

@@ -66,9 +66,21 @@ def describe(one: Estimate, form: str, p: float | None = None) -> str:
     """
     p = one.p if p is None else p
     if np.isnan(p):
-        return f"{one.mean:{form}} (one seed, so no interval)"
-    words = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-    return f"{one.mean:{form}} ({one.low:{form}} to {one.high:{form}}; {words})"
+        return f"{signed(one.mean, form)} (one seed, so no interval)"
+    return f"{signed(one.mean, form)} ({signed(one.low, form)} to {signed(one.high, form)}; {describe_p(p)})"
+
+
+def describe_p(p: float) -> str:
+    """Return a p-value in words."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def signed(value: float, form: str) -> str:
+    """Return a number as text, with a true minus sign, and without one if it is rounded to 0."""
+    text = format(value, form)
+    if not any(digit in text for digit in "123456789") and text[:1] in "+-":
+        return text[1:]
+    return text.replace("-", "\u2212")
 
 
 def list_in_words(comparisons: Sequence[Comparison]) -> str:

@@ -328,4 +328,7 @@ def test_a_class_may_be_absent_from_every_image(tmp_path):
     assert "train it longer" in page
     assert "50 % of the test masks of big are empty, of an image and a class. There IoU and Dice are 1 if" in page
     compared = compare_configurations(found, name_configurations([ledger]))
-    assert {figure.name for figure in draw_optional_figures(found, found, compared)} >= {"class_errors", "confusion"}
+    assert {figure.name for figure in draw_optional_figures(found, found, compared, pd.DataFrame())} >= {
+        "class_errors",
+        "confusion",
+    }

@@ -218,7 +218,7 @@ def test_the_command_and_the_report_show_a_search(searched, tmp_path):
     found = json.loads(CliRunner().invoke(main, ["plan", "searched", *options, "--json"]).output)
     assert found["missing"] == 0
     page = write_report([ledger], tmp_path / "report.html").read_text()
-    assert "<h2>Searches</h2>" in page
+    assert '<h2 id="searches">' in page
     assert "Against the baseline" in page
 
 
@@ -229,7 +229,7 @@ def test_a_search_without_confirmations_has_a_report(tmp_path):
     for trial in study.known_trials(ledger):
         write_trial(ledger, trial, 0.0, 0)
     page = write_report([ledger], tmp_path / "report.html").read_text()
-    assert "<h2>Searches</h2>" in page
+    assert '<h2 id="searches">' in page
     assert "Against the baseline" not in page
 
 

@@ -10,7 +10,7 @@ from several import CLASSES, split_classes, with_classes, write_study
 from test_report import configs, values
 
 from analysis import pictures, tables
-from analysis.overlays import CLASS_COLOURS, choose_colours, decide, draw_overlay
+from analysis.overlays import CLASS_COLOURS, choose_colours, decide, draw_overlay, paint
 from diffseg.config import Config
 
 NAMES = tuple(CLASSES)
@@ -87,7 +87,7 @@ def exemplified(tmp_path_factory):
 
 
 def sources(chart):
-    return {(row["image"], row["label"]): row["src"] for row in values(chart) if "src" in row}
+    return {(row["image"], row["words"]): row["src"] for row in values(chart) if "src" in row}
 
 
 def pixels_of(source):
@@ -107,7 +107,8 @@ def test_examples_are_drawn_in_the_colours_of_classes_with_a_legend(exemplified)
     assert true[15, 5].tolist() == predicted[8, 5].tolist() == lesion
     assert predicted[5, 5].tolist() == [0, 0, 0]  # background is more probable than 0.4
     deviation = pixels_of(found["one", f"{series[0]}, sd"])
-    assert (deviation[2, 0], deviation[5, 0], deviation[12, 0]) == (51, 102, 102)
+    scale = np.asarray(paint(np.array([[51, 102]]) / 255))[0]
+    assert [deviation[row, 0].tolist() for row in (2, 5, 12)] == scale[[0, 1, 1]].tolist()
     legends = [row["class"] for row in values(chart) if "class" in row]
     assert legends[:2] == list(NAMES)
     errors = sources(pictures.error_maps(exemplified))

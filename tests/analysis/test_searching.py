@@ -12,7 +12,8 @@ from test_comparison import write_trial
 from test_report import browser, check_page, opened, values  # noqa: F401
 from test_search import START, carry_out, planted, study_of
 
-from analysis import comparison, search_charts, search_settings, searches, tables
+from analysis import comparison, report_tables, search_charts, search_settings, searches, tables
+from analysis.answers import answer_questions
 from analysis.difference_chart import differences
 from analysis.export import write_event_files, write_journal
 from analysis.figures import draw_figures
@@ -37,8 +38,9 @@ def ledger(request, tmp_path_factory):
         trial = study.trial_of(proposal)
         write_trial(ledger, trial, planted(trial.config)["iou"] - planted(START)["iou"], proposal.seed)
         if trial.rungs:
-            row = {"search": name, "step": 100, "trial": trial.name, "metric": "iou", "value": 0.1 * proposal.number}
-            ledger.record("rungs", [row])
+            row = {"search": name, "trial": trial.name, "metric": "iou"}
+            for step in (50, 100):
+                ledger.record("rungs", [row | {"step": step, "value": 0.001 * step * proposal.number}])
         if trial.rungs and proposal.number % 8 == 7:
             ledger.write(trial.name, 3, {"trials": [{"status": "pruned", "seconds": 5.0, "steps": 100}]})
     return ledger
@@ -71,8 +73,13 @@ def test_the_best_so_far_never_falls(found, one):
     rows = pd.DataFrame(values(search_charts.optimisation(found)))
     for _, same in rows.groupby("objective"):
         same = same.drop_duplicates("number").sort_values("number")
-        assert np.allclose(same["best"], same["value"].cummax())
-        assert len(same) == BUDGET - BUDGET // 8
+        whole = same[same["status"] == "complete"]
+        assert np.allclose(whole["best"], whole["value"].cummax())
+        assert len(whole) == BUDGET - BUDGET // 8
+        pruned = same[same["status"] == "pruned"]  # they stand at what they had reached when they were compared last
+        assert np.allclose(pruned["value"], 0.1 * pruned["number"])
+        assert pruned["best"].isna().all()
+        assert set(same["start"].dropna()) == set(same.loc[same["number"] == 0, "value"])
 
 
 def test_settings_that_a_proposal_lacks_are_below_the_axis(found, one):
@@ -112,9 +119,40 @@ def test_the_front_is_drawn_for_several_objectives_only(found, one):
 
 def test_rungs_show_which_trials_were_pruned(found):
     rows = pd.DataFrame(values(search_charts.pruning(found)))
-    assert len(rows) == BUDGET
+    assert len(rows) == 2 * BUDGET
     assert set(rows.loc[rows["number"] % 8 == 7, "status"]) == {"pruned"}
-    assert np.allclose(rows["value"], 0.1 * rows["number"])
+    assert np.allclose(rows["value"], 0.001 * rows["step"] * rows["number"])
+
+
+def test_a_single_rung_has_no_chart(found, monkeypatch):
+    rungs = search_charts._rungs
+    monkeypatch.setattr(search_charts, "_rungs", lambda one: rungs(one).query("step == 50"))
+    assert search_charts.pruning(found) is None
+
+
+def test_the_best_proposal_is_emphasised_and_axes_have_their_ends(found, one):
+    rows = pd.DataFrame(values(search_settings.parallel_coordinates(found)))
+    best = one.frame.sort_values(["rank", "number"])["number"].iloc[0]
+    assert set(rows.loc[rows["best"].eq(True), "number"]) == {best}
+    ends = rows.dropna(subset=["text"])
+    assert set(ends["setting"]) == {name.removeprefix("diffusion.").replace("_", " ") for name in one.parameters}
+    assert set(ends["place"]) == {0, 1}
+
+
+def test_a_proposals_settings_are_those_that_differ(found):
+    shown = report_tables.tabulate_searches(found)
+    assert len(shown["searches"]) == report_tables.PROPOSALS
+    (fixed,) = shown["fixed"].values()
+    for row in shown["searches"]:
+        assert not set(fixed.split(", ")) & set(row["settings"].split(", "))
+
+
+def test_the_answer_names_the_searchs_best(found, one):
+    (answer,) = answer_questions(found)
+    (said,) = (sentence for sentence in answer.sentences if sentence.startswith("A search of"))
+    best = one.frame.sort_values(["rank", "number"]).iloc[0]
+    assert f"proposal {best['number']} " in said
+    assert f"IOU {best['iou']:.3f}" in said
 
 
 def test_weights_are_drawn_for_the_best_proposals(found, one):

@@ -1,0 +1,124 @@
+"""The report's answers, what would decide an open question, and the examples that are shown."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_findings import scored, study
+from test_report import configs, ledger_of
+
+from analysis import tables
+from analysis.answers import answer_questions
+from analysis.example_choice import choose_examples
+from analysis.measurements import Sample
+from analysis.power import describe_needed
+from analysis.report import write_report
+from analysis.statistics import estimate
+from analysis.verdicts import signed
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    return tables.load([ledger_of(tmp_path_factory.mktemp("answers"), configs())])
+
+
+def test_an_answer_says_whether_diffusion_helps_and_which_configuration_is_best(found):
+    """E2 with x0 is better by 7 points of IoU in every seed; the best of three configurations leads by 2."""
+    big, small = answer_questions(found)
+    assert (big.dataset, small.dataset) == ("big", "small")
+    assert big.verdict == "better"
+    assert "Diffusion (E2) segments better than feed-forward (E1)" in big.sentences[0]
+    assert "IoU 86.0 % against 79.0 %, +7.0 points" in big.sentences[0]
+    assert "calibrated is undecided" in big.sentences[1]
+    assert "Of 3 configurations, E2 diffusion, x0 has the greatest IoU, 86.0 %: 2.0 points" in big.sentences[2]
+    assert "half of a mask is lost at log-SNR 1." in big.sentences[3]
+    assert big.counts == "3 seeds"  # this ledger's IoU is not of single images
+
+
+def test_the_answer_is_the_pages_first_section(found, tmp_path):
+    page = write_report(list(found.ledgers), tmp_path / "report.html").read_text()
+    order = ["answers", "table1", "examples", "calibration", "fingerprint", "findings", "learning", "provenance"]
+    places = [page.index(f'<h2 id="{name}">') for name in order]
+    assert places == sorted(places)
+    links = [page.index(f'<a href="#{name}">') for name in order]
+    assert links == sorted(links)
+    assert "segments better than feed-forward" in page
+
+
+def test_a_study_that_is_named_twice_counts_once(found, tmp_path, recwarn):
+    (ledger,) = found.ledgers
+    page = write_report([ledger, ledger], tmp_path / "report.html").read_text()
+    assert "Studies compared" not in page
+    assert [one for one in recwarn if issubclass(one.category, RuntimeWarning)] == []
+
+
+def test_without_e2_the_answer_says_what_is_missing(tmp_path):
+    (first, _) = answer_questions(tables.load([ledger_of(tmp_path, configs(("e1",)))]))
+    assert first.sentences == ["Whether diffusion helps is not known: no trial of E2 is complete."]
+    assert first.verdict == ""
+
+
+def pairs(values, groups=()):
+    frame = pd.DataFrame(values, columns=[f"{k}" for k in range(values.shape[1])])
+    return Sample(frame, pd.Series(list(groups), frame.columns[: len(groups)], dtype=object), values.shape[1])
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_the_images_that_are_named_would_decide_the_difference(seeds):
+    """With the named number of images of the same spread, the interval just leaves out 0."""
+    generator = np.random.default_rng(0)
+    images = generator.standard_normal(40)
+    images = 0.1 * (images - images.mean()) / images.std(ddof=1) + 0.01
+    values = np.repeat(images[None], seeds, 0)
+    said = describe_needed(pairs(values), 100, "points")
+    needed = int(said.split()[1])
+    assert f"About {needed} test images, where there are 40, would decide" in said
+    more = generator.standard_normal(needed)
+    more = 0.1 * (more - more.mean()) / more.std(ddof=1) + 0.01
+    one = estimate(np.repeat(more[None], seeds, 0))
+    assert abs(one.low) < 0.001
+
+
+def test_seeds_are_named_where_they_vary_most_and_patients_where_they_are_known():
+    by_seed = np.array([-0.01, 0.02, 0.08])[:, None] + np.zeros((1, 30))
+    assert "seeds, where there are 3" in describe_needed(pairs(by_seed + 1e-9 * np.arange(30)), 100, "points")
+    of_patient = np.repeat(np.linspace(-0.05, 0.07, 6), 5)[None]
+    groups = [f"p{k // 5}" for k in range(30)]
+    assert "test patients or volumes, where there are 6" in describe_needed(pairs(of_patient, groups), 100, "points")
+
+
+def test_a_difference_that_is_far_from_decided_is_bounded():
+    values = np.tile([-0.1, 0.1], 20)[None] + 1e-6
+    assert "most likely below" in describe_needed(pairs(values), 100, "points")
+    assert "would give an interval" in describe_needed(pairs(np.array([[0.1]])), 100, "points")
+
+
+def test_signs_are_true_minus_signs():
+    assert [signed(value, "+.2f") for value in (-0.5, 0.5, -0.001)] == ["−0.50", "+0.50", "0.00"]
+
+
+def test_the_worst_the_middle_and_the_best_example_are_shown(found):
+    ious = {"one": 0.2, "two": 0.9}
+    rows = [
+        {**row, "metric": "iou", "image": image, "value": value}
+        for row in found.trials[["study", "trial"]].to_dict("records")
+        for image, value in ious.items()
+    ]
+    examples = found.examples.assign(image=found.examples["image"].str.split(" ").str[0])
+    chosen = choose_examples(type("Given", (), {"examples": examples, "images": pd.DataFrame(rows)}))
+    big = chosen[chosen["dataset"] == "big"]
+    assert list(dict.fromkeys(big["label"])) == [
+        "worst|one|E1 IoU 20 %|E2 IoU 20 %",
+        "best|two|E1 IoU 90 %|E2 IoU 90 %",
+    ]
+    assert set(big["seed"]) == {0}
+
+
+def test_several_networks_are_counted(tmp_path):
+    cells = {}
+    for network, gain in (("ensemdiff", 0.2), ("segdiff", -0.2)):
+        cells["e1", "isic16", network] = scored(0.5)
+        cells["e2", "isic16", network] = scored(0.5 + gain)
+    (answer,) = answer_questions(study(tmp_path, cells))
+    assert answer.sentences[0].startswith("Of 2 networks, diffusion (E2)")
+    assert "better with 1, worse with 1" in answer.sentences[0]
+    assert "(ensemdiff)" in answer.sentences[1]
