@@ -15,6 +15,7 @@ from analysis.power import describe_needed
 from analysis.statistics import LEVEL, Estimate, holm
 from analysis.tables import Tables
 from analysis.verdicts import describe_p, signed
+from diffseg.evaluation.registry import METRICS
 from studies.store.classes import ALL
 
 POINTS = 100  # percentage points of an IoU of 1
@@ -132,7 +133,7 @@ def _name_searched(tables: Tables, dataset: str) -> Iterator[str]:
         start = f", where its start has {first[metric].iloc[0]:.3f}" if len(first) and best["number"] else ""
         word = "the start itself" if not best["number"] else f"proposal {best['number']} ({best['settings']})"
         yield (
-            f"A search of {len(ranked)} proposals ({one.start.network.name}) ranks {word} first: {metric.upper()} "
+            f"A search of {len(ranked)} proposals ({one.start.network.name}) ranks {word} first: {METRICS[metric].title} "
             f"{best[metric]:.3f} on held-out training images{start}. One seed each, so the order may be due to chance."
         )
 

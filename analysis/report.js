@@ -1,5 +1,5 @@
 // Charts are drawn as wide as the page has room for: panels stand side by side where they fit, else below each other.
-const LEAST = 200, MOST = 720;  // px of a panel
+const LEAST = 200, MOST = 1000;  // px of a panel
 
 function countFacets(spec) {
   const rows = Object.values(spec.datasets ?? {}).flat(), field = spec.facet.field;

@@ -12,6 +12,7 @@ import pandas as pd
 from analysis.searches import SearchHistory
 from analysis.style import COLOURS, SHAPES, facet_by_search
 from analysis.tables import Tables
+from analysis.verdicts import signed
 from diffseg.evaluation.registry import METRICS
 
 UNSET = -0.12  # where parallel coordinates show a setting that a proposal does not have
@@ -131,7 +132,7 @@ def _slice(frame: pd.DataFrame, name: str, objective: str) -> Any:
     points = alt.Chart(kept[["number", "setting", "best", objective, "words"]]).mark_point(filled=True, size=50)
     points = points.encode(
         x=x,
-        y=alt.Y(f"{objective}:Q", scale=alt.Scale(zero=False)),
+        y=alt.Y(f"{objective}:Q", title=METRICS[objective].title, scale=alt.Scale(zero=False)),
         color=alt.Color("best:N", legend=None, scale=alt.Scale(domain=[False, True], range=COLOURS[:2])),
         shape=alt.Shape("best:N", legend=None, scale=alt.Scale(domain=[False, True], range=SHAPES[:2])),
         tooltip=["number", alt.Tooltip(objective, format=".4f"), "words"],
@@ -176,7 +177,7 @@ def _is_missing(value: Any) -> bool:
 
 def _text(value: Any) -> str:
     """Return the value of a setting in words."""
-    return "not set" if _is_missing(value) else f"{value:.3g}" if isinstance(value, float) else str(value)
+    return "not set" if _is_missing(value) else signed(value, ".3g") if isinstance(value, float) else str(value)
 
 
 def _short(name: str) -> str:

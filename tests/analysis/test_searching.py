@@ -152,7 +152,7 @@ def test_the_answer_names_the_searchs_best(found, one):
     (said,) = (sentence for sentence in answer.sentences if sentence.startswith("A search of"))
     best = one.frame.sort_values(["rank", "number"]).iloc[0]
     assert f"proposal {best['number']} " in said
-    assert f"IOU {best['iou']:.3f}" in said
+    assert f"IoU {best['iou']:.3f}" in said
 
 
 def test_weights_are_drawn_for_the_best_proposals(found, one):
