@@ -34,22 +34,24 @@ def parallel_coordinates(tables: Tables) -> alt.VConcatChart | None:
         rows = rows[["number", "setting", "place", "value", objective, "words"]]
         larger = METRICS[objective].larger_is_better
         rows = rows.assign(best=rows["number"] == frame.sort_values(["rank", "number"])["number"].iloc[0])
-        rows = rows.sort_values("best", kind="stable")
         x = alt.X("setting:N", title=None, sort=names, axis=alt.Axis(labelAngle=-25, labelLimit=160, domain=False))
         y = alt.Y("place:Q", scale=alt.Scale(domain=[UNSET, 1]), axis=None)
-        lines = alt.Chart(rows).mark_line(point=True)
-        lines = lines.encode(
+        colour = alt.Color(
+            f"{objective}:Q",
+            title=METRICS[objective].title,
+            scale=alt.Scale(scheme="viridis", reverse=not larger),
+            legend=alt.Legend(type="gradient", direction="horizontal", gradientLength=200),
+        )
+        base = alt.Chart(rows).encode(
             x=x,
             y=y,
-            color=alt.Color(
-                f"{objective}:Q", title=METRICS[objective].title, scale=alt.Scale(scheme="viridis", reverse=not larger)
-            ),
-            strokeWidth=alt.StrokeWidth("best:N", legend=None, scale=alt.Scale(domain=[False, True], range=[1.2, 4])),
-            opacity=alt.Opacity("best:N", legend=None, scale=alt.Scale(domain=[False, True], range=[0.5, 1])),
+            color=colour,
             detail="number:N",
             tooltip=["number", "setting", "value", alt.Tooltip(objective, format=".4f"), "words"],
         )
-        lines = alt.layer(_axes(rows, x, y), lines, _ends(rows, x, y))
+        lines = base.mark_line(point=True, strokeWidth=1.2, opacity=0.6)
+        best = base.transform_filter("datum.best").mark_line(strokeWidth=5)
+        lines = alt.layer(_axes(rows, x, y), lines, best, _ends(rows, x, y))
         panels.append(lines.properties(width=max(300, 110 * len(one.parameters)), height=220, title=one.title))
     return alt.vconcat(*panels).resolve_scale(color="independent") if panels else None
 
