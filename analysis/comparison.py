@@ -1,7 +1,7 @@
 """Configurations against a baseline: means over seeds and images with intervals, and tests of the differences."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import product
 from typing import Any
@@ -15,6 +15,7 @@ from analysis.learning import iou_curves, measure_learning
 from analysis.measurements import Pair, Sample, collect, compare, estimate_differences
 from analysis.statistics import holm, verdict
 from analysis.tables import Tables
+from diffseg.config.sentences import suggest
 from diffseg.errors import UserError
 from diffseg.evaluation.registry import DISTANCE, METRICS
 from studies.search.proposals import read_proposals
@@ -61,11 +62,31 @@ def name_configurations(ledgers: list[Ledger]) -> ConfigurationNames:
     return ConfigurationNames(labels, baselines)
 
 
-def compare_to_baseline(tables: Tables, ledgers: list[Ledger]) -> pd.DataFrame:
+def select_baseline(trials: pd.DataFrame, named: ConfigurationNames, baseline: str) -> ConfigurationNames:
+    """Return the names with another baseline: a configuration's name, a variant, a series, or an experiment such as "e1".
+
+    Raises UserError if no trial of E1 or E2 has this name, or if several configurations of one data set and network do.
+    """
+    trials = trials[trials["experiment"].isin(["e1", "e2"])]
+    columns = [trials["trial"].map(named.labels), trials["variant"], trials["series"], trials["experiment"]]
+    fits = pd.concat([column == baseline for column in columns], axis=1).any(axis=1)
+    if not fits.any():
+        names = dict.fromkeys(name for column in columns for name in column.dropna() if name)
+        raise UserError(f"there is no configuration '{baseline}' to compare with: {suggest(baseline, names)}")
+    chosen = trials[fits]
+    if (chosen.groupby([*PLACE, "experiment"])["series"].nunique() > 1).any():
+        names = dict.fromkeys(chosen["series"])
+        raise UserError(f"'{baseline}' is the name of several configurations: give one of {'; '.join(names)}")
+    return replace(named, baselines=set(chosen["trial"]))
+
+
+def compare_to_baseline(
+    tables: Tables, named: ConfigurationNames, metrics: Collection[str] = tuple(NAMES)
+) -> pd.DataFrame:
     """Return `compare_configurations`. Raises UserError if there is nothing to compare yet."""
-    found = compare_configurations(tables, name_configurations(ledgers))
+    found = compare_configurations(tables, named, metrics)
     if found.empty:
-        name = ledgers[0].study
+        name = tables.ledgers[0].study
         raise UserError(
             f"{name} has no complete trial of a baseline on the test images to compare with: `diffseg status {name}` prints "
             "how far it is; a search compares what it confirms (--confirm KxN), a study file names its baseline's variant"
@@ -142,7 +163,7 @@ def select_shown(rows: Sequence[dict[str, Any]], of_class: str | None = None) ->
 def against_e1(table1: pd.DataFrame, tables: Tables) -> pd.DataFrame:
     """Return Table 1 (`Tables.table1`) with tests of E2 against E1, paired by seed and image.
 
-    For iou (%) and ece it gets the columns of TESTED, such as iou_low, and the paired difference in iou_difference. p is
+    For iou and ece it gets the columns of TESTED, such as iou_low, and the paired difference in iou_difference. p is
     adjusted by Holm among the rows of a data set and class.
     """
     return _test(table1, pairs_with_e1(table1, tables), tables)
@@ -178,18 +199,30 @@ def _test(rows: pd.DataFrame, pairs: list[Pair], tables: Tables) -> pd.DataFrame
     """Return the rows of a table with tests of theirs against ours, one pair of trials for each row."""
     rows = rows.reset_index(drop=True)
     classes = rows["class"] if "class" in rows else pd.Series(ALL, rows.index)
-    for metric, unit in (("iou", 100), ("ece", 1)):
-        found = [one.times(unit) for one in estimate_differences(tables, pairs, metric, classes.tolist())]
-        frame = pd.DataFrame([asdict(one) for one in found], columns=["mean", *TESTED[:-1]])
-        frame["p"] = frame.groupby([rows["dataset"], classes])["p"].transform(lambda p: holm(p.to_numpy()))
-        frame["verdict"] = [
-            None if np.isnan(mean) else verdict(mean, p, LARGER_IS_BETTER[metric])
-            for mean, p in zip(frame["mean"], frame["p"], strict=True)
-        ]
+    for metric in ("iou", "ece"):
+        frame = compare_pairs(tables, pairs, metric, rows["dataset"], classes)
         column = f"{metric}_difference"
         rows[column] = frame["mean"].fillna(rows[column])
         rows = rows.join(frame[list(TESTED)].add_prefix(f"{metric}_"))
     return rows
+
+
+def compare_pairs(
+    tables: Tables, pairs: list[Pair], metric: str, datasets: pd.Series, classes: pd.Series
+) -> pd.DataFrame:
+    """Return the tested difference of theirs to ours for each pair of trials.
+
+    Columns: mean (of the difference), low, high, p (adjusted by Holm among the pairs of a data set and class), effect and
+    verdict; None where one of both is missing. datasets, classes: of each pair.
+    """
+    found = estimate_differences(tables, pairs, metric, classes.tolist())
+    frame = pd.DataFrame([asdict(one) for one in found], columns=["mean", *TESTED[:-1]])
+    frame["p"] = frame.groupby([datasets, classes])["p"].transform(lambda p: holm(p.to_numpy()))
+    frame["verdict"] = [
+        None if np.isnan(mean) else verdict(mean, p, LARGER_IS_BETTER[metric])
+        for mean, p in zip(frame["mean"], frame["p"], strict=True)
+    ]
+    return frame
 
 
 def _compare_metric(

@@ -16,7 +16,7 @@ from analysis.figures import Figure, draw_figures, draw_optional_figures
 from analysis.findings import check_findings
 from analysis.frames import records
 from analysis.noise_levels import errors_over_t, find_agreement, find_half_maxima, fit_class_fingerprints
-from analysis.segmentations import tabulate_studies
+from analysis.segmentations import in_percent, tabulate_studies
 from analysis.series import EXPERIMENTS
 from analysis.tables import Tables
 from diffseg.errors import UserError
@@ -74,10 +74,12 @@ def _segmentation_tables(found: Tables, shown: Tables) -> dict[str, Any]:
     studies = comparison.against_first(tabulate_studies(found), found) if len(found.ledgers) > 1 else pd.DataFrame()
     return {
         "findings": records(check_findings(shown)),
-        "table1": records(comparison.against_e1(paper.add_paper_numbers(table1), shown)) if len(table1) else [],
+        "table1": records(in_percent(comparison.against_e1(paper.add_paper_numbers(table1), shown)))
+        if len(table1)
+        else [],
         "left_out": len(found.table1()) - len(table1),
         "classes": records(tabulate_classes(shown)),
-        "compared": records(studies),
+        "compared": records(in_percent(studies)),
         "aurc": records(uncertainty.aurc(shown)),
         "left_out_images": records(uncertainty.count_left_out(shown)),
         "empty_masks": records(uncertainty.count_empty(shown)),
