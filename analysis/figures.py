@@ -10,6 +10,7 @@ import pandas as pd
 
 from analysis import charts, pictures, search_charts, search_settings, uncertainty_charts
 from analysis.class_charts import class_errors, confusion
+from analysis.comparison import LISTED, compare_configurations, name_configurations
 from analysis.difference_chart import differences
 from analysis.sampling import sampling
 from analysis.tables import Tables
@@ -153,18 +154,37 @@ def draw_figures(found: Tables) -> list[Figure]:
     return [_figure(draw.__name__, caption, needs, draw(found)) for draw, (caption, needs) in CHARTS.items()]
 
 
+OPTIONAL: dict[Callable[..., Any], tuple[str, str]] = {
+    differences: (DIFFERENCES, "a baseline"),
+    sampling: (SAMPLING, "trials that differ in how they sample"),
+    class_errors: (CLASS_ERRORS, "trials of several classes"),
+    confusion: (CONFUSION, "trials of several exclusive classes"),
+}  # drawn only if there is something to show
+
+
 def draw_optional_figures(found: Tables, shown: Tables, compared: pd.DataFrame) -> list[Figure]:
     """Draw the charts that are shown only if there is something to show: differences, ways of sampling, and several classes.
 
     shown: the variants that charts have room for (`Tables.shown`). compared: from `comparison.compare_configurations`.
     """
+    given: dict[Callable[..., Any], Any] = {differences: compared, sampling: found}
     figures = [
-        _figure("differences", DIFFERENCES, "a baseline", differences(compared)),
-        _figure("sampling", SAMPLING, "trials that differ in how they sample", sampling(found)),
-        _figure("class_errors", CLASS_ERRORS, "trials of several classes", class_errors(shown)),
-        _figure("confusion", CONFUSION, "trials of several exclusive classes", confusion(shown)),
+        _figure(draw.__name__, caption, needs, draw(given.get(draw, shown)))
+        for draw, (caption, needs) in OPTIONAL.items()
     ]
     return [figure for figure in figures if figure.chart]
+
+
+def draw_figure(name: str, found: Tables, shown: Tables) -> Figure:
+    """Draw the chart of this name, one of CHARTS or OPTIONAL, as it is in the report. Raises KeyError for another name.
+
+    shown: the variants that charts have room for (`Tables.shown`).
+    """
+    draw, (caption, needs) = {one.__name__: (one, texts) for one, texts in (CHARTS | OPTIONAL).items()}[name]
+    given: Any = found if draw is sampling else shown
+    if draw is differences:
+        given = compare_configurations(found, name_configurations(list(found.ledgers)), LISTED)
+    return _figure(name, caption, needs, draw(given))
 
 
 def _figure(name: str, caption: str, needs: str, chart: Any) -> Figure:
