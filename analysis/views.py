@@ -53,13 +53,18 @@ def write_csv(results: Results, folder: Path) -> dict[Path, int]:
         if view.empty:
             continue
         path = folder / f"{name}.csv"
-        temporary = path.with_suffix(".tmp")
         with refuse_unwritable(path):
             folder.mkdir(parents=True, exist_ok=True)
-            neutralise(view).to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8")
-            temporary.replace(path)
+            write_view(view, path)
         written[path] = len(view)
     return written
+
+
+def write_view(view: pd.DataFrame, path: Path) -> None:
+    """Write a view in one step, as RFC 4180 says, whose line ends make pandas quote every kind of line end in a cell."""
+    temporary = path.with_suffix(".tmp")
+    neutralise(view).to_csv(temporary, index=False, lineterminator="\r\n", encoding="utf-8")
+    temporary.replace(path)
 
 
 def neutralise(view: pd.DataFrame) -> pd.DataFrame:
