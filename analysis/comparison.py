@@ -1,7 +1,7 @@
 """Configurations against a baseline: means over seeds and images with intervals, and tests of the differences."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from functools import partial
 from itertools import product
 from typing import Any
@@ -10,17 +10,15 @@ import numpy as np
 import pandas as pd
 
 from analysis import group_dice, learning
-from analysis.frames import GROUP
+from analysis.configurations import ConfigurationNames
+from analysis.frames import GROUP, PLACE
 from analysis.learning import iou_curves, measure_learning
 from analysis.measurements import Pair, Sample, collect, compare, estimate_differences
 from analysis.statistics import holm, verdict
 from analysis.tables import Tables
-from diffseg.config.sentences import suggest
 from diffseg.errors import UserError
 from diffseg.evaluation.registry import DISTANCE, METRICS
-from studies.search.proposals import read_proposals
 from studies.store.classes import ALL
-from studies.store.ledger import Ledger
 
 NAMES = {
     **{name: metric.title for name, metric in METRICS.items()},
@@ -34,50 +32,7 @@ LARGER_IS_BETTER = {name: bool(metric.larger_is_better) for name, metric in METR
 }
 LISTED = {name for name in NAMES if name not in METRICS or METRICS[name].listed}  # shown without being asked for
 SHOWN_OF_CLASSES = ("iou", "dice", group_dice.NAME)  # those of them that are shown of single classes
-PLACE = ["study", "dataset", "network"]
 TESTED = ("low", "high", "p", "effect", "verdict")  # the columns of a tested difference
-
-
-@dataclass(frozen=True)
-class ConfigurationNames:
-    """The names of configurations by trial, and the trials of the baselines."""
-
-    labels: dict[str, str]
-    baselines: set[str]
-
-
-def name_configurations(ledgers: list[Ledger]) -> ConfigurationNames:
-    """Return the names of the studies' variants and of the searches' proposals.
-
-    The baseline of a study is the variant that it names as such, that of a search its first proposal.
-    """
-    labels: dict[str, str] = {}
-    baselines: set[str] = set()
-    for ledger in ledgers:
-        definition = ledger.definition() or {}
-        variants, found = definition.get("variants") or {}, [one for one in read_proposals(ledger) if one.trial]
-        labels |= variants | {one.trial: f"{one.number}: {one.label}" for one in found}
-        baselines |= {trial for trial, variant in variants.items() if variant == definition.get("baseline")}
-        baselines |= {one.trial for one in found if one.number == 0 and one.trial}
-    return ConfigurationNames(labels, baselines)
-
-
-def select_baseline(trials: pd.DataFrame, named: ConfigurationNames, baseline: str) -> ConfigurationNames:
-    """Return the names with another baseline: a configuration's name, a variant, a series, or an experiment such as "e1".
-
-    Raises UserError if no trial of E1 or E2 has this name, or if several configurations of one data set and network do.
-    """
-    trials = trials[trials["experiment"].isin(["e1", "e2"])]
-    columns = [trials["trial"].map(named.labels), trials["variant"], trials["series"], trials["experiment"]]
-    fits = pd.concat([column == baseline for column in columns], axis=1).any(axis=1)
-    if not fits.any():
-        names = dict.fromkeys(name for column in columns for name in column.dropna() if name)
-        raise UserError(f"there is no configuration '{baseline}' to compare with: {suggest(baseline, names)}")
-    chosen = trials[fits]
-    if (chosen.groupby([*PLACE, "experiment"])["series"].nunique() > 1).any():
-        names = dict.fromkeys(chosen["series"])
-        raise UserError(f"'{baseline}' is the name of several configurations: give one of {'; '.join(names)}")
-    return replace(named, baselines=set(chosen["trial"]))
 
 
 def compare_to_baseline(

@@ -10,7 +10,8 @@ import pandas as pd
 
 from analysis import charts, pictures, search_charts, search_settings, uncertainty_charts
 from analysis.class_charts import class_errors, confusion
-from analysis.comparison import LISTED, compare_configurations, name_configurations
+from analysis.comparison import LISTED, compare_configurations
+from analysis.configurations import name_configurations
 from analysis.difference_chart import differences
 from analysis.sampling import sampling
 from analysis.tables import Tables

@@ -11,6 +11,7 @@ from diffseg.evaluation.registry import MEASURES, METRICS
 from studies.store.tables import SCHEMAS
 
 GROUP = ["study", "dataset", "experiment", "network", "variant", "series"]  # trials that differ in their seed only
+PLACE = ["study", "dataset", "network"]  # what E1 and E2 are compared within
 STATISTICS = ("", "_sd", "_e1", "_e2", "_sd_e1", "_sd_e2", "_difference", "_low", "_high")  # of a metric, in its unit
 UNITS = {
     **{f"{name}{ending}": metric.unit for name, metric in MEASURES.items() for ending in STATISTICS},

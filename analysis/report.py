@@ -12,6 +12,7 @@ import vl_convert
 
 from analysis import comparison, paper, searches, tables, uncertainty
 from analysis.class_tables import tabulate_classes
+from analysis.configurations import name_configurations
 from analysis.figures import Figure, draw_figures, draw_optional_figures
 from analysis.findings import check_findings
 from analysis.frames import records
@@ -36,7 +37,7 @@ def write_report(ledgers: list[Ledger], path: Path, png: Path | None = None) -> 
     """
     found = tables.load(ledgers)
     shown = found.shown()
-    compared = comparison.compare_configurations(found, comparison.name_configurations(ledgers), comparison.LISTED)
+    compared = comparison.compare_configurations(found, name_configurations(ledgers), comparison.LISTED)
     figures = draw_figures(shown) + draw_optional_figures(found, shown, compared)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("analysis", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True

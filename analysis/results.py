@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.comparison import LISTED, NAMES, compare_to_baseline, name_configurations, select_baseline
+from analysis.comparison import LISTED, NAMES, compare_to_baseline
+from analysis.configurations import name_configurations, select_baseline
 from analysis.differences import tabulate_differences
 from analysis.frames import check_metric, with_units
 from analysis.plots import Plots

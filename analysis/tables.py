@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from analysis.attempts import read_last_attempts
-from analysis.frames import GROUP, check_metric, check_table
+from analysis.frames import GROUP, check_metric, check_table, with_units
 from analysis.measurements import Measurements
 from analysis.noise_levels import fit_fingerprints, tabulate_fingerprints
 from analysis.searches import SearchHistory, load_searches
@@ -95,7 +95,7 @@ class Tables:
             if every:
                 rows["class"] = rows["class"].fillna(ALL)
             found.append(rows.merge(ours, on=["trial", "attempt"]))
-        return pd.concat(found, ignore_index=True)
+        return with_units(pd.concat(found, ignore_index=True))
 
     @cached_property
     def timesteps(self) -> pd.DataFrame:
@@ -216,5 +216,5 @@ def load(ledgers: list[Ledger]) -> Tables:
         )
     every = pd.concat(last, ignore_index=True)
     every = every[(every["scored_on"] == "test") | ~every["experiment"].isin(["e1", "e2"])]
-    trials = name_series(every[every["status"] == "complete"], ledgers)
+    trials = with_units(name_series(every[every["status"] == "complete"], ledgers))
     return Tables(tuple(ledgers), trials, every[every["status"] == "failed"])

@@ -100,7 +100,8 @@ def compare(study: str, store: str, of_class: str | None, as_json: bool) -> None
     Prints means on the test images, differences with 95 % intervals, and verdicts. The baseline is the variant that a
     study file names, or the first proposal of a search among those that it confirmed.
     """
-    from analysis.comparison import compare_to_baseline, name_configurations
+    from analysis.comparison import compare_to_baseline
+    from analysis.configurations import name_configurations
     from analysis.frames import records
     from analysis.tables import load
     from studies.commands.tables.comparison import ComparisonTable

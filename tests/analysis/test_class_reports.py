@@ -13,7 +13,8 @@ from test_report import T, configs, values
 
 from analysis import class_charts, tables, uncertainty
 from analysis.class_tables import count_confusions, tabulate_classes
-from analysis.comparison import against_e1, compare_configurations, name_configurations, select_shown
+from analysis.comparison import against_e1, compare_configurations, select_shown
+from analysis.configurations import name_configurations
 from analysis.figures import draw_optional_figures
 from analysis.frames import records
 from analysis.noise_levels import fit_class_fingerprints

@@ -10,7 +10,8 @@ from test_report import attempt
 from test_search import START, carry_out, planted, study_of
 
 from analysis import searches, tables
-from analysis.comparison import against_e1, against_first, compare_configurations, name_configurations
+from analysis.comparison import against_e1, against_first, compare_configurations
+from analysis.configurations import name_configurations
 from analysis.report import write_report
 from analysis.segmentations import tabulate_studies
 from analysis.statistics import estimate

@@ -6,7 +6,8 @@ import pytest
 from test_report import attempt
 
 from analysis import tables
-from analysis.comparison import against_e1, compare_configurations, name_configurations
+from analysis.comparison import against_e1, compare_configurations
+from analysis.configurations import name_configurations
 from analysis.measurements import compare, estimate_differences
 from analysis.statistics import estimate
 from diffseg.config import Config
