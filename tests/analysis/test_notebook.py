@@ -61,7 +61,7 @@ def test_the_saved_outputs_are_small_and_complete():
     assert PATH.stat().st_size < LARGEST
     assert [cell["execution_count"] for cell in CODE] == list(range(1, len(CODE) + 1))
     for cell in CODE:
-        assert cell["outputs"], "run `jupyter execute --inplace analysis/example.ipynb` beside a finished quickstart"
+        assert cell["outputs"], "run `jupyter execute --inplace example.ipynb` beside the results of a quickstart"
         assert {output["output_type"] for output in cell["outputs"]} == {"execute_result"}
     assert "image/png" in CODE[-1]["outputs"][0]["data"]
     assert not any(word in PATH.read_text(encoding="utf-8") for word in ("/home/", "/tmp/", "/work/", "/root/"))
