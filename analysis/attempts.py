@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from diffseg.errors import DefinitionError
+from diffseg.errors import ConfigError, DefinitionError
 from studies.definition.study import stored_study
 from studies.definition.trial import Trial
 from studies.store.ledger import Ledger
@@ -24,11 +24,11 @@ def read_last_attempts(ledger: Ledger) -> pd.DataFrame:
 
 
 def _known_trials(ledger: Ledger) -> dict[str, Trial]:
-    """Return the trials of the definition and of the proposals by their names; none if the definition is damaged."""
+    """Return the trials of the definition and of the proposals by their names; none if one of them cannot be read."""
     try:
         study = stored_study(ledger.study, ledger.definition() or {})
         return {trial.name: trial for trial in study.known_trials(ledger)}
-    except DefinitionError:
+    except (DefinitionError, ConfigError):
         return {}
 
 
@@ -40,8 +40,12 @@ def _derive_scored_on(rows: pd.DataFrame) -> pd.Series:
 
 
 def _derive_roles(rows: pd.DataFrame, known: dict[str, Trial]) -> pd.Series:
-    """Return each trial's role: that of the known trial, else "search" if it was scored on held-out images, else "trial"."""
-    unknown = rows["scored_on"].map({"held-out": "search", "test": "trial"})
-    roles = {name: trial.role for name, trial in known.items()}
-    found = [roles.get(trial, other) for trial, other in zip(rows["trial"], unknown, strict=True)]
+    """Return each trial's role: that of the known trial; else, if it was scored on held-out images, what searches run.
+
+    These are "fingerprint" for E3 and "search" for other experiments. The role is "trial" where nothing says otherwise.
+    """
+    found = []
+    for trial, experiment, scored_on in zip(rows["trial"], rows["experiment"], rows["scored_on"], strict=True):
+        searched = "fingerprint" if experiment == "e3" else "search"
+        found.append(known[trial].role if trial in known else searched if scored_on == "held-out" else "trial")
     return pd.Series(found, rows.index, dtype=object)

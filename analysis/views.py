@@ -1,28 +1,20 @@
 """Tidy CSV files of a study: one for each view that a spreadsheet, R or another program may want."""
 
-import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
 from analysis.class_tables import tabulate_classes
+from analysis.comparison import compare_configurations
+from analysis.configurations import name_configurations
 from analysis.frames import GROUP
 from analysis.results import Results
 from analysis.writing import refuse_unwritable
-from diffseg.errors import UserError
 
 KEY = [*GROUP, "seed", "trial", "role", "scored_on"]  # the first columns of every view of single trials
 OF_MACHINES = ["config", "versions", "scaling", "labels", "left_out", "fingerprint"]  # columns of JSON
 STARTS_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # spreadsheets run cells that begin with these
-
-
-def _compare(results: Results) -> pd.DataFrame:
-    """Return the comparison with the study's own baseline; empty without one."""
-    with contextlib.suppress(UserError):
-        return results.compare()
-    return pd.DataFrame()
-
 
 VIEWS: dict[str, Callable[[Results], pd.DataFrame]] = {
     "trials": lambda results: results.trials.drop(columns=OF_MACHINES),
@@ -30,7 +22,7 @@ VIEWS: dict[str, Callable[[Results], pd.DataFrame]] = {
     "proposals": Results.proposals,
     "table1": Results.table1,
     "differences": Results.differences,
-    "comparison": _compare,
+    "comparison": lambda results: compare_configurations(results, name_configurations(list(results.ledgers))),
     "classes": tabulate_classes,
     "images": lambda results: results.frame("images", of_class=None),
     "calibration": lambda results: results.calibration,
