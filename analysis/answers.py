@@ -12,6 +12,7 @@ from analysis.comparison import against_e1, pairs_with_e1
 from analysis.measurements import Sample, compare
 from analysis.noise_levels import find_half_losses
 from analysis.power import describe_needed
+from analysis.segmentations import in_percent
 from analysis.statistics import LEVEL, Estimate, holm
 from analysis.tables import Tables
 from analysis.verdicts import describe_p, signed
@@ -38,7 +39,7 @@ def answer_questions(tables: Tables) -> list[Answer]:
     which count all of its rows. Data sets of which nothing of it is known are left out.
     """
     table1 = tables.table1()
-    tested = against_e1(table1, tables) if len(table1) else table1
+    tested = in_percent(against_e1(table1, tables)) if len(table1) else table1
     return [one for dataset in dict.fromkeys(tables.trials["dataset"]) if (one := _answer(tables, tested, dataset))]
 
 

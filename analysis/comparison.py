@@ -1,7 +1,7 @@
 """Configurations against a baseline: means over seeds and images with intervals, and tests of the differences."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from itertools import product
 from typing import Any
@@ -10,16 +10,15 @@ import numpy as np
 import pandas as pd
 
 from analysis import group_dice, learning
-from analysis.frames import GROUP
+from analysis.configurations import ConfigurationNames
+from analysis.frames import GROUP, PLACE
 from analysis.learning import iou_curves, measure_learning
 from analysis.measurements import Pair, Sample, collect, compare, estimate_differences
 from analysis.statistics import holm, verdict
 from analysis.tables import Tables
 from diffseg.errors import UserError
 from diffseg.evaluation.registry import DISTANCE, METRICS
-from studies.search.proposals import read_proposals
 from studies.store.classes import ALL
-from studies.store.ledger import Ledger
 
 NAMES = {
     **{name: metric.title for name, metric in METRICS.items()},
@@ -33,39 +32,16 @@ LARGER_IS_BETTER = {name: bool(metric.larger_is_better) for name, metric in METR
 }
 LISTED = {name for name in NAMES if name not in METRICS or METRICS[name].listed}  # shown without being asked for
 SHOWN_OF_CLASSES = ("iou", "dice", group_dice.NAME)  # those of them that are shown of single classes
-PLACE = ["study", "dataset", "network"]
 TESTED = ("low", "high", "p", "effect", "verdict")  # the columns of a tested difference
 
 
-@dataclass(frozen=True)
-class ConfigurationNames:
-    """The names of configurations by trial, and the trials of the baselines."""
-
-    labels: dict[str, str]
-    baselines: set[str]
-
-
-def name_configurations(ledgers: list[Ledger]) -> ConfigurationNames:
-    """Return the names of the studies' variants and of the searches' proposals.
-
-    The baseline of a study is the variant that it names as such, that of a search its first proposal.
-    """
-    labels: dict[str, str] = {}
-    baselines: set[str] = set()
-    for ledger in ledgers:
-        definition = ledger.definition() or {}
-        variants, found = definition.get("variants") or {}, [one for one in read_proposals(ledger) if one.trial]
-        labels |= variants | {one.trial: f"{one.number}: {one.label}" for one in found}
-        baselines |= {trial for trial, variant in variants.items() if variant == definition.get("baseline")}
-        baselines |= {one.trial for one in found if one.number == 0 and one.trial}
-    return ConfigurationNames(labels, baselines)
-
-
-def compare_to_baseline(tables: Tables, ledgers: list[Ledger]) -> pd.DataFrame:
+def compare_to_baseline(
+    tables: Tables, named: ConfigurationNames, metrics: Collection[str] = tuple(NAMES)
+) -> pd.DataFrame:
     """Return `compare_configurations`. Raises UserError if there is nothing to compare yet."""
-    found = compare_configurations(tables, name_configurations(ledgers))
+    found = compare_configurations(tables, named, metrics)
     if found.empty:
-        name = ledgers[0].study
+        name = tables.ledgers[0].study
         raise UserError(
             f"{name} has no complete trial of a baseline on the test images to compare with: `diffseg status {name}` prints "
             "how far it is; a search compares what it confirms (--confirm KxN), a study file names its baseline's variant"
@@ -142,7 +118,7 @@ def select_shown(rows: Sequence[dict[str, Any]], of_class: str | None = None) ->
 def against_e1(table1: pd.DataFrame, tables: Tables) -> pd.DataFrame:
     """Return Table 1 (`Tables.table1`) with tests of E2 against E1, paired by seed and image.
 
-    For iou (%), ece and brier it gets the columns of TESTED, such as iou_low, and the paired difference in iou_difference. p is
+    For iou, ece and brier it gets the columns of TESTED, such as iou_low, and the paired difference in iou_difference. p is
     adjusted by Holm among the rows of a data set and class.
     """
     return _test(table1, pairs_with_e1(table1, tables), tables)
@@ -178,18 +154,30 @@ def _test(rows: pd.DataFrame, pairs: list[Pair], tables: Tables) -> pd.DataFrame
     """Return the rows of a table with tests of theirs against ours, one pair of trials for each row."""
     rows = rows.reset_index(drop=True)
     classes = rows["class"] if "class" in rows else pd.Series(ALL, rows.index)
-    for metric, unit in (("iou", 100), ("ece", 1), ("brier", 1)):
-        found = [one.times(unit) for one in estimate_differences(tables, pairs, metric, classes.tolist())]
-        frame = pd.DataFrame([asdict(one) for one in found], columns=["mean", *TESTED[:-1]])
-        frame["p"] = frame.groupby([rows["dataset"], classes])["p"].transform(lambda p: holm(p.to_numpy()))
-        frame["verdict"] = [
-            None if np.isnan(mean) else verdict(mean, p, LARGER_IS_BETTER[metric])
-            for mean, p in zip(frame["mean"], frame["p"], strict=True)
-        ]
+    for metric in ("iou", "ece", "brier"):
+        frame = compare_pairs(tables, pairs, metric, rows["dataset"], classes)
         column = f"{metric}_difference"
         rows[column] = frame["mean"].fillna(rows[column]) if column in rows else frame["mean"]
         rows = rows.join(frame[list(TESTED)].add_prefix(f"{metric}_"))
     return rows
+
+
+def compare_pairs(
+    tables: Tables, pairs: list[Pair], metric: str, datasets: pd.Series, classes: pd.Series
+) -> pd.DataFrame:
+    """Return the tested difference of theirs to ours for each pair of trials.
+
+    Columns: mean (of the difference), low, high, p (adjusted by Holm among the pairs of a data set and class), effect and
+    verdict; None where one of both is missing. datasets, classes: of each pair.
+    """
+    found = estimate_differences(tables, pairs, metric, classes.tolist())
+    frame = pd.DataFrame([asdict(one) for one in found], columns=["mean", *TESTED[:-1]])
+    frame["p"] = frame.groupby([datasets, classes])["p"].transform(lambda p: holm(p.to_numpy()))
+    frame["verdict"] = [
+        None if np.isnan(mean) else verdict(mean, p, LARGER_IS_BETTER[metric])
+        for mean, p in zip(frame["mean"], frame["p"], strict=True)
+    ]
+    return frame
 
 
 def _compare_metric(

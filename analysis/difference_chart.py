@@ -6,6 +6,7 @@ import altair as alt
 import pandas as pd
 
 from analysis.comparison import NAMES, SHOWN_OF_CLASSES
+from analysis.segmentations import in_percent
 from analysis.statistics import LEVEL
 from analysis.style import COLOURS
 from studies.store.classes import ALL
@@ -40,7 +41,7 @@ def e1_against_e2(table1: pd.DataFrame) -> alt.HConcatChart | None:
 
     table1: from `comparison.against_e1`, of which the rows of all classes at once are drawn. None without a tested difference.
     """
-    rows = table1[table1["class"] == ALL] if len(table1) else table1
+    rows = in_percent(table1[table1["class"] == ALL]) if len(table1) else table1
     panels: list[Any] = []
     for metric, title in FOREST.items():
         known = rows.dropna(subset=[f"{metric}_low"]) if f"{metric}_low" in rows else rows[:0]

@@ -1,9 +1,8 @@
-"""Exports of a study: a journal for optuna-dashboard, and event files for TensorBoard."""
+"""Exports of a study to other programs: a journal for optuna-dashboard, and event files for TensorBoard."""
 
-import contextlib
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import optuna
@@ -16,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from analysis.searches import SearchHistory
 from analysis.series import varying_columns
 from analysis.tables import Tables
-from diffseg.errors import StoreError, UserError
+from analysis.writing import refuse_unwritable
 from diffseg.evaluation.registry import METRICS
 from studies.search.proposals import EvaluatedProposal
 from studies.search.sampling import find_parameters
@@ -35,7 +34,7 @@ def write_journal(tables: Tables, path: Path) -> optuna.storages.JournalStorage:
     Objectives keep their own units and directions. Each trial has its name as a user attribute, and in a search its source
     and its status. Raises UserError if the file cannot be written.
     """
-    with _refuse_unwritable(path):
+    with refuse_unwritable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         storage = optuna.storages.JournalStorage(JournalFileBackend(str(path)))
@@ -58,7 +57,7 @@ def write_event_files(tables: Tables, folder: Path) -> int:
     curves = tables.curves()
     for row in tables.trials.to_dict("records"):
         points = curves[(curves["study"] == row["study"]) & (curves["trial"] == row["trial"])]
-        with _refuse_unwritable(folder), SummaryWriter(str(folder / row["study"] / row["trial"])) as writer:
+        with refuse_unwritable(folder), SummaryWriter(str(folder / row["study"] / row["trial"])) as writer:
             for step, metric, value in zip(points["step"], points["metric"], points["value"], strict=True):
                 writer.add_scalar(metric, value, step)
             for metric in METRICS:
@@ -66,19 +65,6 @@ def write_event_files(tables: Tables, folder: Path) -> int:
                     last = row.get("config_training_steps")
                     writer.add_scalar(f"final/{metric}", row[metric], 0 if pd.isna(last) else int(last))
     return len(tables.trials)
-
-
-@contextlib.contextmanager
-def _refuse_unwritable(path: Path) -> Iterator[None]:
-    """Raise UserError in place of OSError."""
-    try:
-        yield
-    except StoreError:
-        raise
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be written ({error}): make room there, or copy the study to a store that can be"
-        ) from None
 
 
 def _add_study(

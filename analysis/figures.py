@@ -10,6 +10,8 @@ import pandas as pd
 
 from analysis import charts, pictures, search_charts, search_settings, uncertainty_charts
 from analysis.class_charts import class_errors, confusion
+from analysis.comparison import LISTED, against_e1, compare_configurations
+from analysis.configurations import name_configurations
 from analysis.difference_chart import differences, e1_against_e2
 from analysis.sampling import sampling
 from analysis.tables import Tables
@@ -191,6 +193,15 @@ def draw_figures(found: Tables) -> list[Figure]:
     return [_figure(draw.__name__, caption, draw(found), *needs) for draw, (caption, needs) in CHARTS.items()]
 
 
+OPTIONAL: dict[Callable[..., Any], tuple[str, str]] = {
+    e1_against_e2: (FOREST, "complete trials of E1 and E2"),
+    differences: (DIFFERENCES, "a baseline"),
+    sampling: (SAMPLING, "trials that differ in how they sample"),
+    class_errors: (CLASS_ERRORS, "trials of several classes"),
+    confusion: (CONFUSION, "trials of several exclusive classes"),
+}  # drawn only if there is something to show
+
+
 def draw_optional_figures(found: Tables, shown: Tables, compared: pd.DataFrame, table1: pd.DataFrame) -> list[Figure]:
     """Draw the charts that are shown only if there is something to show: differences, ways of sampling, and several classes.
 
@@ -200,14 +211,30 @@ def draw_optional_figures(found: Tables, shown: Tables, compared: pd.DataFrame, 
         compared: From `comparison.compare_configurations`.
         table1: From `comparison.against_e1`.
     """
+    given: dict[Callable[..., Any], Any] = {e1_against_e2: table1, differences: compared, sampling: found}
     figures = [
-        _figure("e1_against_e2", FOREST, e1_against_e2(table1)),
-        _figure("differences", DIFFERENCES, differences(compared)),
-        _figure("sampling", SAMPLING, sampling(found)),
-        _figure("class_errors", CLASS_ERRORS, class_errors(shown)),
-        _figure("confusion", CONFUSION, confusion(shown)),
+        _figure(draw.__name__, caption, draw(given.get(draw, shown)), needs)
+        for draw, (caption, needs) in OPTIONAL.items()
     ]
     return [figure for figure in figures if figure.chart]
+
+
+def draw_figure(name: str, found: Tables, shown: Tables) -> Figure:
+    """Draw the chart of this name, one of CHARTS or OPTIONAL, as it is in the report. Raises KeyError for another name.
+
+    shown: the variants that charts have room for (`Tables.shown`).
+    """
+    for draw, (caption, needs) in CHARTS.items():
+        if draw.__name__ == name:
+            return _figure(name, caption, draw(shown), *needs)
+    draw, (caption, words) = {one.__name__: (one, texts) for one, texts in OPTIONAL.items()}[name]
+    given: Any = found if draw is sampling else shown
+    if draw is differences:
+        given = compare_configurations(found, name_configurations(list(found.ledgers)), LISTED)
+    elif draw is e1_against_e2:
+        table1 = shown.table1()
+        given = against_e1(table1, shown) if len(table1) else table1
+    return _figure(name, caption, draw(given), words)
 
 
 def _figure(name: str, caption: str, chart: Any, needs: str = "", command: str = "") -> Figure:
@@ -226,6 +253,8 @@ def _figure(name: str, caption: str, chart: Any, needs: str = "", command: str =
             tickColor="#888",
             labelFontSize=12,
             titleFontSize=12,
+            labelOverlap="greedy",
+            labelSeparation=6,
             **text,
         )
         .configure_header(labelFontSize=13, titleFontSize=13, **text)

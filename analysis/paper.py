@@ -4,7 +4,7 @@ import pandas as pd
 
 from studies.store.classes import ALL
 
-# Table 1: IoU (%) and ECE of E1, then of E2
+# Table 1 as it is printed: IoU in percent and ECE of E1, then of E2
 TABLE1 = {
     "isic16": {
         "nnunet": (84.48, 0.147), "segformer": (88.34, 0.024), "ensemdiff": (84.92, 0.019, 86.59, 0.007),
@@ -20,16 +20,17 @@ TABLE1 = {
     },
 }  # fmt: skip
 COLUMNS = ("iou_e1", "ece_e1", "iou_e2", "ece_e2")
+UNITS = {"iou": 100, "ece": 1}  # of a printed number, for a fraction of 1
 
 
 def add_paper_numbers(table1: pd.DataFrame) -> pd.DataFrame:
-    """Return Table 1 with columns paper_iou_e1, … of the paper's numbers, for the data sets (by name) and networks it has.
+    """Return Table 1 with columns paper_iou_e1, … of the paper's numbers as fractions.
 
-    Rows of single classes have none.
+    The paper has numbers for the data sets (by name) and networks of TABLE1. Rows of single classes have none.
     """
     rows = [
         {"dataset": dataset, "network": network}
-        | {f"paper_{name}": value for name, value in zip(COLUMNS, values, strict=False)}
+        | {f"paper_{name}": value / UNITS[name[:3]] for name, value in zip(COLUMNS, values, strict=False)}
         for dataset, networks in TABLE1.items()
         for network, values in networks.items()
     ]

@@ -9,6 +9,7 @@ import vl_convert
 
 from analysis import comparison, report_tables, tables
 from analysis.answers import answer_questions
+from analysis.configurations import name_configurations
 from analysis.figures import Figure, draw_figures, draw_optional_figures
 from analysis.frames import records
 from analysis.verdicts import signed
@@ -25,7 +26,7 @@ def write_report(ledgers: list[Ledger], path: Path, png: Path | None = None) -> 
     ledgers = list({(ledger.store, ledger.study): ledger for ledger in ledgers}.values())
     found = tables.load(ledgers)
     shown = found.shown()
-    compared = comparison.compare_configurations(found, comparison.name_configurations(ledgers), comparison.LISTED)
+    compared = comparison.compare_configurations(found, name_configurations(ledgers), comparison.LISTED)
     table1 = shown.table1()
     table1 = comparison.against_e1(table1, shown) if len(table1) else table1
     figures = draw_figures(shown) + draw_optional_figures(found, shown, compared, table1)

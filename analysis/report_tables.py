@@ -10,7 +10,7 @@ from analysis.class_tables import tabulate_classes
 from analysis.findings import check_findings
 from analysis.frames import records
 from analysis.noise_levels import errors_over_t, find_agreement, find_half_losses, fit_class_fingerprints
-from analysis.segmentations import tabulate_studies
+from analysis.segmentations import in_percent, tabulate_studies
 from analysis.series import EXPERIMENTS
 from analysis.tables import Tables
 from diffseg.errors import UserError
@@ -27,10 +27,10 @@ def tabulate_segmentations(found: Tables, shown: Tables, table1: pd.DataFrame) -
     studies = comparison.against_first(tabulate_studies(found), found) if len(found.ledgers) > 1 else pd.DataFrame()
     return {
         "findings": records(check_findings(shown)),
-        "table1": records(paper.add_paper_numbers(table1)) if len(table1) else [],
+        "table1": records(in_percent(paper.add_paper_numbers(table1))) if len(table1) else [],
         "left_out": len(found.table1()) - len(table1),
         "classes": records(tabulate_classes(shown)),
-        "compared": records(studies),
+        "compared": records(in_percent(studies)),
         "aurc": records(uncertainty.aurc(shown)),
         "left_out_images": records(uncertainty.count_left_out(shown)),
         "empty_masks": records(uncertainty.count_empty(shown)),

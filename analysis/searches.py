@@ -19,6 +19,11 @@ from studies.search.proposals import EvaluatedProposal, describe_settings, read_
 from studies.search.search import Search, parse
 from studies.store.ledger import Ledger
 
+PROPOSALS = [
+    "study", "search", "dataset", "objective", "scored_on", "number", "source", "trial", "status", *METRICS, "rank", "settings",
+    "error",
+]  # fmt: skip
+
 
 @dataclass(frozen=True)
 class SearchHistory:

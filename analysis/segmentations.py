@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -11,9 +12,13 @@ from studies.store.classes import ALL
 if TYPE_CHECKING:
     from analysis.tables import Tables
 
+IOUS = re.compile(
+    r"(paper_)?iou(_sd)?(_e[12])?|iou_(difference|low|high)"
+)  # the columns of tables here in units of the IoU
+
 
 def tabulate_e1_and_e2(tables: Tables) -> pd.DataFrame:
-    """Return Table 1 of the paper: IoU (%) and ECE of E1 and of E2, and their differences.
+    """Return Table 1 of the paper: IoU and ECE of E1 and of E2, and their differences, all as fractions.
 
     A row for every study, data set, network and variant, followed by one for each class where masks have several. Columns:
     study, dataset, network, class, images, then for each of e1 and e2 `variant_e1`, `iou_e1`, `iou_sd_e1`, `ece_e1`,
@@ -55,7 +60,7 @@ def _measure_class(tables: Tables, trials: pd.DataFrame, name: str) -> pd.DataFr
 def tabulate_studies(tables: Tables) -> pd.DataFrame:
     """Return the studies side by side: for each data set, experiment (E1 or E2) and network, each study's best variant by IoU.
 
-    Columns: dataset, experiment, network, study, variant, trials, seeds, iou (%), iou_sd, ece, ece_sd (over seeds), hours,
+    Columns: dataset, experiment, network, study, variant, trials, seeds, iou, iou_sd, ece, ece_sd (over seeds), hours,
     and iou_difference and ece_difference of the means to the first study's. `comparison.against_first` tests the differences.
     """
     measured = tables.trials.dropna(subset=["iou"])
@@ -74,13 +79,21 @@ def tabulate_studies(tables: Tables) -> pd.DataFrame:
 
 
 def _average(trials: pd.DataFrame, key: list[str]) -> pd.DataFrame:
-    """Return means and sample standard deviations of IoU (%) and ECE, with the numbers of seeds and of test images."""
-    group = trials.assign(iou=100 * trials["iou"]).groupby(key, sort=False)
-    return group.agg(
-        iou=("iou", "mean"),
-        iou_sd=("iou", "std"),
-        ece=("ece", "mean"),
-        ece_sd=("ece", "std"),
-        seeds=("seed", "nunique"),
-        images=("test_images", "max"),
-    ).reset_index()
+    """Return means and sample standard deviations of IoU and ECE, with the numbers of seeds and of test images."""
+    return (
+        trials.groupby(key, sort=False)
+        .agg(
+            iou=("iou", "mean"),
+            iou_sd=("iou", "std"),
+            ece=("ece", "mean"),
+            ece_sd=("ece", "std"),
+            seeds=("seed", "nunique"),
+            images=("test_images", "max"),
+        )
+        .reset_index()
+    )
+
+
+def in_percent(table: pd.DataFrame) -> pd.DataFrame:
+    """Return Table 1, or studies side by side, with all IoUs, their deviations, differences and limits in percent."""
+    return table.assign(**{name: 100 * table[name] for name in table if IOUS.fullmatch(name)})

@@ -11,7 +11,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from analysis.frames import GROUP
+from analysis.attempts import read_last_attempts
+from analysis.frames import GROUP, check_metric, check_table, with_units
 from analysis.measurements import Measurements
 from analysis.noise_levels import fit_fingerprints, tabulate_fingerprints
 from analysis.searches import SearchHistory, load_searches
@@ -49,7 +50,11 @@ class Tables:
         return Tables(self.ledgers, trials, self.failed, self.whole or self)
 
     def dataset(self, table: str) -> ds.Dataset:
-        """Return all rows of a table, of every class and every attempt that ended, for scans by columns and filters."""
+        """Return all rows of a table, of every class and every attempt that ended, for scans by columns and filters.
+
+        Raises UserError if there is no such table.
+        """
+        check_table(table)
         found = [ledger.dataset(table) for ledger in self.ledgers]
         schema = pa.unify_schemas([one.schema for one in found], promote_options="permissive")
         return ds.dataset([one.replace_schema(schema) for one in found])
@@ -69,7 +74,11 @@ class Tables:
             where: Read only rows that meet this condition, such as field("metric") == "iou".
             of_class: Read only the rows of this class; "all" reads those of all classes at once. None: all rows, with the
                 column `class`. Tables without that column are read whole.
+
+        Raises:
+            UserError: There is no such table or column.
         """
+        check_table(table, columns or ())
         every = has_classes(table) and of_class is None
         columns = columns and ["trial", "attempt", *columns, *(["class"] if every else [])]
         if has_classes(table) and of_class is not None:
@@ -86,7 +95,7 @@ class Tables:
             if every:
                 rows["class"] = rows["class"].fillna(ALL)
             found.append(rows.merge(ours, on=["trial", "attempt"]))
-        return pd.concat(found, ignore_index=True)
+        return with_units(pd.concat(found, ignore_index=True))
 
     @cached_property
     def timesteps(self) -> pd.DataFrame:
@@ -148,7 +157,11 @@ class Tables:
         return self.whole.searches if self.whole else load_searches(self.ledgers)
 
     def best(self, metric: str = "iou") -> pd.DataFrame:
-        """Return the trials that measured a segmentation, of each data set the best by the metric first."""
+        """Return the trials that measured a segmentation, of each data set the best by the metric first.
+
+        Raises UserError if there is no such metric.
+        """
+        check_metric(metric)
         measured = self.trials.dropna(subset=[metric])
         ascending = [True, not METRICS[metric].larger_is_better]
         ordered = measured.sort_values(["dataset", metric], ascending=ascending, kind="stable")
@@ -156,7 +169,9 @@ class Tables:
         return ordered[columns].reset_index(drop=True)
 
     def pareto(self, metrics: tuple[str, ...] = ("iou", "ece")) -> pd.DataFrame:
-        """Return the rows of `best` that no other row of the data set dominates in the metrics."""
+        """Return the rows of `best` that no other row of the data set dominates in the metrics. Raises UserError like it."""
+        for metric in metrics:
+            check_metric(metric)
         found = self.best(metrics[0]).dropna(subset=list(metrics))
         losses = found[list(metrics)].apply(lambda values: METRICS[values.name].loss(values))
         kept = [
@@ -192,7 +207,7 @@ class Tables:
 
 def load(ledgers: list[Ledger]) -> Tables:
     """Return the tables of one or more studies. Raises UserError if none of their trials has ended."""
-    last = [_last_attempts(ledger) for ledger in ledgers]
+    last = [read_last_attempts(ledger) for ledger in ledgers]
     last = [frame for frame in last if len(frame)]
     if not last:
         names = ", ".join(ledger.study for ledger in ledgers)
@@ -200,14 +215,6 @@ def load(ledgers: list[Ledger]) -> Tables:
             f"no trial of {names} has ended yet, so there is nothing to report: `diffseg status {names}` prints how far it is"
         )
     every = pd.concat(last, ignore_index=True)
-    if "config_data_held_out" in every:
-        searched = (every["config_data_held_out"] > 0) & every["experiment"].isin(["e1", "e2"])
-        every = every[~searched]
-    trials = name_series(every[every["status"] == "complete"], ledgers)
+    every = every[(every["scored_on"] == "test") | ~every["experiment"].isin(["e1", "e2"])]
+    trials = with_units(name_series(every[every["status"] == "complete"], ledgers))
     return Tables(tuple(ledgers), trials, every[every["status"] == "failed"])
-
-
-def _last_attempts(ledger: Ledger) -> pd.DataFrame:
-    """Return each trial's last attempt. The column `study` is the name in the store, which may have been changed."""
-    rows = ledger.read("trials").to_pandas().sort_values("attempt", kind="stable")
-    return rows.drop_duplicates("trial", keep="last").sort_index().assign(study=ledger.study)

@@ -83,6 +83,11 @@ class Config(Section):
         return hashlib.sha256(f"{SCHEMA_VERSION}:{self.canonical()}".encode()).hexdigest()[:12]
 
     @property
+    def configuration(self) -> str:
+        """A digest of everything but the seed: trials that share it repeat one configuration."""
+        return self.model_copy(update={"seed": 0}).digest
+
+    @property
     def trained(self) -> str:
         """A digest of what training leaves behind; trials that share it differ only in how they predict."""
         predicts_while_training = self.training.evaluations

@@ -101,12 +101,13 @@ def compare(study: str, store: str, of_class: str | None, as_json: bool) -> None
     study file names, or the first proposal of a search among those that it confirmed.
     """
     from analysis.comparison import compare_to_baseline
+    from analysis.configurations import name_configurations
     from analysis.frames import records
     from analysis.tables import load
     from studies.commands.tables.comparison import ComparisonTable
 
     ledgers = [open_study(study, store)[1]]
-    rows = records(compare_to_baseline(load(ledgers), ledgers))
+    rows = records(compare_to_baseline(load(ledgers), name_configurations(ledgers)))
     known = list(dict.fromkeys(row["class"] for row in rows))
     if of_class is not None and of_class not in known:
         raise UserError(f"the trials of {study} have measured no class '{of_class}': allowed are {', '.join(known)}")

@@ -6,6 +6,7 @@ from typing import Any
 
 from diffseg.errors import DefinitionError, UserError
 from studies.definition.study import Study, stored_study
+from studies.definition.trial import merge_trials
 
 log = logging.getLogger(__name__)
 SHOWN = 10  # differences in a message
@@ -64,14 +65,10 @@ def check_against_stored(new: Study, definition: dict[str, Any] | None, extend: 
 
 def extend_study(old: Study, new: Study) -> Study:
     """Return the new study with the trials, searches and roots that only the old one has."""
-    trials, starts = (
-        tuple({trial.name: trial for trial in (*before, *after)}.values())
-        for before, after in ((old.trials, new.trials), (old.starts, new.starts))
-    )
     return replace(
         new,
-        trials=trials,
-        starts=starts,
+        trials=merge_trials((*old.trials, *new.trials)),
+        starts=merge_trials((*old.starts, *new.starts)),
         search=new.search or old.search,
         roots=old.roots | new.roots,
         variants=old.variants | new.variants,

@@ -14,7 +14,7 @@ from diffseg.errors import ConfigError, UserError
 from search_spaces import expand_grid
 from studies.definition.folder_settings import fill_in
 from studies.definition.shipped import layout_of
-from studies.definition.trial import Trial, trial_name
+from studies.definition.trial import Trial, merge_trials, needed_trials, trial_name
 
 EXPERIMENTS = ["e1", "e2", "e3", "e4"]
 MOST_TRIALS = 50_000  # the definition of so many trials has 100 MB
@@ -57,18 +57,20 @@ class Description:
             )
         return axes
 
-    def trials(self) -> Iterator[Trial]:
-        """Yield every distinct trial, each after the trials that it needs. Raises ConfigError for a bad setting."""
-        axes, seen = self.axes(), set()
+    def trials(self) -> tuple[Trial, ...]:
+        """Return every distinct trial, each after the trials that it needs. Raises ConfigError for a bad setting."""
+        return merge_trials(self._expand())
+
+    def _expand(self) -> Iterator[Trial]:
+        """Yield a trial, and before it those that it needs, for every point of the axes."""
+        axes = self.axes()
         for choice in expand_grid(axes):
             network = NETWORKS.get(choice["network"])
             if network is not None and choice["experiment"] not in network.experiments:
                 continue
             config = self._config(choice, axes["network"])
-            for part in (*config.needs(), config):
-                if (name := trial_name(part)) not in seen:
-                    seen.add(name)
-                    yield Trial(name, part)
+            yield from needed_trials(config)
+            yield Trial(trial_name(config), config)
 
     def _config(self, choice: dict[str, Any], networks: list[str]) -> Config:
         """Return the configuration of one point of the axes."""

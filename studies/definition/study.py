@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from diffseg.errors import ConfigError
-from studies.definition.trial import StoredTrial, Trial, trial_name
+from studies.definition.trial import StoredTrial, Trial, merge_trials, needed_trials
 from studies.store.study_json import unusable_definition
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class Study:
             "starts": starts,
             "variants": self.variants,
             "baseline": self.baseline,
+            "roles": {trial.name: trial.role for trial in self.trials if trial.role != "trial"},
         }
 
     @property
@@ -62,16 +63,15 @@ class Study:
 
     def known_trials(self, ledger: Ledger) -> tuple[Trial, ...]:
         """Return the trials that are known by now: those of the definition and those that searches have proposed."""
-        found = {trial.name: trial for trial in self.trials}
         if self.search is None:
-            return tuple(found.values())
+            return self.trials
         from studies.search.proposals import read_proposals
 
+        found = [*self.trials]
         for proposal in read_proposals(ledger):
             if proposal.config:
-                trials = [Trial(trial_name(other), other) for other in proposal.config.needs()]
-                found |= {trial.name: trial for trial in (*trials, self.trial_of(proposal))}
-        return tuple(found.values())
+                found += [*needed_trials(proposal.config), self.trial_of(proposal)]
+        return merge_trials(found)
 
     def trial_of(self, proposal: Proposal) -> Trial:
         """Return the trial of a proposal. Confirmations, which use the test images, and the baseline are never pruned.
@@ -81,17 +81,21 @@ class Study:
         if proposal.config is None or proposal.trial is None or self.search is None:
             raise ValueError(f"proposal {proposal.number} of {proposal.search} has no trial")
         if not proposal.config.data.held_out:
-            return Trial(proposal.trial, proposal.config)
+            return Trial(proposal.trial, proposal.config, role="confirmation")
         from studies.search.search import Rungs
 
         reduction = self.search.pruning if proposal.number else 0
-        return Trial(proposal.trial, proposal.config, Rungs(proposal.search, self.search.objective, reduction))
+        rungs = Rungs(proposal.search, self.search.objective, reduction)
+        return Trial(proposal.trial, proposal.config, rungs, role="search")
 
 
 def stored_study(name: str, definition: dict[str, Any]) -> Study:
     """Return the study that a store's definition describes. Raises DefinitionError if its search cannot be used."""
+    roles = definition.get("roles") or {}
     trials, starts = (
-        tuple(StoredTrial(trial, config) for trial, config in definition.get(key, {}).items())
+        tuple(
+            StoredTrial(trial, config, roles.get(trial, "trial")) for trial, config in definition.get(key, {}).items()
+        )
         for key in ("trials", "starts")
     )
     search = _stored_search(name, definition["search"]) if definition.get("search") else None

@@ -1,7 +1,8 @@
-"""A trial of a study: its name and its configuration."""
+"""A trial of a study: its name, its configuration, and the role that it has in the study."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,14 @@ from studies.store.study_json import unusable_definition
 if TYPE_CHECKING:
     from diffseg.config import Config
     from studies.search.search import Rungs
+
+ROLES = {
+    "trial": "requested by the study file",
+    "search": "proposed by a search, and scored on held-out images",
+    "confirmation": "trains a search's proposal again with another seed, and is scored on the test images",
+    "fingerprint": "an E3 trial, run only because other trials are weighted by its fingerprint",
+    "replicate": "repeats a trial with another seed, only as a member of a deep ensemble",
+}
 
 
 def trial_name(config: Config) -> str:
@@ -32,6 +41,7 @@ class Trial:
     name: str
     config: Config
     rungs: Rungs | None = None  # how a search prunes it; None outside of searches
+    role: str = "trial"  # one of ROLES: why the study runs it
 
     @cached_property
     def tree(self) -> dict[str, Any]:
@@ -58,8 +68,8 @@ class Trial:
 class StoredTrial(Trial):
     """A trial of a stored study. Its configuration is parsed on first use, since a store may hold ten thousand."""
 
-    def __init__(self, name: str, tree: dict[str, Any]):
-        self.__dict__.update(name=name, tree=tree)
+    def __init__(self, name: str, tree: dict[str, Any], role: str = "trial"):
+        self.__dict__.update(name=name, tree=tree, role=role)
 
     @cached_property
     def config(self) -> Config:
@@ -70,3 +80,21 @@ class StoredTrial(Trial):
             return config.load(self.tree)
         except ConfigError as error:
             raise unusable_definition(f"the study's definition of trial {self.name}", str(error)) from None
+
+
+def needed_trials(config: Config) -> list[Trial]:
+    """Return the trials that a configuration builds on: members of a deep ensemble, and E3 trials of a fingerprint."""
+    needed = {"replicate": config.members(), "fingerprint": config.fingerprint_trials()}
+    return [Trial(trial_name(one), one, role=role) for role, configs in needed.items() for one in configs]
+
+
+def merge_trials(trials: Iterable[Trial]) -> tuple[Trial, ...]:
+    """Return each trial once, in the order in which their names first occur.
+
+    Of trials with one name the last counts, except that one which the study file requests outweighs those with other roles.
+    """
+    found: dict[str, Trial] = {}
+    for trial in trials:
+        if trial.role == "trial" or trial.name not in found or found[trial.name].role != "trial":
+            found[trial.name] = trial
+    return tuple(found.values())

@@ -10,6 +10,7 @@ from studies.definition.trial import scored_images
 from studies.engine.files import STARTS
 from studies.engine.provenance import package_versions
 from studies.engine.request import TrialRequest
+from studies.store.names import log_name
 from studies.store.progress import NAME as PROGRESS
 
 
@@ -24,6 +25,8 @@ def trial_row(request: TrialRequest, status: str, error: str | None, started: da
         "dataset": config.data.name,
         "network": config.network.name,
         "seed": config.seed,
+        "configuration": config.configuration,
+        "role": request.role,
         "scored_on": scored_images(config.data.held_out),
         "config": request.config,
         "trained": config.trained,
@@ -34,7 +37,7 @@ def trial_row(request: TrialRequest, status: str, error: str | None, started: da
         "started": started,
         "finished": datetime.datetime.now(datetime.UTC),
         "error": error,
-        "log": f"{request.folder.path}/log.txt",
+        "log": f"{request.study}/{log_name(request.trial)}",
         **{
             "config_" + path.replace(".", "_"): json.dumps(value) if isinstance(value, list | dict) else value
             for path, value in config.leaves().items()

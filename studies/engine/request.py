@@ -31,6 +31,7 @@ class TrialRequest:
     workers: int = 1  # that train the trial together
     labels: dict[str, str] = field(default_factory=dict)  # that the workers' nodes must have
     memory: int = 0  # bytes of each worker
+    role: str = "trial"  # why the study runs the trial: one of studies.definition.trial.ROLES
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -67,4 +68,5 @@ def build_request(
         workers=share.workers,
         labels=share.labels,
         memory=share.memory,
+        role=trial.role,
     )

@@ -8,7 +8,7 @@ from diffseg.errors import UserError
 from diffseg.evaluation import pareto
 from diffseg.evaluation.registry import METRICS
 from studies.definition.study import Study
-from studies.definition.trial import Trial, trial_name
+from studies.definition.trial import Trial, needed_trials, trial_name
 from studies.search.proposals import EvaluatedProposal, Proposal, read_history, read_proposals
 from studies.search.search import Search
 from studies.store.compaction import compact_search_records
@@ -54,7 +54,7 @@ class Scheduler:
                 proposal.record(self.ledger)
                 compact_search_records(self.ledger)
                 if proposal.config and not busy & _needs(proposal.config):
-                    trials = (*map(_trial_of, proposal.config.needs()), self.study.trial_of(proposal))
+                    trials = (*needed_trials(proposal.config), self.study.trial_of(proposal))
                     if unended := [trial for trial in trials if trial.name not in rows]:
                         return unended[0]
         return None
@@ -179,7 +179,3 @@ def _confirmation(proposal: Proposal, config: Config, seed: int) -> Proposal:
 def _needs(config: Config) -> set[str]:
     """Name the trials that must have ended before: those whose networks or fingerprints a configuration uses."""
     return {trial_name(other) for other in config.needs()}
-
-
-def _trial_of(config: Config) -> Trial:
-    return Trial(trial_name(config), config)

@@ -52,7 +52,7 @@ def build_weighted(dataset: str, roots: dict[str, str], settings: dict[str, Any]
 
 def build_study(config: Config, roots: dict[str, str], command: str) -> Study:
     """Build the study of the E3 trials whose fingerprint weighs a trial."""
-    trials = tuple(Trial(trial_name(e3), e3) for e3 in config.fingerprint_trials())
+    trials = tuple(Trial(trial_name(e3), e3, role="fingerprint") for e3 in config.fingerprint_trials())
     return Study(f"fingerprint-{config.data.name}", trials, roots, command=command)
 
 

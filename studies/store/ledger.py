@@ -66,6 +66,10 @@ class Ledger:
         """The path of the study's folder in its file system."""
         return self.folder.path
 
+    def log_path(self, trial: str) -> str:
+        """Return the path of a trial's log in the store's file system, wherever the store lies now."""
+        return f"{self.root}/{names.log_name(trial)}"
+
     def write(self, trial: str, attempt: int, tables: dict[str, list[Row]]) -> None:
         """Record one attempt: rows by table, with one row in `trials`, which is written last.
 

@@ -51,6 +51,11 @@ def check_trials(trials: Iterable[str], starts: Iterable[str]) -> None:
                 )
 
 
+def log_name(trial: str) -> str:
+    """Return the path of a trial's log within its study's folder."""
+    return f"work/{trial}/log.txt"
+
+
 def _longest_file_name(root: Path | None) -> int:
     """Return how many bytes a file name may have in a folder's file system. The folder need not exist."""
     for folder in root.parents if root else ():

@@ -12,6 +12,7 @@ from studies.definition.trial import Trial
 from studies.store.latest import LatestRows
 from studies.store.ledger import Ledger
 from studies.store.lock import Lock
+from studies.store.names import log_name
 from studies.store.progress import Progress, read_progress
 
 NAMED = 10  # the largest number of trials in a message
@@ -69,6 +70,7 @@ def count_statuses(found: list[TrialState]) -> dict[str, int]:
 def _state(trial: Trial, ledger: Ledger, row: Row, held: bool) -> TrialState:
     progress, attempt = read_progress(ledger.folder.at(f"work/{trial.name}")), row.get("attempt", 0)
     status = row.get("status", "waiting")
+    row = row | {"log": ledger.log_path(trial.name)} if row.get("log") else row
     if progress is not None:  # its attempt has not ended
         status, attempt = "running" if held and progress.phase != "stopped" else "interrupted", attempt + 1
     return TrialState(trial.name, status, attempt, trial.scored_on, progress, row, trial.steps)
@@ -93,10 +95,10 @@ def trial_details(study: Study, ledger: Ledger, name: str) -> dict[str, Any]:
     """Return a trial's state, configuration, last attempt and the end of its log. Raises UserError like `find_trial`."""
     trial = find_trial(study, ledger, name)
     (state,) = (state for state in trial_states(study, ledger) if state.trial == trial.name)
-    log = ledger.folder.read(f"work/{trial.name}/log.txt") or b""
+    log = ledger.folder.read(log_name(trial.name)) or b""
     tail = log.decode(errors="replace").splitlines()[-LOG_LINES:]
     row = next((row for row in ledger.last_rows() if row["trial"] == trial.name), {})
-    shown = {key: value for key, value in row.items() if not key.startswith("config")}
+    shown = {key: value for key, value in row.items() if not key.startswith("config_") and key not in ("config", "log")}
     return {**state.to_dict(), **shown, "config": trial.config.model_dump(mode="json"), "log_tail": tail}
 
 

@@ -25,6 +25,7 @@ class Definition(BaseModel):
     starts: dict[TrialName, Tree] = {}
     variants: dict[str, str] = {}  # trial name to variant
     baseline: str | None = None
+    roles: dict[str, str] = {}  # trial name to role, of trials whose role is not "trial"
 
     @model_validator(mode="after")
     def _starts_belong_to_a_search(self) -> Self:

@@ -24,6 +24,8 @@ SCHEMAS = {
     "trials": pa.schema([
         ("study", pa.string()), *KEY, ("digest", pa.string()), ("status", pa.string()),  # complete, failed or pruned
         ("experiment", pa.string()), ("dataset", pa.string()), ("network", pa.string()), ("seed", pa.int64()),
+        ("configuration", pa.string()),                                 # digest of all settings but the seed
+        ("role", pa.string()),                                          # see studies.definition.trial.ROLES
         ("scored_on", pa.string()),                                     # images of the metrics and errors: test or held-out
         ("config", pa.string()),                                        # canonical JSON
         *((metric, pa.float64()) for metric in METRICS),                # E1 and E2 only
@@ -45,7 +47,7 @@ SCHEMAS = {
         ("versions", pa.string()),                                      # JSON: package to version
         ("fingerprint", pa.string()),                                   # JSON: knots [log-SNR, weight] that weighted the training
         ("started", pa.timestamp("ms", "UTC")), ("finished", pa.timestamp("ms", "UTC")),
-        ("error", pa.string()), ("log", pa.string()),                   # the error in one sentence; the path of the log
+        ("error", pa.string()), ("log", pa.string()),                   # the error in one sentence; the log's path within the store
     ]),
     # Learning curves: loss, gradient_norm, learning_rate, step_seconds, idle_share … at training steps.
     "curves": pa.schema([*KEY, ("step", pa.int64()), ("metric", pa.string()), ("value", pa.float64())]),

@@ -13,7 +13,8 @@ from test_report import T, configs, values
 
 from analysis import class_charts, tables, uncertainty
 from analysis.class_tables import count_confusions, tabulate_classes
-from analysis.comparison import against_e1, compare_configurations, name_configurations, select_shown
+from analysis.comparison import against_e1, compare_configurations, select_shown
+from analysis.configurations import name_configurations
 from analysis.figures import draw_optional_figures
 from analysis.frames import records
 from analysis.noise_levels import fit_class_fingerprints
@@ -201,8 +202,8 @@ def test_table1_has_a_row_for_each_class(found):
             trials = found.trials[found.trials["experiment"] == experiment]
             counts = [pixels_of(_config_of(text))[:, number] for text in trials["config"]]
             iou = [np.where(t + p, s / np.maximum(1, t + p - s), 1.0).mean() for t, p, s in counts]
-            assert rows.loc[name, f"iou_{experiment}"] == pytest.approx(100 * np.mean(iou))
-            assert rows.loc[name, f"iou_sd_{experiment}"] == pytest.approx(100 * np.std(iou, ddof=1))
+            assert rows.loc[name, f"iou_{experiment}"] == pytest.approx(np.mean(iou))
+            assert rows.loc[name, f"iou_sd_{experiment}"] == pytest.approx(np.std(iou, ddof=1))
         assert rows.loc[name, "iou_difference"] == pytest.approx(rows.loc[name, "iou_e2"] - rows.loc[name, "iou_e1"])
         assert rows.loc[name, "iou_verdict"] == "better"
 

@@ -8,7 +8,8 @@ from test_measurements import GROUPS, calibration_of, iou_of, pooled_ece
 from test_report import configs, values
 
 from analysis import tables, uncertainty, uncertainty_charts
-from analysis.comparison import against_e1, compare_configurations, name_configurations
+from analysis.comparison import against_e1, compare_configurations
+from analysis.configurations import name_configurations
 from analysis.figures import CHARTS
 from analysis.findings import check_findings
 from analysis.noise_levels import errors_over_t

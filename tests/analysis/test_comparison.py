@@ -10,7 +10,8 @@ from test_report import attempt
 from test_search import START, carry_out, planted, study_of
 
 from analysis import searches, tables
-from analysis.comparison import against_e1, against_first, compare_configurations, name_configurations
+from analysis.comparison import against_e1, against_first, compare_configurations
+from analysis.configurations import name_configurations
 from analysis.report import write_report
 from analysis.segmentations import tabulate_studies
 from analysis.statistics import estimate
@@ -134,8 +135,8 @@ def test_table1_tests_e2_against_e1_by_seed_and_image(tmp_path):
     found = tables.load([small_study(tmp_path, "study", {"e1": 0.0, "snr+1": 0.1, "uniform": 0.0})])
     rows = against_e1(found.table1(), found).set_index("variant_e2")
     better, same = rows.loc["weighting snr+1"], rows.loc["weighting uniform"]
-    assert better["iou_difference"] == pytest.approx(10)
-    assert [better["iou_low"], better["iou_high"]] == pytest.approx([10, 10])  # the same noise in both
+    assert better["iou_difference"] == pytest.approx(0.1)
+    assert [better["iou_low"], better["iou_high"]] == pytest.approx([0.1, 0.1])  # the same noise in both
     assert (better["iou_verdict"], same["iou_verdict"]) == ("better", "no evidence of a difference")
     frame = found.trials.set_index(["experiment", "variant", "seed"])["ece"]
     ours = [frame["e2", "weighting snr+1", seed] - frame["e1", "", seed] for seed in range(SEEDS)]
@@ -163,8 +164,8 @@ def test_studies_are_tested_against_the_first_even_if_their_trials_share_names(t
     assert (first["study"], second["study"]) == ("one", "two")
     assert np.isnan(first["iou_p"])
     assert pd.isna(first["iou_verdict"])
-    assert second["iou_difference"] == pytest.approx(5)
-    assert second["iou_low"] == pytest.approx(5)  # the same noise in both
+    assert second["iou_difference"] == pytest.approx(0.05)
+    assert second["iou_low"] == pytest.approx(0.05)  # the same noise in both
     assert second["iou_verdict"] == "better"
     page = " ".join(write_report(ledgers, tmp_path / "report.html").read_text().split())
     assert "▲ +5.00 <br><small>+5.00 to +5.00</small><br><small>better, p &lt; 0.001</small></td>" in page

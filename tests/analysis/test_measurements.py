@@ -6,7 +6,8 @@ import pytest
 from test_report import attempt
 
 from analysis import tables
-from analysis.comparison import against_e1, compare_configurations, name_configurations
+from analysis.comparison import against_e1, compare_configurations
+from analysis.configurations import name_configurations
 from analysis.measurements import compare, estimate_differences
 from analysis.statistics import estimate
 from diffseg.config import Config
@@ -86,7 +87,7 @@ def test_differences_are_estimated_by_patients(found):
     assert (one.low, one.high, one.p) == pytest.approx((expected.low, expected.high, expected.p))
     assert one.high - one.low > 1.5 * (slices.high - slices.low)
     (row,) = against_e1(found.table1(), found).to_dict("records")
-    assert (row["iou_low"], row["iou_high"]) == pytest.approx((100 * expected.low, 100 * expected.high))
+    assert (row["iou_low"], row["iou_high"]) == pytest.approx((expected.low, expected.high))
 
 
 def test_means_have_their_numbers_of_images_and_patients(found):
@@ -200,5 +201,5 @@ def test_difference_and_interval_use_the_seeds_that_both_have(tmp_path):
     kept = tables.Tables(trials.ledgers, trials.trials.drop(e2[e2["seed"] == 0].index), trials.failed)
     (row,) = against_e1(kept.table1(), kept).to_dict("records")
     paired = np.mean([iou_of("e2", seed) - iou_of("e1", seed) for seed in (1, 2)])
-    assert row["iou_difference"] == pytest.approx(100 * paired)
+    assert row["iou_difference"] == pytest.approx(paired)
     assert row["iou_low"] < row["iou_difference"] < row["iou_high"]

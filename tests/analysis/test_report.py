@@ -187,7 +187,7 @@ def test_table1_has_means_and_deviations_over_seeds(found):
     assert len(rows) == 4  # two data sets, two targets of E2
     for row in rows.to_dict("records"):
         offset = 0.02 if row["variant_e2"] == "ε" else 0
-        expected = 100 * np.array([0.85 + 0.01 * seed - offset for seed in SEEDS])
+        expected = np.array([0.85 + 0.01 * seed - offset for seed in SEEDS])
         assert row["iou_e2"] == pytest.approx(expected.mean())
         assert row["iou_sd_e2"] == pytest.approx(expected.std(ddof=1))
         assert row["iou_difference"] == pytest.approx(expected.mean() - row["iou_e1"])
@@ -436,12 +436,10 @@ class TestFindings:
         assert all("nan" not in words for *_, words in rows)
 
     def test_the_papers_numbers_are_beside_the_studys(self):
-        ours = pd.DataFrame(
-            {"dataset": ["isic16", "mine", "isic16"], "network": "segdiff", "iou_e1": [80.0, 70.0, 60.0]}
-        )
+        ours = pd.DataFrame({"dataset": ["isic16", "mine", "isic16"], "network": "segdiff", "iou_e1": [0.8, 0.7, 0.6]})
         rows = paper.add_paper_numbers(ours.assign(**{"class": ["all", "all", "lesion"]}))
-        assert list(rows["iou_e1"]) == [80, 70, 60]
-        assert rows["paper_iou_e2"].iloc[0] == 86.39
+        assert list(rows["iou_e1"]) == [0.8, 0.7, 0.6]
+        assert rows["paper_iou_e2"].iloc[0] == pytest.approx(0.8639)
         assert rows["paper_ece_e1"].isna().tolist() == [False, True, True]
 
 
@@ -528,7 +526,7 @@ def test_two_studies_are_compared(ledger, tmp_path):
     other.define({"trials": {trial_name(config): {} for config in chosen}, "command": "diffseg run better.toml"})
     found = tables.load([ledger, other])
     rows = tabulate_studies(found).set_index(["dataset", "experiment", "study"])
-    assert rows.loc[("big", "e2", "better"), "iou_difference"] == pytest.approx(1)
+    assert rows.loc[("big", "e2", "better"), "iou_difference"] == pytest.approx(0.01)
     assert rows.loc[("big", "e2", "study"), "iou_difference"] == 0
     assert rows.loc[("big", "e1", "better"), "trials"] == len(SEEDS)
     assert set(found.trials["series"].str.rsplit(", ", n=1).str[1]) == {"study", "better"}

@@ -14,6 +14,7 @@ from test_search import START, carry_out, planted, study_of
 
 from analysis import comparison, report_tables, search_charts, search_settings, searches, tables
 from analysis.answers import answer_questions
+from analysis.configurations import name_configurations
 from analysis.difference_chart import differences
 from analysis.export import write_event_files, write_journal
 from analysis.figures import draw_figures
@@ -169,7 +170,7 @@ def test_costs_are_summed_by_status(found):
 
 
 def test_the_report_shows_searches_and_differences(found, ledger, tmp_path):
-    against = comparison.compare_configurations(found, comparison.name_configurations([ledger]))
+    against = comparison.compare_configurations(found, name_configurations([ledger]))
     rows = pd.DataFrame(values(differences(against)))
     wanted = against[~against["baseline"] & against["difference_low"].notna()]
     assert len(rows) == len(wanted) > 0

@@ -64,6 +64,8 @@ CASES = [
     Case(f"compare small {STORE} --class liver", 2, "no class 'liver': allowed are all"),
     Case(f"report small {STORE} --output {{tmp}}/r.html", output="r.html"),
     Case(f"report small {STORE} --png {{tmp}}/png", output="report.html", slow=True),
+    Case(f"export small {STORE} --csv {{tmp}}/csv", output=r"table1.csv \(2 rows\)"),
+    Case(f"export small {STORE}", 2, "Missing option '--csv'"),
     Case(f"dashboard small {STORE} --port {{port}}", 2, "cannot be used"),
     Case(f"dashboard small {STORE} --tensorboard {{tmp}}/events", output="5 trials in"),
     Case(f"studies {STORE}", output=r"small +5 +5"),
@@ -218,7 +220,7 @@ def test_messages_name_commands_and_options_that_exist():
 def test_reading_commands_write_nothing_into_the_store(places):
     before = digests(places["store"])
     for line in ("status small", "show small {trial}", "best small", "compare small", "plan small",
-                 "predict small {trial} a.png", "report small --output r.html"):  # fmt: skip
+                 "predict small {trial} a.png", "report small --output r.html", "export small --csv tables"):  # fmt: skip
         result = CliRunner().invoke(main, f"{line} {STORE}".format(**places).split())
         assert result.exit_code == 0, result.output
         assert digests(places["store"]) == before, line

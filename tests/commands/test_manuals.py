@@ -34,7 +34,19 @@ COMMANDS = list(dict.fromkeys(
     line for block in blocks("sh") for line in block.splitlines() if line.startswith("diffseg ")
 ))  # fmt: skip
 PLANNED, QUICK = ("run", "plan", "data"), ("fingerprint", "recommend")
-READING = ("status", "best", "show", "report", "predict", "compare", "studies", "settings", "networks", "presets")
+READING = (
+    "export",
+    "status",
+    "best",
+    "show",
+    "report",
+    "predict",
+    "compare",
+    "studies",
+    "settings",
+    "networks",
+    "presets",
+)
 
 
 def commands(*names: str) -> list[str]:
