@@ -1,7 +1,7 @@
 """Configurations against a baseline: means over seeds and images with intervals, and tests of the differences."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import product
 from typing import Any
@@ -62,14 +62,28 @@ def name_configurations(ledgers: list[Ledger]) -> ConfigurationNames:
 
 
 def compare_to_baseline(tables: Tables, ledgers: list[Ledger]) -> pd.DataFrame:
-    """Return `compare_configurations`. Raises UserError if there is nothing to compare yet."""
-    found = compare_configurations(tables, name_configurations(ledgers))
-    if found.empty:
+    """Return `compare_configurations`, with E1 as the baseline where studies name none.
+
+    Raises UserError if there is nothing to compare yet.
+    """
+    named = name_configurations(ledgers)
+    found = compare_configurations(tables, named if named.baselines else replace(named, baselines=_list_e1(tables)))
+    if found.empty or found["baseline"].all():
         name = ledgers[0].study
         raise UserError(
-            f"{name} has no complete trial of a baseline on the test images to compare with: `diffseg status {name}` prints "
-            "how far it is; a search compares what it confirms (--confirm KxN), a study file names its baseline's variant"
+            f"{name} has no complete trial of a baseline on the test images to compare with, and none of both E1 and E2: "
+            f"`diffseg status {name}` prints how far it is; a search compares what it confirms (--confirm KxN), a study file "
+            "names its baseline's variant"
         )
+    return found
+
+
+def _list_e1(tables: Tables) -> set[str]:
+    """Return the trials of E1 of each data set and network, of the first configuration if there are several."""
+    found: set[str] = set()
+    feed_forward = tables.trials[tables.trials["experiment"] == "e1"]
+    for _, alike in feed_forward.groupby(["dataset", "network"], sort=False):
+        found |= set(alike.loc[alike["series"] == alike["series"].iloc[0], "trial"])
     return found
 
 

@@ -17,9 +17,9 @@ def shown(value: Any) -> str:
 
 def unknown(path: str, known: Iterable[str]) -> str:
     """Return the sentence for an unknown key: the keys that it may stand for, or all known ones."""
-    import difflib
+    from diffseg.suggestions import find_nearest
 
-    near = difflib.get_close_matches(path, list(known), n=3, cutoff=0.65)
+    near = find_nearest(path, known)
     hint = f"did you mean {' or '.join(near)}?" if near else "allowed are " + ", ".join(known)
     return f"unknown configuration key '{path}': {hint}"
 
