@@ -54,7 +54,7 @@ def list_images(config: Data, root: Path) -> Listing:
     try:
         found = LAYOUTS[config.layout].find(root, config)
     except DataError as error:
-        raise other_layout_error(root, config.name, config.layout) or error from None
+        raise other_layout_error(root, config, config.layout) or error from None
     except OSError as error:
         raise DataError(f"{error.filename or root} cannot be read ({error.strerror}): allow reading it") from None
     remarks = found.remarks + describe_slicing(found.records, config.axis)

@@ -3,7 +3,7 @@
 import functools
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 from click.shell_completion import CompletionItem
@@ -15,7 +15,13 @@ Option = Callable[[Command], Command]
 SEARCH_OPTIONS = ("space", "budget", "objective", "sampler", "pruning", "confirm")
 
 
-class NamedChoice(click.ParamType):
+if TYPE_CHECKING:  # generic in click's newer versions alone
+    TextType = click.ParamType[str]
+else:
+    TextType = click.ParamType
+
+
+class NamedChoice(TextType):
     """A choice whose message names the nearest of the allowed values first."""
 
     def __init__(self, name: str, allowed: Sequence[str]):

@@ -59,12 +59,17 @@ def _print(console: "Console", rendered: "RenderableType") -> None:
 
 
 @contextlib.contextmanager
-def progress_bar(task: str) -> Iterator[Callable[[int, int], Any]]:
-    """Show a progress bar on standard error if it is a terminal. The context is a function of (done, total)."""
+def progress_bar(task: str, quiet: bool = False) -> Iterator[Callable[[int, int], Any]]:
+    """Show a progress bar on standard error, or its task as one line if that is no terminal; nothing if `quiet`.
+
+    The context is a function of (done, total).
+    """
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=quiet)
+    if not console.is_terminal and not quiet:
+        click.echo(f"{task} …", err=True)
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         number = bar.add_task(task, total=None)

@@ -27,7 +27,7 @@ def plan(study: Study, ledger: Ledger, resources: Resources) -> dict[str, Any]:
     Raises UserError if a data set of a missing trial cannot be used.
     """
     share, concurrent = allocate(resources, [_describe_machine()])
-    speed = machine_speed(share.cpus * share.workers, share.gpus * share.workers)
+    speed = machine_speed(share.cpus * share.workers, (share.gpus or 0) * share.workers)
     ended = ledger.last_attempts()
     known = study.known_trials(ledger)
     upcoming = list(_list_upcoming(study, ledger, {trial.name for trial in known}))

@@ -1,6 +1,5 @@
 """What there is to choose from: studies (`studies`), networks (`networks`), presets (`presets`), settings (`settings`)."""
 
-
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.markup import escape
 from rich.padding import Padding
