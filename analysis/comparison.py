@@ -67,7 +67,9 @@ def compare_to_baseline(tables: Tables, ledgers: list[Ledger]) -> pd.DataFrame:
     Raises UserError if there is nothing to compare yet.
     """
     named = name_configurations(ledgers)
-    found = compare_configurations(tables, named if named.baselines else replace(named, baselines=_list_e1(tables)))
+    if not named.baselines:
+        named = replace(named, baselines=_list_e1(tables, ledgers))
+    found = compare_configurations(tables, named)
     if found.empty or found["baseline"].all():
         name = ledgers[0].study
         raise UserError(
@@ -78,12 +80,15 @@ def compare_to_baseline(tables: Tables, ledgers: list[Ledger]) -> pd.DataFrame:
     return found
 
 
-def _list_e1(tables: Tables) -> set[str]:
-    """Return the trials of E1 of each data set and network, of the first configuration if there are several."""
+def _list_e1(tables: Tables, ledgers: list[Ledger]) -> set[str]:
+    """Return the trials of E1 of each data set and network; of several configurations, those of the study's first one."""
+    order = [trial for ledger in ledgers for trial in (ledger.definition() or {}).get("trials", {})]
     found: set[str] = set()
     feed_forward = tables.trials[tables.trials["experiment"] == "e1"]
     for _, alike in feed_forward.groupby(["dataset", "network"], sort=False):
-        found |= set(alike.loc[alike["series"] == alike["series"].iloc[0], "trial"])
+        first = min(alike["trial"], key=lambda trial: order.index(trial) if trial in order else len(order))
+        series = alike.loc[alike["trial"] == first, "series"].iloc[0]
+        found |= set(alike.loc[alike["series"] == series, "trial"])
     return found
 
 

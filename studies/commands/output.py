@@ -62,18 +62,24 @@ def _print(console: "Console", rendered: "RenderableType") -> None:
 def progress_bar(task: str, quiet: bool = False) -> Iterator[Callable[[int, int], Any]]:
     """Show a progress bar on standard error, or its task as one line if that is no terminal; nothing if `quiet`.
 
-    The context is a function of (done, total).
+    The context is a function of (done, total). The line is printed when it is first called: mistakes are found before.
     """
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress
 
     console = Console(stderr=True, quiet=quiet)
-    if not console.is_terminal and not quiet:
-        click.echo(f"{task} …", err=True)
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        number = bar.add_task(task, total=None)
-        yield lambda done, total: bar.update(number, completed=done, total=total)
+        number, said = bar.add_task(task, total=None), quiet or console.is_terminal
+
+        def report(done: int, total: int) -> None:
+            nonlocal said
+            if not said:
+                click.echo(f"{task} …", err=True)
+            said = True
+            bar.update(number, completed=done, total=total)
+
+        yield report
 
 
 def path_beside(ledger: "Ledger", name: str) -> Path:

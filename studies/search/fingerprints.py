@@ -103,6 +103,7 @@ def estimate_fingerprints(
     e3 = config.fingerprint_trials()[0]
     check_datasets([Trial(trial_name(e3), e3)], {e3.data.name: root} if root else {}, store)
     dataset = data.load(e3.data, fetch_root(root) if root else None, cache_folder(store), on_progress=on_progress)
+    on_progress(0, len(PATCHES))
     estimates = count()
     errors = estimate_mask_error(dataset, e3, lambda: on_progress(next(estimates), len(PATCHES)))
     return compute_fingerprints([errors], config.diffusion.fingerprint, list_classes(config))

@@ -68,10 +68,10 @@ def explain_missing(study: Study, ledger: Ledger, metric: str, held_out: bool) -
 
     held_out: The list has the proposals alone.
     """
-    rows = {row["trial"]: row for row in ledger.last_rows(["status", "experiment", "scored_on", metric])}
+    rows = {row["trial"]: row for row in ledger.last_rows(["status", "scored_on", metric])}
     known = {trial.name: trial for trial in study.known_trials(ledger)}
     ended = {name: row for name, row in rows.items() if name in known and row["status"] == "complete"}
-    masked = {name: row for name, row in ended.items() if row["experiment"] in ("e1", "e2")}
+    masked = {name: row for name, row in ended.items() if known[name].tree.get("experiment") in ("e1", "e2")}
     lacking = sum(not _measured(row[metric]) for row in masked.values())
     proposed = sum(_scored_on(row, known[name]) != "test" for name, row in masked.items())
     counts = Counter(rows.get(name, {"status": "waiting"})["status"] for name in known)
