@@ -67,10 +67,11 @@ def compare_to_baseline(tables: Tables, ledgers: list[Ledger]) -> pd.DataFrame:
     Raises UserError if there is nothing to compare yet.
     """
     named = name_configurations(ledgers)
-    if not named.baselines:
+    given = bool(named.baselines)
+    if not given:
         named = replace(named, baselines=_list_e1(tables, ledgers))
     found = compare_configurations(tables, named)
-    if found.empty or found["baseline"].all():
+    if found.empty or (not given and found["baseline"].all()):
         name = ledgers[0].study
         raise UserError(
             f"{name} has no complete trial of a baseline on the test images to compare with, and none of both E1 and E2: "
@@ -82,11 +83,11 @@ def compare_to_baseline(tables: Tables, ledgers: list[Ledger]) -> pd.DataFrame:
 
 def _list_e1(tables: Tables, ledgers: list[Ledger]) -> set[str]:
     """Return the trials of E1 of each data set and network; of several configurations, those of the study's first one."""
-    order = [trial for ledger in ledgers for trial in (ledger.definition() or {}).get("trials", {})]
-    found: set[str] = set()
+    listed = [trial for ledger in ledgers for trial in (ledger.definition() or {}).get("trials", {})]
+    order, found = {trial: place for place, trial in enumerate(listed)}, set[str]()
     feed_forward = tables.trials[tables.trials["experiment"] == "e1"]
     for _, alike in feed_forward.groupby(["dataset", "network"], sort=False):
-        first = min(alike["trial"], key=lambda trial: order.index(trial) if trial in order else len(order))
+        first = min(alike["trial"], key=lambda trial: order.get(trial, len(order)))
         series = alike.loc[alike["trial"] == first, "series"].iloc[0]
         found |= set(alike.loc[alike["series"] == series, "trial"])
     return found

@@ -87,4 +87,5 @@ def check_command(root: Path, config: Data, layout: str | None = None) -> str:
         if value != getattr(plain, field) and f"data.{field}" not in named:
             text = value if isinstance(value, str) else json.dumps(dict(value) if field == "classes" else value)
             settings.append(shlex.quote(f"data.{field}={text}"))
-    return " ".join(["`diffseg data check", shlex.quote(config.name), shlex.quote(str(root)), *settings]) + "`"
+    words = " ".join([shlex.quote(config.name), shlex.quote(str(root)), *settings])
+    return f"`diffseg data check {words}`"

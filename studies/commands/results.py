@@ -132,8 +132,8 @@ def best(study: str, store: str, metric: str | None, pareto: bool, held_out: boo
     if as_json:
         rows = [row | {"differs": differing.get(row["trial"])} for row in rows]
     show_value(rows, as_json, lambda rows: best_tables(rows, metric or "iou", differing))
-    for sentence in explain_missing(definition, ledger, metric or "iou", held_out):
-        click.echo(sentence, err=True)
+    if missing := explain_missing(definition, ledger, metric or "iou", held_out):
+        click.echo(missing, err=True)
 
 
 @click.command()

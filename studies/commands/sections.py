@@ -42,7 +42,7 @@ class LazyGroup(click.Group):
         if args[0] not in names and not args[0].startswith("-"):
             from diffseg.suggestions import did_you_mean
 
-            ctx.fail(f"there is no command '{args[0]}'{did_you_mean(args[0], names)}: `diffseg --help` lists all")
+            ctx.fail(f"there is no command '{args[0]}'{did_you_mean(args[0], names)}: `diffseg` lists all")
         return super().resolve_command(ctx, args)
 
 

@@ -9,8 +9,9 @@ from diffseg.errors import UserError
 from diffseg.fingerprint.classes import compute_fingerprints, describe_order, summarise
 from diffseg.fingerprint.curve import Fingerprint
 from diffseg.labels.classes import Classes
+from diffseg.suggestions import did_you_mean
 from studies.definition.reading import read_study
-from studies.definition.shipped import data_settings
+from studies.definition.shipped import data_settings, shipped_data_sets
 from studies.definition.study import Study
 from studies.definition.trial import Trial, trial_name
 from studies.planning.datasets import check_datasets
@@ -35,7 +36,8 @@ def build_weighted(dataset: str, roots: dict[str, str], settings: dict[str, Any]
     """
     implied = {} if dataset in roots else data_settings(dataset) | settings
     if implied and implied["data.layout"] != "synthetic":
-        raise UserError(f"data set {dataset} has no root: give --data {dataset}=ROOT")
+        hint = did_you_mean(dataset, ({*shipped_data_sets()} | {*roots}) - {dataset})
+        raise UserError(f"data set {dataset} has no root{hint}: give --data {dataset}=ROOT")
     own = implied | {
         "diffusion.weighting": "fingerprint",
         "diffusion.fingerprint_steps": E3_STEPS,

@@ -63,29 +63,29 @@ def unconfirmed_searches(study: Study, ledger: Ledger, tested: list[Row]) -> lis
     ]
 
 
-def explain_missing(study: Study, ledger: Ledger, metric: str, held_out: bool) -> list[str]:
-    """Return sentences on the trials that a list of the best by a metric lacks, and why.
+def explain_missing(study: Study, ledger: Ledger, metric: str, held_out: bool) -> str:
+    """Return a sentence on the trials that a list of the best by a metric lacks, and why; an empty text if it has all.
 
     held_out: The list has the proposals alone.
     """
     rows = {row["trial"]: row for row in ledger.last_rows(["status", "scored_on", metric])}
     known = {trial.name: trial for trial in study.known_trials(ledger)}
     ended = {name: row for name, row in rows.items() if name in known and row["status"] == "complete"}
-    masked = {name: row for name, row in ended.items() if known[name].tree.get("experiment") in ("e1", "e2")}
-    lacking = sum(not _measured(row[metric]) for row in masked.values())
-    proposed = sum(_scored_on(row, known[name]) != "test" for name, row in masked.items())
-    counts = Counter(rows.get(name, {"status": "waiting"})["status"] for name in known)
-    left = [f"{counts[status]} {status}" for status in ("waiting", "failed", "pruned") if counts[status]]
-    found = [
-        (len(ended) - len(masked), "{} complete trials of E3 or E4 are left out: they segment no images"),
-        (lacking, f"{{}} complete trials are without {metric}: they have not measured it, or it is undefined there"),
-        (
-            proposed if not held_out and not unconfirmed_searches(study, ledger, list(rows.values())) else 0,
-            "{} trials scored on held-out training images are left out: --held-out lists a search's proposals",
-        ),
-        (len(left), f"left out as well: {', '.join(left)}, which `diffseg status {study.name}` shows"),
-    ]
-    return [sentence.format(count) for count, sentence in found if count]
+    segmenting = {name: row for name, row in ended.items() if known[name].tree.get("experiment") in ("e1", "e2")}
+    lacking = sum(not _measured(row[metric]) for row in segmenting.values())
+    proposed = sum(_scored_on(row, known[name]) != "test" for name, row in segmenting.items())
+    if held_out or unconfirmed_searches(study, ledger, list(rows.values())):  # they are listed
+        proposed = 0
+    statuses = Counter(rows.get(name, {"status": "waiting"})["status"] for name in known)
+    left = [f"{statuses[status]} {status}" for status in ("waiting", "failed", "pruned") if statuses[status]]
+    parts = (
+        (len(ended) - len(segmenting), "of E3 and E4, which segment no images"),
+        (lacking, f"without {metric}, which they have not measured or is undefined there"),
+        (proposed, f"scored on held-out training images{', which --held-out lists' if study.starts else ''}"),
+    )
+    found = [f"{count} {words}" for count, words in parts if count]
+    found += [f"{', '.join(left)}, which `diffseg status {study.name}` shows"] if left else []
+    return f"trials left out: {'; '.join(found)}" if found else ""
 
 
 def pareto_metrics(study: Study) -> tuple[str, ...]:

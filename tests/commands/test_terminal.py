@@ -72,7 +72,7 @@ def test_names_of_trials_are_whole_and_what_differs_is_shown(command, columns, u
     lines = result.stdout.splitlines()
     for name in unnamed:
         assert sum(line.startswith(name) for line in lines) == 1, result.stdout
-    assert all(len(line) <= columns or line in unnamed or "=" in line or "/" in line for line in lines)
+    assert columns < 80 or all(len(line) <= columns or line in unnamed or "=" in line or "/" in line for line in lines)
     for weighting in WEIGHTINGS:
         assert result.stdout.count(f"diffusion.weighting={weighting}") == 1
     assert columns < 200 or max(map(len, lines)) > 80
@@ -96,7 +96,7 @@ def test_best_says_what_is_left_out_and_why(finished):
     result = call("best", "small", "--store", finished, "--json")
     rows = json.loads(result.stdout)
     assert {row["differs"] for row in rows} == {"plain", "pooled"}
-    assert "1 complete trials of E3 or E4 are left out: they segment no images" in result.stderr
+    assert "trials left out: 1 of E3 and E4, which segment no images\n" in result.stderr
     assert "no trial of small has measured ged" in sentence("best", "small", "--store", finished, "--metric", "ged")
 
 
@@ -184,22 +184,29 @@ def test_init_writes_a_study_that_can_be_planned(write_data, tmp_path):
         (["compare", "unnamed", "--class", "al"], "all"),
         (["plan", "paper", "--data", "isic16=own-fodler"], "/own-folder"),
         (["data", "check", "mine", "own-fodler"], "own-folder"),
-        (["predict", "unnamed", "e1-", "imaeg.png"], None),
+        (["best", "unnamed", "--metric", "zzz"], None),
         (["cluster", "check", "clutser.yaml"], "cluster.yaml"),
         (["presets", "segdif"], "segdiff"),
         (["settings", "trainig.steps"], "training.steps"),
         (["run", "quickstart", "trainig.steps=3"], "training.steps"),
         (["fingerprnt"], "fingerprint"),
+        (["fingerprint", "synthetic-larg", "--quick"], "synthetic-large"),
     ],
 )
 def test_what_was_meant_is_suggested(arguments, meant, unnamed):
     for name in ("mine.toml", "cluster.yaml"):
         Path(name).write_text("")
     Path("own-folder").mkdir()
-    takes_store = arguments[0] in ("run", "status", "best", "compare", "plan", "predict")
+    takes_store = arguments[0] in ("run", "status", "best", "compare", "plan")
     text = sentence(*arguments, *(["--store", "store"] if takes_store else []))
     if meant:
         assert re.search(rf"(did you mean|the nearest are) (\S+(, | or ))*\S*{re.escape(meant)}", text), text
+
+
+def test_a_missing_image_is_answered_with_the_nearest_file(finished):
+    Path("image.png").touch()
+    trial = trial_of(finished, "e1")
+    assert "(did you mean image.png?)" in sentence("predict", "small", trial, "imaeg.png", "--store", finished)
 
 
 def test_a_data_set_that_is_nearly_one_of_the_studys_is_asked_about(tmp_path):

@@ -203,7 +203,7 @@ def test_after_confirmation_the_best_are_the_confirmed_on_test_images(search):
     result = CliRunner().invoke(main, ["best", "confirmed", "--store", str(search)])
     assert "held-out" not in result.stdout
     assert rows[0]["trial"] in result.stdout
-    assert "6 trials scored on held-out training images are left out: --held-out" in result.stderr
+    assert "6 scored on held-out training images, which --held-out lists" in result.stderr
     front = call_json("best", "confirmed", "--pareto", store=search)
     assert 0 < len(front) <= len(rows)
 
