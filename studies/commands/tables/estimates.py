@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
 from rich.markup import escape
-from rich.table import Column, Table
+from rich.table import Table
 
 from diffseg.rows import Row
 from studies.commands.tables.cells import MOST_ROWS, duration_range, more_rows, number, plain_table
@@ -90,12 +90,12 @@ def _class_lines(found: "dict[str, Fingerprint]") -> "Iterator[RenderableType]":
     """Yield a table with a line for each class, and a sentence on which of them is decided first."""
     from diffseg.fingerprint.classes import describe_order, summarise
 
-    table = plain_table(Column("class", no_wrap=True), "nothing is lost", "half", "everything")
+    table = NamedTable("class", "nothing is lost", "half", "everything")
     for name, one in found.items():
         summary, cells = summarise(one), ["no rise with the noise", "", ""]
         if "half" in summary:
             cells = [_level(summary, landmark) for landmark in ("kept", "half", "lost")]
-        table.add_row(escape(name), *cells)
+        table.add_row(name, *cells)
     yield "Log-SNR (and t) at which of each class"
     yield table
     if order := describe_order(found):
