@@ -48,7 +48,7 @@ def call(monkeypatch, tmp_path):
     def run(command, *arguments, status=0):
         result = CliRunner().invoke(main, [command, *SETTINGS, *arguments, "--store", "store"])
         assert result.exit_code == status, result.output
-        return result.output
+        return result.output if status else result.stdout
 
     return run
 
