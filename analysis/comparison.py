@@ -1,7 +1,7 @@
 """Configurations against a baseline: means over seeds and images with intervals, and tests of the differences."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import product
 from typing import Any
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import group_dice, learning
-from analysis.configurations import ConfigurationNames
+from analysis.configurations import ConfigurationNames, list_e1
 from analysis.frames import GROUP, PLACE
 from analysis.learning import iou_curves, measure_learning
 from analysis.measurements import Pair, Sample, collect, compare, estimate_differences
@@ -38,13 +38,20 @@ TESTED = ("low", "high", "p", "effect", "verdict")  # the columns of a tested di
 def compare_to_baseline(
     tables: Tables, named: ConfigurationNames, metrics: Collection[str] = tuple(NAMES)
 ) -> pd.DataFrame:
-    """Return `compare_configurations`. Raises UserError if there is nothing to compare yet."""
+    """Return `compare_configurations`, with E1 as the baseline where studies name none.
+
+    Raises UserError if there is nothing to compare yet.
+    """
+    given = bool(named.baselines)
+    if not given:
+        named = replace(named, baselines=list_e1(tables.trials, list(tables.ledgers)))
     found = compare_configurations(tables, named, metrics)
-    if found.empty:
+    if found.empty or (not given and found["baseline"].all()):
         name = tables.ledgers[0].study
         raise UserError(
-            f"{name} has no complete trial of a baseline on the test images to compare with: `diffseg status {name}` prints "
-            "how far it is; a search compares what it confirms (--confirm KxN), a study file names its baseline's variant"
+            f"{name} has no complete trial of a baseline on the test images to compare with, and none of both E1 and E2: "
+            f"`diffseg status {name}` prints how far it is; a search compares what it confirms (--confirm KxN), a study file "
+            "names its baseline's variant"
         )
     return found
 

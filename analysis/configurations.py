@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from analysis.frames import PLACE
-from diffseg.config.sentences import suggest
 from diffseg.errors import UserError
+from diffseg.suggestions import suggest
 from studies.search.proposals import read_proposals
 from studies.store.ledger import Ledger
 
@@ -33,6 +33,17 @@ def name_configurations(ledgers: list[Ledger]) -> ConfigurationNames:
         baselines |= {trial for trial, variant in variants.items() if variant == definition.get("baseline")}
         baselines |= {one.trial for one in found if one.number == 0 and one.trial}
     return ConfigurationNames(labels, baselines)
+
+
+def list_e1(trials: pd.DataFrame, ledgers: list[Ledger]) -> set[str]:
+    """Return the trials of E1 of each data set and network; of several configurations, those of the study's first one."""
+    listed = [trial for ledger in ledgers for trial in (ledger.definition() or {}).get("trials", {})]
+    order, found = {trial: place for place, trial in enumerate(listed)}, set[str]()
+    for _, alike in trials[trials["experiment"] == "e1"].groupby(["dataset", "network"], sort=False):
+        first = min(alike["trial"], key=lambda trial: order.get(trial, len(order)))
+        series = alike.loc[alike["trial"] == first, "series"].iloc[0]
+        found |= set(alike.loc[alike["series"] == series, "trial"])
+    return found
 
 
 def select_baseline(trials: pd.DataFrame, named: ConfigurationNames, baseline: str) -> ConfigurationNames:

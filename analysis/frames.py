@@ -5,9 +5,9 @@ from typing import Any
 
 import pandas as pd
 
-from diffseg.config.sentences import suggest
 from diffseg.errors import UserError
 from diffseg.evaluation.registry import MEASURES, METRICS
+from diffseg.suggestions import suggest
 from studies.store.tables import SCHEMAS
 
 GROUP = ["study", "dataset", "experiment", "network", "variant", "series"]  # trials that differ in their seed only

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import altair as alt
 
 from analysis.figures import CHARTS, OPTIONAL, draw_figure
-from diffseg.config.sentences import suggest
 from diffseg.errors import UserError
+from diffseg.suggestions import suggest
 
 if TYPE_CHECKING:
     from analysis.results import Results

@@ -16,9 +16,9 @@ from analysis.plots import Plots
 from analysis.searches import PROPOSALS, rank_proposals
 from analysis.series import EXPERIMENTS
 from analysis.tables import Tables
-from diffseg.config.sentences import suggest
 from diffseg.errors import UserError
 from diffseg.evaluation.registry import METRICS
+from diffseg.suggestions import suggest
 from studies.store.names import log_name
 
 COMPLETIONS = (

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from diffseg.networks.registry import NETWORKS
+from diffseg.suggestions import suggest
 
 
 def shown(value: Any) -> str:
@@ -18,15 +19,6 @@ def shown(value: Any) -> str:
 def unknown(path: str, known: Iterable[str]) -> str:
     """Return the sentence for an unknown key: the keys that it may stand for, or all known ones."""
     return f"unknown configuration key '{path}': {suggest(path, known)}"
-
-
-def suggest(name: str, known: Iterable[str]) -> str:
-    """Return the end of a sentence about an unknown name: the similar known ones, or all of them."""
-    import difflib
-
-    names = list(known)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.65)
-    return f"did you mean {' or '.join(near)}?" if near else "allowed are " + ", ".join(names)
 
 
 def explain(error: Mapping[str, Any], known: Callable[[str], Iterable[str]]) -> str:

@@ -17,7 +17,7 @@ from diffseg.data.foreground import decide_foreground
 from diffseg.data.numbering import count_numbers, is_labelled
 from diffseg.data.partition import assign_splits
 from diffseg.data.records import Record, in_parallel
-from diffseg.data.suspicions import find_suspicions
+from diffseg.data.suspicions import WIDE, find_suspicions
 from diffseg.data.uniform_masks import UniformMasks
 from diffseg.errors import DataError
 from diffseg.labels.classes import IGNORED
@@ -25,13 +25,16 @@ from diffseg.labels.classes import IGNORED
 UNDECIDED = "the shares of foreground are those of all that is not 0, until the foreground is decided"
 
 
-def check(config: Data, root: Path, on_progress: Callable[[int, int], None] | None = None) -> Findings:
+def check(
+    config: Data, root: Path, on_progress: Callable[[int, int], None] | None = None, wanted: float = WIDE
+) -> Findings:
     """Decode every image at full size and report what was found.
 
     Args:
         config: The data set's settings.
         root: The data set's folder.
         on_progress: Called with the number of images that are decoded, and of all.
+        wanted: Half-width of the 95 % interval of the mean IoU that the test images should give, of 0 to 1.
 
     Raises:
         DataError: The root is not in the layout at all.
@@ -50,9 +53,9 @@ def check(config: Data, root: Path, on_progress: Callable[[int, int], None] | No
     problems = [*found.problems, *decision.problems, *_leave_out_reported(unreadable, decision.problems)]
     problems += _find_empty_splits(config, splits) if problems else _check_whole(config, root, found.records)
     problems += _find_uniform_masks(root, images)
-    suspicions = find_suspicions(images, root, records, problems)
-    remarks = (*found.remarks, *((UNDECIDED,) if undecided else ()), *decision.remarks, *suspicions)
-    return Findings(config.name, root, splits, tuple(problems), remarks, draw_sheet(images))
+    suspicions = find_suspicions(images, root, records, problems, wanted)
+    doubts = (*found.remarks, *((UNDECIDED,) if undecided else ()), *decision.remarks, *suspicions)
+    return Findings(config.name, root, splits, tuple(problems), doubts, draw_sheet(images), found.remarks)
 
 
 def _share_quantisation(config: Data, records: Sequence[Record]) -> Sequence[Record]:

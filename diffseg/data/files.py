@@ -6,6 +6,7 @@ import unicodedata
 from pathlib import Path
 
 from diffseg.errors import DataError
+from diffseg.suggestions import did_you_mean_path
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 VOLUMES = (".nii", ".nii.gz")
@@ -69,7 +70,7 @@ def list_inputs(given: Path) -> list[Path]:
             raise DataError(f"{given} holds no image: give files or folders of {', '.join(PICTURES + VOLUMES)}")
         return found
     if not given.is_file():
-        raise DataError(f"{given} is neither a file nor a folder")
+        raise DataError(f"{given} is neither a file nor a folder{did_you_mean_path(given)}")
     return [given]
 
 

@@ -13,7 +13,7 @@ from diffseg.data.records import Record
 from diffseg.labels.classes import IGNORED
 
 SPLITS = ("train", "test")
-EXAMPLES = 3  # problems of a kind that are printed
+EXAMPLES = 3  # files of a kind of problem that are named
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,7 @@ class Findings:
     problems: tuple[str, ...]  # sentences on what keeps the data set from being used
     suspicions: tuple[str, ...]  # sentences on what makes its results doubtful
     sheet: Image.Image | None  # the contact sheet; None if no image can be read
+    remarks: tuple[str, ...] = ()  # sentences on how files were understood; they are among the suspicions, too
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `--json` prints."""
@@ -132,13 +133,11 @@ class Findings:
         }
 
     def __str__(self) -> str:
-        """Return a line for each split and each suspicion, and for the first problems of each kind."""
+        """Return a line for each split, each remark, each suspicion and each kind of problem."""
         lines = [f"{self.name}: {split}: {part}" for split, part in self.splits.items()]
-        lines += [f"suspicious: {suspicion}" for suspicion in self.suspicions]
-        for kind in group_by_kind(self.problems, self.root):
-            lines += [f"problem: {problem}" for problem in kind[:EXAMPLES]]
-            if len(kind) > EXAMPLES:
-                lines.append(f"problem: {len(kind) - EXAMPLES} more like these ({len(kind)} in all)")
+        lines += [f"note: {remark}" for remark in self.remarks]
+        lines += [f"suspicious: {suspicion}" for suspicion in self.suspicions if suspicion not in self.remarks]
+        lines += [f"problem: {_describe_kind(kind, self.root)}" for kind in group_by_kind(self.problems, self.root)]
         return "\n".join(lines if self.problems else [*lines, "No problem found."])
 
 
@@ -150,13 +149,30 @@ def group_by_kind(problems: Sequence[str], root: Path) -> list[list[str]]:
     return list(kinds.values())
 
 
+def _describe_kind(kind: Sequence[str], root: Path) -> str:
+    """Return a kind of problem on one line: the first problem, the number of all, and the files of further ones."""
+    first, *others = kind
+    if not others:
+        return first
+    files = dict.fromkeys(match[0] for one in kind[:EXAMPLES] if (match := re.match(_path_pattern(root), one)))
+    names = [str(Path(file).relative_to(root)) for file in list(files)[1:]]
+    more = len(others) - len(names)
+    listed = ", ".join([*names, *([f"{more} more"] if more else [])]) if names else f"{more} more"
+    return f"{len(kind)} of a kind: {first} (the others: {listed})"
+
+
+def _path_pattern(root: Path) -> str:
+    """Return the pattern of a file below the root, at the place in a sentence where it is named."""
+    name = r"(?:/[^:;]*?(?:\.\w{2,4}(?:\.gz)?(?=[\s,:;]|$)|(?=\s(?:has|have|is|and|cannot|holds|does|lists|names)\b)))?"
+    return re.escape(str(root)) + name
+
+
 def _reduce_to_kind(problem: str, root: Path) -> tuple[str, str]:
     """Return what all problems of a kind share: the four words after the path, and what follows the first colon.
 
     The former say what is wrong, the latter what to do. Paths, numbers and quoted words are replaced by signs.
     """
-    name = r"(?:/[^:;]*?(?:\.\w{2,4}(?:\.gz)?(?=[\s,:;]|$)|(?=\s(?:has|have|is|and|cannot|holds|does|lists|names)\b)))?"
-    plain = re.sub(re.escape(str(root)) + name, "…", problem)
+    plain = re.sub(_path_pattern(root), "…", problem)
     plain = re.sub(r"'[^']*'|\([^)]*\)|\[[^\]]*\]", "…", plain)
     plain = re.sub(r"\d[\d.]*(?:, (?:\d[\d.]*|…))*", "#", plain)
     wrong, _, to_do = plain.partition(": ")

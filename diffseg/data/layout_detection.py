@@ -1,10 +1,12 @@
 """Describe a root that is not in the expected layout, and find the command that would read it."""
 
+import json
 import os
 import shlex
 from collections import Counter
 from pathlib import Path
 
+from diffseg.config import Data
 from diffseg.data.files import IGNORED_PREFIXES
 from diffseg.errors import DataError
 
@@ -16,6 +18,7 @@ SIGNS = {  # by layout: patterns of what lies at the root of no other, and the f
     "nnunet": (("dataset.json",), ""),
     "folder": (("[Ii]mages", "[Tt]rain/[Ii]mages", "imagesTr", "split.csv"), ""),
 }
+MEANINGS = ("channels", "foreground", "classes", "regions", "ignore", "objects", "axis")  # settings on what files mean
 LITTER = ("Thumbs.db", "desktop.ini")
 TEXTS = (".csv", ".txt", ".md", ".json")
 MAX_FOLDERS = 6  # named in a description
@@ -26,20 +29,22 @@ def detect_layout(root: Path) -> str | None:
     return next((name for name, (signs, _) in SIGNS.items() if any(any(root.glob(sign)) for sign in signs)), None)
 
 
-def other_layout_error(root: Path, name: str, layout: str) -> DataError | None:
+def other_layout_error(root: Path, config: Data, layout: str) -> DataError | None:
     """Return an error with the command that reads the root in another layout, or a folder in the root in any layout.
 
-    None if no such layout is detected. name, layout: those of the data set as configured.
+    None if no such layout is detected. layout: the one in which the root was looked for.
     """
     other = detect_layout(root)
     if other == layout:
         return None
     if other is not None:
-        return DataError(f"{root} is in the layout {other}, not {layout}: {_check_command(root, name, other)} reads it")
+        return DataError(
+            f"{root} is in the layout {other}, not {layout}: {check_command(root, config, other)} reads it"
+        )
     for path in _list_visible(root):
         if path.is_dir() and (found := detect_layout(path)):
             return DataError(
-                f"{root} is no data set, but {path} is, in the layout {found}: {_check_command(path, name, found)} reads it"
+                f"{root} is no data set, but {path} is, in the layout {found}: {check_command(path, config, found)} reads it"
             )
     return None
 
@@ -69,7 +74,18 @@ def _list_visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith(IGNORED_PREFIXES))
 
 
-def _check_command(root: Path, name: str, layout: str) -> str:
-    """Return the command that checks the root in a layout, in backticks, ready to be pasted."""
-    settings = f"data.layout={layout}{SIGNS[layout][1]}"
-    return f"`diffseg data check {shlex.quote(name)} {shlex.quote(str(root))} {settings}`"
+def check_command(root: Path, config: Data, layout: str | None = None) -> str:
+    """Return the command that checks the root, in backticks, ready to be pasted, with the settings that say what files mean.
+
+    layout: another one than the data set's.
+    """
+    settings = [f"data.layout={layout}", *SIGNS[layout][1].split()] if layout else []
+    named = {setting.partition("=")[0] for setting in settings}
+    plain = Data()
+    for field in MEANINGS:
+        value = getattr(config, field)
+        if value != getattr(plain, field) and f"data.{field}" not in named:
+            text = value if isinstance(value, str) else json.dumps(dict(value) if field == "classes" else value)
+            settings.append(shlex.quote(f"data.{field}={text}"))
+    words = " ".join([shlex.quote(config.name), shlex.quote(str(root)), *settings])
+    return f"`diffseg data check {words}`"

@@ -18,6 +18,7 @@ from diffseg.data.records import Record
 from diffseg.data.slices import describe_slicing
 from diffseg.errors import DataError
 from diffseg.labels.classes import Classes
+from diffseg.suggestions import did_you_mean_path
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def list_images(config: Data, root: Path) -> Listing:
     try:
         found = LAYOUTS[config.layout].find(root, config)
     except DataError as error:
-        raise other_layout_error(root, config.name, config.layout) or error from None
+        raise other_layout_error(root, config, config.layout) or error from None
     except OSError as error:
         raise DataError(f"{error.filename or root} cannot be read ({error.strerror}): allow reading it") from None
     remarks = found.remarks + describe_slicing(found.records, config.axis)
@@ -72,7 +73,8 @@ def check_root(config: Data, root: Path | None) -> Path:
         raise DataError(f"data set {config.name} has no root: give --data {config.name}=ROOT")
     if not root.is_dir():
         raise DataError(
-            f"the root of data set {config.name} is {root}, which is not a folder: give the folder of its images and masks"
+            f"the root of data set {config.name} is {root}, which is not a folder{did_you_mean_path(root)}: give the folder "
+            "of its images and masks"
         )
     return root
 

@@ -63,7 +63,9 @@ def pair_masks(images: Files, masks: Files) -> Pairing:
     remark = (
         f"masks have the names of their images with {mask_affix}" if mask_affix else "masks have the names of images"
     )
-    return replace(found, remark=remark + (f", images have {image_affix}" if image_affix else ""))
+    remark += f", images have {image_affix}" if image_affix else ""
+    share = f"all {len(images)}" if len(found.masks) == len(images) else f"{len(found.masks)} of {len(images)}"
+    return replace(found, remark=f"{remark}, which gives masks to {share} images")
 
 
 def split_by_affix(files: Files) -> tuple[Files, Files]:

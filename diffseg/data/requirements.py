@@ -1,7 +1,6 @@
 """What a data set must have before a network is trained on it: enough images, equal channels, a known foreground."""
 
 import logging
-import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,6 +9,7 @@ from pathlib import Path
 from diffseg.config import Data
 from diffseg.data.cache import is_current
 from diffseg.data.foreground import decide_foreground
+from diffseg.data.layout_detection import check_command
 from diffseg.data.layouts import check_root, list_images
 from diffseg.data.listing import Listing
 from diffseg.data.opening import Shape
@@ -80,8 +80,7 @@ def _raise_first(config: Data, root: Path, problems: Sequence[str]) -> None:
     """Raise DataError for the first problem, if there is one, with the command that lists all of them."""
     if not problems:
         return
-    command = f"diffseg data check {config.name} {shlex.quote(str(root))}"
-    more = f" (and {len(problems) - 1} more: `{command}` lists them)" if len(problems) > 1 else ""
+    more = f" (and {len(problems) - 1} more: {check_command(root, config)} lists them)" if len(problems) > 1 else ""
     raise DataError(problems[0] + more)
 
 

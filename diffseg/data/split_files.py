@@ -63,7 +63,7 @@ def find_split_files(root: Path, folder: Path, split: str | None, config: Data) 
     masks, shared = (own, []) if own or folder == root else _find_shared_masks(root, folder)
     if images is None and (folder != root or masks):
         images = folder
-    if images is None and (other := other_layout_error(root, config.name, "folder")):
+    if images is None and (other := other_layout_error(root, config, "folder")):
         raise other
     place = images or folder
     files = (_list_data(place, masks), *map(_list_data, masks)) if masks else split_by_affix(_list_data(place))

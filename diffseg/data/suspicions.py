@@ -19,13 +19,18 @@ P_VALUE = 0.001  # below which splits differ by more than chance
 RATIO = 1.5  # of the splits' mean foreground, above which a difference matters
 EMPTIER = 0.1  # difference in the splits' share of empty masks, above which it matters
 SPREAD = 0.15  # a usual standard deviation of IoU between images
-WIDE = 0.1  # half-width of a confidence interval of IoU that says nothing
+WIDE = 0.1  # half-width of a 95 % interval of IoU, above which it says nothing
+MOST_UNITS = 10_000  # images or patients that are asked for
 SLICED = re.compile(r"(?P<stem>.*\d.*?)[_\-. ]+(?:slice|sl|s|z|frame|f|image|img|im|t)?[_\-. ]*\d+", re.IGNORECASE)
 OF_A_STEM = 3  # images of a stem, on average, from which on it looks like a patient
 
 
 def find_suspicions(
-    images: Sequence[ImageFindings], root: Path, records: Sequence[Record], problems: Sequence[str] = ()
+    images: Sequence[ImageFindings],
+    root: Path,
+    records: Sequence[Record],
+    problems: Sequence[str] = (),
+    wanted: float = WIDE,
 ) -> tuple[str, ...]:
     """Return a sentence for everything that looks wrong.
 
@@ -34,12 +39,13 @@ def find_suspicions(
         root: Of the data set.
         records: All images, with their split.
         problems: Sentences that are reported already. Files that they begin with are not reported as unused.
+        wanted: Half-width of the 95 % interval of IoU, above which there are too few test images.
     """
     return (
         *find_copies(images),
         *find_lookalikes(images),
         *_find_patients_in_names(images),
-        *_find_too_few(images),
+        *_find_too_few(images, wanted),
         *_find_differences(images),
         *_find_mixtures(images),
         *_find_inverted(images),
@@ -73,20 +79,20 @@ def _find_patients_in_names(images: Sequence[ImageFindings]) -> list[str]:
     ]
 
 
-def _find_too_few(images: Sequence[ImageFindings]) -> list[str]:
-    """Report that there are fewer test images, or test patients, than a comparison needs."""
+def _find_too_few(images: Sequence[ImageFindings], wanted: float) -> list[str]:
+    """Report that there are fewer test images, or test patients, than an interval as narrow as wanted needs."""
     tested = [image.record for image in images if image.record.split == "test"]
     count = len({unit_name(record.group, record.name) for record in tested})
     wide = _half_width(count)
-    if not count or wide <= WIDE:
+    if not count or wide <= wanted:
         return []
     grouped = any(image.record.group for image in images)
     one, several = ("patient or volume", "patients or volumes") if grouped else ("image", "images")
-    least = next(n for n in range(2, 100) if _half_width(n) <= WIDE)
-    interval = f"a 95 % interval would be ±{wide:.2f}" if wide < 1 else "a 95 % interval would hold every value"
+    least = next((n for n in range(2, MOST_UNITS) if _half_width(n) <= wanted), MOST_UNITS)
+    interval = f"is known to ±{100 * wide:.1f} points (95 %)" if wide < 1 else "is not known at all"
     return [
-        f"only {count} test {one if count == 1 else several}: with a usual standard deviation of {SPREAD:g} in IoU, "
-        f"{interval}, so give at least {least}"
+        f"only {count} test {one if count == 1 else several}: with {count} the mean IoU {interval}, assuming a standard "
+        f"deviation of {100 * SPREAD:g} points between {several}; ±{100 * wanted:g} points are wanted, so give at least {least}"
     ]
 
 

@@ -15,12 +15,14 @@ from studies.commands.options import (
     settings_argument,
     store_option,
 )
-from studies.commands.output import finish, show
+from studies.commands.output import finish, progress_bar, show
 from studies.commands.requests import command_line, merge_roots, parse_settings
 
 if TYPE_CHECKING:
     from diffseg.config import Config
     from studies.store.ledger import Ledger
+
+ESTIMATING = "estimating the fingerprint of {}, which takes about a minute"
 
 class_option = click.option(
     "--class",
@@ -69,7 +71,8 @@ def fingerprint(
 
     config, roots, ledger = _fingerprint_trial(dataset, settings, store, roots, of_class)
     if quick:
-        found = estimate_fingerprints(config, roots.get(dataset), store)
+        with progress_bar(ESTIMATING.format(dataset), quiet=as_json) as on_progress:
+            found = estimate_fingerprints(config, roots.get(dataset), store, on_progress)
         show(to_dict(found), as_json, lambda _: fingerprint_table(found))
         return
     requested, definition = build_study(config, roots, command_line()), ledger.usable_definition()
@@ -109,7 +112,10 @@ def recommend(
     config, roots, ledger = _fingerprint_trial(dataset, settings, store, roots, of_class)
     found = read_fingerprints(config, ledger)
     source = describe_source(config, measured=found is not None)
-    first, *_ = (found or estimate_fingerprints(config, roots.get(dataset), store)).values()
+    if not found:
+        with progress_bar(ESTIMATING.format(dataset)) as on_progress:
+            found = estimate_fingerprints(config, roots.get(dataset), store, on_progress)
+    first = next(iter(found.values()))
     choices = recommend_settings(first)
     check_datasets([Trial(dataset, config.fingerprint_trials()[0])], roots, store)
     path = Path(output or f"{dataset}.toml")

@@ -1,16 +1,13 @@
 """Commands that list what there is: `studies`, `networks`, `presets`, `settings`."""
 
 from dataclasses import asdict
-from difflib import SequenceMatcher
 
 import click
 
 from diffseg.errors import UserError
+from diffseg.suggestions import did_you_mean, find_nearest_part
 from studies.commands.options import json_option, store_option
 from studies.commands.output import show
-
-NEAREST = 4  # names that a message suggests, at most
-ALIKE = 0.6  # similarity from which a name is suggested, of 0 to 1
 
 
 @click.command()
@@ -62,7 +59,9 @@ def presets(network: str | None, as_json: bool) -> None:
 
     known = [entry.name for entry in describe()]
     if network is not None and network not in known:
-        raise UserError(f"there is no network '{network}': allowed are {', '.join(known)}")
+        raise UserError(
+            f"there is no network '{network}': allowed are {', '.join(known)}{did_you_mean(network, known)}"
+        )
     rows = [
         {"network": name, "preset": preset, "settings": settings(name, preset)}
         for name in known
@@ -88,19 +87,9 @@ def settings(prefix: str, as_json: bool) -> None:
 
     found = list_settings(prefix)
     if not found:
-        near = _nearest(prefix, [setting.path for setting in list_settings()])
+        paths = [setting.path for setting in list_settings()]
+        near = find_nearest_part(prefix, {*paths, *(path.rpartition(".")[0] for path in paths)} - {""})
         hint = f"the nearest are {', '.join(near)}; " if near else ""
         raise UserError(f"no setting begins with '{prefix}': {hint}`diffseg settings` lists all")
     rows = [asdict(setting) | {"used_by": setting.used_by} for setting in found]
     show(rows, as_json, SettingsTable)
-
-
-def _nearest(text: str, paths: list[str]) -> list[str]:
-    """Return up to NEAREST sections and settings whose path or last part is like a text, the most similar first."""
-    sections = {path.rpartition(".")[0] for path in paths} - {""}
-
-    def similarity(path: str) -> float:
-        return max(SequenceMatcher(None, text, part).ratio() for part in (path, path.rpartition(".")[2]))
-
-    ranked = sorted(sorted({*sections, *paths}), key=similarity, reverse=True)
-    return [path for path in ranked if similarity(path) > ALIKE][:NEAREST]

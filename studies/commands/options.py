@@ -2,16 +2,44 @@
 
 import functools
 import os
-from collections.abc import Callable
-from typing import Any, TypedDict
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
+from click.shell_completion import CompletionItem
 
 from studies.commands.requests import StudyRequest
 
 Command = Callable[..., None]
 Option = Callable[[Command], Command]
 SEARCH_OPTIONS = ("space", "budget", "objective", "sampler", "pruning", "confirm")
+
+
+if TYPE_CHECKING:  # generic in click's newer versions alone
+    TextType = click.ParamType[str]
+else:
+    TextType = click.ParamType
+
+
+class NamedChoice(TextType):
+    """A choice whose message names the nearest of the allowed values first."""
+
+    def __init__(self, name: str, allowed: Sequence[str]):
+        """Take what the value names, such as metric, and the allowed values."""
+        self.name, self.allowed = name, allowed
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the value. Raises BadParameter if it is not allowed."""
+        if value not in self.allowed:
+            from diffseg.suggestions import did_you_mean
+
+            listed = ", ".join(self.allowed)
+            self.fail(f"there is no {self.name} '{value}'{did_you_mean(value, self.allowed)}: allowed are {listed}")
+        return value
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return the allowed values that begin with what is typed."""
+        return [CompletionItem(value) for value in self.allowed if value.startswith(incomplete)]
 
 
 class Placement(TypedDict):

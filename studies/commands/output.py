@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,12 +13,12 @@ import click
 from studies.commands.statuses import FAILED_TRIALS, STOPPED
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
 
     from studies.definition.study import Study
     from studies.store.ledger import Ledger
 
-TABLE_WIDTH = 160  # characters, where a table goes to a file or another program
+TABLE_WIDTH = 160  # characters, where a table goes to a file or another program and COLUMNS is not set
 T = TypeVar("T")
 
 
@@ -26,25 +27,59 @@ def show(value: T, as_json: bool, render: "Callable[[T], RenderableType]") -> No
     if as_json:
         click.echo(json.dumps(value, indent=1, default=str))
         return
+    _print(_console(), render(value))
+
+
+def watch_value(render: "Callable[[], RenderableType]", running: Iterator[bool]) -> None:
+    """Print what `render` returns for every item of `running`: on a terminal in place of the last, else if it changed."""
+    console, before = _console(), ""
+    for _ in running:
+        with console.capture() as capture:
+            _print(console, render())
+        if console.is_terminal:
+            console.clear()
+        if (text := capture.get()) != before or console.is_terminal:
+            click.echo(text, nl=False)
+        before = text
+
+
+def _console() -> "Console":
+    """Return the console of standard output, as wide as the terminal, or as COLUMNS or TABLE_WIDTH where there is none."""
     from rich.console import Console
 
-    console, rendered = Console(highlight=False), render(value)
-    if not console.is_terminal:
+    console = Console(highlight=False)
+    if not console.is_terminal and not os.environ.get("COLUMNS", "").isdigit():
         console.width = TABLE_WIDTH
-    console.print(rendered, soft_wrap=isinstance(rendered, str))
+    return console
+
+
+def _print(console: "Console", rendered: "RenderableType") -> None:
+    """Print text or a table. Nothing is cut: a name may be longer than the terminal is wide."""
+    console.print(rendered, soft_wrap=isinstance(rendered, str), crop=False)
 
 
 @contextlib.contextmanager
-def progress_bar(task: str) -> Iterator[Callable[[int, int], Any]]:
-    """Show a progress bar on standard error if it is a terminal. The context is a function of (done, total)."""
+def progress_bar(task: str, quiet: bool = False) -> Iterator[Callable[[int, int], Any]]:
+    """Show a progress bar on standard error, or its task as one line if that is no terminal; nothing if `quiet`.
+
+    The context is a function of (done, total). The line is printed when it is first called: mistakes are found before.
+    """
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=quiet)
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        number = bar.add_task(task, total=None)
-        yield lambda done, total: bar.update(number, completed=done, total=total)
+        number, said = bar.add_task(task, total=None), quiet or console.is_terminal
+
+        def report(done: int, total: int) -> None:
+            nonlocal said
+            if not said:
+                click.echo(f"{task} …", err=True)
+            said = True
+            bar.update(number, completed=done, total=total)
+
+        yield report
 
 
 def path_beside(ledger: "Ledger", name: str) -> Path:

@@ -34,6 +34,7 @@ SECTIONS: Sections = {
         "predict": "studies.commands.prediction",
     },
     "Data sets": {
+        "init": "studies.commands.start",
         "data": "studies.commands.data",
         "fingerprint": "studies.commands.fingerprints",
         "recommend": "studies.commands.fingerprints",
@@ -82,13 +83,16 @@ class Program(LazyGroup):
                 _end(f"the disk is full ({error}): make room, then give the same command again", MACHINERY)
 
 
-@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Program, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="diffseg", prog_name="diffseg")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Run studies of diffusion segmentation, resume them, and read their results.
 
-    Start with `diffseg run quickstart`. Add --help to a command to read about it.
+    Start with `diffseg run quickstart`, or with your own images: `diffseg init`. Add --help to a command to read about it.
     """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 def _restart_in_utf8() -> None:

@@ -1,5 +1,6 @@
 """Commands that show a study's results in a browser: `report`, `dashboard`."""
 
+import shlex
 import socket
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def dashboard(study: str, store: str, port: int, tensorboard: Path | None) -> No
         from analysis.export import write_event_files
 
         click.echo(
-            f"{write_event_files(found, tensorboard)} trials in {tensorboard}: tensorboard --logdir {tensorboard}"
+            f"{write_event_files(found, tensorboard)} trials in {tensorboard}: {_hint_at_tensorboard(tensorboard)}"
         )
         return
     import optuna_dashboard
@@ -73,3 +74,13 @@ def dashboard(study: str, store: str, port: int, tensorboard: Path | None) -> No
         optuna_dashboard.run_server(storage, host="127.0.0.1", port=port)
     except OSError as error:
         raise UserError(f"port {port} cannot be used ({error}): give another with --port") from None
+
+
+def _hint_at_tensorboard(folder: Path) -> str:
+    """Return the command that shows event files, or how to install what it needs."""
+    from importlib.util import find_spec
+
+    command = f"tensorboard --logdir {shlex.quote(str(folder))}"
+    if find_spec("tensorboard"):
+        return command
+    return f"TensorBoard is not installed here, `pip install tensorboard` does so, and then `{command}` shows them"

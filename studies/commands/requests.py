@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from diffseg.errors import UserError
+from diffseg.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from studies.definition.study import Study
@@ -48,6 +49,9 @@ def requested_study(request: StudyRequest, extend: bool) -> "tuple[Study, Ledger
     if "objective" in search:
         search["objective"] = search["objective"].split(",")
     study = read_study(request.source, roots, leaves, request.name, command_line(), request.experiments, search)
+    for name in request.roots:
+        if hint := did_you_mean(name, study.left_out):
+            click.echo(f"{name} is taken as a data set of your own{hint}", err=True)
     return check_against_stored(study, definition, extend), ledger
 
 

@@ -31,6 +31,21 @@ class LazyGroup(click.Group):
         width = max(map(len, names))
         for title, modules in self.sections.items():
             commands = [(name.ljust(width), self.get_command(ctx, name)) for name in modules]
-            limit = formatter.width - width - 6
             with formatter.section(title):
-                formatter.write_dl([(name, command.get_short_help_str(limit)) for name, command in commands if command])
+                formatter.write_dl([(name, _first_sentence(command)) for name, command in commands if command])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that the arguments begin with. Raises UsageError, with the nearest names, if there is none."""
+        names = self.list_commands(ctx)
+        if args[0] not in names and not args[0].startswith("-"):
+            from diffseg.suggestions import did_you_mean
+
+            ctx.fail(f"there is no command '{args[0]}'{did_you_mean(args[0], names)}: `diffseg` lists all")
+        return super().resolve_command(ctx, args)
+
+
+def _first_sentence(command: click.Command) -> str:
+    """Return the first sentence of a command's help, whole."""
+    return command.get_short_help_str(limit=1000)

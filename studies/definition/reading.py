@@ -6,6 +6,7 @@ from typing import Any
 from diffseg.config import NETWORKS
 from diffseg.config.leaves import flat
 from diffseg.errors import ConfigError, UserError
+from diffseg.suggestions import did_you_mean, did_you_mean_path
 from search_spaces import WITH_FINGERPRINT
 from studies.definition import studyfile
 from studies.definition.expansion import EXPERIMENTS, Description, available_data_sets
@@ -72,8 +73,14 @@ def _read_tables(source: str, experiments: tuple[str, ...]) -> dict[str, Any]:
     try:
         tables = studyfile.read_tables(study_path(source))
     except FileNotFoundError:
+        hint = (
+            did_you_mean_path(study_path(source))
+            if source.endswith(".toml")
+            else did_you_mean(source, shipped_studies())
+        )
         raise UserError(
-            f"there is no study '{source[:200]}': give one of {', '.join(shipped_studies())}, or a TOML file of your own"
+            f"there is no study '{source[:200]}'{hint}: give one of {', '.join(shipped_studies())}, or a TOML file of your own, "
+            "which `diffseg init` writes"
         ) from None
     if experiments:
         tables["experiments"] = [each for each in tables.get("experiments", EXPERIMENTS) if each in experiments]
@@ -102,6 +109,7 @@ def _starts(description: Description, search: Search) -> Iterator[Trial]:
     if unknown := set(names) - {*description.data_sets, *listed}:
         raise UserError(
             f"search.data of {description.path.name} names {', '.join(sorted(unknown))}: allowed are {', '.join(listed)}"
+            f"{did_you_mean(min(unknown), listed)}"
         )
     chosen = {name: description.data_sets[name] for name in names if name in description.data_sets}
     settings = flat(table.get("start", {})) | description.settings
@@ -128,6 +136,7 @@ def _baseline(description: Description) -> str | None:
     name, variants = description.tables.get("baseline"), description.tables.get("variant", {})
     if name is not None and name not in variants:
         raise UserError(
-            f"{description.path.name} has no variant '{name}' for its baseline: allowed are {', '.join(variants)}"
+            f"{description.path.name} has no variant '{name}' for its baseline{did_you_mean(name, variants)}: "
+            f"allowed are {', '.join(variants)}"
         )
     return name

@@ -28,7 +28,7 @@ def data_settings(name: str, root: str = "") -> dict[str, Any]:
     from diffseg.config.leaves import flat
     from studies.definition.folder_settings import guess_layout
 
-    return flat({"data": _shipped_data_sets().get(name, {}).get("data", {"layout": guess_layout(root)})})
+    return flat({"data": shipped_data_sets().get(name, {}).get("data", {"layout": guess_layout(root)})})
 
 
 def layout_of(name: str, root: str) -> str:
@@ -40,7 +40,7 @@ def layout_of(name: str, root: str) -> str:
 
 
 @cache
-def _shipped_data_sets() -> dict[str, Any]:
+def shipped_data_sets() -> dict[str, Any]:
     """Return the tables of the shipped studies' data sets, by name."""
     tables: dict[str, Any] = {}
     for study in ("quickstart", "paper"):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from diffseg.errors import UserError
+from diffseg.suggestions import did_you_mean_path
 from studies.definition import textfile
 from studies.engine import clusterfile
 from studies.engine.cluster_settings import (
@@ -42,7 +43,9 @@ def read(path: Path) -> str:
     try:
         return textfile.read_text(path, "a cluster's file")
     except FileNotFoundError:
-        raise UserError(f"{path} cannot be read (there is no such file): give a cluster's file") from None
+        raise UserError(
+            f"{path} cannot be read (there is no such file{did_you_mean_path(path)}): give a cluster's file"
+        ) from None
 
 
 def _yaml_problems(path: Path, text: str) -> list[str]:

@@ -149,6 +149,7 @@ def _run(
         return pruning.reason_to_prune(rungs, request.ledger, request.trial, step)
 
     def report(step: int, metrics: dict[str, float]) -> None:
+        logging.info("%s", _describe_step(step, progress.steps, metrics))
         progress(step)
         copy.push_in_background()
 
@@ -164,6 +165,12 @@ def _run(
         outcome = _train(request, copy.path, hooks, workers)
     assert outcome is not None  # on the first worker
     return outcome.tables(), outcome.pruned
+
+
+def _describe_step(step: int, steps: int, metrics: dict[str, float]) -> str:
+    """Return a training step as a line of the log, such as "step 200 of 1000: loss 0.0312, learning_rate 0.0001"."""
+    named = [f"{name} {metrics[name]:.4g}" for name in ("loss", "learning_rate") if name in metrics]
+    return f"step {step} of {steps}: {', '.join(named)}"
 
 
 def _train(request: TrialRequest, folder: Path, hooks: "Hooks", workers: "Workers") -> "Outcome | None":

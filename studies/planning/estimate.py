@@ -1,6 +1,5 @@
 """The cost of a trial before it runs: parameters, floating-point operations and memory, counted on the meta device."""
 
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
 
 UNKNOWN_TEST_IMAGES = 100  # assumed where data.test_images is not set
 STATE = 5 * 4  # bytes a parameter: weights, gradient, two moments and EMA, in float32
+SAVED = 4 * 4  # bytes a parameter of a checkpoint: weights, two moments and EMA, in float32
 TRAINING_PASSES = 3  # forward passes that a training step costs: one, and a backward pass that costs two
 
 
@@ -24,6 +24,7 @@ class Cost:
     parameters: int  # of all networks of an ensemble
     flops: float  # of the whole trial: training, errors over t, prediction
     memory: int  # bytes of a training step in float32: weights, optimiser, and what the backward pass needs
+    disk: int  # bytes of its checkpoints
 
 
 @dataclass(frozen=True)
@@ -60,13 +61,17 @@ def estimate_cost(config: Config, workers: int = 1, trained: bool = False) -> Co
         workers: Processes that share a batch. The memory is that of each of them.
         trained: The trial finds its network trained already.
     """
+    from diffseg.training.checkpoints import KEEP  # imports torch, which takes long
+
     network = _measure_network(config)
     members = max(1, len(config.inference.seeds))
     passes: float = _count_prediction_passes(config) * members
     if not trained:
         passes += _count_training_passes(config, network.batch) + _count_error_passes(config)
     memory = STATE * network.parameters + -(-network.batch // workers) * network.forward.saved
-    return Cost(network.parameters * members, passes * network.forward.flops, memory)
+    trains = not trained and not config.inference.seeds
+    disk = KEEP * SAVED * network.parameters if trains else 0
+    return Cost(network.parameters * members, passes * network.forward.flops, memory, disk)
 
 
 def _count_training_passes(config: Config, batch: int) -> float:
@@ -164,19 +169,3 @@ def _measure_forward(model: "nn.Module", *inputs: "Tensor | None") -> ForwardPas
     weights = {id(parameter) for parameter in model.parameters()}
     activations = [tensor for key, tensor in saved.items() if key not in weights]
     return ForwardPass(counter.get_total_flops(), sum(tensor.numel() * tensor.element_size() for tensor in activations))
-
-
-@lru_cache
-def measure_flops_per_second(cpus: int) -> float:
-    """Measure the convolution throughput of this machine with this number of threads, by 0.2 s of work like a network's."""
-    import torch
-
-    torch.set_num_threads(cpus)
-    layer, images = torch.nn.Conv2d(64, 64, 3, padding=1), torch.randn(8, 64, 32, 32)
-    operations = 3 * 2 * 9 * 64 * 64 * images[:, 0].numel()
-    best = float("inf")
-    for _ in range(6):
-        clock = time.perf_counter()
-        layer(images).sum().backward()
-        best = min(best, time.perf_counter() - clock)
-    return operations / best

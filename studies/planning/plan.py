@@ -7,34 +7,44 @@ from typing import Any
 from diffseg.config import Config
 from diffseg.diffusion.combinations import find_problems
 from search_spaces import WITH_FINGERPRINT
+from studies.definition.distinctions import distinguish
 from studies.definition.study import Study
 from studies.definition.trial import trial_name
 from studies.engine.resources import Resources, allocate
 from studies.planning.datasets import check_datasets
-from studies.planning.estimate import Cost, estimate_cost, estimate_costs, measure_flops_per_second
+from studies.planning.estimate import Cost, estimate_cost, estimate_costs
+from studies.planning.machine import Speed, machine_speed
+from studies.planning.presets import name_preset
 from studies.search.proposals import read_proposals
 from studies.store.ledger import Ledger
-
-GPU_FLOPS = 2e13  # a cautious guess of a GPU's speed, which is not measured before the GPU is used
 
 
 def plan(study: Study, ledger: Ledger, resources: Resources) -> dict[str, Any]:
     """Return the trials with their costs, how many run side by side here, the seconds in all, and known pitfalls.
 
+    Seconds are ranges of the shortest and the longest time to expect. `disk` is that of the checkpoints of all missing trials.
+
     Raises UserError if a data set of a missing trial cannot be used.
     """
     share, concurrent = allocate(resources, [_describe_machine()])
-    speed = GPU_FLOPS * share.gpus if share.gpus else measure_flops_per_second(max(1, int(share.cpus)))
+    speed = machine_speed(share.cpus * share.workers, (share.gpus or 0) * share.workers)
     ended = ledger.last_attempts()
     known = study.known_trials(ledger)
     upcoming = list(_list_upcoming(study, ledger, {trial.name for trial in known}))
     missing = [trial for trial in known if trial.name not in ended]
     check_datasets([*missing, *(study.starts if upcoming else ())], study.roots, ledger.store)
     costs = estimate_costs(trial.config for trial in known)
-    rows = [_row(trial.name, cost, trial.name not in ended, speed) for trial, cost in zip(known, costs, strict=True)]
-    rows += [_row(name, estimate_cost(config), True, speed, count) for name, config, count in upcoming]
-    left = sum(row["count"] for row in rows if row["missing"])
-    seconds = sum(row["count"] * row["seconds"] for row in rows if row["missing"]) / min(concurrent, max(1, left))
+    rows = [
+        _row(trial.name, trial.config, cost, trial.name not in ended, speed)
+        for trial, cost in zip(known, costs, strict=True)
+    ]
+    rows += [_row(name, config, estimate_cost(config), True, speed, count) for name, config, count in upcoming]
+    to_do = [row for row in rows if row["missing"]]
+    left = sum(row["count"] for row in to_do)
+    lanes = min(concurrent, max(1, left))
+    seconds = [sum(row["count"] * row["seconds"][end] for row in to_do) / lanes for end in (0, 1)]
+    differing = distinguish({trial.name: trial.tree for trial in known})
+    rows = [row | {"differs": differing.get(row["trial"], "")} for row in rows]
     return {
         "study": study.name,
         "left_out": list(study.left_out),
@@ -44,6 +54,8 @@ def plan(study: Study, ledger: Ledger, resources: Resources) -> dict[str, Any]:
         "cpus": share.cpus,
         "gpus": share.gpus,
         "seconds": seconds,
+        "memory": max((row["memory"] for row in to_do), default=0),
+        "disk": sum(row["count"] * row["disk"] for row in to_do),
         "pruning": study.search.pruning if study.search and study.starts else 0,
         "warnings": _collect_warnings(study),
     }
@@ -91,15 +103,17 @@ def _collect_warnings(study: Study) -> dict[str, list[str]]:
     return found
 
 
-def _row(name: str, cost: Cost, missing: bool, speed: float, count: int = 1) -> dict[str, Any]:
-    """Return a trial's row of the plan. speed: floating-point operations a second."""
+def _row(name: str, config: Config, cost: Cost, missing: bool, speed: Speed, count: int = 1) -> dict[str, Any]:
+    """Return a trial's row of the plan."""
     return {
         "trial": name,
         "count": count,
         "missing": missing,
+        "preset": name_preset(config),
         "parameters": cost.parameters,
         "memory": cost.memory,
-        "seconds": cost.flops / speed,
+        "disk": cost.disk,
+        "seconds": list(speed.seconds(cost.flops)),
     }
 
 

@@ -1,5 +1,7 @@
 """The fingerprint of a data set: measured by E3 trials in a study of their own, or estimated without training."""
 
+from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 from diffseg.config import Config
@@ -7,8 +9,9 @@ from diffseg.errors import UserError
 from diffseg.fingerprint.classes import compute_fingerprints, describe_order, summarise
 from diffseg.fingerprint.curve import Fingerprint
 from diffseg.labels.classes import Classes
+from diffseg.suggestions import did_you_mean
 from studies.definition.reading import read_study
-from studies.definition.shipped import data_settings
+from studies.definition.shipped import data_settings, shipped_data_sets
 from studies.definition.study import Study
 from studies.definition.trial import Trial, trial_name
 from studies.planning.datasets import check_datasets
@@ -33,7 +36,8 @@ def build_weighted(dataset: str, roots: dict[str, str], settings: dict[str, Any]
     """
     implied = {} if dataset in roots else data_settings(dataset) | settings
     if implied and implied["data.layout"] != "synthetic":
-        raise UserError(f"data set {dataset} has no root: give --data {dataset}=ROOT")
+        hint = did_you_mean(dataset, ({*shipped_data_sets()} | {*roots}) - {dataset})
+        raise UserError(f"data set {dataset} has no root{hint}: give --data {dataset}=ROOT")
     own = implied | {
         "diffusion.weighting": "fingerprint",
         "diffusion.fingerprint_steps": E3_STEPS,
@@ -77,17 +81,21 @@ def read_fingerprints(config: Config, ledger: Ledger) -> dict[str, Fingerprint] 
     return compute_fingerprints(by_trial, config.diffusion.fingerprint, list_classes(config))
 
 
-def estimate_fingerprints(config: Config, root: str | None, store: str) -> dict[str, Fingerprint]:
+def estimate_fingerprints(
+    config: Config, root: str | None, store: str, on_progress: Callable[[int, int], None] = lambda done, total: None
+) -> dict[str, Fingerprint]:
     """Estimate the fingerprints of `list_classes`, the first of which weighs a trial, without training.
 
     Args:
         root: Of the data set; None: synthetic.
+        store: Its cache is used.
+        on_progress: Called with the number of images that are read and of all, then with that of estimates.
 
     Raises:
         UserError: The kind of fingerprint needs training, or the data cannot be used.
     """
     from diffseg import data
-    from diffseg.fingerprint.quick import estimate_mask_error
+    from diffseg.fingerprint.quick import PATCHES, estimate_mask_error
 
     if config.diffusion.fingerprint not in ("mask-error", "entropy-rate"):
         raise UserError(
@@ -96,8 +104,10 @@ def estimate_fingerprints(config: Config, root: str | None, store: str) -> dict[
         )
     e3 = config.fingerprint_trials()[0]
     check_datasets([Trial(trial_name(e3), e3)], {e3.data.name: root} if root else {}, store)
-    dataset = data.load(e3.data, fetch_root(root) if root else None, cache_folder(store))
-    errors = estimate_mask_error(dataset, e3)
+    dataset = data.load(e3.data, fetch_root(root) if root else None, cache_folder(store), on_progress=on_progress)
+    on_progress(0, len(PATCHES))
+    estimates = count()
+    errors = estimate_mask_error(dataset, e3, lambda: on_progress(next(estimates), len(PATCHES)))
     return compute_fingerprints([errors], config.diffusion.fingerprint, list_classes(config))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 
 from diffseg.errors import UserError
 from diffseg.evaluation.pareto import front, losses
@@ -9,7 +10,6 @@ from diffseg.evaluation.registry import METRICS
 from diffseg.rows import Row
 from studies.definition.study import Study
 from studies.definition.trial import Trial
-from studies.search.proposals import read_proposals
 from studies.store.ledger import Ledger
 
 COLUMNS = ["status", "dataset", "experiment", "network", "seed", "test_images", "left_out", "scored_on", *METRICS]
@@ -34,14 +34,25 @@ def best_trials(study: Study, ledger: Ledger, metric: str, pareto: bool) -> list
     ]
     if pareto:
         rows = _front(rows, pareto_metrics(study))
-    names = study.variants | {one.trial: f"{one.number}: {one.label}" for one in read_proposals(ledger) if one.trial}
+    names = name_configurations(study, ledger)
     rows = [row | {"configuration": names.get(row["trial"], "")} for row in rows if _measured(row[metric])]
     loss = METRICS[metric].loss
     return sorted(rows, key=lambda row: (row["dataset"] or "", loss(row[metric])))
 
 
+def name_configurations(study: Study, ledger: Ledger) -> dict[str, str]:
+    """Return the names of the study's variants, and of its proposals their numbers and settings, by trial."""
+    if not study.search:
+        return study.variants
+    from studies.search.proposals import read_proposals  # imports what `status` of most studies needs not
+
+    return study.variants | {one.trial: f"{one.number}: {one.label}" for one in read_proposals(ledger) if one.trial}
+
+
 def unconfirmed_searches(study: Study, ledger: Ledger, tested: list[Row]) -> list[str]:
     """Return the names of the trials from which searches start that have no confirming trial among the tested rows."""
+    from studies.search.proposals import read_proposals
+
     confirmed = {row["trial"] for row in tested}
     return [
         start.name
@@ -50,6 +61,31 @@ def unconfirmed_searches(study: Study, ledger: Ledger, tested: list[Row]) -> lis
             one.trial in confirmed and one.seed != start.config.seed for one in read_proposals(ledger, start.name)
         )
     ]
+
+
+def explain_missing(study: Study, ledger: Ledger, metric: str, held_out: bool) -> str:
+    """Return a sentence on the trials that a list of the best by a metric lacks, and why; an empty text if it has all.
+
+    held_out: The list has the proposals alone.
+    """
+    rows = {row["trial"]: row for row in ledger.last_rows(["status", "scored_on", metric])}
+    known = {trial.name: trial for trial in study.known_trials(ledger)}
+    ended = {name: row for name, row in rows.items() if name in known and row["status"] == "complete"}
+    segmenting = {name: row for name, row in ended.items() if known[name].tree.get("experiment") in ("e1", "e2")}
+    lacking = sum(not _measured(row[metric]) for row in segmenting.values())
+    proposed = sum(_scored_on(row, known[name]) != "test" for name, row in segmenting.items())
+    if held_out or unconfirmed_searches(study, ledger, list(rows.values())):  # they are listed
+        proposed = 0
+    statuses = Counter(rows.get(name, {"status": "waiting"})["status"] for name in known)
+    left = [f"{statuses[status]} {status}" for status in ("waiting", "failed", "pruned") if statuses[status]]
+    parts = (
+        (len(ended) - len(segmenting), "of E3 and E4, which segment no images"),
+        (lacking, f"without {metric}, which they have not measured or is undefined there"),
+        (proposed, f"scored on held-out training images{', which --held-out lists' if study.starts else ''}"),
+    )
+    found = [f"{count} {words}" for count, words in parts if count]
+    found += [f"{', '.join(left)}, which `diffseg status {study.name}` shows"] if left else []
+    return f"trials left out: {'; '.join(found)}" if found else ""
 
 
 def pareto_metrics(study: Study) -> tuple[str, ...]:

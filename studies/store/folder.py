@@ -147,6 +147,12 @@ class Folder:
         with write_errors(self.path):
             self.filesystem.delete_dir_contents(self.path, missing_dir_ok=True)
 
+    def folders(self) -> list[str]:
+        """Return the sorted names of the folders in this one, which need not exist."""
+        with read_errors(self.path):
+            found = self.filesystem.get_file_info(pafs.FileSelector(self.path, allow_not_found=True))
+        return sorted(info.base_name for info in found if info.type == pafs.FileType.Directory)
+
     def files(self) -> dict[str, int]:
         """Return the names of all files below, with their sizes in bytes."""
         selector = pafs.FileSelector(self.path, allow_not_found=True, recursive=True)

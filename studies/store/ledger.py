@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from diffseg.errors import DefinitionError, UserError
 from diffseg.rows import Row
+from diffseg.suggestions import did_you_mean
 from studies.definition.shipped import shipped_studies
 from studies.store import names, reading, study_json
 from studies.store.damage import find_damaged, is_of_attempt, paths_to_move
@@ -181,5 +182,13 @@ def open_ledger(store: str, study: str) -> Ledger:
         if study not in shipped_studies():
             known = ", ".join(shipped_studies())
             start = f"`diffseg run` starts one from {known}, or from a TOML file of your own"
-        raise UserError(f"there is no study '{study}' in the store {store}: {start}; --store DIR names another store")
+        hint = did_you_mean(study, [*shipped_studies(), *list_studies(Folder.open(store))])
+        raise UserError(
+            f"there is no study '{study}' in the store {store}{hint}: {start}; --store DIR names another store"
+        )
     return ledger
+
+
+def list_studies(store: Folder) -> list[str]:
+    """Return the names of the folders of a store that hold a study."""
+    return [name for name in store.folders() if store.at(name).exists(study_json.NAME)]

@@ -3,14 +3,11 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import pyarrow.fs as pafs
-
 from diffseg.errors import DefinitionError, UserError
 from studies.definition.study import stored_study
 from studies.store.folder import Folder
 from studies.store.ledger import Ledger
 from studies.store.lock import Lock
-from studies.store.outages import read_errors
 from studies.store.state import STATUSES, count_statuses, trial_states
 
 
@@ -32,12 +29,9 @@ class StudyOverview:
 def studies_in(store: str) -> list[StudyOverview]:
     """Return the studies of a store by name. Raises UserError if the store cannot be used."""
     try:
-        folder = Folder.open(store)
-        with read_errors(folder.path):
-            found = folder.filesystem.get_file_info(pafs.FileSelector(folder.path, allow_not_found=True))
+        names = Folder.open(store).folders()
     except (OSError, ValueError) as error:
         raise UserError(f"the store {store} cannot be used ({error}): give another with --store DIR") from None
-    names = sorted(info.base_name for info in found if info.type == pafs.FileType.Directory)
     return [_overview(ledger) for name in names if (ledger := _ledger(store, name))]
 
 

@@ -7,15 +7,17 @@ from typing import Any
 from diffseg.errors import UserError
 from diffseg.evaluation.registry import METRICS
 from diffseg.rows import Row
+from diffseg.suggestions import find_nearest
 from studies.definition.study import Study
 from studies.definition.trial import Trial
+from studies.store.following import read_log
 from studies.store.latest import LatestRows
 from studies.store.ledger import Ledger
 from studies.store.lock import Lock
-from studies.store.names import log_name
 from studies.store.progress import Progress, read_progress
 
-NAMED = 10  # the largest number of trials in a message
+NAMED = 10  # trials in a message, at most
+NEAREST = 5  # of them, where no name fits
 LOG_LINES = 40  # of a trial's log, the last ones
 COLUMNS = [*METRICS, "status", "steps", "seconds", "error", "log"]
 STATUSES = ("complete", "running", "failed", "pruned", "interrupted", "waiting")
@@ -83,20 +85,25 @@ def find_trial(study: Study, ledger: Ledger, name: str) -> Trial:
         trial for trial in known if trial.name.startswith(name) or trial.name.endswith(name)
     ]
     if len(fitting) != 1:
-        names = [trial.name for trial in fitting or known]
-        more = f" and {len(names) - NAMED} more, which `diffseg status {study.name}` lists" * (len(names) > NAMED)
-        raise UserError(
-            f"'{name}' fits {len(fitting)} trials of {study.name}: give one of {', '.join(names[:NAMED])}{more}"
-        )
+        raise _not_one_error(study.name, name, [trial.name for trial in known], [trial.name for trial in fitting])
     return fitting[0]
+
+
+def _not_one_error(study: str, name: str, known: list[str], fitting: list[str]) -> UserError:
+    """Return the error for a name that fits no trial, with the nearest names, or several trials."""
+    near = fitting or find_nearest(name, known, NEAREST, cutoff=0)
+    more = f"; `diffseg status {study}` lists all {len(known)}" if len(known) > len(near[:NAMED]) else ""
+    if not fitting:
+        there = f"the nearest are {', '.join(near)}" if near else "it has none yet"
+        return UserError(f"no trial of {study} has a name that is, begins or ends with '{name}': {there}{more}")
+    return UserError(f"'{name}' fits {len(fitting)} trials of {study}: give one of {', '.join(near[:NAMED])}{more}")
 
 
 def trial_details(study: Study, ledger: Ledger, name: str) -> dict[str, Any]:
     """Return a trial's state, configuration, last attempt and the end of its log. Raises UserError like `find_trial`."""
     trial = find_trial(study, ledger, name)
     (state,) = (state for state in trial_states(study, ledger) if state.trial == trial.name)
-    log = ledger.folder.read(log_name(trial.name)) or b""
-    tail = log.decode(errors="replace").splitlines()[-LOG_LINES:]
+    tail = read_log(ledger, trial.name)[-LOG_LINES:]
     row = next((row for row in ledger.last_rows() if row["trial"] == trial.name), {})
     shown = {key: value for key, value in row.items() if not key.startswith("config_") and key not in ("config", "log")}
     return {**state.to_dict(), **shown, "config": trial.config.model_dump(mode="json"), "log_tail": tail}

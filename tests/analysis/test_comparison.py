@@ -210,9 +210,9 @@ def test_proposals_are_ranked_and_only_confirmed_ones_are_compared(searched):
 def test_the_command_and_the_report_show_a_search(searched, tmp_path):
     _, ledger = searched
     options = ["--store", ledger.root.rpartition("/")[0]]
-    rows = json.loads(CliRunner().invoke(main, ["best", "searched", "--held-out", *options, "--json"]).output)
+    rows = json.loads(CliRunner().invoke(main, ["best", "searched", "--held-out", *options, "--json"]).stdout)
     assert [row["rank"] for row in rows] == [0, 0, 1, 2, 3, 4]
-    rows = json.loads(CliRunner().invoke(main, ["best", "searched", *options, "--json"]).output)
+    rows = json.loads(CliRunner().invoke(main, ["best", "searched", *options, "--json"]).stdout)
     assert [row["scored_on"] for row in rows] == ["test"] * 4
     assert "paper: ε" in CliRunner().invoke(main, ["best", "searched", *options]).output
     assert len(json.loads(CliRunner().invoke(main, ["status", "searched", *options, "--json"]).output)) == 6 + 4

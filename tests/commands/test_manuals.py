@@ -33,7 +33,7 @@ def blocks(language: str) -> list[str]:
 COMMANDS = list(dict.fromkeys(
     line for block in blocks("sh") for line in block.splitlines() if line.startswith("diffseg ")
 ))  # fmt: skip
-PLANNED, QUICK = ("run", "plan", "data"), ("fingerprint", "recommend")
+PLANNED, QUICK = ("run", "plan", "data", "init"), ("fingerprint", "recommend")
 READING = (
     "export",
     "status",

@@ -169,7 +169,7 @@ def test_problems_that_differ_in_files_and_numbers_are_of_one_kind():
     assert sorted(map(sorted, found)) == sorted(map(sorted, PROBLEMS))
 
 
-def test_many_problems_of_one_kind_are_printed_as_three_examples_and_a_count(tmp_path):
+def test_problems_of_one_kind_are_printed_on_one_line_with_their_number_and_examples(tmp_path):
     folder(tmp_path)
     for k in range(20):
         write_image(tmp_path / "train/images" / f"more{k}.png")
@@ -177,9 +177,10 @@ def test_many_problems_of_one_kind_are_printed_as_three_examples_and_a_count(tmp
     found = check(config("folder"), tmp_path)
     assert len(found.problems) == len(found.to_dict()["problems"]) == 21
     lines = [line for line in str(found).splitlines() if line.startswith("problem: ")]
-    assert len(lines) == 5
-    assert lines[3] == "problem: 17 more like these (20 in all)"
-    assert "9 × 9 px" in lines[4]
+    assert len(lines) == 2
+    assert lines[0].startswith(f"problem: 20 of a kind: {tmp_path}/train/images/more0.png has no mask: ")
+    assert lines[0].endswith("(the others: train/images/more1.png, train/images/more10.png, 17 more)")
+    assert "9 × 9 px" in lines[1]
 
 
 def test_an_image_without_a_mask_is_reported_once(tmp_path):

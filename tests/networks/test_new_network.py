@@ -74,7 +74,7 @@ def test_a_study_of_it_is_planned(tmp_path):
     assert result.exit_code == 0, result.output
     trials = json.loads(result.output)["trials"]
     assert any("toynet" in row["trial"] for row in trials)
-    assert all(row["seconds"] > 0 for row in trials)
+    assert all(row["seconds"][1] > row["seconds"][0] > 0 for row in trials)
 
 
 def test_its_settings_and_presets_are_listed_and_checked():

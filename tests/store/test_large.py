@@ -15,7 +15,8 @@ from analysis.figures import draw_figures
 from analysis.report import write_report
 from diffseg.evaluation.registry import METRICS
 from studies.commands.tables.cells import MOST_ROWS
-from studies.commands.tables.trials import best_tables, status_table
+from studies.commands.tables.named_table import NamedTable
+from studies.commands.tables.trials import best_tables, distinguish_trials, status_table
 from studies.definition.study import stored_study
 from studies.definition.trial import trial_name
 from studies.store.best import best_trials
@@ -55,14 +56,13 @@ def test_merging_a_study_changes_no_answer(ledger):
 def test_long_tables_are_cut_and_report_it(ledger):
     study = stored_study("generated", ledger.definition())
     found = trial_states(study, ledger)
-    table = status_table(found)
-    assert table.row_count == MOST_ROWS
+    table = status_table(study, ledger, found)
+    assert len(table.rows) == MOST_ROWS
     assert f"{len(found) - MOST_ROWS} more lines, which --json shows" in table.caption
     rows = best_trials(study, ledger, "iou", pareto=False)
-    (table,) = best_tables(rows, "iou").renderables
-    assert table.row_count == min(MOST_ROWS, len(rows))
-    (table,) = best_tables(rows[:3], "iou").renderables
-    assert table.caption == "scored on the test images"
+    differing = distinguish_trials(study, ledger, [row["trial"] for row in rows])
+    shown = [one for one in best_tables(rows, "iou", differing).renderables if isinstance(one, NamedTable)]
+    assert sum(len(table.rows) for table in shown) == min(MOST_ROWS, len(rows))
 
 
 def test_no_trial_of_the_front_is_dominated(ledger):

@@ -13,9 +13,9 @@ def plain_table(*columns: str | Column) -> Table:
     return Table(*columns, box=None, pad_edge=False)
 
 
-def name_column(title: str) -> Column:
-    """Return a column of long names, which are folded rather than cut."""
-    return Column(title, overflow="fold")
+def joined(*texts: str) -> str:
+    """Return the texts that are not empty, separated by semicolons."""
+    return "; ".join(filter(None, texts))
 
 
 def number(value: float | None, form: str) -> str:
@@ -34,6 +34,12 @@ def duration(seconds: float) -> str:
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"
     return f"{seconds:.0f} s"
+
+
+def duration_range(low: float, high: float) -> str:
+    """Format a range of durations, such as "2 min to 5 min"."""
+    first, last = duration(low), duration(high)
+    return first if first == last else f"{first} to {last}"
 
 
 def more_rows(rows: Sequence[Any]) -> str:

@@ -6,7 +6,9 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
-from studies.commands.tables.cells import duration, name_column, number, plain_table
+from diffseg.rows import Row
+from studies.commands.tables.cells import MOST_ROWS, duration_range, more_rows, number, plain_table
+from studies.commands.tables.named_table import NamedTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,20 +28,38 @@ DIGITS = {
 
 
 def plan_table(plan: dict[str, Any]) -> Group:
-    """Return a row for each trial of a plan, and sentences on the whole of it."""
-    table = plain_table("trial", "count", "to do", "parameters", "memory up to", "about")
-    for row in plan["trials"]:
-        to_do, memory = "yes" if row["missing"] else "done", f"{row['memory'] / 2**30:.1f} GiB"
-        counts = str(row["count"]), to_do, f"{row['parameters']:,}"
-        table.add_row(escape(row["trial"]), *counts, memory, duration(row["seconds"]))
-    return Group(table, *map(escape, _plan_sentences(plan)))
+    """Return a row for each trial of a plan, what presets need, and sentences on the whole of it."""
+    table = NamedTable("trial", "count", "time of each", remark="what differs")
+    for row in plan["trials"][:MOST_ROWS]:
+        count = str(row["count"]) if row["count"] > 1 else ""
+        time = duration_range(*row["seconds"]) if row["missing"] else "done"
+        table.add_row(row["trial"], count, time, remark=row["differs"])
+    table.caption = more_rows(plan["trials"])
+    return Group(table, "", _preset_table(plan["trials"]), "", *map(escape, _plan_sentences(plan)))
+
+
+def _preset_table(trials: list[Row]) -> NamedTable:
+    """Return what a trial of each preset takes at most, and the trials of it that are to do."""
+    table = NamedTable("preset", "to do", "parameters", "memory of each", "disk of each")
+    for preset in dict.fromkeys(row["preset"] for row in trials):
+        own = [row for row in trials if row["preset"] == preset]
+        to_do = sum(row["count"] for row in own if row["missing"])
+        most = {key: max(row[key] for row in own) for key in ("parameters", "memory", "disk")}
+        table.add_row(preset, str(to_do), f"{most['parameters']:,}", _size(most["memory"]), _size(most["disk"]))
+    return table
+
+
+def _size(size: int) -> str:
+    """Format a number of bytes."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 / 10 else f"{size / 2**20:.0f} MiB"
 
 
 def _plan_sentences(plan: dict[str, Any]) -> list[str]:
     place = f"{plan['side_by_side']} side by side on this machine, each with {plan['cpus']:g} CPUs and {plan['gpus']:g} GPUs"
     lines = [
         f"{plan['missing']} of {sum(row['count'] for row in plan['trials'])} trials to do, {place}: "
-        f"about {duration(plan['seconds'])} of computing{', less what is pruned' if plan['pruning'] else ''}."
+        f"{duration_range(*plan['seconds'])} of computing{', less what is pruned' if plan['pruning'] else ''}, "
+        f"{_size(plan['disk'])} of checkpoints on disk, and up to {_size(plan['memory'])} of memory a trial."
     ]
     if plan["left_out"]:
         options = " ".join(f"--data {name}=ROOT" for name in plan["left_out"])
@@ -70,12 +90,12 @@ def _class_lines(found: "dict[str, Fingerprint]") -> "Iterator[RenderableType]":
     """Yield a table with a line for each class, and a sentence on which of them is decided first."""
     from diffseg.fingerprint.classes import describe_order, summarise
 
-    table = plain_table(name_column("class"), "nothing is lost", "half", "everything")
+    table = NamedTable("class", "nothing is lost", "half", "everything")
     for name, one in found.items():
         summary, cells = summarise(one), ["no rise with the noise", "", ""]
         if "half" in summary:
             cells = [_level(summary, landmark) for landmark in ("kept", "half", "lost")]
-        table.add_row(escape(name), *cells)
+        table.add_row(name, *cells)
     yield "Log-SNR (and t) at which of each class"
     yield table
     if order := describe_order(found):

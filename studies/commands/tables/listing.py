@@ -1,16 +1,15 @@
 """What there is to choose from: studies (`studies`), networks (`networks`), presets (`presets`), settings (`settings`)."""
 
-import json
-from typing import Any
-
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.markup import escape
 from rich.padding import Padding
-from rich.table import Table
+from rich.table import Column
 from rich.text import Text
 
 from diffseg.rows import Row
-from studies.commands.tables.cells import name_column, plain_table
+from studies.commands.tables.cells import joined, plain_table
+from studies.commands.tables.named_table import NamedTable
+from studies.definition.distinctions import format_setting
 from studies.store.state import STATUSES
 
 WIDE = 120  # characters of a line from which settings have a table's row each
@@ -21,40 +20,40 @@ def studies_table(found: Row) -> Group:
     return Group(_shipped_table(found["shipped"]), "", _stored_table(found["store"], found["studies"]))
 
 
-def _shipped_table(shipped: list[Row]) -> Table:
-    table = plain_table("shipped study", "what it is")
+def _shipped_table(shipped: list[Row]) -> NamedTable:
+    table = NamedTable("shipped study", remark="what it is")
     for row in shipped:
-        table.add_row(escape(row["study"]), escape(row["description"]))
+        table.add_row(row["study"], remark=row["description"])
     return table
 
 
 def _stored_table(store: str, studies: list[Row]) -> RenderableType:
     if not studies:
         return escape(f"There is no study in the store {store}: `diffseg run quickstart` starts one.")
-    table = plain_table(name_column(escape(f"study in {store}")), "session", "trials", *STATUSES)
+    table = NamedTable("study in the store", "session", "trials", *STATUSES, caption=f"The store is {store}.")
     for row in studies:
         counts = [str(row["counts"][status] or "") for status in STATUSES]
         session = "running" if row["running"] else ""
-        table.add_row(escape(row["study"]), session, str(row["trials"]), *counts)
-    problems = [escape(row["problem"]) for row in studies if row["problem"]]
-    return Group(table, *problems)
-
-
-def networks_table(networks: list[Row]) -> Table:
-    """Return a row for each network."""
-    table = plain_table("network", "what it is", "experiments", "presets", "source")
-    for row in networks:
-        lists = ", ".join(row["experiments"]), ", ".join(row["presets"])
-        table.add_row(*map(escape, (row["name"], row["summary"], *lists, row["citation"])))
+        table.add_row(row["study"], session, str(row["trials"]), *counts, remark=row["problem"] or "")
     return table
 
 
-def presets_table(presets: list[Row]) -> Table:
+def networks_table(networks: list[Row]) -> NamedTable:
+    """Return a row for each network."""
+    table = NamedTable("network", "experiments", remark="what it is")
+    for row in networks:
+        presets = f"presets {', '.join(row['presets'])}" if row["presets"] else ""
+        remark = joined(f"{row['summary']} ({row['citation']})", presets)
+        table.add_row(row["name"], ", ".join(row["experiments"]), remark=remark)
+    return table
+
+
+def presets_table(presets: list[Row]) -> NamedTable:
     """Return a row for each preset, with its settings as the command line takes them."""
-    table = plain_table("network", name_column("preset"), "settings")
+    table = NamedTable("network", "preset", remark="settings")
     for row in presets:
-        words = " ".join(f"{path}={_value(value)}" for path, value in row["settings"].items())
-        table.add_row(*map(escape, (row["network"], row["preset"], words)))
+        words = " ".join(f"{path}={format_setting(value)}" for path, value in row["settings"].items())
+        table.add_row(row["network"], row["preset"], remark=words)
     return table
 
 
@@ -69,7 +68,14 @@ class SettingsTable:
         """Yield the table, or the paragraphs."""
         cells = [_setting_cells(row) for row in self._settings]
         if options.max_width >= WIDE:
-            table = plain_table(name_column("setting"), "type", "default", "allowed", "meaning", name_column("used by"))
+            table = plain_table(
+                Column("setting", no_wrap=True),
+                "type",
+                "default",
+                "allowed",
+                "meaning",
+                Column("used by", overflow="fold"),
+            )
             for row in cells:
                 table.add_row(*map(escape, row))
             yield table
@@ -82,11 +88,6 @@ class SettingsTable:
 
 def _setting_cells(row: Row) -> tuple[str, ...]:
     """Return the cells of a setting: path, type, default, allowed values, meaning, and what uses it."""
-    allowed = " or ".join(filter(None, [", ".join(map(_value, row["choices"])), row["range"]]))
-    default = "None" if row["default"] is None else _value(row["default"])
+    allowed = " or ".join(filter(None, [", ".join(map(format_setting, row["choices"])), row["range"]]))
+    default = "None" if row["default"] is None else format_setting(row["default"])
     return row["path"], row["type"], default, allowed, row["description"], row["used_by"]
-
-
-def _value(value: Any) -> str:
-    """Return a setting's value as the command line takes it: text as it is, everything else as JSON."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -1,71 +1,80 @@
-"""The trials of a study: how far they are (`status`), one in detail (`show`), the best of them (`best`)."""
+"""The trials of a study: how far they are (`status`), and the best of them (`best`)."""
 
-import json
+from collections.abc import Iterator
+from itertools import groupby
 
-from rich.console import Group
-from rich.markup import escape
-from rich.table import Table
+from rich.console import Group, RenderableType
+from rich.text import Text
 
 from diffseg.evaluation.registry import METRICS
 from diffseg.rows import Row
-from studies.commands.tables.cells import MOST_ROWS, more_rows, name_column, number, plain_table
+from studies.commands.tables.cells import MOST_ROWS, duration, joined, more_rows, number
+from studies.commands.tables.named_table import NamedTable
+from studies.definition.distinctions import distinguish
+from studies.definition.study import Study
+from studies.store.best import name_configurations
+from studies.store.ledger import Ledger
 from studies.store.state import TrialState, count_statuses
 
 ALWAYS_SHOWN = ("iou", "dice", "ece", "brier", "nll")  # metrics of `best`, after the one that it sorts by
 
 
-def status_table(found: list[TrialState]) -> Table:
+def status_table(study: Study, ledger: Ledger, found: list[TrialState]) -> NamedTable:
     """Return a row for each trial, and the counts by status as the caption.
 
     Of more than MOST_ROWS trials, those that are running or have failed come first.
     """
-    mixed = ["scored on"] if any(state.scored_on != "test" for state in found) else []
-    table = plain_table(name_column("trial"), "status", "done", *mixed, "IoU", "ECE", "seconds", "error")
+    mixed = any(state.scored_on != "test" for state in found)
     many = len(found) > MOST_ROWS
-    shown = sorted(found, key=lambda state: state.status in ("complete", "waiting")) if many else found
-    for state in shown[:MOST_ROWS]:
-        numbers = [
-            number(state.row.get(key), form) for key, form in (("iou", ".3f"), ("ece", ".3f"), ("seconds", ".0f"))
-        ]
-        scored = [state.scored_on] if mixed else []
-        error = escape(state.row.get("error") or "")
-        table.add_row(escape(state.trial), state.status, number(state.share, ".0%"), *scored, *numbers, error)
+    shown = (sorted(found, key=lambda state: state.status in ("complete", "waiting")) if many else found)[:MOST_ROWS]
+    differing = distinguish_trials(study, ledger, [state.trial for state in shown])
+    table = NamedTable("trial", "status", "done", "scored on", "IoU", "ECE", "time", remark="what differs, and errors")
+    for state in shown:
+        metrics = [number(state.row.get(key), ".3f") for key in ("iou", "ece")]
+        seconds = state.row.get("seconds")
+        cells = [state.status, number(state.share, ".0%"), state.scored_on if mixed else "", *metrics]
+        remark = joined(differing[state.trial], state.row.get("error") or "")
+        table.add_row(state.trial, *cells, "" if seconds is None else duration(seconds), remark=remark)
     counted = ", ".join(f"{count} {status}" for status, count in count_statuses(found).items() if count)
-    table.caption = "; ".join(filter(None, [counted, more_rows(found)]))
+    table.caption = joined(counted, more_rows(found))
     return table
 
 
-def trial_text(details: Row) -> str:
-    """Return the details of a trial (`trial_details`) as lines: values, configuration, end of the log."""
-    values = {key: value for key, value in details.items() if key not in ("config", "log_tail", "versions")}
-    lines = [f"[bold]{key}[/]: {escape(str(value))}" for key, value in values.items() if value is not None]
-    config, log = escape(json.dumps(details["config"], indent=1)), map(escape, details["log_tail"])
-    return "\n".join([*lines, "[bold]config[/]:", config, "[bold]log[/]:", *log])
+def distinguish_trials(study: Study, ledger: Ledger, names: list[str]) -> dict[str, str]:
+    """Return in which settings the trials of these names differ (`distinguish`), after the names of their configurations."""
+    trees = {trial.name: trial.tree for trial in study.known_trials(ledger)}
+    settings, given = distinguish({name: trees.get(name, {}) for name in names}), name_configurations(study, ledger)
+    return {name: joined(given.get(name, ""), settings[name]) for name in names}
 
 
-def best_tables(rows: list[Row], metric: str) -> Group:
+def best_tables(rows: list[Row], metric: str, differing: dict[str, str]) -> Group:
     """Return a table of the trials scored on test images, and below it one of the proposals scored on held-out images.
 
-    rows: of `best_trials` and `best_proposals`. metric: the one that they are sorted by.
+    Each data set has tables of its own.
+
+    Args:
+        rows: Those of `best_trials` and `best_proposals`.
+        metric: The one that they are sorted by.
+        differing: What distinguishes the trials, by their names.
     """
     tested = [row for row in rows if row["scored_on"] == "test"]
     proposed = [row for row in rows if row["scored_on"] != "test"]
-    tables = [_tested_table(tested, metric)] if tested else []
-    return Group(*tables, *([_proposal_table(proposed, metric)] if proposed else []))
+    return Group(*_tested_tables(tested, metric, differing), *_proposal_tables(proposed, metric))
 
 
-def _tested_table(rows: list[Row], metric: str) -> Table:
+def _tested_tables(rows: list[Row], metric: str, differing: dict[str, str]) -> Iterator[RenderableType]:
     metrics = dict.fromkeys((metric, *ALWAYS_SHOWN))
-    named = ["configuration"] if any(row["configuration"] for row in rows) else []
-    table = plain_table("data set", name_column("trial"), *map(name_column, named), *metrics)
-    for row in rows[:MOST_ROWS]:
-        words = [row["configuration"]] if named else []
-        cells = [row["dataset"] or "", row["trial"], *words, *(_mean(row, name) for name in metrics)]
-        table.add_row(*map(escape, cells))
+    for dataset, own in groupby(rows[:MOST_ROWS], lambda row: row["dataset"] or ""):
+        yield Text(f"{dataset}, scored on the test images", style="bold")
+        table = NamedTable("trial", *metrics, remark="what differs")
+        for row in own:
+            table.add_row(row["trial"], *(_mean(row, name) for name in metrics), remark=differing[row["trial"]])
+        yield table
+        yield ""
     left_out = any(row["left_out"].get(name) for row in rows[:MOST_ROWS] for name in metrics)
     meaning = "(n of N): mean over n of N images, since the others are NaN" if left_out else ""
-    table.caption = "; ".join(filter(None, ["scored on the test images", meaning, more_rows(rows)]))
-    return table
+    if notes := joined(meaning, more_rows(rows)):
+        yield Text(notes, style="italic")
 
 
 def _listed_metrics(rows: list[Row], metric: str) -> list[str]:
@@ -84,15 +93,24 @@ def _mean(row: Row, metric: str) -> str:
     return f"{value} ({row['test_images'] - missing} of {row['test_images']})" if missing and value else value
 
 
-def _proposal_table(rows: list[Row], metric: str) -> Table:
+def _proposal_tables(rows: list[Row], metric: str) -> Iterator[RenderableType]:
+    if not rows:
+        return
+    yield Text(
+        "Proposals, scored on held-out training images with one seed: do not compare them with test images",
+        style="bold",
+    )
     metrics = _listed_metrics(rows, metric)
-    named = ("rank", "number", "from", "status", name_column("trial"), "scored on")
-    table = plain_table(*named, *metrics, "settings")
-    table.title = "Proposals, scored on held-out training images with one seed: do not compare them with test images"
-    for row in rows:
+    table = NamedTable("trial", "rank", "number", "from", "status", *metrics, remark="settings")
+    for row in rows[:MOST_ROWS]:
         rank = "" if row["rank"] is None else str(int(row["rank"]))
-        numbers = [number(row[name], ".3f") for name in metrics]
-        words = row["settings"] + (f" ({row['error']})" if row["error"] else "")
-        cells = [rank, str(row["number"]), row["source"], row["status"], row["trial"] or "", row["scored_on"]]
-        table.add_row(*map(escape, [*cells, *numbers, words]))
-    return table
+        cells = [
+            rank,
+            str(row["number"]),
+            row["source"],
+            row["status"],
+            *(number(row[name], ".3f") for name in metrics),
+        ]
+        table.add_row(row["trial"] or "none", *cells, remark=joined(row["settings"], row["error"] or ""))
+    table.caption = more_rows(rows)
+    yield table
