@@ -18,14 +18,16 @@ READ_ERRORS = (
 
 _ATTEMPT = re.compile(r"(?P<trial>.+)-(?P<attempt>\d{1,9})\.parquet", re.DOTALL)
 _MERGED = re.compile(MERGED + r"[0-9a-f]{32}\.parquet")
-_JSON = {
+JSON_COLUMNS = {  # columns that readers decode, and what they have to hold
     "config": dict,
+    "left_out": dict,
     "versions": dict,
     "scaling": dict,
     "labels": dict,
     "fingerprint": list,
     "settings": dict,
     "config_inference_seeds": list,
+    "config_data_classes": list,
 }
 _REQUIRED = {  # columns without which a row says nothing
     "trials": ("status",),
@@ -76,7 +78,7 @@ def check_values(table: str, rows: pa.Table) -> None:
         _check_trials_named(rows)
     if "status" in rows.column_names and (other := set(pc.unique(rows["status"]).to_pylist()) - set(STATUSES)):
         raise InvalidFile(f"its status is {str(min(other, key=str))[:40]!r}, which is none of {', '.join(STATUSES)}")
-    for name, kind in _JSON.items():
+    for name, kind in JSON_COLUMNS.items():
         if name in rows.column_names and table in ("trials", "proposals"):
             for text in pc.unique(rows[name]).to_pylist():
                 _check_json(name, text, kind)
