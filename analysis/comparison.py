@@ -104,7 +104,7 @@ def _unit(metric: str, trials: pd.DataFrame) -> str:
 
 def _label(trials: pd.DataFrame, named: ConfigurationNames) -> pd.Series:
     """Return what each trial's configuration is called, with the experiment where both have a configuration of one name."""
-    labels = trials["trial"].map(named.labels).fillna(trials["series"])
+    labels = trials["trial"].map(named.labels).astype(object).fillna(trials["series"])
     if (trials["experiment"].groupby(labels).nunique() == 1).all():
         return labels
     experiments = trials["experiment"].str.upper()

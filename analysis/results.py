@@ -23,7 +23,7 @@ from studies.store.names import log_name
 
 COMPLETIONS = (
     "best", "calibration", "classes", "compare", "curves", "dataset", "differences", "examples", "failed", "fingerprints", "frame",
-    "images", "log", "measured", "pareto", "plot", "proposals", "searches", "table1", "timesteps", "trials",
+    "images", "log", "measured", "pareto", "plot", "proposals", "searches", "select", "table1", "timesteps", "trials",
 )  # fmt: skip
 
 
@@ -49,6 +49,22 @@ class Results(Tables):
     def best_variants(self) -> Tables:
         """The variants that charts have room for (`Tables.shown`)."""
         return self.shown()
+
+    def select(self, **values: object) -> "Results":
+        """Return the results of only the trials that have these values, such as `select(dataset="isic16", seed=0)`.
+
+        Raises UserError for a column that `trials` does not have, or if no trial has the value.
+        """
+        trials, failed = self.trials, self.failed
+        for column, value in values.items():
+            if column not in trials:
+                raise UserError(f"trials have no column '{column}': {suggest(column, trials.columns)}")
+            known = list(map(str, trials[column].dropna().unique()))
+            if str(value) not in known:
+                raise UserError(f"no trial has the {column} '{value}': {suggest(str(value), known)}")
+            trials = trials[trials[column] == value]
+            failed = failed[failed[column] == value] if column in failed else failed
+        return Results(self.ledgers, trials, failed, self.whole or self)
 
     def best(self, metric: str = "iou") -> pd.DataFrame:
         """Return the trials that measured a segmentation, of each data set the best by the metric first.

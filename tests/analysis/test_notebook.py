@@ -17,7 +17,7 @@ from studies.store.ledger import Ledger
 PATH = Path(__file__).parent.parent.parent / "analysis" / "example.ipynb"
 NOTEBOOK = json.loads(PATH.read_text(encoding="utf-8"))
 CODE = [cell for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
-LARGEST = 400_000  # bytes
+LARGEST = 200_000  # bytes
 
 
 @pytest.fixture
@@ -63,5 +63,5 @@ def test_the_saved_outputs_are_small_and_complete():
     for cell in CODE:
         assert cell["outputs"], "run `jupyter execute --inplace example.ipynb` beside the results of a quickstart"
         assert {output["output_type"] for output in cell["outputs"]} == {"execute_result"}
-    assert "image/png" in CODE[-1]["outputs"][0]["data"]
+    assert "image/svg+xml" in CODE[-1]["outputs"][0]["data"]
     assert not any(word in PATH.read_text(encoding="utf-8") for word in ("/home/", "/tmp/", "/work/", "/root/"))

@@ -127,6 +127,19 @@ def test_every_chart_of_the_report_is_a_method(results):
     assert repr(results.plot.mask_errors).startswith("mask_errors(): Mask error over t")
 
 
+def test_trials_are_selected_by_any_column(results):
+    some = results.select(dataset="big", experiment="e2")
+    assert set(some.trials["dataset"]) == {"big"}
+    assert set(some.images["experiment"]) == {"e2"}
+    assert len(some.best()) == 6
+    assert len(some.proposals()) == 5  # searches are of the whole study
+    some.plot.ensembles()
+    with pytest.raises(UserError, match="no trial has the dataset 'bg': did you mean big"):
+        results.select(dataset="bg")
+    with pytest.raises(UserError, match=r"trials have no column 'datasets': did you mean dataset"):
+        results.select(datasets="big")
+
+
 def test_completion_offers_short_names_that_all_exist(results):
     assert dir(results) == sorted(COMPLETIONS)
     for name in dir(results):

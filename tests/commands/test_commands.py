@@ -69,7 +69,7 @@ CASES = [
     Case(f"compare small {STORE} --class liver", 2, "no class 'liver': allowed are all"),
     Case(f"report small {STORE} --output {{tmp}}/r.html", output="r.html"),
     Case(f"report small {STORE} --png {{tmp}}/png", output="report.html", slow=True),
-    Case(f"export small {STORE} --csv {{tmp}}/csv", output=r"table1.csv \(2 rows\)"),
+    Case(f"export small {STORE} --csv {{tmp}}/csv", output=r"table1.csv \(3 rows\)"),
     Case(f"export small {STORE}", 2, "Missing option '--csv'"),
     Case(f"dashboard small {STORE} --port {{port}}", 2, "cannot be used"),
     Case(f"dashboard small {STORE} --tensorboard {{tmp}}/events", output="5 trials in"),
