@@ -18,7 +18,7 @@ READ_ERRORS = (
 
 _ATTEMPT = re.compile(r"(?P<trial>.+)-(?P<attempt>\d{1,9})\.parquet", re.DOTALL)
 _MERGED = re.compile(MERGED + r"[0-9a-f]{32}\.parquet")
-JSON_COLUMNS = {  # columns that readers decode, and what they have to hold
+JSON_COLUMNS: dict[str, type | tuple[type, ...]] = {  # columns that readers decode, and what they have to hold
     "config": dict,
     "left_out": dict,
     "versions": dict,
@@ -27,7 +27,7 @@ JSON_COLUMNS = {  # columns that readers decode, and what they have to hold
     "fingerprint": list,
     "settings": dict,
     "config_inference_seeds": list,
-    "config_data_classes": list,
+    "config_data_classes": (dict, list),
 }
 _REQUIRED = {  # columns without which a row says nothing
     "trials": ("status",),
@@ -150,7 +150,7 @@ def common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType:
     return pa.string() if pa.string() in (one, other) else pa.float64()
 
 
-def _check_json(name: str, text: str | None, kind: type) -> None:
+def _check_json(name: str, text: str | None, kind: type | tuple[type, ...]) -> None:
     """Raise InvalidFile unless a text is JSON of a kind. Only settings may not be null."""
     if text is None and name != "settings":
         return
