@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 
+from diffseg.evaluation.bands import band_width, dilate
+from diffseg.evaluation.metrics import number_classes
 from diffseg.labels.classes import Classes
 
 if TYPE_CHECKING:
-    from diffseg.evaluation.case import TestImage
+    from diffseg.evaluation.images import TestImages
 
 BINS = 10
 CELLS = 2**16  # bins that are merged into bins of equally many pixels: values of p in one of them count as equal
-BAND = 0.02  # of the image's diagonal: how far from a mask's contour its boundary reaches (Cheng et al., 2021)
 
 
 class Calibration:
@@ -28,33 +27,44 @@ class Calibration:
     def __init__(self, device: torch.device | str, classes: Classes):
         """Start without images."""
         self.names = classes.rows[1:] or classes.rows  # a single class stands for all
-        tops = 1 if classes.exclusive else classes.count
-        self.sums, self._cells, self._tops = (
+        self._exclusive = classes.exclusive  # all classes compete for a pixel, else each with its background
+        tops = 1 if self._exclusive else classes.count
+        self._cells, self._tops = (
             torch.zeros(count, 3, bins, dtype=torch.float64, device=device)  # pixels, their p, their y
-            for count, bins in ((len(self.names), BINS), (len(self.names), CELLS), (tops, BINS))
+            for count, bins in ((len(self.names), CELLS), (tops, BINS))
         )
-        self._after: list[torch.Tensor] = []  # the sums after each image
+        self._by_image: list[torch.Tensor] = []  # sums of batches of images [B, K, 3, BINS]
 
-    def add(self, image: TestImage) -> None:
-        """Add a test image, against each rater's masks."""
-        p, masks = image.pixels(image.prediction.mean).flatten(1).double(), image.pixels(image.raters).flatten(2)
-        for own, sums, cells, truths in zip(p, self.sums, self._cells, masks.unbind(1), strict=True):
-            _add_up(own, truths, sums)
-            _add_up(own, truths, cells)
-        rivals = [(p, masks)] if len(self._tops) == 1 else [(p[[k]], masks[:, [k]]) for k in range(len(p))]
-        for sums, (own, truths) in zip(self._tops, rivals, strict=True):
-            top, label = torch.cat([1 - own.sum(0, keepdim=True), own]).max(0)
-            number = torch.where(truths.any(1), truths.byte().argmax(1) + 1, 0)
-            _add_up(top, number == label, sums)
-        self._after.append(self.sums.clone())
+    def add(self, images: TestImages) -> None:
+        """Add test images, against each rater's masks."""
+        p, masks = images.probability.flatten(2).double(), images.raters.flatten(3)  # [B, K, N], [B, K, R, N]
+        valid, raters = None if images.valid is None else images.valid.flatten(2), masks.shape[2]
+        marked = masks.sum(2, dtype=torch.uint8)
+        self._by_image.append(_add_up(p, marked, raters, valid, BINS))
+        for own in range(len(p)):
+            counted = None if valid is None else valid[own]
+            self._cells += _add_up(p[own], marked[own], raters, counted, CELLS)
+        rivals = 1 if self._exclusive else 2  # the classes of a pixel that compete come third
+        p, masks = p.unsqueeze(rivals), masks.unsqueeze(rivals)
+        top = 1 - p.sum(2)
+        label = torch.zeros((), dtype=torch.uint8, device=p.device)
+        for number, rival in enumerate(p.unbind(2), 1):  # faster than a maximum with its place
+            label = torch.where(rival > top, number, label)
+            top = torch.maximum(rival, top)
+        right = (number_classes(masks, 2) == label[:, :, None]).sum(2)
+        self._tops += _add_up(top, right, raters, valid, BINS).sum(0)
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Return a row for each image, class and bin that has pixels.
+    @property
+    def sums(self) -> torch.Tensor:
+        """The sums of all images, float64 [K, 3, BINS]: pixels, their p, their y."""
+        return torch.cat(self._by_image).sum(0)
 
-        Keys: image (its place), class, bin, count, confidence (mean p), accuracy (share of the class).
+    def rows(self, order: torch.Tensor | slice = slice(None)) -> list[dict[str, Any]]:
+        """Return a row for each image, class and bin that has pixels, of images in the order [N], or in that of `add`.
+
+        Keys: image (its place in the order), class, bin, count, confidence (mean p), accuracy (share of the class).
         """
-        after = torch.stack(self._after)
-        count, p, y = after.diff(dim=0, prepend=torch.zeros_like(after[:1])).unbind(2)
+        count, p, y = torch.cat(self._by_image).cpu()[order].unbind(2)
         filled = count > 0
         places, counts = filled.nonzero().tolist(), count[filled].tolist()
         confidences, accuracies = (p / count)[filled].tolist(), (y / count)[filled].tolist()
@@ -121,29 +131,44 @@ def pooled_mce(calibration: Calibration) -> float:
 def calibration_errors(
     probability: torch.Tensor, prediction: torch.Tensor, mask: torch.Tensor, valid: torch.Tensor | None = None
 ) -> dict[str, torch.Tensor]:
-    """Return the ECE of one image [H, W] over regions, since most pixels are background that no model doubts.
+    """Return the ECE [...] of images [..., H, W] over regions, since most pixels are background that no model doubts.
 
-    `ece_image`: all pixels. `ece_boundary`: the band of BAND on both sides of the mask's contour. `ece_foreground`: the
-    mask, that band, and the predicted foreground. NaN where a region has no pixels. Ten bins, as in Calibration. valid, bool
-    [H, W]: the pixels that count; None if all do.
+    `ece_image`: all pixels. `ece_boundary`: the band (`band_width`) on both sides of the mask's contour. `ece_foreground`: the
+    mask, that band, and the predicted foreground. NaN where a region has no pixels. Ten bins, as in Calibration. The
+    arguments broadcast. valid, bool: the pixels that count; None if all do.
     """
-    p = probability.double()
-    gap, index = (p - mask.double()).flatten(), _bins(p).flatten()
-    outer, outside = _dilate(torch.stack([mask, ~mask]))
-    regions = {"image": torch.ones_like(outer), "boundary": outer & outside, "foreground": outer | prediction}
-    shapes = torch.stack(list(regions.values()))
-    inside = (shapes if valid is None else shapes & valid).flatten(1).double()
-    sums = torch.zeros(len(regions), BINS, dtype=torch.float64, device=gap.device).index_add_(1, index, inside * gap)
-    errors = sums.abs().sum(1) / inside.sum(1)
-    return {f"ece_{name}": error for name, error in zip(regions, errors, strict=True)}
+    p, width = probability.double(), band_width((mask.shape[-2], mask.shape[-1]))
+    outer, outside = dilate(mask, width), dilate(~mask, width)
+    part = (outer | prediction).byte() + (outer & outside)  # 2: the band, 1: else in the foreground, 0: neither
+    index = (_bins(p) + BINS * part).flatten(-2)
+    gap, ones = p - mask.double(), p.new_ones(())
+    if valid is not None:
+        gap, ones = gap * valid, valid.double()
+    gaps, counts = (
+        p.new_zeros(*index.shape[:-1], 3 * BINS).scatter_add_(-1, index, values.expand_as(part).flatten(-2))
+        for values in (gap, ones)
+    )
+    found = {}
+    for name, first in (("image", 0), ("boundary", 2), ("foreground", 1)):
+        of_bins, count = (sums.view(*sums.shape[:-1], 3, BINS)[..., first:, :].sum(-2) for sums in (gaps, counts))
+        found[f"ece_{name}"] = of_bins.abs().sum(-1) / count.sum(-1)
+    return found
 
 
-def _add_up(p: torch.Tensor, truths: torch.Tensor, sums: torch.Tensor) -> None:
-    """Add pixels' counts, p [N] and truths [R, N], once a rater, to the sums [3, bins] of equal bins of p."""
-    index, ones = _bins(p, sums.shape[1]), torch.ones_like(p)
-    for truth in truths:
-        for row, values in zip(sums, (ones, p, truth.double()), strict=True):
-            row.index_add_(0, index, values)
+def _add_up(p: torch.Tensor, marked: torch.Tensor, raters: int, valid: torch.Tensor | None, bins: int) -> torch.Tensor:
+    """Return the sums [..., 3, bins] of pixels, their p and their y over equal bins of p, each pixel once a rater.
+
+    p [..., N]; marked [..., N]: the number of raters for whom y is 1. valid, bool, broadcast to p: the pixels that count.
+    """
+    index, sums = _bins(p, bins), p.new_zeros(*p.shape[:-1], 3, bins)
+    if valid is None:
+        weights = p.new_full((), raters).expand_as(p)
+    else:
+        weights = (valid * float(raters)).to(p.dtype).expand_as(p)
+        marked = marked * valid
+    for row, values in zip(sums.unbind(-2), (weights, p * weights, marked.to(p.dtype)), strict=True):
+        row.scatter_add_(-1, index, values)
+    return sums
 
 
 def _expected_error(sums: torch.Tensor) -> float:
@@ -155,12 +180,3 @@ def _expected_error(sums: torch.Tensor) -> float:
 def _bins(p: torch.Tensor, bins: int = BINS) -> torch.Tensor:
     """Return each probability's bin of equal ones; 1 belongs to the last."""
     return (p * bins).long().clamp(max=bins - 1)
-
-
-def _dilate(masks: torch.Tensor) -> torch.Tensor:
-    """Return boolean masks [n, H, W] with all pixels at most the band's width from them, in rows and in columns."""
-    reach = max(1, round(BAND * math.hypot(*masks.shape[-2:])))
-    for _ in range(2):  # along the rows, then, transposed, along the columns
-        before = F.pad(masks.int(), (reach + 1, reach)).cumsum(-1, dtype=torch.int32)
-        masks = (before[..., 2 * reach + 1 :] > before[..., : -2 * reach - 1]).transpose(1, 2)
-    return masks

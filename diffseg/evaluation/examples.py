@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from diffseg.data.splits import Split
-from diffseg.evaluation.case import TestImage
+from diffseg.evaluation.images import TestImage
 from diffseg.labels.classes import Classes
 from diffseg.rows import Row
 
@@ -23,11 +23,12 @@ def draw_example(image: TestImage, test: Split) -> list[Row]:
     pixels = test.display_image(index)
     pixels = pixels.permute(1, 2, 0).round() if len(pixels) == 3 else pixels.mean(0)
     pictures = [("all", "image", pixels)]
-    for name, case in zip(classes.rows[1:] or classes.rows, image.classes, strict=True):
+    raters = image.raters if image.valid is None else image.raters & image.valid
+    for k, name in enumerate(classes.rows[1:] or classes.rows):
         pictures += [
-            (name, "truth", case.raters.float().mean(0) * 255),
-            (name, "mean", case.probability * 255),
-            (name, "sd", case.sd * 2 * 255),
+            (name, "truth", raters[:, k].float().mean(0) * 255),
+            (name, "mean", image.prediction.mean[k] * 255),
+            (name, "sd", image.prediction.sd[k] * 2 * 255),
         ]
     return [
         {"image": test.names[index], "class": name, "kind": kind, "png": _encode(pixels)}

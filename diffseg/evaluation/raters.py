@@ -1,62 +1,66 @@
-"""Metrics of images with masks of several raters, which the registry's entries name."""
+"""Metrics of images with masks of several raters, which the registry's entries name. Joint ones return [B], others [B, K]."""
 
 import torch
 
 from diffseg.evaluation.ambiguity import (
-    collective_insight,
+    best_dice,
+    combine_insight,
+    energy_distance,
     energy_distance_of_fewer,
     hungarian_matched_iou,
-    maximum_dice,
     ncc,
+    pair_ious,
+    split_pairs,
 )
-from diffseg.evaluation.case import Case, TestImage
+from diffseg.evaluation.images import TestImages
 
 
-def iou_raters(case: Case) -> torch.Tensor:
+def iou_raters(images: TestImages) -> torch.Tensor:
     """Return the mean IoU with each rater's mask."""
-    return case.rater_ious.mean()
+    return images.rater_ious.mean(2)
 
 
-def dice_raters(case: Case) -> torch.Tensor:
+def dice_raters(images: TestImages) -> torch.Tensor:
     """Return the mean Dice with each rater's mask: 2 IoU / (1 + IoU)."""
-    return (2 * case.rater_ious / (1 + case.rater_ious)).mean()
+    return (2 * images.rater_ious / (1 + images.rater_ious)).mean(2)
 
 
-def generalised_energy_distance(image: TestImage) -> float:
+def generalised_energy_distance(images: TestImages) -> torch.Tensor:
     """Return the generalised energy distance, as the literature's V-statistic."""
-    return image.energy_distance[0]
+    return energy_distance(*images.distances)[0]
 
 
-def unbiased_energy_distance(image: TestImage) -> float:
+def unbiased_energy_distance(images: TestImages) -> torch.Tensor:
     """Return the generalised energy distance without bias in the samples."""
-    return image.energy_distance[1]
+    return energy_distance(*images.distances)[1]
 
 
-def hm_iou(image: TestImage) -> float:
+def hm_iou(images: TestImages) -> torch.Tensor:
     """Return the mean IoU of the best matching of samples and raters."""
-    return hungarian_matched_iou(1 - image.distances[0])
+    return hungarian_matched_iou(1 - images.distances[0])
 
 
-def cross_correlation(case: Case) -> float:
+def cross_correlation(images: TestImages) -> torch.Tensor:
     """Return the normalised cross-correlation of uncertainty and error."""
-    return ncc(case.pixels(case.samples), case.pixels(case.raters))
+    return ncc(images.samples, images.raters, images.valid)
 
 
-def energy_distance_by_samples(image: TestImage) -> dict[str, float]:
-    """Return how the energy distance depends on the number of samples; nothing for a single rater.
+def energy_distance_by_samples(images: TestImages) -> dict[str, torch.Tensor]:
+    """Return how the energy distance depends on the number of samples, each [B]; nothing for a single rater.
 
     Keys: `samples`, their number, and `ged_2`, `ged_unbiased_2`, `ged_4`, … of the first 2, 4, … samples.
     """
-    if len(image.raters) == 1:
+    if images.raters.shape[2] == 1:
         return {}
-    return {"samples": len(image.prediction.masks), **energy_distance_of_fewer(*image.distances)}
+    count = images.pixels.new_full((len(images),), images.samples.shape[2])
+    return {"samples": count, **energy_distance_of_fewer(*images.distances)}
 
 
-def maximum_dice_matching(case: Case) -> float:
+def maximum_dice_matching(images: TestImages) -> torch.Tensor:
     """Return the mean over the raters of the best Dice of any sample."""
-    return maximum_dice(case.samples, case.raters)
+    return best_dice(split_pairs(pair_ious(images.shared), images.samples.shape[2])[0])
 
 
-def collective_insight_score(case: Case) -> float:
+def collective_insight_score(images: TestImages) -> torch.Tensor:
     """Return the collective-insight score."""
-    return collective_insight(case.pixels(case.samples), case.pixels(case.raters))
+    return combine_insight(images.samples, images.raters, images.shared, images.pixels)

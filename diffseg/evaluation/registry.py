@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
     from diffseg.evaluation.calibration import Calibration
-    from diffseg.evaluation.case import Case, TestImage
+    from diffseg.evaluation.images import TestImages
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class Condition:
     """The test images for which a metric is defined."""
 
     words: str
-    holds: Callable[[TestImage], bool]
+    holds: Callable[[TestImages], bool]
 
 
-ALWAYS = Condition("every test image", lambda image: True)
-SEVERAL_RATERS = Condition("images with masks of several raters", lambda image: len(image.raters) > 1)
+ALWAYS = Condition("every test image", lambda images: True)
+SEVERAL_RATERS = Condition("images with masks of several raters", lambda images: images.raters.shape[2] > 1)
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Metric:
 
     name: str  # in the ledger and on the command line
     title: str  # in tables and charts
-    function: str  # "module:function"; of a Case, of a TestImage if joint, or of the Calibration if pooled
+    function: str  # "module:function"; of TestImages, or of the Calibration if pooled
     definition: str  # formula and source
     larger_is_better: bool | None  # None: neither, as of a description
     range: str  # of its values
@@ -48,12 +48,10 @@ class Metric:
     listed: bool = True  # in the terminal's tables and the report's comparison, not only where it is asked for
     applies: Condition = ALWAYS
 
-    def compute(self, of: Case | TestImage | Calibration) -> torch.Tensor | float:
-        """Return the metric of a class of one test image, of all its classes, or of the pooled calibration of all images."""
+    def compute(self, of: TestImages | Calibration) -> torch.Tensor | float:
+        """Return the metric of each class of each test image [B, K], or [B] if joint, or of the pooled calibration."""
         module, _, name = self.function.partition(":")
-        function: Callable[[Case | TestImage | Calibration], torch.Tensor | float] = getattr(
-            import_module(module), name
-        )
+        function: Callable[[TestImages | Calibration], torch.Tensor | float] = getattr(import_module(module), name)
         return function(of)
 
     def loss(self, value: float) -> float:
@@ -76,13 +74,13 @@ def register(metric: Metric) -> None:
 # fmt: off
 for _entry in (
     Metric(
-        "iou", "IoU", "diffseg.evaluation.case:iou",
+        "iou", "IoU", "diffseg.evaluation.pixels:iou",
         "|P ∩ Y| / |P ∪ Y| of the predicted foreground P and the mask Y; 1 if both are empty (Jaccard, 1912). "
         "With several raters, Y is what more than half of them marked.",
         larger_is_better=True, range="0 to 1",
     ),
     Metric(
-        "dice", "Dice", "diffseg.evaluation.case:dice",
+        "dice", "Dice", "diffseg.evaluation.pixels:dice",
         "2 |P ∩ Y| / (|P| + |Y|); 1 if both are empty (Dice, 1945). Y as for the IoU.",
         larger_is_better=True, range="0 to 1",
     ),
@@ -106,7 +104,7 @@ for _entry in (
         larger_is_better=False, range="0 to the image's diagonal,", unit=DISTANCE, listed=False,
     ),
     Metric(
-        "boundary_iou", "boundary IoU", "diffseg.evaluation.shapes:boundary_iou",
+        "boundary_iou", "boundary IoU", "diffseg.evaluation.pixels:boundary_iou",
         "IoU of the bands of P and of Y: their pixels at most 2 % of the image's diagonal from their contour, in rows and in "
         "columns (Cheng et al., 2021); 0 if one of P and Y is empty, 1 if both are.",
         larger_is_better=True, range="0 to 1", listed=False,
@@ -161,50 +159,50 @@ for _entry in (
         larger_is_better=False, range="0 to 1", pooled=True, listed=False,
     ),
     Metric(
-        "brier", "Brier", "diffseg.evaluation.case:brier_score",
+        "brier", "Brier", "diffseg.evaluation.pixels:brier_score",
         "Mean of (p − y)² over the pixels, and over the raters (Brier, 1950).",
         larger_is_better=False, range="0 to 1",
     ),
     Metric(
-        "nll", "NLL", "diffseg.evaluation.case:negative_log_likelihood",
+        "nll", "NLL", "diffseg.evaluation.pixels:negative_log_likelihood",
         "Mean of −ln p(true class) over the pixels, and over the raters; of one class −y ln p − (1 − y) ln(1 − p), and the "
         "mean of that over classes that may overlap. p of n sampled masks is clipped to [½/(n + 1), (n + ½)/(n + 1)], a "
         "network's own probability to [1e-6, 1 − 1e-6].",
         larger_is_better=False, range="0 to 13.8", unit="nats", joint=True,
     ),
     Metric(
-        "ece_image", "ECE of an image", "diffseg.evaluation.case:ece_image",
+        "ece_image", "ECE of an image", "diffseg.evaluation.pixels:ece_image",
         "The ECE of all pixels of one image.",
         larger_is_better=False, range="0 to 1", ranks=False,
     ),
     Metric(
-        "ece_boundary", "ECE of the boundary", "diffseg.evaluation.case:ece_boundary",
+        "ece_boundary", "ECE of the boundary", "diffseg.evaluation.pixels:ece_boundary",
         "The ECE of the pixels within 2 % of the image's diagonal of the mask's contour, on both sides (the band: Cheng et "
         "al., 2021); NaN without a contour.",
         larger_is_better=False, range="0 to 1", ranks=False,
     ),
     Metric(
-        "ece_foreground", "ECE of the foreground", "diffseg.evaluation.case:ece_foreground",
+        "ece_foreground", "ECE of the foreground", "diffseg.evaluation.pixels:ece_foreground",
         "The ECE of the mask, that band, and the predicted foreground; NaN if there are no such pixels.",
         larger_is_better=False, range="0 to 1", ranks=False,
     ),
     Metric(
-        "variance", "ensemble variance", "diffseg.evaluation.case:variance",
+        "variance", "ensemble variance", "diffseg.evaluation.pixels:variance",
         "Variance of the ensemble's members, mean over the pixels.",
         larger_is_better=None, range="0 to 0.25", ranks=False,
     ),
     Metric(
-        "true_pixels", "pixels of the mask", "diffseg.evaluation.case:true_pixels",
+        "true_pixels", "pixels of the mask", "diffseg.evaluation.pixels:true_pixels",
         "|Y|, Y as for the IoU.",
         larger_is_better=None, range="0 and above", unit="px", ranks=False,
     ),
     Metric(
-        "predicted_pixels", "predicted pixels", "diffseg.evaluation.case:predicted_pixels",
+        "predicted_pixels", "predicted pixels", "diffseg.evaluation.pixels:predicted_pixels",
         "|P|.",
         larger_is_better=None, range="0 and above", unit="px", ranks=False,
     ),
     Metric(
-        "shared_pixels", "shared pixels", "diffseg.evaluation.case:shared_pixels",
+        "shared_pixels", "shared pixels", "diffseg.evaluation.pixels:shared_pixels",
         "|P ∩ Y|. The Dice of a volume is 2 Σ |P ∩ Y| / Σ (|P| + |Y|), with sums over its slices.",
         larger_is_better=None, range="0 and above", unit="px", ranks=False,
     ),

@@ -1,16 +1,17 @@
 """The evaluation of a test split: the metrics of every image and of all, calibration, and example pictures."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 
 from diffseg.config import Config
 from diffseg.data.splits import Split
+from diffseg.evaluation.batches import stack_by_size
 from diffseg.evaluation.calibration import Calibration
-from diffseg.evaluation.case import TestImage
 from diffseg.evaluation.confusion import confusion_rows, count_confusions
 from diffseg.evaluation.examples import draw_example
+from diffseg.evaluation.images import TestImage, TestImages
 from diffseg.evaluation.raters import energy_distance_by_samples
 from diffseg.evaluation.registry import MEASURES, METRICS
 from diffseg.evaluation.truth import distance_unit, read_truth
@@ -27,25 +28,32 @@ def evaluate(predictions: Iterable[Prediction], test: Split, config: Config) -> 
     a metric is NaN, by metric; and rows of the ledger's tables `images`, `calibration`, `confusion` and `examples`.
     """
     labels = Labels.of(config)
-    calibration, measured = Calibration(test.device, labels.classes), []
-    indices, evaluations, confusions, examples = [], [], [], []
-    for prediction in predictions:
-        image = read_truth(prediction, test, config)
-        measured.append(measure(image))
-        indices.append(prediction.index)
-        evaluations.append(prediction.evaluations)
-        calibration.add(image)
+    names: list[Row] = []
+    evaluations: list[torch.Tensor] = []
+    examples: list[Row] = []
+
+    def read_images() -> Iterator[TestImage]:
+        for prediction in predictions:
+            image = read_truth(prediction, test, config)
+            names.append(_name(prediction.index, test))
+            evaluations.append(prediction.evaluations)
+            if len(names) <= config.inference.examples:
+                examples.extend(draw_example(image, test))
+            yield image
+
+    calibration, places, measured, confusions = Calibration(test.device, labels.classes), [], [], []
+    for own, images in stack_by_size(read_images()):
+        places += own
+        measured.append(measure(images))
+        calibration.add(images)
         if labels.several:
-            confusions.append(count_confusions(image))
-        if len(measured) <= config.inference.examples:
-            examples += draw_example(image, test)
+            confusions.append(count_confusions(images))
+    order = torch.tensor(places).argsort()  # images of several sizes are measured out of order
     metrics = list(measured[0])
-    values = torch.stack(
-        [torch.stack([found[metric] for metric in metrics]) for found in measured]
-    )  # [N, metrics, rows]
+    values = torch.cat([torch.stack(list(found.values()), 1) for found in measured]).cpu()[order]  # [N, metrics, rows]
     pooled = {name: metric.compute(calibration) for name, metric in MEASURES.items() if metric.pooled}
     pooled["evaluations"] = torch.stack(evaluations).mean().item()
-    whole, names = values[..., 0], [_name(index, test) for index in indices]
+    whole = values[..., 0]
     means = dict(zip(metrics, whole.nanmean(0).tolist(), strict=True)) | pooled
     missing = dict(zip(metrics, whole.isnan().sum(0).tolist(), strict=True))
     return {
@@ -58,39 +66,36 @@ def evaluate(predictions: Iterable[Prediction], test: Split, config: Config) -> 
             {**_name(index, test), "class": "all", "metric": "objects", "value": float(count)}
             for index, count in enumerate(test.objects)
         ],
-        "calibration": [row | names[row["image"]] for row in calibration.rows()],
-        "confusion": confusion_rows(confusions, names, labels.classes) if confusions else [],
+        "calibration": [row | names[row["image"]] for row in calibration.rows(order)],
+        "confusion": confusion_rows(torch.cat(confusions).cpu()[order], names, labels.classes) if confusions else [],
         "examples": examples,
     }
 
 
-def measure(image: TestImage) -> dict[str, torch.Tensor]:
-    """Return every metric that applies to a test image, float64 [rows] on the device of its masks.
+def measure(images: TestImages) -> dict[str, torch.Tensor]:
+    """Return every metric that applies to test images, float64 [B, rows] on the device of their masks.
 
     The first value is that of all classes: the mean over those for which it is defined, or that of a joint metric. The
     values of each of several classes follow (`Classes.rows`); they are NaN for joint metrics. All are NaN if no pixel counts.
     """
-    cases, found = image.classes, {}
+    found: dict[str, torch.Tensor] = {}
     for name, metric in MEASURES.items():
-        if metric.pooled or not metric.applies.holds(image):
-            continue
-        found[name] = [metric.compute(image)] if metric.joint else [metric.compute(case) for case in cases]
-    found |= {name: [value] for name, value in energy_distance_by_samples(image).items()}
-    rows = {name: _with_mean(values, len(cases), image.raters.device) for name, values in found.items()}
-    if image.valid is None:
+        if not metric.pooled and metric.applies.holds(images):
+            found[name] = torch.as_tensor(metric.compute(images))
+    found |= energy_distance_by_samples(images)
+    device, classes = images.raters.device, images.raters.shape[1]
+    rows = {name: _with_mean(values.to(device, torch.float64), classes) for name, values in found.items()}
+    if images.valid is None:
         return rows
-    counts = image.valid.any()
-    return {name: torch.where(counts, values, torch.nan) for name, values in rows.items()}
+    return {name: torch.where(images.pixels > 0, values, torch.nan) for name, values in rows.items()}
 
 
-def _with_mean(values: list[torch.Tensor | float], classes: int, device: torch.device) -> torch.Tensor:
-    """Return the value of all classes, and then that of each if there are several."""
-    of_each = torch.stack([torch.as_tensor(value, dtype=torch.float64, device=device) for value in values])
-    if classes == 1:
-        return of_each
-    return torch.cat(
-        [of_each.nanmean(0, keepdim=True), of_each if len(values) > 1 else of_each.new_full((classes,), torch.nan)]
-    )
+def _with_mean(values: torch.Tensor, classes: int) -> torch.Tensor:
+    """Return the value of all classes, and then that of each if there are several: [B, rows] from [B, K], or [B] if joint."""
+    if values.ndim == 1:
+        values = values[:, None]
+        return torch.cat([values, values.new_full((len(values), classes), torch.nan)], 1) if classes > 1 else values
+    return values if classes == 1 else torch.cat([values.nanmean(1, keepdim=True), values], 1)
 
 
 def _image_rows(metrics: list[str], values: torch.Tensor, names: list[Row], classes: tuple[str, ...]) -> list[Row]:

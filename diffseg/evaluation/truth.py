@@ -7,7 +7,7 @@ import numpy as np
 from diffseg.config import Config
 from diffseg.data.resizing import scaled_size
 from diffseg.data.splits import Split
-from diffseg.evaluation.case import TestImage
+from diffseg.evaluation.images import TestImage
 from diffseg.labels.classes import IGNORED
 from diffseg.labels.labels import Labels
 from diffseg.prediction.merging import Prediction

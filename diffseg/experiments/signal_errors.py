@@ -41,17 +41,13 @@ def _dice_errors(found: torch.Tensor, masks: torch.Tensor, valid: torch.Tensor |
     """Return 1 − Dice of each class of each image, [B, K], of bool masks [B, K, H, W]."""
     if valid is not None:
         found, masks = found & valid, masks & valid
-    pairs = zip(found, masks, strict=True)
-    return torch.stack([torch.stack([1 - overlap(*pair)[1] for pair in zip(*one, strict=True)]) for one in pairs])
+    return 1 - overlap(found, masks)[1]
 
 
 def _cross_entropies(found: torch.Tensor, masks: torch.Tensor, truth: Masks) -> torch.Tensor:
     """Return the binary cross-entropy of each class of each image, [B, K], of probabilities and masks [B, K, H, W]."""
     if truth.valid is None:
-        pairs = zip(found, masks, strict=True)
-        return torch.stack(
-            [torch.stack([nll(*pair, members=None) for pair in zip(*one, strict=True)]) for one in pairs]
-        )
+        return nll(found, masks, members=None)
     p = found.double().clamp(1e-6, 1 - 1e-6)
     errors = -torch.where(masks, p.log(), (1 - p).log())
     return _mean_by_class(errors, truth)

@@ -4,7 +4,9 @@ import torch
 
 from diffseg.config import Config
 from diffseg.evaluation.calibration import Calibration
-from diffseg.evaluation.case import TestImage
+from diffseg.evaluation.images import TestImage, TestImages
+from diffseg.evaluation.registry import MEASURES
+from diffseg.evaluation.split import measure
 from diffseg.labels.classes import Classes
 from diffseg.labels.labels import Labels
 from diffseg.prediction.merging import Prediction
@@ -35,8 +37,18 @@ def calibration_of(*images: TestImage) -> Calibration:
     """The calibration of test images of one configuration."""
     found = Calibration("cpu", Classes.of(images[0].config.data))
     for image in images:
-        found.add(image)
+        found.add(TestImages([image]))
     return found
+
+
+def compute(name: str, image: TestImage, k: int = 0) -> float:
+    """The metric of the k-th class of one test image, or of all classes if it is joint."""
+    return float(MEASURES[name].compute(TestImages([image]))[0].flatten()[k])
+
+
+def measure_one(image: TestImage) -> dict[str, torch.Tensor]:
+    """Every metric of one test image, each [rows]."""
+    return {name: values[0] for name, values in measure(TestImages([image])).items()}
 
 
 def random_image(seed, classes=1, raters=1, size=12, ignored=False, samples=0, config=None, **known) -> TestImage:

@@ -1,14 +1,14 @@
-"""A new metric, as the manual shows it: a function of one test image, and an entry."""
+"""A new metric, as the manual shows it: a function of a batch of test images, and an entry."""
 
 import torch
 
-from diffseg.evaluation.case import Case
+from diffseg.evaluation.images import TestImages
 from diffseg.evaluation.registry import Metric, register
 
 
-def area_error(case: Case) -> torch.Tensor:
-    """Return the relative error of the foreground's area; NaN without true foreground."""
-    predicted, true = case.mask.sum().double(), case.majority.sum().double()
+def area_error(images: TestImages) -> torch.Tensor:
+    """Return the relative error of the foreground's area, [images, classes]; NaN without true foreground."""
+    predicted, true = (masks.sum((-2, -1)).double() for masks in (images.mask, images.majority))
     return torch.where(true > 0, (predicted - true).abs() / true, torch.nan)
 
 

@@ -22,8 +22,9 @@ def pooled(*images):
 
 def pixels(images, k=0):
     """The probabilities of a class and its masks, of all pixels of the images that count, once a rater."""
-    p = [image.pixels(image.prediction.mean[k]).flatten() for image in images for _ in image.raters]
-    y = [image.pixels(mask).flatten() for image in images for mask in image.raters[:, k]]
+    kept = [slice(None) if image.valid is None else image.valid for image in images]
+    p = [image.prediction.mean[k][own].flatten() for image, own in zip(images, kept, strict=True) for _ in image.raters]
+    y = [mask[own].flatten() for image, own in zip(images, kept, strict=True) for mask in image.raters[:, k]]
     return torch.cat(p), torch.cat(y)
 
 

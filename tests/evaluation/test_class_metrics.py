@@ -5,14 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from evaluated_images import calibration_of, config_of, image_of, random_image
+from evaluated_images import calibration_of, compute, config_of, image_of, measure_one, random_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffseg.evaluation.case import negative_log_likelihood
 from diffseg.evaluation.confusion import confusion_rows, count_confusions
+from diffseg.evaluation.images import TestImages
 from diffseg.evaluation.registry import MEASURES
-from diffseg.evaluation.split import measure
 from diffseg.labels.classes import Classes
 
 POOLED = [metric for metric in MEASURES.values() if metric.pooled]
@@ -23,7 +22,7 @@ def all_metrics(image):
     """The metrics of a test image, and the pooled ones of it alone, by name: lists of the rows' values."""
     calibration = calibration_of(image)
     pooled = {metric.name: [float(metric.compute(calibration))] for metric in POOLED}
-    return pooled | {name: values.tolist() for name, values in measure(image).items()}
+    return pooled | {name: values.tolist() for name, values in measure_one(image).items()}
 
 
 def same(a, b):
@@ -36,7 +35,7 @@ def test_the_nll_of_exclusive_classes_is_the_cross_entropy():
     p = torch.cat([1 - p.sum(0, keepdim=True), p]).clamp(1e-6, 1 - 1e-6).log()
     truth = torch.where(image.raters.any(1), image.raters.byte().argmax(1) + 1, 0)
     expected = torch.stack([torch.nn.functional.nll_loss(p[None], one[None]) for one in truth]).mean()
-    assert float(negative_log_likelihood(image)) == pytest.approx(float(expected), rel=1e-9)
+    assert compute("nll", image) == pytest.approx(float(expected), rel=1e-9)
 
 
 def test_the_nll_of_one_class_is_the_categorical_one_of_class_and_background():
@@ -53,21 +52,20 @@ def test_the_nll_of_regions_is_the_mean_of_their_own():
     image = random_image(5, classes=2, config=regions)
     single = [random_image(5, classes=2, config=regions).prediction.mean[k : k + 1] for k in range(2)]
     each = [
-        negative_log_likelihood(image_of(p, image.raters[:, k : k + 1], config_of(experiment="e1")))
+        compute("nll", image_of(p, image.raters[:, k : k + 1], config_of(experiment="e1")))
         for k, p in enumerate(single)
     ]
-    assert float(negative_log_likelihood(image)) == pytest.approx(float(sum(each)) / 2)
+    assert compute("nll", image) == pytest.approx(sum(each) / 2)
 
 
 @pytest.mark.parametrize("raters", [1, 3])
 def test_a_metric_has_the_mean_over_the_classes_and_the_value_of_each(raters):
     image = random_image(6, classes=3, raters=raters, samples=4)
-    for name, values in measure(image).items():
+    for name, values in measure_one(image).items():
         assert values.shape == (4,)
         if name in MEASURES and not MEASURES[name].joint:
             assert float(values[0]) == pytest.approx(float(values[1:].nanmean()), nan_ok=True)
-            metric, case = MEASURES[name], image.classes[1]
-            assert float(values[2]) == pytest.approx(float(metric.compute(case)), nan_ok=True)
+            assert float(values[2]) == pytest.approx(compute(name, image, 1), nan_ok=True)
         else:
             assert values[1:].isnan().all()
 
@@ -98,7 +96,7 @@ def test_predictions_of_ignored_pixels_change_nothing(seed, classes, raters):
     masks = torch.where(image.valid, image.raters, other.raters)
     again = replace(image, prediction=replace(image.prediction, **changed), raters=masks)
     assert same(all_metrics(again), all_metrics(image))
-    assert torch.equal(count_confusions(again), count_confusions(image))
+    assert torch.equal(count_confusions(TestImages([again])), count_confusions(TestImages([image])))
 
 
 @settings(max_examples=10)
@@ -131,8 +129,8 @@ def test_metrics_are_in_the_range_that_the_registry_states(seed, classes, raters
 
 def test_an_image_whose_pixels_are_all_ignored_is_nan():
     image = replace(random_image(7, raters=2, samples=2), valid=torch.zeros(12, 12, dtype=torch.bool))
-    assert all(values.isnan().all() for values in measure(image).values())
-    assert not count_confusions(image).any()
+    assert all(values.isnan().all() for values in measure_one(image).values())
+    assert not count_confusions(TestImages([image])).any()
 
 
 @settings(max_examples=15)
@@ -141,17 +139,18 @@ def test_confusions_match_sklearn_and_the_counts_of_pixels(seed, classes, ignore
     from sklearn.metrics import confusion_matrix
 
     image = random_image(seed, classes, ignored=ignored)
-    truth, predicted = (
-        torch.where(masks.any(0), masks.byte().argmax(0) + 1, 0) for masks in (image.raters[0], image.masks)
-    )
-    counted = [image.pixels(numbers).flatten() for numbers in (truth, predicted)]
+    one = TestImages([image])
+    kept = one.valid[0, 0] if ignored else torch.ones_like(one.mask[0, 0])
+    counted = [
+        torch.where(masks.any(0), masks.byte().argmax(0) + 1, 0)[kept] for masks in (image.raters[0], one.mask[0])
+    ]
     expected = confusion_matrix(*counted, labels=range(classes + 1))
-    found = count_confusions(image)
+    found = count_confusions(one)[0]
     assert found.tolist() == expected.tolist()
-    rows = measure(image)
+    rows = measure_one(image)
     for name, counts in (("shared", found.diag()), ("true", found.sum(1)), ("predicted", found.sum(0))):
         assert rows[f"{name}_pixels"][1:].tolist() == counts[1:].tolist()
-    table = confusion_rows([found], [{"image": "x", "group": None}], Classes.of(image.config.data))
+    table = confusion_rows(found[None], [{"image": "x", "group": None}], Classes.of(image.config.data))
     assert sum(row["count"] for row in table) == len(counted[0])
     assert {(row["truth"], row["predicted"]) for row in table} <= {
         (a, b) for a in ("background", *"abcd") for b in ("background", *"abcd")
