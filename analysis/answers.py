@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import searches
-from analysis.comparison import against_e1, pairs_with_e1
+from analysis.comparison import pairs_with_e1
 from analysis.measurements import Sample, compare
 from analysis.noise_levels import find_half_losses
 from analysis.power import describe_needed
@@ -32,15 +32,25 @@ class Answer:
     counts: str  # of images, patients and seeds, in words
 
 
-def answer_questions(tables: Tables) -> list[Answer]:
+def answer_questions(tables: Tables, table1: pd.DataFrame) -> list[Answer]:
     """Return for each data set whether diffusion helps, which configuration is best, and where half of a mask is lost.
 
     E1 and E2 are compared in the network of the greatest IoU of E2, each in its best variant, with the p-values of Table 1,
     which count all of its rows. Data sets of which nothing of it is known are left out.
+
+    table1: From `comparison.against_e1`, of all trials.
     """
-    table1 = tables.table1()
-    tested = in_percent(against_e1(table1, tables)) if len(table1) else table1
+    tested = in_percent(table1) if len(table1) else table1
     return [one for dataset in dict.fromkeys(tables.trials["dataset"]) if (one := _answer(tables, tested, dataset))]
+
+
+def count_verdicts(answers: list[Answer]) -> str:
+    """Return in how many data sets E2 has a better IoU than E1; nothing for fewer than two."""
+    known = [one.verdict for one in answers if one.verdict]
+    if len(known) < 2:
+        return ""
+    counts = [f"{word} on {known.count(word)}" for word in ("better", "worse", "undecided") if word in known]
+    return f"Diffusion (E2) against feed-forward (E1) by IoU, on {len(known)} data sets: {', '.join(counts)}."
 
 
 def _answer(tables: Tables, table1: pd.DataFrame, dataset: str) -> Answer | None:
@@ -51,10 +61,12 @@ def _answer(tables: Tables, table1: pd.DataFrame, dataset: str) -> Answer | None
     if len(both):
         best = both.sort_values(["iou_e2", "iou_e1"]).iloc[-1]
         verdict = _word(best["iou_verdict"])
-        sentences += [*_count_networks(both), *_against_e1(tables, best)]
+        sentences += [*_count_networks(both), *_against_e1(tables, best, len(rows))]
     elif len(rows):
-        missing = "E2" if rows["iou_e2"].isna().all() else "E1"
-        sentences.append(f"Whether diffusion helps is not known: no trial of {missing} is complete.")
+        missing = [name.upper() for name in ("e1", "e2") if rows[f"iou_{name}"].isna().all()]
+        sentences.append(
+            f"Whether diffusion helps is not known: no complete trial of {' or '.join(missing)} has an IoU."
+        )
     sentences += [*_name_best(tables, dataset), *_name_searched(tables, dataset), *_find_half(tables, dataset)]
     return Answer(dataset, verdict, sentences, _count(tables, dataset)) if sentences else None
 
@@ -68,8 +80,11 @@ def _count_networks(rows: pd.DataFrame) -> Iterator[str]:
         yield f"Of {len(best)} networks, diffusion (E2) has a higher IoU than feed-forward (E1) as follows: {counted}."
 
 
-def _against_e1(tables: Tables, row: pd.Series) -> Iterator[str]:
-    """Yield E2 against E1 in one row of Table 1: IoU and ECE, and what would decide an undecided IoU."""
+def _against_e1(tables: Tables, row: pd.Series, count: int) -> Iterator[str]:
+    """Yield E2 against E1 in one row of Table 1: IoU and ECE, and what would decide an undecided IoU.
+
+    count: the rows of the data set, for which its p-values are corrected.
+    """
     verdict = _word(row["iou_verdict"])
     variants = [
         f"{name} with {row[f'variant_{name.lower()}']}" for name in ("E1", "E2") if row[f"variant_{name.lower()}"]
@@ -82,7 +97,7 @@ def _against_e1(tables: Tables, row: pd.Series) -> Iterator[str]:
         (ours, theirs), *_ = pairs_with_e1(row.to_frame().T, tables)
         one, other = (tables.measurements.sample(trials, "iou") for trials in (ours, theirs))
         if one and other and (pairs := other.minus(one)):
-            yield describe_needed(pairs, POINTS, "points of IoU")
+            yield from describe_needed(pairs, POINTS, "points of IoU", count)
     else:
         yield f"Diffusion (E2) segments {verdict} than feed-forward (E1){of}: {means}, {change}."
     if not np.isnan(row["ece_difference"]):
@@ -90,6 +105,9 @@ def _against_e1(tables: Tables, row: pd.Series) -> Iterator[str]:
         difference = signed(row["ece_difference"], "+.3f")
         change = f"ECE {row['ece_e2']:.3f} against {row['ece_e1']:.3f}, {difference}{_limits(row, 'ece', '+.3f')}"
         yield f"It is {word}: {change}." if word else f"Which of them is better calibrated is undecided: {change}."
+    if (brier := _word(row["brier_verdict"])) != "undecided":
+        change = f"{signed(row['brier_difference'], '+.3f')}{_limits(row, 'brier', '+.3f')}"
+        yield f"Its probabilities are {brier} by the Brier score: {change}."
 
 
 def _name_best(tables: Tables, dataset: str) -> Iterator[str]:
@@ -115,9 +133,9 @@ def _margin(one: Estimate, p: float) -> str:
     """Return the margin of the best configuration in words."""
     points = one.times(POINTS)
     if np.isnan(p):
-        return f"{signed(points.mean, '.1f')} points (one value each, so not tested)"
+        return f"{signed(points.mean, '.1f')} points (not tested: one value each, or no seed and image in common)"
     decided = "" if p < LEVEL else ", undecided"
-    low, high = signed(points.low, ".1f"), signed(points.high, ".1f")
+    low, high = signed(points.low, "+.1f"), signed(points.high, "+.1f")
     return f"{signed(points.mean, '.1f')} points ({low} to {high}; {describe_p(p)}{decided})"
 
 
@@ -165,7 +183,7 @@ def _count(tables: Tables, dataset: str) -> str:
     if samples:
         widest: Sample = max(samples, key=lambda sample: sample.images)
         units = f" of {widest.units} patients or volumes" if len(widest.groups) and widest.units < widest.images else ""
-        words.insert(0, f"{widest.images} test images{units}")
+        words.insert(0, f"{widest.images} test image{'' if widest.images == 1 else 's'}{units}")
     return ", ".join(words)
 
 
@@ -173,7 +191,7 @@ def _limits(row: Any, metric: str, form: str) -> str:
     """Return the interval and p of a difference of Table 1 in words; nothing without them."""
     low, high, p = (row[f"{metric}_{name}"] for name in ("low", "high", "p"))
     if np.isnan(p):
-        return " (one value each, so not tested)"
+        return " (not tested: one value each, or no seed and image in common)"
     return f" ({signed(low, form)} to {signed(high, form)}; {describe_p(p)})"
 
 

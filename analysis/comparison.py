@@ -42,7 +42,7 @@ def compare_to_baseline(
 
     Raises UserError if there is nothing to compare yet.
     """
-    given = bool(named.baselines)
+    given = bool(named.baselines & set(tables.trials["trial"]))  # those of searches are scored on held-out images
     if not given:
         named = replace(named, baselines=list_e1(tables.trials, list(tables.ledgers)))
     found = compare_configurations(tables, named, metrics)
@@ -129,6 +129,20 @@ def against_e1(table1: pd.DataFrame, tables: Tables) -> pd.DataFrame:
     adjusted by Holm among the rows of a data set and class.
     """
     return _test(table1, pairs_with_e1(table1, tables), tables)
+
+
+def compare_table1(found: Tables, shown: Tables) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return Table 1 with tests (`against_e1`) of all trials, and its rows of the variants that are shown.
+
+    The tests count all rows, so that a variant is not tested as if it had been the only one because it is the best.
+    """
+    table1 = found.table1()
+    if table1.empty:
+        return table1, table1
+    tested = against_e1(table1, found)
+    key = [*PLACE, "variant_e1", "variant_e2", "class"]
+    rows = shown.table1()
+    return tested, tested.merge(rows[key], on=key) if len(rows) else tested[:0]
 
 
 def pairs_with_e1(table1: pd.DataFrame, tables: Tables) -> list[Pair]:

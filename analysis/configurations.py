@@ -54,7 +54,7 @@ def select_baseline(trials: pd.DataFrame, named: ConfigurationNames, baseline: s
     trials = trials[trials["experiment"].isin(["e1", "e2"])]
     columns = [trials["trial"].map(named.labels), trials["variant"], trials["series"], trials["experiment"]]
     fits = pd.concat([column == baseline for column in columns], axis=1).any(axis=1)
-    if not fits.any():
+    if not baseline or not fits.any():
         names = dict.fromkeys(name for column in columns for name in column.dropna() if name)
         raise UserError(f"there is no configuration '{baseline}' to compare with: {suggest(baseline, names)}")
     chosen = trials[fits]

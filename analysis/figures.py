@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis import charts, pictures, search_charts, search_settings, uncertainty_charts
 from analysis.class_charts import class_errors, confusion
-from analysis.comparison import LISTED, against_e1, compare_configurations
+from analysis.comparison import LISTED, compare_configurations, compare_table1
 from analysis.configurations import name_configurations
 from analysis.difference_chart import differences, e1_against_e2
 from analysis.sampling import sampling
@@ -232,8 +232,7 @@ def draw_figure(name: str, found: Tables, shown: Tables) -> Figure:
     if draw is differences:
         given = compare_configurations(found, name_configurations(list(found.ledgers)), LISTED)
     elif draw is e1_against_e2:
-        table1 = shown.table1()
-        given = against_e1(table1, shown) if len(table1) else table1
+        given = compare_table1(found, shown)[1]
     return _figure(name, caption, draw(given), words)
 
 

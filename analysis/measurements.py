@@ -112,7 +112,7 @@ class Measurements:
             images = self._tables.frame("images", ["image", "metric", "value"], ds.field("metric") == metric, of_class)
         for key, rows in images[images["metric"] == metric].groupby(["study", "trial"], sort=False, observed=True):
             if rows["value"].notna().any():
-                values[key] = rows.set_index("image")["value"]
+                values[key] = rows.set_index("image")["value"].replace([np.inf, -np.inf], np.nan)
         if metric == "ece":
             values |= self._linearise_eces(of_class)
         return values

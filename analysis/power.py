@@ -1,19 +1,20 @@
 """What it would take to decide a difference that a study leaves undecided."""
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 from scipy import special
 
 from analysis.measurements import Sample
-from analysis.statistics import LEVEL, components
+from analysis.statistics import LEVEL, ROUNDING, components
 from analysis.verdicts import signed
 
 FAR = 50  # times as many images or seeds, from which a difference counts as too small to be decided
 
 
-def describe_needed(pairs: Sample, unit: float, name: str) -> str:
-    """Say how many test images, patients or seeds would decide a difference of the size that was found.
+def describe_needed(pairs: Sample, unit: float, name: str, tests: int = 1) -> Iterator[str]:
+    """Yield how many test images, patients or seeds would decide a difference of the size that was found.
 
     Half the interval's width is √(Σ t² variance) over images (or patients) and seeds, and each variance falls with their number.
     The number is that at which half the width is the difference, the other variance as it is: so it is a rough one.
@@ -22,27 +23,30 @@ def describe_needed(pairs: Sample, unit: float, name: str) -> str:
         pairs: The differences, paired by seed and image.
         unit: A factor to the unit that is shown.
         name: That unit in words, plural.
+        tests: The number of tests for which p-values are corrected; the level of the first one of Holm's holds.
     """
     groups = pairs.groups.reindex(pairs.values.columns).tolist() if len(pairs.groups) else None
     parts = components(pairs.values.to_numpy(), groups)
     if not parts:
-        return "A second seed and more test images would give an interval."
-    squared = [float(special.stdtrit(part.freedom, 1 - LEVEL / 2)) ** 2 * part.variance for part in parts]
+        yield "A second seed and more test images would give an interval."
+        return
+    squared = [float(special.stdtrit(part.freedom, 1 - LEVEL / tests / 2)) ** 2 * part.variance for part in parts]
     half, difference = math.sqrt(sum(squared)), abs(float(pairs.values.to_numpy().mean()))
     counts = _name_parts(pairs)
     largest = int(np.argmax(squared))
     others = sum(squared) - squared[largest]
     room = difference**2 - others
-    if half > math.sqrt(FAR) * difference or half == 0:
-        return f"If there is a difference, it is most likely below {signed(half * unit + difference * unit, '.1f')} {name}."
-    if room <= 0:
-        both = " and ".join(f"{math.ceil(number * (half / difference) ** 2)} {what}" for number, what in counts)
-        return f"About {both} would decide a difference of this size."
     number, what = counts[largest]
-    needed = math.ceil(number * squared[largest] / room)
-    if needed > FAR * number:
-        return f"If there is a difference, it is most likely below {signed((half + difference) * unit, '.1f')} {name}."
-    return f"About {needed} {what}, where there are {number}, would decide a difference of this size."
+    needed = math.ceil(number * squared[largest] / room) if room > 0 else math.inf
+    if half + difference <= ROUNDING:
+        yield "They are the same in every image and seed."
+    elif half > math.sqrt(FAR) * difference or FAR * number < needed < math.inf:
+        yield f"If there is a difference, it is most likely below {signed((half + difference) * unit, '.2g')} {name}."
+    elif needed == math.inf:
+        both = " and ".join(f"{math.ceil(count * (half / difference) ** 2)} {each}" for count, each in counts)
+        yield f"About {both} would decide a difference of this size."
+    elif needed > number:
+        yield f"About {needed} {what}, where there are {number}, would decide a difference of this size."
 
 
 def _name_parts(pairs: Sample) -> list[tuple[int, str]]:

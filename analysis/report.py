@@ -8,11 +8,12 @@ import jinja2
 import vl_convert
 
 from analysis import comparison, report_tables, tables
-from analysis.answers import answer_questions
+from analysis.answers import answer_questions, count_verdicts
 from analysis.configurations import name_configurations
 from analysis.figures import Figure, draw_figures, draw_optional_figures
 from analysis.frames import records
 from analysis.verdicts import signed
+from analysis.writing import temporary_beside
 from diffseg.errors import UserError
 from studies.store.ledger import Ledger
 
@@ -23,12 +24,10 @@ def write_report(ledgers: list[Ledger], path: Path, png: Path | None = None) -> 
     With png, also write every chart into that folder. A study that is named twice counts once. Raises UserError if none of the
     studies' trials has ended, or if a file cannot be written.
     """
-    ledgers = list({(ledger.store, ledger.study): ledger for ledger in ledgers}.values())
     found = tables.load(ledgers)
-    shown = found.shown()
+    ledgers, shown = list(found.ledgers), found.shown()
     compared = comparison.compare_configurations(found, name_configurations(ledgers), comparison.LISTED)
-    table1 = shown.table1()
-    table1 = comparison.against_e1(table1, shown) if len(table1) else table1
+    tested, table1 = comparison.compare_table1(found, shown)
     figures = draw_figures(shown) + draw_optional_figures(found, shown, compared, table1)
     page = (
         _environment()
@@ -36,7 +35,8 @@ def write_report(ledgers: list[Ledger], path: Path, png: Path | None = None) -> 
         .render(
             studies=[ledger.study for ledger in ledgers],
             summary=report_tables.summarise_trials(found, ledgers),
-            answers=answer_questions(found),
+            answers=(answers := answer_questions(found, tested)),
+            verdicts=count_verdicts(answers),
             figures={figure.name: figure for figure in figures},
             comparison=comparison.select_shown(records(compared)),
             metrics=comparison.NAMES,
@@ -91,7 +91,7 @@ def _save_pictures(figures: list[Figure], folder: Path) -> None:
 
 def _write(page: str, path: Path) -> Path:
     """Write the page in one step, so that no reader sees half of it. Raises UserError if it cannot be written."""
-    temporary = path.with_suffix(".tmp")
+    temporary = temporary_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(page, encoding="utf-8", errors="backslashreplace")

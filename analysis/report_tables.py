@@ -1,6 +1,7 @@
 """The tables of the report, as rows for its template."""
 
 import json
+import shlex
 from typing import Any
 
 import pandas as pd
@@ -26,7 +27,7 @@ def tabulate_segmentations(found: Tables, shown: Tables, table1: pd.DataFrame) -
     """Return the tables of findings, of E1 against E2 (from `comparison.against_e1`), of studies, and of uncertainty."""
     studies = comparison.against_first(tabulate_studies(found), found) if len(found.ledgers) > 1 else pd.DataFrame()
     return {
-        "findings": records(check_findings(shown)),
+        "findings": records(check_findings(found)),
         "table1": records(in_percent(paper.add_paper_numbers(table1))) if len(table1) else [],
         "left_out": len(found.table1()) - len(table1),
         "classes": records(tabulate_classes(shown)),
@@ -142,7 +143,7 @@ def trace_provenance(found: Tables, ledgers: list[Ledger]) -> dict[str, Any]:
         "memory": float(trials["peak_memory_bytes"].max()) / 2**30,
         "searched": int(_sum(searched, "trials")),
         "searched_hours": _sum(searched, "hours"),
-        "report": f"diffseg report {' '.join(ledger.study for ledger in ledgers)}",
+        "report": f"diffseg report {' '.join(ledger.study for ledger in ledgers)} --store {shlex.quote(ledgers[0].store)}",
         "more": max(0, len(trials) - ROWS),
         "trials": records(trials.head(ROWS)[columns]),
     }

@@ -76,9 +76,10 @@ class Results(Tables):
 
     def pareto(self, metrics: tuple[str, ...] = ("iou", "ece")) -> pd.DataFrame:
         """Return the rows of `best` that no other row of the data set dominates in the metrics. Raises UserError like it."""
-        for metric in metrics:
+        chosen = (metrics,) if isinstance(metrics, str) else tuple(metrics)
+        for metric in chosen:
             self._check_measured(metric)
-        return with_units(super().pareto(metrics))
+        return with_units(super().pareto(chosen))
 
     def table1(self) -> pd.DataFrame:
         """Return the paper's Table 1: IoU and ECE of E1 and E2, means and standard deviations over seeds, as fractions."""
@@ -89,9 +90,10 @@ class Results(Tables):
 
         Raises UserError if there is no such metric.
         """
-        for metric in metrics:
+        chosen = [metrics] if isinstance(metrics, str) else list(metrics)
+        for metric in chosen:
             check_metric(metric)
-        return with_units(tabulate_differences(self, metrics))
+        return with_units(tabulate_differences(self, chosen))
 
     def compare(self, baseline: str | None = None, metrics: Sequence[str] | None = None) -> pd.DataFrame:
         """Return every configuration against a baseline, a row for each class and metric (`compare_configurations`).
@@ -104,7 +106,7 @@ class Results(Tables):
         Raises:
             UserError: There is no such baseline or metric, or nothing to compare with.
         """
-        chosen = tuple(LISTED if metrics is None else metrics)
+        chosen = (metrics,) if isinstance(metrics, str) else tuple(LISTED if metrics is None else metrics)
         for metric in chosen:
             check_metric(metric, NAMES)
         named = name_configurations(list(self.ledgers))

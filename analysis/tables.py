@@ -91,7 +91,8 @@ class Tables:
         for ledger in self.ledgers:
             ours = self.trials.loc[self.trials["study"] == ledger.study, key]
             rows = ledger.read(table, columns, ours["trial"].tolist(), where).to_pandas()
-            rows = rows.drop(columns=[name for name in key[3:] if name in rows])  # fingerprints name their data set
+            held = [name for name in key if name not in ("trial", "attempt") and name in rows]
+            rows = rows.drop(columns=held)  # fingerprints name their data set, and trials all of it
             if every:
                 rows["class"] = rows["class"].fillna(ALL)
             found.append(rows.merge(ours, on=["trial", "attempt"]))
@@ -206,7 +207,13 @@ class Tables:
 
 
 def load(ledgers: list[Ledger]) -> Tables:
-    """Return the tables of one or more studies. Raises UserError if none of their trials has ended."""
+    """Return the tables of one or more studies; one that is given twice counts once.
+
+    Raises UserError if there is none, or if none of their trials has ended.
+    """
+    if not ledgers:
+        raise UserError("no study is named: `diffseg studies` lists those of a store")
+    ledgers = list({(ledger.store, ledger.study): ledger for ledger in ledgers}.values())
     last = [read_last_attempts(ledger) for ledger in ledgers]
     last = [frame for frame in last if len(frame)]
     if not last:

@@ -3,8 +3,14 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 from diffseg.errors import StoreError, UserError
+
+
+def temporary_beside(path: Path) -> Path:
+    """Return a path beside another one that no file has, from which it is replaced in one step."""
+    return path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
 
 
 @contextlib.contextmanager
@@ -15,6 +21,4 @@ def refuse_unwritable(path: Path) -> Iterator[None]:
     except StoreError:
         raise
     except OSError as error:
-        raise UserError(
-            f"{path} cannot be written ({error}): make room there, or copy the study to a store that can be"
-        ) from None
+        raise UserError(f"{path} cannot be written ({error}): make room there, or give another place") from None

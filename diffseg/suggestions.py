@@ -10,7 +10,7 @@ MOST = 3  # names that are suggested
 
 def find_nearest(name: str, known: Iterable[str], count: int = MOST, cutoff: float = CUTOFF) -> list[str]:
     """Return up to `count` known names that are like a name, the most similar first."""
-    return get_close_matches(name, list(known), n=count, cutoff=cutoff)
+    return get_close_matches(name, [one for one in dict.fromkeys(known) if one != name], n=count, cutoff=cutoff)
 
 
 def find_nearest_part(name: str, known: Iterable[str], count: int = MOST) -> list[str]:

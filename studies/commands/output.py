@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from studies.definition.study import Study
     from studies.store.ledger import Ledger
 
+LEAST_WIDTH = 40  # characters, below which names would be cut
 TABLE_WIDTH = 160  # characters, where a table goes to a file or another program and COLUMNS is not set
 T = TypeVar("T")
 
@@ -48,8 +49,10 @@ def _console() -> "Console":
     from rich.console import Console
 
     console = Console(highlight=False)
-    if not console.is_terminal and not os.environ.get("COLUMNS", "").isdigit():
+    given = os.environ.get("COLUMNS", "")
+    if not console.is_terminal and not (given.isdigit() and int(given)):
         console.width = TABLE_WIDTH
+    console.width = max(console.width, LEAST_WIDTH)
     return console
 
 

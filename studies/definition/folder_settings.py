@@ -6,6 +6,7 @@ They are filled in when a study or a command learns the root, so that a trial's 
 from pathlib import Path
 from typing import Any
 
+from diffseg.data.layout_detection import detect_layout
 from diffseg.errors import UserError
 
 LABELS = ("data.classes", "data.foreground")  # either says what masks hold
@@ -13,10 +14,19 @@ WITHOUT = ("folder", "synthetic")  # layouts whose files give no settings
 OF_MASKS = ("data.classes", "data.regions", "data.ignore")
 
 
+ALONE = ("isic16", "monuseg", "lidc")  # layouts that take no further settings
+
+
 def guess_layout(root: str) -> str:
-    """Return the layout of a data set that no study file describes: nnunet with its dataset.json, else folder."""
-    if "://" in root or not Path(root, "dataset.json").is_file():
+    """Return the layout of a data set that no study file describes: what lies at the root, or else folder.
+
+    A layout that takes further settings is not guessed: reading the root as a folder is refused with the command for it.
+    """
+    if "://" in root:
         return "folder"
+    if not Path(root, "dataset.json").is_file():
+        found = detect_layout(Path(root))
+        return found if found in ALONE else "folder"
     from diffseg.data import nnunet
 
     return "nnunet" if nnunet.is_root(Path(root)) else "folder"

@@ -7,13 +7,20 @@ from test_findings import scored, study
 from test_report import configs, ledger_of
 
 from analysis import tables
-from analysis.answers import answer_questions
+from analysis.answers import Answer, count_verdicts
+from analysis.answers import answer_questions as answer
+from analysis.comparison import compare_table1
 from analysis.example_choice import choose_examples
 from analysis.measurements import Sample
 from analysis.power import describe_needed
 from analysis.report import write_report
 from analysis.statistics import estimate
 from analysis.verdicts import signed
+from diffseg.config import Config
+
+
+def answer_questions(found) -> list[Answer]:
+    return answer(found, compare_table1(found, found)[0])
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +36,10 @@ def test_an_answer_says_whether_diffusion_helps_and_which_configuration_is_best(
     assert "Diffusion (E2) segments better than feed-forward (E1)" in big.sentences[0]
     assert "IoU 86.0 % against 79.0 %, +7.0 points" in big.sentences[0]
     assert "calibrated is undecided" in big.sentences[1]
-    assert "Of 3 configurations, E2 diffusion, x0 has the greatest IoU, 86.0 %: 2.0 points" in big.sentences[2]
-    assert "half of a mask is lost at log-SNR 1." in big.sentences[3]
+    assert "Its probabilities are worse by the Brier score: +0.005" in big.sentences[2]
+    assert "Of 3 configurations, E2 diffusion, x0 has the greatest IoU, 86.0 %: 2.0 points" in big.sentences[3]
+    assert "half of a mask is lost at log-SNR 1." in big.sentences[4]
+    assert count_verdicts([big, small]).endswith("by IoU, on 2 data sets: better on 2.")
     assert big.counts == "3 seeds"  # this ledger's IoU is not of single images
 
 
@@ -53,7 +62,7 @@ def test_a_study_that_is_named_twice_counts_once(found, tmp_path, recwarn):
 
 def test_without_e2_the_answer_says_what_is_missing(tmp_path):
     (first, _) = answer_questions(tables.load([ledger_of(tmp_path, configs(("e1",)))]))
-    assert first.sentences == ["Whether diffusion helps is not known: no trial of E2 is complete."]
+    assert first.sentences == ["Whether diffusion helps is not known: no complete trial of E2 has an IoU."]
     assert first.verdict == ""
 
 
@@ -69,7 +78,7 @@ def test_the_images_that_are_named_would_decide_the_difference(seeds):
     images = generator.standard_normal(40)
     images = 0.1 * (images - images.mean()) / images.std(ddof=1) + 0.01
     values = np.repeat(images[None], seeds, 0)
-    said = describe_needed(pairs(values), 100, "points")
+    (said,) = describe_needed(pairs(values), 100, "points")
     needed = int(said.split()[1])
     assert f"About {needed} test images, where there are 40, would decide" in said
     more = generator.standard_normal(needed)
@@ -80,16 +89,44 @@ def test_the_images_that_are_named_would_decide_the_difference(seeds):
 
 def test_seeds_are_named_where_they_vary_most_and_patients_where_they_are_known():
     by_seed = np.array([-0.01, 0.02, 0.08])[:, None] + np.zeros((1, 30))
-    assert "seeds, where there are 3" in describe_needed(pairs(by_seed + 1e-9 * np.arange(30)), 100, "points")
+    (said,) = describe_needed(pairs(by_seed + 1e-9 * np.arange(30)), 100, "points")
+    assert "seeds, where there are 3" in said
     of_patient = np.repeat(np.linspace(-0.05, 0.07, 6), 5)[None]
     groups = [f"p{k // 5}" for k in range(30)]
-    assert "test patients or volumes, where there are 6" in describe_needed(pairs(of_patient, groups), 100, "points")
+    (said,) = describe_needed(pairs(of_patient, groups), 100, "points")
+    assert "test patients or volumes, where there are 6" in said
 
 
 def test_a_difference_that_is_far_from_decided_is_bounded():
     values = np.tile([-0.1, 0.1], 20)[None] + 1e-6
-    assert "most likely below" in describe_needed(pairs(values), 100, "points")
-    assert "would give an interval" in describe_needed(pairs(np.array([[0.1]])), 100, "points")
+    assert "most likely below 3.2 points" in next(describe_needed(pairs(values), 100, "points"))
+    assert "would give an interval" in next(describe_needed(pairs(np.array([[0.1]])), 100, "points"))
+    assert "same in every image" in next(describe_needed(pairs(np.zeros((1, 40))), 100, "points"))
+
+
+def test_more_images_are_named_where_only_the_correction_for_several_tests_leaves_it_open():
+    """The interval of a single test leaves out 0: so none are named for one, and more than there are for ten."""
+    values = 0.01 + 0.1 * np.tile([-0.25, 0.25], 20)[None]
+    assert list(describe_needed(pairs(values), 100, "points")) == []
+    (said,) = describe_needed(pairs(values), 100, "points", tests=10)
+    assert int(said.split()[1]) > 40
+
+
+def test_the_answer_and_table1_have_the_same_tests_with_more_variants_than_are_shown(tmp_path):
+    chosen = [
+        Config().with_leaves(
+            {"experiment": "e2", "data.name": "big", "diffusion.target": "x0", "training.steps": 100 + k, "seed": seed}
+        )
+        for k in range(7)
+        for seed in (0, 1)
+    ]
+    chosen += [config for config in configs(("e1",), ("x0",)) if config.data.name == "big"]
+    found = tables.load([ledger_of(tmp_path, [config.resolved() for config in chosen])])
+    tested, rows = compare_table1(found, found.shown())
+    assert len(tested) == 7
+    assert len(rows) == 4
+    merged = rows.merge(tested, on=["variant_e1", "variant_e2"], suffixes=("", "_all"))
+    assert (merged["iou_p"] == merged["iou_p_all"]).all()
 
 
 def test_signs_are_true_minus_signs():

@@ -149,7 +149,7 @@ def test_a_proposals_settings_are_those_that_differ(found):
 
 
 def test_the_answer_names_the_searchs_best(found, one):
-    (answer,) = answer_questions(found)
+    (answer,) = answer_questions(found, found.table1())
     (said,) = (sentence for sentence in answer.sentences if sentence.startswith("A search of"))
     best = one.frame.sort_values(["rank", "number"]).iloc[0]
     assert f"proposal {best['number']} " in said

@@ -61,8 +61,8 @@ def test_text_files_are_opened_with_an_encoding(package):
 def test_csv_cells_that_a_spreadsheet_would_run_get_an_apostrophe():
     if not (node := shutil.which("node")):
         pytest.skip("node is not installed")
-    template = (ROOT / "analysis/report.html.j2").read_text(encoding="utf-8")
-    function = template[template.index("function csv(spec)") : template.index('document.addEventListener("click"')]
+    script = (ROOT / "analysis/report.js").read_text(encoding="utf-8")
+    function = script[script.index("function csv(spec)") : script.index("async function picture")]
     texts = ["=1+1", "+1", "-1", "@a", "\ta", "\ra", "=a,b", '="x"', "safe", "a=b", "e1-x"]
     rows = [{"name": text, "value": -0.5} for text in texts] + [{"=key": -3e-7, "name": None, "value": 0}]
     code = f"{function}\nconsole.log(JSON.stringify(csv({{datasets: {{a: {json.dumps(rows)}}}}})))"
