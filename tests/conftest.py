@@ -1,5 +1,6 @@
 """Fixtures that many tests use. They are small and fast: images of 16 px, a network of a few thousand weights."""
 
+import atexit
 import os
 import shutil
 import tempfile
@@ -18,6 +19,9 @@ hypothesis.settings.register_profile(  # the same examples in every run
     "diffseg", deadline=None, derandomize=True, max_examples=40
 )
 hypothesis.settings.load_profile("diffseg")
+os.environ.pop("COLUMNS", None)  # which readline sets in the processes of pytest-xdist; commands read it
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="diffseg-tests-")  # no test reads or writes the user's cache
+atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 torch.set_num_threads(1)  # numbers must not depend on the number of processors
 
 TINY = {
