@@ -13,6 +13,7 @@ from analysis.class_charts import class_errors, confusion
 from analysis.comparison import LISTED, compare_configurations, compare_table1
 from analysis.configurations import name_configurations
 from analysis.difference_chart import differences, e1_against_e2
+from analysis.needs import E1_OR_E2, E2, E2_OR_E3, E3, EPSILON, EVALUATIONS, EXAMPLES, RATERS, SEARCHED
 from analysis.sampling import sampling
 from analysis.tables import Tables
 
@@ -36,29 +37,6 @@ CONFUSION = (
     "How the pixels of each true class were predicted, as shares of that class, over all test images and seeds; the number of "
     "pixels is shown where the pointer is"
 )
-# What charts need, and the command that would make it
-E1_OR_E2 = ("complete trials of E1 or E2", 'diffseg run FILE --extend  # with experiments = ["e1", "e2"] in FILE')
-E2 = ("complete trials of E2", 'diffseg run FILE --extend  # with experiments = ["e2"] in FILE')
-E2_OR_E3 = ("complete trials of E2 or E3", 'diffseg run FILE --extend  # with experiments = ["e2", "e3"] in FILE')
-E3 = ("complete trials of E3", 'diffseg run FILE --extend  # with experiments = ["e3"] in FILE')
-EPSILON = (
-    "complete trials of E2 with the ε-target, or of E4",
-    'diffseg run FILE --extend  # with experiments = ["e2", "e4"] and diffusion.target = "epsilon" in FILE',
-)
-EXAMPLES = (
-    "complete trials of E1 or E2 with inference.examples above 0",
-    "diffseg run STUDY --name NEW inference.examples=8",
-)
-EVALUATIONS = (
-    "trials that are evaluated while they train",
-    "diffseg run STUDY --name NEW 'training.evaluations=[0.25, 0.5, 0.75]'",
-)
-RATERS = (
-    "complete trials on data of several raters",
-    "diffseg run FILE --extend  # with a data set of several masks an image in FILE",
-)
-SEARCHED = ("a search's complete trials", "diffseg run search --data NAME=ROOT")
-
 CHARTS: dict[Callable[[Tables], Any], tuple[str, tuple[str, str]]] = {
     pictures.ensembles: (
         "Of the test images that were kept, those of the worst, the middle and the best IoU, with the contour of the truth "

@@ -4,9 +4,6 @@ Each function returns None if the ledger has no examples. A row is an example: t
 those that were kept (analysis/example_choice.py). Pictures are shrunk, since pages hold many.
 """
 
-import base64
-import io
-import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +16,6 @@ from PIL import Image
 
 from analysis.example_choice import choose_examples
 from analysis.overlays import (
-    COLOUR_SCALE,
-    GREATEST,
     PREDICTION,
     TRUTH,
     choose_colours,
@@ -29,15 +24,13 @@ from analysis.overlays import (
     draw_overlay,
     paint,
 )
+from analysis.picture_grid import draw_grid, open_png, to_grey, to_uri
 from analysis.tables import Tables
 from analysis.verdicts import signed
 from studies.store.classes import ALL
 
-SIDE = 112  # px of a picture, at most
-SHOWN = 76  # px on the page
 MASKS = 3  # classes of an example whose masks the forward process shows
 TIMES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-KINDS = {"image": "image", "truth": "truth", "mean": "mean", "sd": "standard deviation"}
 
 
 def ensembles(tables: Tables) -> alt.VConcatChart | None:
@@ -56,7 +49,7 @@ def ensembles(tables: Tables) -> alt.VConcatChart | None:
             cells += [cell | {"label": _label(ours, one.image)} for cell in drawn]
         if cells:
             cells.sort(key=lambda cell: cell["place"])
-            panels.append(_grid(pd.DataFrame(cells), dataset, colours if len(colours) else {}))
+            panels.append(draw_grid(pd.DataFrame(cells), dataset, colours if len(colours) else {}))
     chart = alt.vconcat(*panels) if panels else None
     return chart.resolve_scale(color="independent") if chart else chart
 
@@ -73,11 +66,11 @@ def error_maps(tables: Tables) -> alt.VConcatChart | None:
             names = [name for name, kind in one.pictures if kind == "mean"]
             if names:
                 errors = np.abs(one.maps("mean", names) - one.maps("truth", names))
-                drawn = [one.cell("error", _grey(errors.max(0))), one.cell("sd", paint(one.maps("sd", names).max(0)))]
+                drawn = [one.cell("error", to_grey(errors.max(0))), one.cell("sd", paint(one.maps("sd", names).max(0)))]
                 cells += [cell | {"label": _label(ours, one.image)} for cell in drawn]
         if cells:
             cells.sort(key=lambda cell: cell["column"])
-            panels.append(_grid(pd.DataFrame(cells), dataset))
+            panels.append(draw_grid(pd.DataFrame(cells), dataset))
     return alt.vconcat(*panels) if panels else None
 
 
@@ -101,7 +94,7 @@ def forward_process(tables: Tables) -> alt.VConcatChart | None:
             for row, key in drawn
             for cell in _add_noise(example.pictures[key], first)
         ]
-        panels.append(_grid(pd.DataFrame(cells), dataset))
+        panels.append(draw_grid(pd.DataFrame(cells), dataset))
     return alt.vconcat(*panels) if panels else None
 
 
@@ -122,7 +115,7 @@ class _Example:
 
     def maps(self, kind: str, names: list[str]) -> npt.NDArray[np.float64]:
         """Return the pictures of a kind of some classes in 0 to 1, [K, H, W]."""
-        return np.stack([np.asarray(_open(self.pictures[name, kind]), np.float64) / 255 for name in names])
+        return np.stack([np.asarray(open_png(self.pictures[name, kind]), np.float64) / 255 for name in names])
 
     def rule(self, tables: Tables) -> tuple[bool, float]:
         """Return whether the classes exclude each other, and the threshold of a mask."""
@@ -132,7 +125,7 @@ class _Example:
     def cell(self, kind: str, picture: Image.Image) -> dict[str, str]:
         """Return a picture as a cell of the column of the series and kind."""
         column = f"{self.series}, {kind}"
-        return {"dataset": self.dataset, "image": self.image, "column": column, "src": _uri(picture)}
+        return {"dataset": self.dataset, "image": self.image, "column": column, "src": to_uri(picture)}
 
 
 def _examples(rows: pd.DataFrame) -> Iterator[_Example]:
@@ -146,15 +139,15 @@ def _examples(rows: pd.DataFrame) -> Iterator[_Example]:
 def _draw_mask(one: _Example, tables: Tables) -> list[dict[str, Any]]:
     """Return the image with the true contour, then with that of the ensemble's mask, its mean, and its deviation."""
     truth = one.maps("truth", [ALL]) > 0.5
-    image = draw_contours(_open(one.pictures[ALL, "image"]), truth, [TRUTH])
+    image = draw_contours(open_png(one.pictures[ALL, "image"]), truth, [TRUTH])
     cells = [one.cell("image", image) | {"column": "image and truth", "place": 0}]
     if (ALL, "mean") in one.pictures:
         mean = one.maps("mean", [ALL])
         _, threshold = one.rule(tables)
         both = np.concatenate([truth, mean > threshold])
-        mask = draw_contours(_open(one.pictures[ALL, "image"]), both, [TRUTH, PREDICTION])
+        mask = draw_contours(open_png(one.pictures[ALL, "image"]), both, [TRUTH, PREDICTION])
         cells.append(one.cell("mask", mask) | {"place": 1})
-        cells.append(one.cell("mean", _grey(mean[0])) | {"place": 1})
+        cells.append(one.cell("mean", to_grey(mean[0])) | {"place": 1})
         cells.append(one.cell("sd", paint(one.maps("sd", [ALL])[0])) | {"place": 1})
     return cells
 
@@ -162,7 +155,7 @@ def _draw_mask(one: _Example, tables: Tables) -> list[dict[str, Any]]:
 def _draw_classes(one: _Example, colours: dict[str, str], tables: Tables) -> list[dict[str, Any]]:
     """Return the image, the true and the predicted classes over it, and the greatest standard deviation of the classes."""
     names = [name for name in colours if (name, "mean") in one.pictures]
-    image, palette = _open(one.pictures[ALL, "image"]), [colours[name] for name in names]
+    image, palette = open_png(one.pictures[ALL, "image"]), [colours[name] for name in names]
     exclusive, threshold = one.rule(tables)
     predicted = draw_overlay(image, decide(one.maps("mean", names), exclusive, threshold), palette)
     true = draw_overlay(image, one.maps("truth", names) > 0.5, palette)
@@ -179,7 +172,7 @@ def _label(rows: pd.DataFrame, image: str) -> str:
 
 def _add_noise(png: bytes, levels: pd.DataFrame) -> Iterator[dict[str, str]]:
     """Yield a picture at each of TIMES, with the same noise. levels: rows of Tables.timesteps of one trial."""
-    clean = np.asarray(_open(png), np.float64) / 127.5 - 1
+    clean = np.asarray(open_png(png), np.float64) / 127.5 - 1
     noise = np.random.default_rng(0).standard_normal(clean.shape)
     for time in TIMES:
         level = levels.loc[(levels["t"] - time).abs().idxmin()]
@@ -187,76 +180,4 @@ def _add_noise(png: bytes, levels: pd.DataFrame) -> Iterator[dict[str, str]]:
         noisy = alpha * clean + sigma * noise if time else clean
         label = f"t = {level['t']:.2f}, log-SNR {signed(level['log_snr'], '.1f')}" if time else "t = 0"
         pixels = ((noisy.clip(-1, 1) + 1) * 127.5).astype(np.uint8)
-        yield {"column": label, "src": _uri(Image.fromarray(pixels))}
-
-
-def _grid(cells: pd.DataFrame, title: str, colours: dict[str, str] | None = None) -> Any:
-    """Draw pictures in a grid: a column for each kind and series, in the order of their appearance, and a row for each image.
-
-    Where a standard deviation is shown, the scale of its colours is below.
-
-    Args:
-        cells: dataset, image, label (of its row, in lines), column and src.
-        title: Above the grid.
-        colours: Of classes, for the legend.
-    """
-    cells = cells.drop_duplicates(["image", "column"])
-    columns = list(dict.fromkeys(cells["column"]))
-    lines = {column: "|".join(textwrap.wrap(KINDS.get(column, column), 13)) for column in columns}
-    deviations = cells["column"].str.endswith("sd").any()
-    cells = cells.assign(column=cells["column"].map(lines), words=cells["column"])
-    bare: dict[str, Any] = {"ticks": False, "domain": False, "grid": False, "labelExpr": "split(datum.label, '|')"}
-    below = 12 * max(text.count("|") for text in lines.values())  # Vega places the first line of a label, not the last
-    head = alt.Axis(orient="top", labelAngle=0, labelPadding=6 + below, labelOverlap=False, **bare)
-    x = alt.X("column:N", title=None, sort=list(lines.values()), axis=head)
-    lines_of_row = 1 + max(text.count("|") for text in cells["label"])
-    rows = alt.Axis(labelLimit=150, labelOffset=-6 * (lines_of_row - 1), **bare)
-    y = alt.Y("label:N", title=None, sort=list(dict.fromkeys(cells["label"])), axis=rows)
-    pictures = alt.Chart(cells[["dataset", "image", "label", "words", "column", "src"]])
-    layers = [pictures.mark_image(width=SHOWN, height=SHOWN)]
-    layers[0] = layers[0].encode(x=x, y=y, url="src:N", tooltip=["image", "words"])
-    if colours:
-        layers.append(_class_legend(cells, colours, x, y))
-    if deviations:
-        layers.append(_deviation_legend(cells, x, y))
-    return alt.layer(*layers).properties(
-        width={"step": SHOWN + 6}, height={"step": SHOWN + 6}, title=title, view=alt.ViewConfig(stroke=None)
-    )
-
-
-def _deviation_legend(cells: pd.DataFrame, x: alt.X, y: alt.Y) -> Any:
-    """Draw nothing but the scale of the standard deviations' colours."""
-    ends = pd.DataFrame({"sd": [0.0, GREATEST]}).assign(column=cells["column"].iloc[0], label=cells["label"].iloc[0])
-    scale = alt.Scale(domain=[0, GREATEST], range=COLOUR_SCALE)
-    legend = alt.Legend(type="gradient", direction="horizontal", gradientLength=160, tickCount=2)
-    points = alt.Chart(ends).mark_point(size=0, opacity=0, filled=True)
-    return points.encode(x=x, y=y, fill=alt.Fill("sd:Q", title="standard deviation", scale=scale, legend=legend))
-
-
-def _class_legend(cells: pd.DataFrame, colours: dict[str, str], x: alt.X, y: alt.Y) -> Any:
-    """Draw nothing but the legend of the classes."""
-    names = pd.DataFrame({"class": list(colours)})
-    names = names.assign(column=cells["column"].iloc[0], label=cells["label"].iloc[0])
-    scale = alt.Scale(domain=list(colours), range=list(colours.values()))
-    legend = alt.Legend(symbolType="square", symbolOpacity=1, symbolSize=120)
-    points = alt.Chart(names).mark_point(size=0, opacity=0, filled=True)
-    return points.encode(x=x, y=y, color=alt.Color("class:N", title=None, scale=scale, legend=legend))
-
-
-def _grey(values: npt.NDArray[np.float64]) -> Image.Image:
-    """Return values in 0 to 1 as a picture."""
-    return Image.fromarray((values * 255).round().astype(np.uint8))
-
-
-def _open(png: bytes) -> Image.Image:
-    """Return the picture, shrunk to SIDE."""
-    picture = Image.open(io.BytesIO(png))
-    picture.thumbnail((SIDE, SIDE))
-    return picture
-
-
-def _uri(picture: Image.Image) -> str:
-    """Return the picture as a data URI."""
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+        yield {"column": label, "src": to_uri(Image.fromarray(pixels))}

@@ -41,4 +41,4 @@ class Inference(Section):
     nsd_tolerance: float = Field(2.0, ge=0,
         description="Distance between contours that the metric nsd allows: mm if the spacing of all test images is known, else px.")
     evaluation_images: PositiveInt = Field(16, description="First test images that training.evaluations are averaged over.")
-    examples: int = Field(4, ge=0, description="Test images whose maps are kept for the report.")
+    examples: int = Field(4, ge=0, description="Test images, evenly spread, whose maps are kept for the report.")

@@ -31,13 +31,14 @@ def evaluate(predictions: Iterable[Prediction], test: Split, config: Config) -> 
     names: list[Row] = []
     evaluations: list[torch.Tensor] = []
     examples: list[Row] = []
+    shown = spread(len(test.names), config.inference.examples)
 
     def read_images() -> Iterator[TestImage]:
         for prediction in predictions:
             image = read_truth(prediction, test, config)
             names.append(_name(prediction.index, test))
             evaluations.append(prediction.evaluations)
-            if len(names) <= config.inference.examples:
+            if prediction.index in shown:
                 examples.extend(draw_example(image, test))
             yield image
 
@@ -70,6 +71,11 @@ def evaluate(predictions: Iterable[Prediction], test: Split, config: Config) -> 
         "confusion": confusion_rows(torch.cat(confusions).cpu()[order], names, labels.classes) if confusions else [],
         "examples": examples,
     }
+
+
+def spread(images: int, examples: int) -> set[int]:
+    """Return the places of the test images that are kept as examples: evenly spread, and the same in all trials."""
+    return set(torch.linspace(0, images - 1, min(images, examples)).round().long().tolist())
 
 
 def measure(images: TestImages) -> dict[str, torch.Tensor]:

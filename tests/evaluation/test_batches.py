@@ -14,7 +14,7 @@ from diffseg.evaluation.calibration import Calibration
 from diffseg.evaluation.confusion import count_confusions
 from diffseg.evaluation.images import TestImages
 from diffseg.evaluation.registry import MEASURES
-from diffseg.evaluation.split import evaluate, measure
+from diffseg.evaluation.split import evaluate, measure, spread
 from diffseg.labels.classes import Classes
 from diffseg.prediction.merging import Prediction
 
@@ -112,3 +112,11 @@ def test_the_values_of_one_image_have_closed_forms():
     assert found["iou"] == 0.5
     assert found["brier"] == pytest.approx((0.01 + 0.04 + 0.36 + 0.01) / 4)
     assert math.isclose(found["dice"], 2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("images", "examples", "places"),
+    [(10, 4, {0, 3, 6, 9}), (3, 4, {0, 1, 2}), (5, 1, {0}), (5, 0, set()), (1, 4, {0})],
+)
+def test_examples_are_spread_over_the_test_images(images, examples, places):
+    assert spread(images, examples) == places
