@@ -52,7 +52,9 @@ def test_differences_are_those_of_table_1_with_intervals(results):
 
 def test_any_configuration_is_a_baseline(results):
     against_e1 = results.compare("e1", ["iou"])
-    assert results.compare(metrics=["iou"]).equals(against_e1)  # E1, where neither the study nor a confirmed search has one
+    assert results.compare(metrics=["iou"]).equals(
+        against_e1
+    )  # E1, where neither the study nor a confirmed search has one
     assert against_e1.groupby("dataset")["baseline"].sum().tolist() == [1, 1]
     assert sorted(against_e1["difference"].dropna().round(3)) == [0.05, 0.05, 0.07, 0.07]
     against_x0 = results.compare("E2 diffusion, x0", ["iou"])
