@@ -119,7 +119,8 @@ class _Example:
 
     def rule(self, tables: Tables) -> tuple[bool, float]:
         """Return whether the classes exclude each other, and the threshold of a mask."""
-        (trial,) = tables.trials[(tables.trials[["study", "trial"]] == list(self.trial)).all(axis=1)].to_dict("records")
+        trials, (study, name) = tables.trials, self.trial
+        trial = trials[(trials["study"] == study) & (trials["trial"] == name)].iloc[0]
         return not trial.get("config_data_regions"), float(trial["config_inference_threshold"])
 
     def cell(self, kind: str, picture: Image.Image) -> dict[str, str]:

@@ -6,7 +6,6 @@ from itertools import groupby
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from diffseg.evaluation.registry import METRICS
 from diffseg.rows import Row
 from studies.commands.tables.cells import MOST_ROWS, duration, joined, more_rows, number
 from studies.commands.tables.named_table import NamedTable
@@ -78,13 +77,9 @@ def _tested_tables(rows: list[Row], metric: str, differing: dict[str, str]) -> I
 
 
 def _listed_metrics(rows: list[Row], metric: str) -> list[str]:
-    """Return the metrics that get a column: the one that sorts, the objectives, and the listed ones that a row has."""
-    asked = {metric, *(name for row in rows for name in row["objective"].split(", "))}
-    return [
-        name
-        for name, one in METRICS.items()
-        if name in asked or (one.listed and any(row[name] is not None for row in rows))
-    ]
+    """Return the metrics that get a column: the one that sorts, the objectives, and those that are always shown."""
+    objectives = [name for row in rows for name in row["objective"].split(", ")]
+    return list(dict.fromkeys((metric, *objectives, *ALWAYS_SHOWN)))
 
 
 def _mean(row: Row, metric: str) -> str:
@@ -97,13 +92,14 @@ def _proposal_tables(rows: list[Row], metric: str) -> Iterator[RenderableType]:
     if not rows:
         return
     yield Text(
-        "Proposals, scored on held-out training images with one seed: do not compare them with test images",
+        "Proposals, scored on held-out training images with one seed: do not compare them with test images. "
+        "Rank 1 is the best by the search's objective.",
         style="bold",
     )
     metrics = _listed_metrics(rows, metric)
     table = NamedTable("trial", "rank", "number", "from", "status", *metrics, remark="settings")
     for row in rows[:MOST_ROWS]:
-        rank = "" if row["rank"] is None else str(int(row["rank"]))
+        rank = "" if row["rank"] is None else str(int(row["rank"]) + 1)
         cells = [
             rank,
             str(row["number"]),
