@@ -15,11 +15,12 @@ from analysis.power import describe_needed
 from analysis.segmentations import in_percent
 from analysis.statistics import LEVEL, Estimate, holm
 from analysis.tables import Tables
-from analysis.verdicts import describe_p, signed
+from analysis.verdicts import describe_interval, signed
 from diffseg.evaluation.registry import METRICS
 from studies.store.classes import ALL
 
 POINTS = 100  # percentage points of an IoU of 1
+NOT_TESTED = " (not tested: one value each, or no seed and image in common)"
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ class Answer:
 def answer_questions(tables: Tables, table1: pd.DataFrame) -> list[Answer]:
     """Return for each data set whether diffusion helps, which configuration is best, and where half of a mask is lost.
 
-    E1 and E2 are compared in the network of the greatest IoU of E2, each in its best variant, with the p-values of Table 1,
-    which count all of its rows. Data sets of which nothing of it is known are left out.
+    E1 and E2 are compared in the network of the greatest IoU of E2, each in its best variant. The p-values are those of Table 1,
+    corrected for all of its rows. A data set without any answer is left out.
 
     table1: From `comparison.against_e1`, of all trials.
     """
@@ -133,10 +134,10 @@ def _margin(one: Estimate, p: float) -> str:
     """Return the margin of the best configuration in words."""
     points = one.times(POINTS)
     if np.isnan(p):
-        return f"{signed(points.mean, '.1f')} points (not tested: one value each, or no seed and image in common)"
+        return f"{signed(points.mean, '.1f')} points{NOT_TESTED}"
     decided = "" if p < LEVEL else ", undecided"
-    low, high = signed(points.low, "+.1f"), signed(points.high, "+.1f")
-    return f"{signed(points.mean, '.1f')} points ({low} to {high}; {describe_p(p)}{decided})"
+    interval = describe_interval(points.low, points.high, p, "+.1f")
+    return f"{signed(points.mean, '.1f')} points ({interval}{decided})"
 
 
 def _name_searched(tables: Tables, dataset: str) -> Iterator[str]:
@@ -191,8 +192,8 @@ def _limits(row: Any, metric: str, form: str) -> str:
     """Return the interval and p of a difference of Table 1 in words; nothing without them."""
     low, high, p = (row[f"{metric}_{name}"] for name in ("low", "high", "p"))
     if np.isnan(p):
-        return " (not tested: one value each, or no seed and image in common)"
-    return f" ({signed(low, form)} to {signed(high, form)}; {describe_p(p)})"
+        return NOT_TESTED
+    return f" ({describe_interval(low, high, p, form)})"
 
 
 def _word(verdict: Any) -> str:

@@ -39,7 +39,9 @@ def differences(compared: pd.DataFrame) -> alt.ConcatChart | None:
 def e1_against_e2(table1: pd.DataFrame) -> alt.HConcatChart | None:
     """Draw the differences E2 − E1 in IoU, ECE and Brier score with their intervals, a row for each of Table 1 (a forest plot).
 
-    table1: from `comparison.against_e1`, of which the rows of all classes at once are drawn. None without a tested difference.
+    The rows are those of all classes at once. None without a tested difference.
+
+    table1: From `comparison.against_e1`.
     """
     rows = in_percent(table1[table1["class"] == ALL]) if len(table1) else table1
     panels: list[Any] = []

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow.dataset as ds
 
 from analysis import group_dice
-from analysis.statistics import UNKNOWN, Estimate, estimate, linearised_ece, number_groups
+from analysis.statistics import UNKNOWN, Component, Estimate, components, estimate, linearised_ece, number_groups
 from studies.store.classes import ALL
 
 if TYPE_CHECKING:
@@ -41,6 +41,11 @@ class Sample:
     def units(self) -> int:
         """The number of independent units among the images: patients or volumes, and images without one."""
         return len(np.unique(number_groups(self._groups, self.images))) if self.measured else 0
+
+    @property
+    def components(self) -> list[Component]:
+        """The variance of the mean by images (or patients) and by seeds (`statistics.components`)."""
+        return components(self.values.to_numpy(), self._groups)
 
     @property
     def estimate(self) -> Estimate:

@@ -48,9 +48,7 @@ def draw_overlay(image: Image.Image, masks: Masks, colours: Sequence[str]) -> Im
     painted = [np.array(ImageColor.getrgb(colour), np.float64) for colour in colours]
     for mask, colour in zip(masks, painted, strict=True):
         pixels[mask] = (1 - FILL) * pixels[mask] + FILL * colour
-    for mask, colour in zip(masks, painted, strict=True):
-        pixels[mask & ~ndimage.binary_erosion(mask)] = colour
-    return Image.fromarray(pixels.round().astype(np.uint8))
+    return draw_contours(Image.fromarray(pixels.round().astype(np.uint8)), masks, colours)
 
 
 def draw_contours(image: Image.Image, masks: Masks, colours: Sequence[str]) -> Image.Image:

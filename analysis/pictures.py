@@ -49,7 +49,7 @@ def ensembles(tables: Tables) -> alt.VConcatChart | None:
             cells += [cell | {"label": _label(ours, one.image)} for cell in drawn]
         if cells:
             cells.sort(key=lambda cell: cell["place"])
-            panels.append(draw_grid(pd.DataFrame(cells), dataset, colours if len(colours) else {}))
+            panels.append(draw_grid(pd.DataFrame(cells), dataset, colours))
     chart = alt.vconcat(*panels) if panels else None
     return chart.resolve_scale(color="independent") if chart else chart
 

@@ -4,10 +4,9 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
-from scipy import special
 
 from analysis.measurements import Sample
-from analysis.statistics import LEVEL, ROUNDING, components
+from analysis.statistics import LEVEL, ROUNDING
 from analysis.verdicts import signed
 
 FAR = 50  # times as many images or seeds, from which a difference counts as too small to be decided
@@ -25,12 +24,10 @@ def describe_needed(pairs: Sample, unit: float, name: str, tests: int = 1) -> It
         name: That unit in words, plural.
         tests: The number of tests for which p-values are corrected; the level of the first one of Holm's holds.
     """
-    groups = pairs.groups.reindex(pairs.values.columns).tolist() if len(pairs.groups) else None
-    parts = components(pairs.values.to_numpy(), groups)
-    if not parts:
+    if not (parts := pairs.components):
         yield "A second seed and more test images would give an interval."
         return
-    squared = [float(special.stdtrit(part.freedom, 1 - LEVEL / tests / 2)) ** 2 * part.variance for part in parts]
+    squared = [part.squared_half_width(LEVEL / tests) for part in parts]
     half, difference = math.sqrt(sum(squared)), abs(float(pairs.values.to_numpy().mean()))
     counts = _name_parts(pairs)
     largest = int(np.argmax(squared))

@@ -1,6 +1,5 @@
 """The report: one HTML file made from the ledgers, which opens offline and sends no request."""
 
-import contextlib
 import datetime
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from analysis.configurations import name_configurations
 from analysis.figures import Figure, draw_figures, draw_optional_figures
 from analysis.frames import records
 from analysis.verdicts import signed
-from analysis.writing import temporary_beside
+from analysis.writing import replacing
 from diffseg.errors import UserError
 from studies.store.ledger import Ledger
 
@@ -91,14 +90,12 @@ def _save_pictures(figures: list[Figure], folder: Path) -> None:
 
 def _write(page: str, path: Path) -> Path:
     """Write the page in one step, so that no reader sees half of it. Raises UserError if it cannot be written."""
-    temporary = temporary_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
-        return temporary.replace(path)
+        with replacing(path) as temporary:
+            temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
+        return path
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise UserError(
             f"the report cannot be written to {path} ({error}): give another place with --output FILE"
         ) from None

@@ -76,7 +76,7 @@ def tabulate_searches(found: Tables) -> dict[str, Any]:
     fixed = {}
     for one in found.searches:
         own = {each.proposal.number: each.proposal.settings for each in one.tried}
-        differing = {name for name in one.parameters if len({repr(each.get(name)) for each in own.values()}) > 1}
+        differing = set(one.parameters)
         same = {name: value for each in own.values() for name, value in each.items() if name not in differing}
         fixed[one.name] = describe_settings(same) if same else ""
         here = (best["study"] == one.ledger.study) & (best["search"] == one.name)

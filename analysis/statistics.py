@@ -46,6 +46,10 @@ class Component:
     variance: float
     freedom: float
 
+    def squared_half_width(self, p: float) -> float:
+        """Return its part of the squared half width of an interval that misses with probability p."""
+        return float(special.stdtrit(self.freedom, 1 - p / 2)) ** 2 * self.variance
+
 
 def estimate(values: Array, groups: Sequence[Any] | None = None, level: float = 0.95) -> Estimate:
     """Return the mean of values [seeds, images], its interval, and the test of a mean of 0 (for paired differences).
@@ -202,7 +206,7 @@ def _group_variances(means: Array, own: Codes, sizes: Codes) -> Array:
 
 def _squared_half_width(parts: list[Component], p: float) -> float:
     """Return the squared half width of an interval that misses with probability p."""
-    return sum(float(special.stdtrit(part.freedom, 1 - p / 2)) ** 2 * part.variance for part in parts)
+    return sum(part.squared_half_width(p) for part in parts)
 
 
 def _p_value(mean: float, parts: list[Component]) -> float:

@@ -67,7 +67,12 @@ def describe(one: Estimate, form: str, p: float | None = None) -> str:
     p = one.p if p is None else p
     if np.isnan(p):
         return f"{signed(one.mean, form)} (one seed, so no interval)"
-    return f"{signed(one.mean, form)} ({signed(one.low, form)} to {signed(one.high, form)}; {describe_p(p)})"
+    return f"{signed(one.mean, form)} ({describe_interval(one.low, one.high, p, form)})"
+
+
+def describe_interval(low: float, high: float, p: float, form: str) -> str:
+    """Return an interval and its p-value in words."""
+    return f"{signed(low, form)} to {signed(high, form)}; {describe_p(p)}"
 
 
 def describe_p(p: float) -> str:

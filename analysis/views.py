@@ -10,7 +10,7 @@ from analysis.comparison import compare_configurations
 from analysis.configurations import name_configurations
 from analysis.frames import GROUP
 from analysis.results import Results
-from analysis.writing import refuse_unwritable, temporary_beside
+from analysis.writing import refuse_unwritable, replacing
 
 KEY = [*GROUP, "seed", "trial", "role", "scored_on"]  # the first columns of every view of single trials
 OF_MACHINES = ["config", "versions", "scaling", "labels", "left_out", "fingerprint"]  # columns of JSON
@@ -54,12 +54,8 @@ def write_csv(results: Results, folder: Path) -> dict[Path, int]:
 
 def write_view(view: pd.DataFrame, path: Path) -> None:
     """Write a view in one step, as RFC 4180 says, whose line ends make pandas quote every kind of line end in a cell."""
-    temporary = temporary_beside(path)
-    try:
+    with replacing(path) as temporary:
         neutralise(view).to_csv(temporary, index=False, lineterminator="\r\n", encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def neutralise(view: pd.DataFrame) -> pd.DataFrame:

@@ -8,9 +8,16 @@ from uuid import uuid4
 from diffseg.errors import StoreError, UserError
 
 
-def temporary_beside(path: Path) -> Path:
-    """Return a path beside another one that no file has, from which it is replaced in one step."""
-    return path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a path beside another one, to be written: it then replaces the other in one step, or is removed after an error."""
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

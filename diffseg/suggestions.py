@@ -26,14 +26,13 @@ def find_nearest_part(name: str, known: Iterable[str], count: int = MOST) -> lis
 def suggest(name: str, known: Iterable[str]) -> str:
     """Return the end of a sentence about an unknown name: the similar known ones, or all of them."""
     names = list(known)
-    near = find_nearest(name, names)
-    return f"did you mean {' or '.join(near)}?" if near else "allowed are " + ", ".join(names)
+    return _ask(find_nearest(name, names)) or "allowed are " + ", ".join(names)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return the question to append to a message, such as " (did you mean isic16?)"; an empty text if no name is near."""
-    near = find_nearest(name, known)
-    return f" (did you mean {' or '.join(near)}?)" if near else ""
+    question = _ask(find_nearest(name, known))
+    return question and f" ({question})"
 
 
 def did_you_mean_path(path: Path) -> str:
@@ -42,5 +41,10 @@ def did_you_mean_path(path: Path) -> str:
         beside = [] if path.exists() else [other.name for other in path.parent.iterdir()]
     except OSError:
         return ""
-    near = find_nearest(path.name, beside)
-    return f" (did you mean {' or '.join(str(path.parent / name) for name in near)}?)" if near else ""
+    question = _ask([str(path.parent / name) for name in find_nearest(path.name, beside)])
+    return question and f" ({question})"
+
+
+def _ask(near: list[str]) -> str:
+    """Return the question whether one of these names is meant; an empty text without names."""
+    return f"did you mean {' or '.join(near)}?" if near else ""

@@ -44,10 +44,10 @@ def status(study: str, store: str, as_json: bool, watch: bool) -> None:
 
     if watch:
         watch_value(render, watch_session(ledger))
-    elif as_json:
-        show_value([state.to_dict() for state in trial_states(definition, ledger)], True, str)
     else:
-        show_value(None, False, lambda _: render())
+        found = trial_states(definition, ledger)
+        rows = [state.to_dict() for state in found]
+        show_value(rows, as_json, lambda _: status_table(definition, ledger, found))
 
 
 @click.command()

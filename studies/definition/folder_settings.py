@@ -6,15 +6,12 @@ They are filled in when a study or a command learns the root, so that a trial's 
 from pathlib import Path
 from typing import Any
 
-from diffseg.data.layout_detection import detect_layout
+from diffseg.data.layout_detection import SIGNS, detect_layout
 from diffseg.errors import UserError
 
 LABELS = ("data.classes", "data.foreground")  # either says what masks hold
 WITHOUT = ("folder", "synthetic")  # layouts whose files give no settings
 OF_MASKS = ("data.classes", "data.regions", "data.ignore")
-
-
-ALONE = ("isic16", "monuseg", "lidc")  # layouts that take no further settings
 
 
 def guess_layout(root: str) -> str:
@@ -26,7 +23,7 @@ def guess_layout(root: str) -> str:
         return "folder"
     if not Path(root, "dataset.json").is_file():
         found = detect_layout(Path(root))
-        return found if found in ALONE else "folder"
+        return found if found and not SIGNS[found][1] else "folder"
     from diffseg.data import nnunet
 
     return "nnunet" if nnunet.is_root(Path(root)) else "folder"

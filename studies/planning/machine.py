@@ -16,7 +16,7 @@ from uuid import uuid4
 NAME = "speed.json"
 GPU_FLOPS = (5e12, 1e14)  # a second; guesses, since a GPU is not used before a trial is
 STARTS = (2.0, 20.0)  # seconds that a trial takes besides its computing: the start of its process, and reading its data
-ROUNDS = 6  # of a measurement, the fastest of which counts
+ROUNDS = 6  # of a measurement; the fastest counts
 LAYERS = ((32, 16, 4), (64, 32, 8))  # channels, side in px and batch of a small layer and of a large one
 
 
