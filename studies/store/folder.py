@@ -162,6 +162,19 @@ class Folder:
         return {info.path[len(self.path) + 1 :]: info.size for info in found}
 
 
+def open_store(place: str) -> Folder:
+    """Open a store, which need not exist. Raises UserError if it cannot be opened, or is or lies in a file."""
+    try:
+        folder = Folder.open(place)
+    except (OSError, ValueError) as error:
+        raise UserError(f"the store {place} cannot be used ({error}): give another with --store DIR") from None
+    path = folder.local
+    existing = next(filter(os.path.exists, (path, *path.parents)), None) if path else None
+    if existing and not os.path.isdir(existing):
+        raise UserError(f"the store {place} cannot be used, since {existing} is a file: give a folder with --store DIR")
+    return folder
+
+
 def absolute_place(place: str) -> str:
     """Return a URI as it is, and a path as an absolute one."""
     return place if "://" in place else str(Path(place).expanduser().absolute())

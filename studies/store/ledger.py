@@ -24,7 +24,7 @@ from studies.definition.shipped import shipped_studies
 from studies.store import names, reading, study_json
 from studies.store.damage import find_damaged, is_of_attempt, paths_to_move
 from studies.store.files import TableFiles
-from studies.store.folder import Folder
+from studies.store.folder import Folder, open_store
 from studies.store.search_records import SearchRecords, record_name
 from studies.store.tables import SEARCH_SCHEMAS, attempt_table, search_table
 from studies.store.validity import is_merged, parse_attempt
@@ -48,12 +48,9 @@ class Ledger:
 
     def __post_init__(self) -> None:
         """Open the store. Raises UserError if it cannot be used, or if the study's name leads out of it or is too long."""
-        try:
-            outer = Folder.open(self.store)
-            names.check_study(self.study, outer.local / self.study if outer.local else None)
-            folder = outer.at(self.study)
-        except (OSError, ValueError) as error:
-            raise UserError(f"the store {self.store} cannot be used ({error}): give another with --store DIR") from None
+        outer = open_store(self.store)
+        names.check_study(self.study, outer.local / self.study if outer.local else None)
+        folder = outer.at(self.study)
         object.__setattr__(self, "folder", folder)
         object.__setattr__(self, "files", TableFiles(folder))
         object.__setattr__(self, "_records", {table: SearchRecords(self.files, table) for table in SEARCH_SCHEMAS})
@@ -182,7 +179,7 @@ def open_ledger(store: str, study: str) -> Ledger:
         if study not in shipped_studies():
             known = ", ".join(shipped_studies())
             start = f"`diffseg run` starts one from {known}, or from a TOML file of your own"
-        hint = did_you_mean(study, [*shipped_studies(), *list_studies(Folder.open(store))])
+        hint = did_you_mean(study, [*shipped_studies(), *list_studies(open_store(store))])
         raise UserError(
             f"there is no study '{study}' in the store {store}{hint}: {start}; --store DIR names another store"
         )

@@ -5,7 +5,7 @@ from typing import Any
 
 from diffseg.errors import DefinitionError, UserError
 from studies.definition.study import stored_study
-from studies.store.folder import Folder
+from studies.store.folder import open_store
 from studies.store.ledger import Ledger
 from studies.store.lock import Lock
 from studies.store.state import STATUSES, count_statuses, trial_states
@@ -28,11 +28,7 @@ class StudyOverview:
 
 def studies_in(store: str) -> list[StudyOverview]:
     """Return the studies of a store by name. Raises UserError if the store cannot be used."""
-    try:
-        names = Folder.open(store).folders()
-    except (OSError, ValueError) as error:
-        raise UserError(f"the store {store} cannot be used ({error}): give another with --store DIR") from None
-    return [_overview(ledger) for name in names if (ledger := _ledger(store, name))]
+    return [_overview(ledger) for name in open_store(store).folders() if (ledger := _ledger(store, name))]
 
 
 def _ledger(store: str, name: str) -> Ledger | None:

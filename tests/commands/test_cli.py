@@ -166,11 +166,23 @@ def check_sentence(text):
     assert "Traceback" not in text
 
 
-def test_the_message_names_a_store_that_cannot_be_written(tmp_path):
+@pytest.mark.parametrize("below", ["", "/below"])
+@pytest.mark.parametrize(
+    "command",
+    ["run", "plan", "status", "studies", "best", "report", "show", "compare", "export", "compact", "retry", "predict"],
+)
+def test_every_command_refuses_a_store_that_is_a_file(command, below, tmp_path):
     (tmp_path / "file").write_text("")
-    result = call("run", "quickstart", "--store", str(tmp_path / "file"))
-    assert result.exit_code == 2
-    assert "cannot be written" in result.output
+    arguments = {
+        "studies": [],
+        "show": ["quickstart", "trial"],
+        "predict": ["quickstart", "trial", str(tmp_path), "--output", str(tmp_path / "masks")],
+        "export": ["quickstart", "--csv", str(tmp_path / "csv")],
+    }.get(command, ["quickstart"])
+    result = call(command, *arguments, "--store", f"{tmp_path / 'file'}{below}")
+    assert result.exit_code == 2, result.output
+    assert f"since {tmp_path / 'file'} is a file: give a folder with --store DIR" in result.output
+    check_sentence(result.output)
 
 
 def test_run_refuses_a_study_with_another_definition(store):
