@@ -23,7 +23,7 @@ from diffseg.prediction.merging import pool_predictions
 from diffseg.randomness import generator
 from diffseg.rows import Row
 from diffseg.training.batches import draw_corners
-from diffseg.training.execution import choose_device
+from diffseg.training.execution import choose_device, keep_compiled
 from diffseg.training.hooks import Hooks
 from diffseg.training.parallel import SINGLE_PROCESS, Workers
 
@@ -64,7 +64,7 @@ def run(
         config: The trial.
         root: The folder of the data set; None for synthetic data.
         folder: The folder of the checkpoints. Workers other than the first one need none.
-        cache: The folder of decoded data sets; None for no cache.
+        cache: The folder of decoded data sets and compiled networks; None for no cache.
         device: The device to compute on; None for a GPU if there is one, else the CPU.
         hooks: Functions of the caller.
         folder_of: Returns the folder of another trial that a deep ensemble or a fingerprint builds on, to resume from
@@ -83,6 +83,8 @@ def run(
     device = choose_device(device, config.network.unordered_sums)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
+    if cache:
+        keep_compiled(cache)
     load_context = partial(_load_context, root=root, cache=cache, device=device, hooks=hooks, workers=workers)
     folder_of = folder_of or (lambda other: folder / other.digest)
     config, knots = _measure_fingerprint(config, load_context, folder_of)

@@ -115,6 +115,11 @@ def move_network(network: nn.Module, device: torch.device, layout: torch.memory_
     return network.to(device).to(memory_format=layout)
 
 
+def keep_compiled(cache: Path) -> None:
+    """Keep what torch.compile makes in a folder, for later trials. Only a start without it takes minutes."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "compiled"))
+
+
 def compile_for_training(network: nn.Module, config: Config, device: torch.device) -> nn.Module:
     """Return the network, compiled if `compiles_training`. Its weights are the same tensors.
 

@@ -95,6 +95,17 @@ class TestCompilation:
         assert compile_for_inference(network, asked, device) is network
         assert not compiles_training(asked, device)
 
+    def test_what_was_compiled_is_kept_with_the_decoded_data(self, tiny, tmp_path, monkeypatch):
+        import torch._inductor.runtime.cache_dir_utils as inductor
+
+        from diffseg import trial
+
+        monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+        monkeypatch.setattr(execution, "_compile", lambda network: network)
+        trial.run(tiny(training__compile=True), None, tmp_path / "run", cache=tmp_path / "cache", device="cpu")
+        assert inductor.cache_dir() == str(tmp_path / "cache" / "compiled")
+        monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+
     def test_prediction_is_compiled_if_configured_and_if_no_samples_stop_early(self, tiny, machine):
         network, asked = torch.nn.Identity(), tiny(training__compile=True)
         assert compile_for_inference(network, asked, machine()) is not network
