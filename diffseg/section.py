@@ -9,6 +9,7 @@ Positive = Annotated[float, Field(gt=0)]
 Levels = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Curve = tuple[tuple[float, Annotated[float, Field(ge=0)]], ...]  # knots [log-SNR, weight], joined by straight lines
 
 
 class Section(BaseModel):
@@ -18,7 +19,7 @@ class Section(BaseModel):
 
 
 Users = dict[
-    str, dict[str, tuple[str, ...]]
+    str, dict[str, tuple[str | bool, ...]]
 ]  # setting → choice of the same section → values of it that use the setting
 
 
@@ -29,3 +30,10 @@ def unused(section: Section, users: Users) -> set[str]:
         for name, choices in users.items()
         if not any(getattr(section, choice) in values for choice, values in choices.items())
     }
+
+
+def check_curve(name: str, curve: Curve) -> None:
+    """Raise ValueError unless the knots rise in log-SNR and one has a weight. A curve without knots is allowed."""
+    levels, weights = [level for level, _ in curve], [weight for _, weight in curve]
+    if levels != sorted(set(levels)) or (weights and not any(weights)):
+        raise ValueError(f"the knots of {name} must rise in log-SNR, and one weight at least must be above 0")

@@ -32,6 +32,8 @@ TYPES = {
 }
 LIMITS = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
 
+Needs = dict[str, tuple[str | bool, ...]]
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -45,7 +47,7 @@ class Setting:
     description: str
     experiments: tuple[str, ...]  # those that use it
     networks: tuple[str, ...]  # those that use it
-    needs: dict[str, tuple[str, ...]]  # choice → values; one choice must have one of its values for it to be used
+    needs: Needs  # choice → values; one choice must have one of its values for it to be used
 
     @property
     def used_by(self) -> str:
@@ -56,7 +58,8 @@ class Setting:
         if self.networks != tuple(NETWORKS):
             parts.append(", ".join(self.networks))
         if self.needs:
-            parts.append("with " + " or ".join(f"{path}={'|'.join(values)}" for path, values in self.needs.items()))
+            needs = (f"{path}={'|'.join(str(one).lower() for one in values)}" for path, values in self.needs.items())
+            parts.append("with " + " or ".join(needs))
         return "; ".join(parts)
 
 
@@ -96,7 +99,7 @@ def _rows(section: type[Section], name: str) -> Iterator[Setting]:
         )
 
 
-def _uses(experiment: str, path: str, needs: dict[str, tuple[str, ...]]) -> bool:
+def _uses(experiment: str, path: str, needs: Needs) -> bool:
     """Return whether an experiment leaves the setting open, and a choice that uses it."""
     fixed = FIXED[experiment]
     if path in fixed or covers(IGNORED[experiment], path):

@@ -5,14 +5,15 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from diffseg.networks.registry import NETWORKS
-from diffseg.section import Fraction, Positive, PositiveInt, Section, Seed, Users, unused
+from diffseg.section import Curve, Fraction, Positive, PositiveInt, Section, Seed, Users, check_curve, unused
 
 PUBLISHED = {  # setting → (the choice that uses it, its published value by that choice), which None stands for
     "location": ("schedule", {"laplace": 0.0, "cauchy": 0.0, "edm": -1.2, "logit-normal": 0.0}),
     "spread": ("schedule", {"laplace": 0.5, "cauchy": 1.0, "edm": 1.2, "logit-normal": 1.0}),
     "gamma": ("weighting", {"min-snr": 5.0, "soft-min-snr": 5.0, "p2": 1.0}),
 }
-CURVES = ("profile", "fingerprint")
+CURVES = ("profile", "fingerprint", "online")
+ONLINE = ("mask-error", "entropy-rate")  # kinds of curve that follow from the errors of x̂0
 FINGERPRINT = ("fingerprint", "fingerprint_class", "fingerprint_seeds", "fingerprint_networks", "fingerprint_steps")
 USERS: Users = {  # setting → the choices that use it; with others it is at its default
     **{name: {choice: tuple(values)} for name, (choice, values) in PUBLISHED.items()},
@@ -23,7 +24,9 @@ USERS: Users = {  # setting → the choices that use it; with others it is at it
     "boundary_weight": {"loss": ("boundary",)},
     "boundary_width": {"loss": ("boundary",)},
     "bias": {"weighting": ("sigmoid",)},
-    "sigma_data": {"weighting": ("edm",)},
+    "sigma_data": {"weighting": ("edm",), "target": ("edm",)},
+    "switch": {"target": ("x0-epsilon",)},
+    "estimate": {"self_conditioning": (True,)},
     "density_decay": {"density": ("adaptive",)},
     "unbiased": {"density": CURVES},
     "mixing": {"weighting": CURVES, "density": (*CURVES, "adaptive")},
@@ -31,6 +34,7 @@ USERS: Users = {  # setting → the choices that use it; with others it is at it
     "profile_floor": {"weighting": CURVES, "density": CURVES},
     "profile_exponent": {"weighting": CURVES, "density": CURVES},
     **{name: {"weighting": ("fingerprint",), "density": ("fingerprint",)} for name in FINGERPRINT},
+    "fingerprint": {"weighting": ("fingerprint", "online"), "density": ("fingerprint", "online")},
 }
 
 
@@ -55,7 +59,8 @@ class Diffusion(Section):
 
     # The noise levels λ(t), t from 0 (clean) to 1 (noise): diffusion/schedules.py
     schedule: Literal["linear", "linear-continuous", "cosine", "shifted-cosine", "sigmoid", "simple-linear",
-                      "laplace", "cauchy", "edm", "logit-normal"] = Field("linear", description="Noise schedule λ(t), the log-SNR.")
+                      "laplace", "cauchy", "edm", "logit-normal", "flow"] = Field("linear",
+        description="Noise schedule λ(t), the log-SNR. flow: uniform t along the straight path of flow matching.")
     steps: PositiveInt = Field(1000, description="T, the number of steps of the published discrete chain.")
     location: float | None = Field(None,
         description="Location of λ (laplace, cauchy) or of ln(σ/α) (edm, logit-normal). None: the published value.")
@@ -76,7 +81,16 @@ class Diffusion(Section):
     distance_limit: float = Field(8.0, ge=1, le=64, description="Distance at which the signed distance of coding sdf is cut, px.")
     self_conditioning: bool = Field(False,
         description="Give the network its last x̂0, too: in every sampling step, and in half of the training steps.")
-    target: Literal["epsilon", "x0", "v"] = Field("epsilon", description="What the network predicts: the noise, the mask, or v.")
+    estimate: Literal["same-level", "noisier-level"] = Field("same-level",
+        description="Where that x̂0 is made in training: at the step's own noise level, or at a noisier one, as in sampling.")
+    recycling: Fraction = Field(0.0,
+        description="Share of the training steps that noise the network's own x̂0 of a noisier level in place of the mask.")
+    input_perturbation: float = Field(0.0, ge=0, le=1,
+        description="Deviation of noise that is added to x_t's own in training, unknown to the target.")
+    target: Literal["epsilon", "x0", "v", "flow", "edm", "x0-epsilon"] = Field("epsilon",
+        description="What the network predicts: the noise, the mask, or v. flow: ε − x0; edm: F of EDM's preconditioning; "
+                    "x0-epsilon: the mask at much noise, ε at little.")
+    switch: float = Field(0.0, ge=-60, le=20, description="Log-SNR from which the target x0-epsilon is ε.")
     activation: Literal["identity", "tanh", "sigmoid"] = Field("identity",
         description="Activation of an x0 output, mapped onto the coding's range. sigmoid: softmax where exclusive classes compete.")
     variance: Literal["small", "large", "learned"] = Field("small",
@@ -89,23 +103,24 @@ class Diffusion(Section):
         description="Standard deviation of that weight's fall with the distance to the border, px.")
     reduction: Literal["mean", "sum"] = Field("mean", description="Reduction of the loss over an image's pixels and channels.")
     weighting: Literal["target", "uniform", "snr", "snr+1", "truncated-snr", "min-snr", "soft-min-snr", "p2", "sigmoid",
-                       "edm", "debiased", "learned", "profile", "fingerprint"] = Field("target",
+                       "edm", "debiased", "learned", "profile", "fingerprint", "online"] = Field("target",
         description="Weight of a noise level, stated on x0's squared error. target: the target's own error is not weighted.")
     gamma: Positive | None = Field(None,
         description="SNR at which (soft-)min-snr levels off; exponent of p2. None: the published value.")
     bias: float = Field(0.0, description="Log-SNR at which the sigmoid weight is a half.")
-    sigma_data: Positive = Field(0.5, description="Standard deviation of the data in the edm weight.")
+    sigma_data: Positive = Field(0.5, description="Standard deviation of the data in the edm weight, and in the edm target.")
     decoupled: bool = Field(False,
         description="Multiply the weight by −dλ/dt, so that a noise level weighs the same in every schedule.")
     # Training timesteps: diffusion/densities.py
-    density: Literal["uniform", "independent", "adaptive", "profile", "fingerprint"] = Field("uniform",
-        description="Density of the training timesteps. independent: uniform, but not stratified over the batch.")
+    density: Literal["uniform", "independent", "adaptive", "profile", "fingerprint", "online"] = Field("uniform",
+        description="Density of the training timesteps. independent: uniform, but not stratified over the batch; online: by E2's "
+                    "own errors while it trains.")
     discrete: bool = Field(False, description="Train on the points i/T only, as published.")
     unbiased: bool = Field(False, description="Divide the loss by a curve's density; the adaptive density always does.")
     density_decay: float = Field(0.999, ge=0, lt=1, description="Decay of the loss's moving average behind the adaptive density.")
     # A curve over the log-SNR for weighting or density, measured or one's own: diffusion/profile.py
     fingerprint: Literal["mask-error", "entropy-rate", "dice", "cross-entropy"] = Field("mask-error",
-        description="Measured curve that stands in for a profile: the data set's fingerprint of this kind.")
+        description="Kind of the measured curve that stands in for a profile: the data set's fingerprint, or E2's own (online).")
     fingerprint_class: str | None = Field(None,
         description="Class of data.classes whose fingerprint it is. None: the mean over the classes.")
     fingerprint_seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = Field((0,),
@@ -113,7 +128,7 @@ class Diffusion(Section):
     fingerprint_networks: tuple[StandIn, ...] = Field((),
         description="Networks of the E3 trials that measure the fingerprint. Empty: the trial's own.")
     fingerprint_steps: PositiveInt | None = Field(None, description="Training steps of those E3 trials. None: the trial's own.")
-    profile: tuple[tuple[float, Annotated[float, Field(ge=0)]], ...] = Field((),
+    profile: Curve = Field((),
         description="Curve of one's own: knots [log-SNR, weight], joined by straight lines.")
     profile_floor: Fraction = Field(0.0, description="Smallest weight of the curve, as a share of its greatest.")
     profile_exponent: Positive = Field(1.0, description="Power to which the curve is raised.")
@@ -143,13 +158,15 @@ class Diffusion(Section):
     def _check_curve(self) -> Self:
         if len(set(self.fingerprint_seeds)) < len(self.fingerprint_seeds):
             raise ValueError(f"fingerprint_seeds is {list(self.fingerprint_seeds)}, but they must differ")
-        levels, weights = [level for level, _ in self.profile], [weight for _, weight in self.profile]
-        if "profile" in (self.weighting, self.density) and len(levels) < 2:
+        if "profile" in (self.weighting, self.density) and len(self.profile) < 2:
             raise ValueError("weighting or density profile needs diffusion.profile, two or more knots [log-SNR, weight]")
-        if {self.weighting, self.density} == {"profile", "fingerprint"}:
-            raise ValueError("weighting and density must be of one curve: set both to profile, or both to fingerprint")
-        if levels != sorted(set(levels)) or (weights and not any(weights)):
-            raise ValueError("the knots of diffusion.profile must rise in log-SNR, and one weight at least must be above 0")
+        if len(used := {self.weighting, self.density}.intersection(CURVES)) > 1:
+            raise ValueError(f"weighting and density must be of one curve: set both to {' or both to '.join(sorted(used))}")
+        if used == {"online"} and self.fingerprint not in ONLINE:
+            raise ValueError(
+                f"weighting or density online has no curve {self.fingerprint}: set diffusion.fingerprint to {' or '.join(ONLINE)}"
+            )
+        check_curve("diffusion.profile", self.profile)
         return self
 
     # fmt: on

@@ -21,6 +21,8 @@ PAPER: dict[str, Any] = {  # settings of the measurements in Öttl et al., 2024
     "diffusion.density": "uniform",
     "diffusion.variance": "small",
     "diffusion.self_conditioning": False,
+    "diffusion.recycling": 0.0,
+    "diffusion.input_perturbation": 0.0,
 }
 MEASUREMENT = ("training.validation", "training.evaluations", *_all_but("inference", Inference, MEASURED))
 
@@ -33,7 +35,10 @@ FIXED: dict[str, dict[str, Any]] = {
 IGNORED: dict[str, tuple[str, ...]] = {
     "e1": (
         *_all_but("diffusion", Diffusion, {"steps", "time"}),
-        *("inference.sampler", "inference.eta", "inference.steps", "inference.settled", "inference.clip"),
+        *(
+            f"inference.{key}"
+            for key in ("sampler", "eta", "steps", "grid", "curve", "epsilon_scale", "settled", "clip")
+        ),
         *("inference.timesteps", "inference.timestep_images"),
     ),
     "e2": ("training.validation", "inference.seeds"),

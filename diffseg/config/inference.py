@@ -1,24 +1,37 @@
 """Settings of prediction and of what is measured."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from diffseg.section import Fraction, PositiveInt, Section, Seed, Users
+from diffseg.section import Curve, Fraction, Positive, PositiveInt, Section, Seed, Users, check_curve
 
 X0_STEPS = 10  # sampling steps with the x0-target: more make IoU, ECE and GED worse (README, "How many steps")
+LEAST_KL_STEPS = 200  # more would take long to optimise, and gain nothing over other grids
+TWICE = ("heun", "flow-heun")  # samplers that evaluate the network twice a step, but once in the last
 MEASURED = {"batch", "timesteps", "timestep_images"}  # settings that the errors over the noise levels depend on
-USERS: Users = {"eta": {"sampler": ("ddim",)}}  # setting → the choices that use it; with others it is at its default
+USERS: Users = {  # setting → the choices that use it; with others it is at its default
+    "eta": {"sampler": ("ddim",)},
+    "curve": {"grid": ("curve",)},
+}
 
 
 # fmt: off
 class Inference(Section):
     """Settings of prediction: sampler, ensemble, tiles, and which test images are measured and kept."""
 
-    sampler: Literal["ancestral", "ddim", "dpm-solver++"] = Field("ancestral", description="Sampler of the reverse process.")
+    sampler: Literal["ancestral", "ddim", "dpm-solver++", "sde-dpm-solver++", "heun", "flow-heun"] = Field("ancestral",
+        description="Sampler of the reverse process. heun takes its steps in σ/α, flow-heun along straight paths.")
     eta: Fraction = Field(0.0, description="Noise of ddim's steps. 0: none; 1: as ancestral sampling with the small variance.")
     steps: PositiveInt | None = Field(None,
         description=f"Network evaluations per sample. None: {X0_STEPS} with the x0-target, the chain's T with other targets.")
+    grid: Literal["uniform", "log-snr", "edm", "entropic", "least-kl", "curve"] = Field("uniform",
+        description="Noise levels of the steps. uniform: equal steps of t; log-snr: of the log-SNR; edm: of σ^(1/7); entropic: "
+                    "of information, and least-kl: least loss of discretisation, by the errors that the training met; curve: of "
+                    "the area under inference.curve.")
+    curve: Curve = Field((), description="Curve of the grid curve, such as a fingerprint: knots [log-SNR, weight].")
+    epsilon_scale: Positive = Field(1.0,
+        description="Divisor of the noise that a step finds, which networks overestimate in what they sampled themselves.")
     settled: PositiveInt | None = Field(None,
         description="Stop denoising a sample once its mask has not changed for this number of steps. None: never stop early.")
     clip: Literal["coding", "pm1", "none"] = Field("coding",
@@ -42,3 +55,13 @@ class Inference(Section):
         description="Distance between contours that the metric nsd allows: mm if the spacing of all test images is known, else px.")
     evaluation_images: PositiveInt = Field(16, description="First test images that training.evaluations are averaged over.")
     examples: int = Field(4, ge=0, description="Test images, evenly spread, whose maps are kept for the report.")
+    # fmt: on
+
+    @model_validator(mode="after")
+    def _check_sampling(self) -> Self:
+        check_curve("inference.curve", self.curve)
+        if self.grid == "curve" and len(self.curve) < 2:
+            raise ValueError("grid curve needs inference.curve, two or more knots [log-SNR, weight]")
+        if self.settled and self.sampler in TWICE:
+            raise ValueError(f"settled counts single evaluations, but sampler {self.sampler} makes two a step: leave settled out")
+        return self

@@ -60,7 +60,7 @@ def _resolve_diffusion(config: Config) -> Diffusion:
 def _resolve_inference(config: Config) -> Inference:
     own, changes = config.inference, {}
     if config.experiment == "e2":
-        changes["steps"] = own.steps or _usual_steps(config.diffusion)
+        changes["steps"] = own.steps or usual_steps(config.diffusion)
     without_use = unused(own, USERS) | (set() if config.training.evaluations else {"evaluation_images"})
     if len(config.data.class_names) > 1 and not config.data.regions:
         without_use.add("threshold")  # a pixel belongs to the most probable class
@@ -70,6 +70,6 @@ def _resolve_inference(config: Config) -> Inference:
     return resolved
 
 
-def _usual_steps(diffusion: Diffusion) -> int:
+def usual_steps(diffusion: Diffusion) -> int:
     """Return the sampling steps that the target was measured to need."""
     return min(X0_STEPS, diffusion.steps) if diffusion.target == "x0" else diffusion.steps

@@ -14,11 +14,11 @@ from diffseg.config import graph
 from diffseg.config.data import Data
 from diffseg.config.diffusion import Diffusion
 from diffseg.config.experiments import Experiment
-from diffseg.config.inference import MEASURED, Inference
+from diffseg.config.inference import LEAST_KL_STEPS, MEASURED, Inference
 from diffseg.config.leaves import flat
 from diffseg.config.network import Network
 from diffseg.config.presets import expanded
-from diffseg.config.resolution import resolve
+from diffseg.config.resolution import resolve, usual_steps
 from diffseg.config.sentences import explain, shown, unknown
 from diffseg.config.training import Training
 from diffseg.errors import ConfigError
@@ -64,6 +64,15 @@ class Config(Section):
         if self.diffusion.coding == "bits" and self.data.regions and len(self.data.class_names) > 1:
             raise ValueError(
                 "diffusion.coding=bits codes one class a pixel, but data.regions lets classes overlap: take coding pm1, 01 or sdf"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_grid(self) -> Self:
+        steps = self.inference.steps or usual_steps(self.diffusion)
+        if self.experiment == "e2" and self.inference.grid == "least-kl" and steps > LEAST_KL_STEPS:
+            raise ValueError(
+                f"inference.grid=least-kl has at most {LEAST_KL_STEPS} steps, but inference.steps is {steps}: take grid entropic"
             )
         return self
 

@@ -28,51 +28,67 @@ def round_up_to_chain(t: torch.Tensor, steps: int) -> torch.Tensor:
     return ((t * steps).floor() + 1).clamp(max=steps) / steps
 
 
-class AdaptiveDensity(nn.Module):
+class LevelMeans(nn.Module):
+    """Means of values of a training, in bins of t. The parts of a batch record them, and the whole batch updates the means."""
+
+    BINS = 100
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._recorded: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def record(self, t: torch.Tensor, values: torch.Tensor) -> None:
+        """Keep the values [B] at t [B] of a part of a batch, until the whole batch is done."""
+        self._recorded.append((t, values))
+
+    def take_recorded(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (t, values) of all recorded parts, in order, and clear the records."""
+        t, values = (torch.cat(parts) for parts in zip(*self._recorded, strict=True))
+        self._recorded.clear()
+        return t, values
+
+    def discard_recorded(self) -> None:
+        """Clear the records of a batch that will be computed again."""
+        self._recorded.clear()
+
+    def bin_means(self, t: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (mean of the values [B] whose t [B] lie in it, their number) of each bin, [BINS]. Empty bins have mean 0."""
+        inside = bin_of(t, self.BINS)[:, None] == torch.arange(self.BINS, device=t.device)  # sums in a fixed order
+        counts = inside.sum(0)
+        return (inside * values.double()[:, None]).sum(0) / counts.clamp(min=1), counts
+
+    def update(self, t: torch.Tensor, values: torch.Tensor, decay: float) -> None:
+        """Move the means towards the values [B] at t [B] of a whole batch."""
+        raise NotImplementedError
+
+
+class AdaptiveDensity(LevelMeans):
     """p(t) proportional to a moving average of the loss, in bins of t (Kingma & Gao, 2023).
 
     p(t) dt = p(λ) dλ, so bins of t are equivalent to the paper's bins of λ. The average is a buffer of the network, and so
     part of its checkpoints.
     """
 
-    BINS = 100
     average: torch.Tensor
 
     def __init__(self) -> None:
         """Start from equal averages."""
         super().__init__()
         self.register_buffer("average", torch.ones(self.BINS, dtype=torch.float64))
-        self._recorded: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def bin_probabilities(self, mixing: float) -> torch.Tensor:
         """Return the probability of each bin, [BINS]. The share `mixing` of it is uniform."""
         return torch.lerp(self.average / self.average.sum(), torch.full_like(self.average, 1 / self.BINS), mixing)
 
-    def record(self, t: torch.Tensor, losses: torch.Tensor) -> None:
-        """Keep the losses [B] at t [B] of a part of a batch, until the whole batch is done."""
-        self._recorded.append((t, losses))
-
-    def take_recorded(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (t, losses) of all recorded parts, in order, and clear the records."""
-        t, losses = (torch.cat(parts) for parts in zip(*self._recorded, strict=True))
-        self._recorded.clear()
-        return t, losses
-
-    def discard_recorded(self) -> None:
-        """Clear the records of a batch that will be computed again."""
-        self._recorded.clear()
-
     @torch.no_grad()
-    def update(self, t: torch.Tensor, losses: torch.Tensor, decay: float) -> None:
+    def update(self, t: torch.Tensor, values: torch.Tensor, decay: float) -> None:
         """Move the average of each bin towards the mean of the losses [B] whose t [B] lie in it. Empty bins stay."""
-        inside = _bin(t, self.BINS)[:, None] == torch.arange(self.BINS, device=t.device)  # sums in a fixed order
-        counts = inside.sum(0)
-        means = (inside * losses.double()[:, None]).sum(0) / counts.clamp(min=1)
+        means, counts = self.bin_means(t, values)
         self.average.copy_(torch.where(counts > 0, torch.lerp(means, self.average, decay), self.average))
 
 
 def sample_timesteps(
-    count: int, diffusion: Diffusion, generator: torch.Generator, adaptive: AdaptiveDensity | None = None
+    count: int, diffusion: Diffusion, generator: torch.Generator, learned: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Draw timesteps from the configured density. All densities but "independent" are stratified.
 
@@ -80,7 +96,7 @@ def sample_timesteps(
         count: The number of timesteps.
         diffusion: The configuration.
         generator: The source of the random draws, on the device of the timesteps.
-        adaptive: The state of density "adaptive"; None for other densities.
+        learned: The probability of equal bins of t with density "adaptive" or "online"; None for other densities.
 
     Returns:
         (t [count], p(t) [count]), float64. p is None if it is 1 everywhere.
@@ -90,8 +106,8 @@ def sample_timesteps(
     u = sample_stratified(count, generator)
     if diffusion.density == "uniform":
         return u, None
-    if adaptive:
-        return invert_distribution(adaptive.bin_probabilities(diffusion.mixing), u)
+    if learned is not None:
+        return invert_distribution(learned, u)
     return invert_distribution(profile.bin_probabilities(diffusion, generator.device), u)
 
 
@@ -107,14 +123,17 @@ def invert_distribution(probabilities: torch.Tensor, u: torch.Tensor) -> tuple[t
     return (place + share) / len(probabilities), probabilities[place] * len(probabilities)
 
 
-def timestep_density(t: torch.Tensor, diffusion: Diffusion) -> torch.Tensor:
-    """Return the factor by which the density changes the weight of t: p(t), or 1 where the loss is divided by p(t)."""
-    if diffusion.density != "profile" or diffusion.unbiased:
+def timestep_density(t: torch.Tensor, diffusion: Diffusion, learned: torch.Tensor | None = None) -> torch.Tensor:
+    """Return the factor by which the density changes the weight of t: p(t), or 1 where the loss is divided by p(t).
+
+    learned: as of `sample_timesteps`.
+    """
+    if diffusion.density not in ("profile", "online") or diffusion.unbiased:
         return torch.ones_like(t)
-    probabilities = profile.bin_probabilities(diffusion, t.device)
-    return probabilities[_bin(t, len(probabilities))] * len(probabilities)
+    probabilities = profile.bin_probabilities(diffusion, t.device) if learned is None else learned
+    return probabilities[bin_of(t, len(probabilities))] * len(probabilities)
 
 
-def _bin(t: torch.Tensor, bins: int) -> torch.Tensor:
-    """Return the number of the bin that each t lies in."""
+def bin_of(t: torch.Tensor, bins: int) -> torch.Tensor:
+    """Return the number of the equal bin of [0, 1] that each t lies in."""
     return (t * bins).long().clamp(max=bins - 1)

@@ -1,6 +1,7 @@
 """Samplers: from noise at t = 1 to a clean signal at t = 0, over any falling grid of times.
 
-All have one signature, `sample(denoise, x, times, log_snr, noise, eta) -> x0`, and call `denoise` once a step, in order:
+All have one signature, `sample(denoise, x, times, log_snr, noise, eta) -> x0`, and call `denoise` once a step, in order, or
+twice (`TWICE`):
 
     denoise(x_t, t) -> (x̂0, share)
                      the model, from [B, C, H, W] and a scalar t: x̂0 [B, C, H, W], already clipped, and the place of an
@@ -22,6 +23,7 @@ from typing import Protocol
 
 import torch
 
+from diffseg.config.inference import TWICE
 from diffseg.diffusion.grids import LogSNR
 from diffseg.diffusion.registry import register
 from diffseg.diffusion.schedules import alpha_sigma
@@ -102,23 +104,97 @@ def dpm_solver(
     It is deterministic and of second order in λ. Their λ is ln(α/σ), half of ours. The first step is of first order and
     equals DDIM's.
     """
-    last: tuple[torch.Tensor, torch.Tensor] | None = None  # x̂0 and h of the step before
+    ahead = _Extrapolation()
 
     def step(
         x: torch.Tensor, x0: torch.Tensor, share: Share, lambda_t: torch.Tensor, lambda_s: torch.Tensor
     ) -> torch.Tensor:
-        nonlocal last
         (_, sigma_t), (alpha_s, sigma_s) = alpha_sigma(lambda_t, x), alpha_sigma(lambda_s, x)
         h = (lambda_s - lambda_t) / 2
-        ahead = x0
-        if last is not None:
-            last_x0, last_h = last
-            ratio = torch.where(last_h > 0, h / (2 * last_h), 0.0).to(x.dtype)  # 1/2r; 0 where the schedule was flat
-            ahead = x0 + ratio * (x0 - last_x0)
-        last = x0, h
-        return sigma_s / sigma_t * x - alpha_s * torch.expm1(-h).to(x.dtype) * ahead
+        return sigma_s / sigma_t * x - alpha_s * torch.expm1(-h).to(x.dtype) * ahead(x0, h)
 
     return run_steps(step, denoise, x, times, log_snr)
+
+
+@register(SAMPLERS, "sde-dpm-solver++")
+def sde_dpm_solver(
+    denoise: Denoise, x: torch.Tensor, times: torch.Tensor, log_snr: LogSNR, noise: Noise, eta: float = 0.0
+) -> torch.Tensor:
+    """Sample by SDE-DPM-Solver++(2M), from the last two x̂0 and fresh noise (Lu et al., 2022, App. B).
+
+    The first step is of first order and equals ancestral sampling with the small variance.
+    """
+    ahead = _Extrapolation()
+
+    def step(
+        x: torch.Tensor, x0: torch.Tensor, share: Share, lambda_t: torch.Tensor, lambda_s: torch.Tensor
+    ) -> torch.Tensor:
+        (_, sigma_t), (alpha_s, sigma_s) = alpha_sigma(lambda_t, x), alpha_sigma(lambda_s, x)
+        h = (lambda_s - lambda_t) / 2
+        fresh = -torch.expm1(-2 * h).to(x.dtype)
+        kept = sigma_s / sigma_t * torch.exp(-h).to(x.dtype) * x
+        return kept + alpha_s * fresh * ahead(x0, h) + sigma_s * fresh.sqrt() * noise()
+
+    return run_steps(step, denoise, x, times, log_snr)
+
+
+@register(SAMPLERS, "heun")
+def heun(
+    denoise: Denoise, x: torch.Tensor, times: torch.Tensor, log_snr: LogSNR, noise: Noise, eta: float = 0.0
+) -> torch.Tensor:
+    """Sample by Heun's method in σ/α (Karras et al., 2022, Algorithm 1), where an Euler step equals DDIM's.
+
+    Every step but the last evaluates the network twice.
+    """
+    return _run_heun(denoise, x, times, log_snr, straight=0.0)
+
+
+@register(SAMPLERS, "flow-heun")
+def flow_heun(
+    denoise: Denoise, x: torch.Tensor, times: torch.Tensor, log_snr: LogSNR, noise: Noise, eta: float = 0.0
+) -> torch.Tensor:
+    """Sample by Heun's method along the straight paths (1 − s) x0 + s ε of flow matching (Lipman et al., 2023; Liu et al., 2023).
+
+    s = σ/(α + σ). An Euler step equals DDIM's. Every step but the last evaluates the network twice.
+    """
+    return _run_heun(denoise, x, times, log_snr, straight=1.0)
+
+
+def count_steps(sampler: str, evaluations: int) -> int:
+    """Return the most steps that a sampler takes with this number of network evaluations; at least one."""
+    return (evaluations + 1) // 2 if sampler in TWICE else evaluations
+
+
+def _run_heun(denoise: Denoise, x: torch.Tensor, times: torch.Tensor, log_snr: LogSNR, straight: float) -> torch.Tensor:
+    """Apply Heun's method to x/(α + straight σ), whose derivative by σ/(α + straight σ) is ε̂ − straight x̂0."""
+    for left, (t, s) in zip(reversed(range(len(times) - 1)), itertools.pairwise(times), strict=True):
+        x0, _ = denoise(x, t)
+        if left == 0:
+            return x0
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = (alpha_sigma(log_snr(one), x) for one in (t, s))
+        scale_t, scale_s = alpha_t + straight * sigma_t, alpha_s + straight * sigma_s
+        length = sigma_s / scale_s - sigma_t / scale_t
+        slope = to_epsilon(x0, x, alpha_t, sigma_t) - straight * x0
+        euler = scale_s * (x / scale_t + length * slope)
+        ahead, _ = denoise(euler, s)
+        slope = (slope + to_epsilon(ahead, euler, alpha_s, sigma_s) - straight * ahead) / 2
+        x = scale_s * (x / scale_t + length * slope)
+    raise ValueError(f"sampling needs two times or more, got {len(times)}")
+
+
+class _Extrapolation:
+    """x̂0 in the middle of a step, extrapolated from the last two: D of DPM-Solver++(2M)."""
+
+    def __init__(self) -> None:
+        self.last: tuple[torch.Tensor, torch.Tensor] | None = None  # x̂0 and h of the step before
+
+    def __call__(self, x0: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+        """Return D of a step of length h; the first one is x̂0 itself."""
+        last, self.last = self.last, (x0, h)
+        if last is None:
+            return x0
+        ratio = torch.where(last[1] > 0, h / (2 * last[1]), 0.0).to(x0.dtype)  # 1/2r; 0 where the schedule was flat
+        return x0 + ratio * (x0 - last[0])
 
 
 def run_steps(step: Step, denoise: Denoise, x: torch.Tensor, times: torch.Tensor, log_snr: LogSNR) -> torch.Tensor:

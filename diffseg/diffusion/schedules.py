@@ -107,6 +107,12 @@ def log_normal(t: torch.Tensor, diffusion: Diffusion) -> torch.Tensor:
     return -2 * (diffusion.published("location") + diffusion.published("spread") * quantiles)
 
 
+@register(SCHEDULES, "flow")
+def flow(t: torch.Tensor, diffusion: Diffusion) -> torch.Tensor:
+    """Return λ = 2 ln((1 − t)/t), the straight path (1 − t) x0 + t ε of flow matching (Lipman et al., 2023; Liu et al., 2023)."""
+    return -2 * torch.logit(t.double())
+
+
 def log_snr(t: torch.Tensor, diffusion: Diffusion) -> torch.Tensor:
     """Return λ(t) of the configured schedule, float64, of t's shape, between log_snr_min and log_snr_max.
 

@@ -85,7 +85,14 @@ def debiased(level: torch.Tensor, diffusion: Diffusion) -> torch.Tensor:
 
 WEIGHTINGS["profile"] = profile.weight
 # The squared error of a target, as a multiple of the squared error of x0.
-TARGET_ERROR_IN_X0: dict[str, Weighting] = {"epsilon": snr, "x0": uniform, "v": snr_plus_one}
+TARGET_ERROR_IN_X0: dict[str, Weighting] = {
+    "epsilon": snr,
+    "x0": uniform,
+    "v": snr_plus_one,
+    "flow": lambda level, diffusion: (1 + (level / 2).exp()).square(),  # 1/s²
+    "edm": edm,
+    "x0-epsilon": lambda level, diffusion: torch.where(level >= diffusion.switch, level.exp(), 1.0),
+}
 
 
 def weight_on_target(level: torch.Tensor, diffusion: Diffusion) -> torch.Tensor:
@@ -93,12 +100,18 @@ def weight_on_target(level: torch.Tensor, diffusion: Diffusion) -> torch.Tensor:
     return WEIGHTINGS[diffusion.weighting](level, diffusion) / TARGET_ERROR_IN_X0[diffusion.target](level, diffusion)
 
 
-def target_weight(t: torch.Tensor, diffusion: Diffusion) -> torch.Tensor | None:
+def target_weight(t: torch.Tensor, diffusion: Diffusion, online: torch.Tensor | None = None) -> torch.Tensor | None:
     """Return the factor of the target's own error at t, float64; None if it is 1.
 
     With diffusion.decoupled it includes −dλ/dt, which turns the mean over t into the integral over λ (Kingma & Gao, 2023).
+    online: the weight of x0's error at t with weighting "online".
     """
-    found = weight_on_target(log_snr(t, diffusion), diffusion) if diffusion.weighting in WEIGHTINGS else None
+    found = None
+    if diffusion.weighting == "online":
+        assert online is not None
+        found = online / TARGET_ERROR_IN_X0[diffusion.target](log_snr(t, diffusion), diffusion)
+    elif diffusion.weighting in WEIGHTINGS:
+        found = weight_on_target(log_snr(t, diffusion), diffusion)
     if diffusion.decoupled:
         found = slope(t, diffusion) * (1 if found is None else found)
     return found

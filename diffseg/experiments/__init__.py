@@ -3,18 +3,19 @@
 | | input | conditioned on | predicts | loss |
 |---|---|---|---|---|
 | e1 feed-forward segmentation | noise in place of x_t | image | mask logits | Dice + cross-entropy |
-| e2 diffusion segmentation | noisy mask x_t | image | ε, x0 or v | mean squared error, or others on x0 |
+| e2 diffusion segmentation | noisy mask x_t | image | ε, x0, v or others | mean squared error, or others on x0 |
 | e3 mask prediction | noisy mask x_t | nothing | x0 (Eq. 2) | mean squared error |
 | e4 image generation | noisy image x_t | nothing | ε (Eq. 1) | mean squared error |
 
 A network's extra output, such as MedSegDiff's mask from the image alone, adds its own loss in E1 and E2. What a loss learns,
-its uncertainty or its density of timesteps, is part of the network, and so of its checkpoints.
+its errors over the noise levels, its uncertainty or its density of timesteps, is part of the network, and so of its checkpoints.
 """
 
 from torch import nn
 
 from diffseg.config import Config
 from diffseg.diffusion.densities import AdaptiveDensity
+from diffseg.diffusion.level_errors import LevelErrors, OnlineCurve
 from diffseg.diffusion.uncertainty import Uncertainty
 from diffseg.errors import ConfigError
 from diffseg.experiments.denoising import Denoising
@@ -41,6 +42,9 @@ def build_network(config: Config) -> nn.Module:
         network.uncertainty = Uncertainty()
     if config.diffusion.density == "adaptive":
         network.density = AdaptiveDensity()
+    if config.experiment == "e2":
+        online = "online" in (config.diffusion.weighting, config.diffusion.density)
+        network.level_errors = OnlineCurve() if online else LevelErrors()
     return network
 
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from diffseg.config import Config
 from diffseg.diffusion.schedules import alpha_sigma, log_snr
-from diffseg.diffusion.targets import activate, add_noise, to_x0, training_target
+from diffseg.diffusion.targets import activate, add_noise, scale_input, to_epsilon, to_x0, training_target
 from diffseg.experiments.network_call import Features, call_network, network_time
 from diffseg.labels.codings import RANGES
 from diffseg.labels.labels import Labels, Masks
@@ -31,6 +31,18 @@ def clean_signal(images: torch.Tensor, masks: Masks, config: Config) -> torch.Te
     return images if config.experiment == "e4" else Labels.of(config).coding.encode(masks.channels, masks.valid)
 
 
+@dataclass(frozen=True)
+class OwnEstimate:
+    """How a training step is given the network's own estimate of x0, made by evaluations that get no gradient."""
+
+    guided: bool = False  # the network is given the estimate, beside x_t (self-conditioning)
+    recycled: bool = False  # the estimate is noised in place of the signal
+    earlier: torch.Tensor | None = None  # [B], the noisier times that the estimate is made at; None: the step's own
+
+
+NO_ESTIMATE = OwnEstimate()
+
+
 def denoise_batch(
     network: nn.Module,
     config: Config,
@@ -38,23 +50,44 @@ def denoise_batch(
     signal: torch.Tensor,
     t: torch.Tensor,
     noise: torch.Tensor,
-    guided: bool,
+    own: OwnEstimate = NO_ESTIMATE,
+    perturbation: torch.Tensor | None = None,
 ) -> tuple[Denoised, torch.Tensor]:
     """Add noise [B, C, H, W] to a signal [B, C, H, W] at times t [B], and let the network denoise it.
 
-    guided: the network is given its own estimate of x0, made by a first evaluation that gets no gradient.
+    Args:
+        network: The network, compiled or not.
+        config: The trial's configuration.
+        images: [B, C, H, W].
+        signal: The clean signal.
+        t: Times in [0, 1].
+        noise: N(0, 1).
+        own: How the network is given its own estimate.
+        perturbation: Noise [B, C, H, W] that is added to x_t's own, unknown to the target (Ning et al., 2023).
 
     Returns:
         (the network's prediction, the target that it is trained to output)
     """
-    scales = alpha_sigma(log_snr(t, config.diffusion), signal)
-    x_t = add_noise(signal, noise, *scales)
-    estimate = None
-    if guided:
+    diffusion = config.diffusion
+    scales = alpha_sigma(log_snr(t, diffusion), signal)
+    seen = noise if perturbation is None else noise + perturbation
+    x_t, estimate = add_noise(signal, seen, *scales), None
+
+    def estimate_at(x: torch.Tensor, t: torch.Tensor, scales: Scales) -> torch.Tensor:
         with torch.no_grad():
-            estimate = denoise(network, config, x_t, t, scales, images).x0
-    prediction = denoise(network, config, x_t, t, scales, images, estimate)
-    return prediction, training_target(signal, noise, *scales, config.diffusion)
+            return denoise(network, config, x, t, scales, images).x0
+
+    if own.recycled or (own.guided and own.earlier is not None):
+        assert own.earlier is not None
+        before = alpha_sigma(log_snr(own.earlier, diffusion), signal)
+        estimate = estimate_at(add_noise(signal, seen, *before), own.earlier, before)
+    if own.recycled and estimate is not None:
+        x_t = add_noise(estimate.clamp(*RANGES[diffusion.coding]), seen, *scales)
+        noise = to_epsilon(signal, x_t, *scales)  # that leads from x_t to the true signal
+    if own.guided and (estimate is None or diffusion.estimate == "same-level"):
+        estimate = estimate_at(x_t, t, scales)
+    prediction = denoise(network, config, x_t, t, scales, images, estimate if own.guided else None)
+    return prediction, training_target(signal, noise, *scales, diffusion)
 
 
 def denoise(
@@ -81,7 +114,9 @@ def denoise(
     """
     diffusion = config.diffusion
     condition = images if config.experiment == "e2" else None
-    inputs = _append_estimate(x_t, estimate, diffusion.coding) if diffusion.self_conditioning else x_t
+    inputs = scale_input(x_t, *scales, diffusion)
+    if diffusion.self_conditioning:
+        inputs = _append_estimate(inputs, estimate, diffusion.coding)
     times = network_time(t, config).to(x_t.dtype)
     logits, extra = call_network(network, config, inputs, times, condition, features)
     share: torch.Tensor | float

@@ -44,6 +44,9 @@ class FeedForward:
     def learn_from_losses(self, network: nn.Module, workers: Workers) -> None:
         """Do nothing: all is learned by gradients."""
 
+    def refresh(self, network: nn.Module, step: int) -> None:
+        """Do nothing."""
+
     def discard_losses(self, network: nn.Module) -> None:
         """Do nothing: no losses are kept."""
 
@@ -51,8 +54,12 @@ class FeedForward:
         """Return 0: all steps run the same computation."""
         return 0
 
+    def plan(self, network: nn.Module, device: torch.device) -> torch.Tensor:
+        """Return the one time of the network's one evaluation, 1."""
+        return torch.ones(1, device=device)
+
     def predict(
-        self, network: nn.Module, images: torch.Tensor, noise: NoiseDraws, which: torch.Tensor
+        self, network: nn.Module, images: torch.Tensor, noise: NoiseDraws, which: torch.Tensor, plan: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Predict masks by one network evaluation each, as `Experiment.predict`. Only noise(0) is used."""
         images = images[which]

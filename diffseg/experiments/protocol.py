@@ -41,6 +41,9 @@ class Experiment(Protocol):
     def learn_from_losses(self, network: nn.Module, workers: Workers) -> None:
         """Update what is learned from the losses of a whole batch instead of by gradients."""
 
+    def refresh(self, network: nn.Module, step: int) -> None:
+        """Update what needs the host, after the step of this number (from 1)."""
+
     def discard_losses(self, network: nn.Module) -> None:
         """Discard the losses of a batch that will be computed again."""
 
@@ -50,10 +53,13 @@ class Experiment(Protocol):
         Steps with one number run the same kernels on the same memory, so that one CUDA graph serves them.
         """
 
+    def plan(self, network: nn.Module, device: torch.device) -> torch.Tensor:
+        """Return what prediction needs beside the images, the same for all: the times at which it samples."""
+
     def predict(
-        self, network: nn.Module, images: torch.Tensor, noise: NoiseDraws, which: torch.Tensor
+        self, network: nn.Module, images: torch.Tensor, noise: NoiseDraws, which: torch.Tensor, plan: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Predict masks of the images `which` [B] out of images [U, C, H, W], one for each noise.
+        """Predict masks of the images `which` [B] out of images [U, C, H, W], one for each noise, by a plan.
 
         Returns:
             (probability of each class [B, K, H, W], network evaluations [B])

@@ -60,6 +60,8 @@ class _TilePredictor:
     def __init__(self, network: nn.Module, split: Split, config: Config):
         self.network, self.split, self.config = network, split, config
         self.compiled = compile_for_inference(network, config, split.device)
+        self.experiment = build_experiment(config)
+        self.plan = self.experiment.plan(network, split.device)
         self.window = tile_window(config.data.size, split.device)
         self.batch = config.inference.batch
         captured = captures_predictions(config, split.device)
@@ -114,7 +116,7 @@ class _TilePredictor:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         whole = len(which) == self.config.inference.batch  # only whole batches are compiled
         with autocast(self.config, self.split.device):
-            return build_experiment(self.config).predict(self.compiled if whole else self.network, images, noise, which)
+            return self.experiment.predict(self.compiled if whole else self.network, images, noise, which, self.plan)
 
 
 def _finish(canvas: Canvas, split: Split, config: Config) -> Prediction:

@@ -52,7 +52,8 @@ def measure_noise_errors(
     measure = CapturedCalls(measure, device) if device.type == "cuda" else measure
     grid = torch.arange(1, levels + 1, dtype=torch.float64, device=device) / levels
     errors = torch.stack([_measure_at(t, parts, measure, on_batch) for t in grid]) / len(images)
-    log_snr, weights = effective_weight(grid, config.diffusion, getattr(network, "uncertainty", None))
+    learned = getattr(network, "uncertainty", None), experiment.online_curve(network)
+    log_snr, weights = effective_weight(grid, config.diffusion, *learned)
     rows: list[Row] = []
     for number, name in enumerate(Labels.of(config).classes.rows):
         columns = torch.stack([grid, log_snr, *errors[..., number].unbind(1), weights], dim=1)

@@ -68,6 +68,7 @@ def train(
         outcome = run_step(images, masks)
         if outcome is None:  # out of memory: try the step again in smaller parts
             continue
+        objective.refresh(state.network, state.step + 1)
         _update_average(state, training.ema)
         records.add(*outcome)
         state.step += 1

@@ -33,13 +33,13 @@ def adapted():
 
 
 def drawn(diffusion, count, seed=0):
-    adaptive = adapted() if diffusion.density == "adaptive" else None
-    return sample_timesteps(count, diffusion, generator("cpu", seed), adaptive)
+    learned = adapted().bin_probabilities(diffusion.mixing) if diffusion.density == "adaptive" else None
+    return sample_timesteps(count, diffusion, generator("cpu", seed), learned)
 
 
 def test_every_density_is_tested():
-    """A fingerprint is a profile once it is measured."""
-    assert set(Diffusion.model_fields["density"].annotation.__args__) == {*DENSITIES, "fingerprint"}
+    """A fingerprint is a profile once it is measured, and an online curve is tested in test_level_errors.py."""
+    assert set(Diffusion.model_fields["density"].annotation.__args__) == {*DENSITIES, "fingerprint", "online"}
 
 
 @settings(max_examples=20)
@@ -115,7 +115,7 @@ def test_an_adaptive_density_follows_the_losses_of_its_bins():
 
 def test_importance_sampling_in_proportion_to_the_loss_has_no_variance():
     adaptive = adapted()
-    t, p = sample_timesteps(64, of("adaptive"), generator("cpu", 0), adaptive)
+    t, p = sample_timesteps(64, of("adaptive"), generator("cpu", 0), adaptive.bin_probabilities(0.0))
     t, p = invert_distribution(adaptive.bin_probabilities(0.0), t)
     middles = ((t * 100).floor() + 0.5) / 100
     assert torch.allclose(4 * middles / p, torch.full((64,), 2.0, dtype=torch.float64))

@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 
 from diffseg.config import Config, Diffusion
 from diffseg.diffusion.densities import round_up_to_chain
-from diffseg.diffusion.grids import GRIDS, sampling_times
+from diffseg.diffusion.grids import sampling_times
 from diffseg.diffusion.samplers import SAMPLERS
 from diffseg.diffusion.schedules import SCHEDULES, alpha_sigma, log_snr
-from diffseg.diffusion.targets import activate, add_noise, to_epsilon, to_x0, training_target
+from diffseg.diffusion.targets import activate, add_noise, scale_input, to_epsilon, to_x0, training_target
 from diffseg.diffusion.variational import variational_bound
+from diffseg.diffusion.weightings import TARGET_ERROR_IN_X0
 from diffseg.labels.codings import RANGES
 from diffseg.labels.labels import Labels
 from diffseg.randomness import generator
@@ -67,7 +68,7 @@ def test_conversions_invert_each_other(level, x0, noise):
     alpha, sigma = alpha_sigma(torch.tensor([level]), x0)
     assert float(alpha**2 + sigma**2) == pytest.approx(1)
     x_t = add_noise(x0, noise, alpha, sigma)
-    for name in ("epsilon", "x0", "v"):
+    for name in TARGET_ERROR_IN_X0:
         diffusion = Diffusion(target=name)
         recovered = to_x0(training_target(x0, noise, alpha, sigma, diffusion), x_t, alpha, sigma, diffusion)
         assert torch.allclose(recovered, x0, atol=1e-9 * math.exp(6))
@@ -159,19 +160,6 @@ def test_ancestral_sampling_with_all_steps_equals_the_published_chain(share):
         assert torch.allclose(following, mean + sigma * z, atol=1e-6)
 
 
-@pytest.mark.parametrize("grid", GRIDS)
-@pytest.mark.parametrize("steps", [1, 7, 1000])
-def test_grids_fall_from_noise_to_clean(grid, steps):
-    times = sampling_times(steps, lambda t: log_snr(t, Diffusion()), "cpu", grid)
-    assert times.dtype == torch.float64
-    assert (times[0], times[-1], len(times)) == (1, 0, steps + 1)
-    assert (times.diff() < 0).all()
-
-
-def test_the_uniform_grid_is_equally_spaced_in_t():
-    assert sampling_times(4, lambda t: log_snr(t, Diffusion())).tolist() == [1.0, 0.75, 0.5, 0.25, 0.0]
-
-
 def test_discrete_timesteps_are_the_points_of_the_chain_and_uniform():
     t = torch.rand(100_000, generator=generator("cpu", 0), dtype=torch.float64)
     points, counts = (round_up_to_chain(t, 25) * 25).unique(return_counts=True)
@@ -232,3 +220,46 @@ def test_the_schedule_and_weight_equal_those_published_for_ambdiff(reference):
     assert np.abs(torch.sigmoid(level).numpy() - stored["schedule_gamma"]).max() < 1e-8
     assert np.abs(level.numpy() - stored["schedule_log_snr"]).max() < 1e-6
     assert np.abs((level.exp() + 1).numpy() / stored["schedule_weight"] - 1).max() < 1e-6
+
+
+@pytest.mark.parametrize("name", TARGET_ERROR_IN_X0)
+@pytest.mark.parametrize("deviation", [0.3, 1.0])
+def test_the_best_prediction_of_every_target_leads_to_the_posterior_mean(name, deviation):
+    """x0 ~ N(0, s²): E[x0 | x_t] = α s² x_t/(α² s² + σ²). All targets are linear in x0 and ε, and their errors scale as stated."""
+    diffusion = Diffusion(target=name, sigma_data=deviation)
+    levels = torch.linspace(-10, 10, 21, dtype=torch.float64)
+    x_t = torch.linspace(-3, 3, 21, dtype=torch.float64).view(-1, 1, 1, 1)
+    alpha, sigma = alpha_sigma(levels, x_t)
+    x0 = alpha * deviation**2 * x_t / (alpha**2 * deviation**2 + sigma**2)
+    best = training_target(x0, to_epsilon(x0, x_t, alpha, sigma), alpha, sigma, diffusion)
+    assert torch.allclose(to_x0(best, x_t, alpha, sigma, diffusion), x0)
+    off = to_x0(best + 0.01, x_t, alpha, sigma, diffusion) - x0
+    ratio = TARGET_ERROR_IN_X0[name](levels, diffusion).view(-1, 1, 1, 1)
+    assert torch.allclose(off.square() * ratio, torch.full_like(off, 1e-4))
+
+
+def test_edms_preconditioning_keeps_input_and_target_at_unit_variance():
+    """Karras et al., 2022, App. B.6: with x0 ~ N(0, σ_data²), at every noise level."""
+    diffusion, draw = Diffusion(target="edm", sigma_data=0.5), generator("cpu", 0, "edm")
+    shape = (50_000, 1, 1, 1)
+    x0, noise = (torch.randn(shape, generator=draw, dtype=torch.float64) for _ in range(2))
+    for level in (-8.0, -1.0, 0.0, 3.0, 9.0):
+        scales = alpha_sigma(torch.full((1,), level), noise)
+        x_t = add_noise(0.5 * x0, noise, *scales)
+        assert float(scale_input(x_t, *scales, diffusion).std()) == pytest.approx(1, abs=0.02)
+        assert float(training_target(0.5 * x0, noise, *scales, diffusion).std()) == pytest.approx(1, abs=0.02)
+
+
+def test_with_unit_variance_edms_target_is_minus_v():
+    level = torch.linspace(-6, 6, 5, dtype=torch.float64)
+    x0, noise = torch.randn(2, 5, 1, 2, 2, generator=generator("cpu", 0), dtype=torch.float64)
+    scales = alpha_sigma(level, x0)
+    edm, v = (training_target(x0, noise, *scales, Diffusion(target=name, sigma_data=1.0)) for name in ("edm", "v"))
+    assert torch.allclose(edm, -v)
+
+
+def test_the_flow_schedule_is_the_straight_path():
+    """x_t (α + σ)⁻¹ = (1 − t) x0 + t ε."""
+    t = torch.linspace(0.05, 0.95, 19, dtype=torch.float64)
+    alpha, sigma = alpha_sigma(log_snr(t, Diffusion(schedule="flow")), t.view(-1, 1, 1, 1))
+    assert torch.allclose((sigma / (alpha + sigma)).flatten(), t)

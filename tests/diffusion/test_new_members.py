@@ -14,13 +14,13 @@ from diffseg.diffusion.samplers import SAMPLERS, run_steps
 from diffseg.diffusion.schedules import SCHEDULES, alpha_sigma, log_snr
 from diffseg.diffusion.weightings import WEIGHTINGS
 from diffseg.errors import ConfigError
-from diffseg.randomness import generator
 
 REGISTRIES = {  # by setting: the section, the registry, and choices that are no functions of the registry
     "schedule": (Diffusion, SCHEDULES, set()),
     "loss": (Diffusion, LOSSES, set()),
-    "weighting": (Diffusion, WEIGHTINGS, {"target", "learned", "fingerprint"}),
+    "weighting": (Diffusion, WEIGHTINGS, {"target", "learned", "fingerprint", "online"}),
     "sampler": (Inference, SAMPLERS, set()),
+    "grid": (Inference, GRIDS, set()),
 }
 
 
@@ -102,21 +102,20 @@ def test_a_new_sampler(allow, tiny, tmp_path):
     assert found["renoise"]["brier"] != found["ancestral"]["brier"]
 
 
-def test_a_new_sampling_grid():
+def test_a_new_sampling_grid(allow, tiny, tmp_path):
+    with pytest.raises(ConfigError, match="quadratic"):
+        tiny(inference__grid="quadratic")
+    allow(Inference, "grid", "quadratic")
+
     @register(GRIDS, "quadratic")
-    def quadratic(steps, log_snr, device):
+    def quadratic(steps, log_snr, curve):
         """Return times that are denser near the clean end."""
-        return torch.linspace(1, 0, steps + 1, dtype=torch.float64, device=device).square()
+        return torch.linspace(1, 0, steps + 1, dtype=torch.float64).square()
 
-    def level(t):
-        return log_snr(t, Diffusion(schedule="cosine"))
-
-    seen = []
-
-    def denoise(x, t):
-        seen.append(float(t))
-        return torch.zeros_like(x), 0.0
-
-    x = torch.randn(1, 1, 4, 4, generator=generator("cpu", 0))
-    SAMPLERS["ddim"](denoise, x, sampling_times(4, level, "cpu", "quadratic"), level, lambda: x)
-    assert seen == [1.0, 0.5625, 0.25, 0.0625]
+    assert sampling_times(4, log_snr, grid="quadratic").tolist() == [1.0, 0.5625, 0.25, 0.0625, 0.0]
+    found = {
+        grid: trial.run(tiny(inference__grid=grid, training__steps=20), None, tmp_path, device="cpu").trial
+        for grid in ("uniform", "quadratic")  # the second one resumes after the training of the first
+    }
+    assert found["quadratic"]["resumed_seconds"] > 0
+    assert found["quadratic"]["brier"] != found["uniform"]["brier"]

@@ -46,13 +46,20 @@ def made(**settings):
 def test_weights_equal_the_published_ones_for_every_target(target, weighting):
     diffusion = made(weighting=weighting, target=target, schedule="cosine")
     snr = log_snr(T, diffusion).exp().numpy()
-    own = {"epsilon": 1, "x0": 1 / snr, "v": 1 + 1 / snr}[target]  # the target's error in units of ε's
+    own = {  # the target's error in units of ε's
+        "epsilon": 1,
+        "x0": 1 / snr,
+        "v": 1 + 1 / snr,
+        "flow": (1 + 1 / np.sqrt(snr)) ** 2,
+        "edm": 1 + 4 / snr,
+        "x0-epsilon": np.where(snr >= 1, 1, 1 / snr),
+    }[target]
     assert np.allclose(target_weight(T, diffusion).numpy() * own, ON_EPSILON[weighting](snr))
 
 
 def test_every_weighting_is_tested():
     choices = set(Diffusion.model_fields["weighting"].annotation.__args__)
-    assert choices == set(WEIGHTINGS) | {"target", "learned", "fingerprint"}
+    assert choices == set(WEIGHTINGS) | {"target", "learned", "fingerprint", "online"}
     assert set(ON_EPSILON) | {"profile"} == set(WEIGHTINGS)
 
 

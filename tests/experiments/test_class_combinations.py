@@ -2,6 +2,7 @@
 
 import itertools
 from functools import cache
+from typing import get_args
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ from conftest import TINY
 from label_kinds import KINDS, draw_numbers
 from pairwise import choose_pairwise, missing_pairs
 
-from diffseg.config import Config
+from diffseg.config import Config, Diffusion
+from diffseg.diffusion.samplers import SAMPLERS
 from diffseg.errors import ConfigError
 from diffseg.experiments import build_experiment, build_network
 from diffseg.labels.labels import Labels
@@ -32,21 +34,27 @@ AXES = {
     },
     "coding": {name: {"diffusion.coding": name} for name in ("pm1", "01", "bits", "sdf")},
     "experiment": {name: {"experiment": name} for name in ("e2", "e3")},
-    "target": {name: {"diffusion.target": name} for name in ("epsilon", "x0", "v")},
+    "target": {name: {"diffusion.target": name} for name in get_args(Diffusion.model_fields["target"].annotation)},
     "activation": {name: {"diffusion.activation": name} for name in ("identity", "tanh", "sigmoid")},
     "loss": {name: {"diffusion.loss": name} for name in ("mse", "boundary", "cross-entropy", "dice-cross-entropy")},
     "reduction": {name: {"diffusion.reduction": name} for name in ("mean", "sum")},
-    "schedule": {name: {"diffusion.schedule": name} for name in ("linear", "cosine", "laplace", "sigmoid")},
+    "schedule": {name: {"diffusion.schedule": name} for name in ("linear", "cosine", "laplace", "sigmoid", "flow")},
     "weighting": {
         "target": {},
         "min-snr": {"diffusion.weighting": "min-snr"},
         "learned": {"diffusion.weighting": "learned"},
         "profile": {"diffusion.weighting": "profile"} | PROFILE,
     },
-    "density": {name: {"diffusion.density": name} for name in ("uniform", "adaptive")},
+    "density": {name: {"diffusion.density": name} for name in ("uniform", "adaptive", "online")},
     "variance": {name: {"diffusion.variance": name} for name in ("small", "learned")},
-    "self-conditioning": {"off": {}, "on": {"diffusion.self_conditioning": True}},
-    "sampler": {name: {"inference.sampler": name} for name in ("ancestral", "ddim", "dpm-solver++")},
+    "own estimate": {
+        "none": {},
+        "given": {"diffusion.self_conditioning": True},
+        "noisier": {"diffusion.self_conditioning": True, "diffusion.estimate": "noisier-level"},
+        "recycled": {"diffusion.recycling": 1.0, "diffusion.input_perturbation": 0.1},
+    },
+    "sampler": {name: {"inference.sampler": name} for name in SAMPLERS},
+    "grid": {name: {"inference.grid": name} for name in ("uniform", "log-snr", "edm")},
     "clip": {name: {"inference.clip": name} for name in ("coding", "pm1", "none")},
     "settled": {"never": {}, "early": {"inference.settled": 1, "inference.steps": 4}},
     "ignore": {"none": {}, "some": {"data.ignore": 77}},
@@ -164,7 +172,9 @@ def check(config):
             assert all(found.isfinite().all() for found in errors.values())
             return
         noise = lambda k: torch.randn(4, labels.channels, size, size, generator=generator("cpu", k))  # noqa: E731
-        found, evaluations = experiment.predict(network, images, noise, torch.tensor([0, 0, 1, 2]))
+        found, evaluations = experiment.predict(
+            network, images, noise, torch.tensor([0, 0, 1, 2]), experiment.plan(network, images.device)
+        )
     assert found.shape == (4, labels.classes.count, size, size)
     assert 0 <= found.min() <= found.max() <= 1
     assert 1 <= evaluations.min() <= evaluations.max() <= (config.inference.steps or 1)

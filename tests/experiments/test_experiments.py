@@ -8,9 +8,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffseg.config import Config
-from diffseg.diffusion.schedules import log_snr
+from diffseg.diffusion.schedules import alpha_sigma, log_snr
+from diffseg.diffusion.targets import to_epsilon, training_target
 from diffseg.errors import ConfigError
 from diffseg.experiments import build_experiment, build_network
+from diffseg.labels.labels import Labels
 from diffseg.networks.protocol import Dimensions
 from diffseg.networks.published import load_published
 from diffseg.randomness import generator
@@ -176,6 +178,92 @@ def test_no_step_waits_for_the_device(data, choice, tiny):
             build_experiment(config).loss(network, images, masks, generator("cpu", seed)).backward()
 
 
+def record_calls(config, images, masks, step, value=0.5):
+    """Return (x_t, time) of each call that a training step makes of a network whose output is constant."""
+    found = []
+
+    def network(x_t, t, image):
+        found.append((x_t, t))
+        return torch.full_like(x_t[:, :1], value) + torch.zeros(1, requires_grad=True)
+
+    build_experiment(config).loss(network, images, masks, generator("cpu", 0, step))
+    return found
+
+
+class TestExposure:
+    """Trainings that meet what sampling meets: states that the network has made itself."""
+
+    def test_recycled_steps_noise_the_estimate_of_a_noisier_level(self, tiny):
+        config, (images, masks, _) = tiny(diffusion__recycling=0.5, diffusion__activation="identity"), batch()
+        calls = [record_calls(config, images, masks, step) for step in range(200)]
+        recycled = [two for two in calls if len(two) == 2]
+        assert 70 < len(recycled) < 130
+        for (first, earlier), (second, t) in recycled:
+            assert (earlier > t).all()
+            scales = [
+                alpha_sigma(log_snr((one.double() + 1) / config.diffusion.steps, config.diffusion), first)
+                for one in (earlier, t)
+            ]
+            noise = (first - scales[0][0] * (2 * masks - 1)) / scales[0][1]
+            assert torch.allclose(second, scales[1][0] * 0.5 + scales[1][1] * noise, atol=1e-3)
+
+    def test_without_recycling_each_step_calls_the_network_once(self, tiny):
+        images, masks, _ = batch()
+        assert all(len(record_calls(tiny(), images, masks, step)) == 1 for step in range(20))
+
+    @pytest.mark.parametrize("target", ["epsilon", "x0", "v", "flow", "edm", "x0-epsilon"])
+    def test_the_target_of_a_recycled_step_leads_to_the_true_mask(self, target, tiny):
+        """A network that outputs it has no error, from wherever x_t came."""
+        config = tiny(diffusion__recycling=1.0, diffusion__target=target, diffusion__activation="identity")
+        images, masks, _ = batch()
+        signal, calls = 2 * masks - 1, []
+
+        def network(x_t, t, image):
+            calls.append(x_t)
+            if len(calls) == 1:
+                return 0.3 * x_t
+            scales = alpha_sigma(log_snr((t.double() + 1) / config.diffusion.steps, config.diffusion), x_t)
+            seen = x_t * ((scales[1] ** 2 + (scales[0] * 0.5) ** 2).sqrt() if target == "edm" else 1)
+            noise = to_epsilon(signal, seen, *scales)
+            return training_target(signal, noise, *scales, config.diffusion).requires_grad_()
+
+        loss = build_experiment(config).loss(network, images, masks, generator("cpu", 0))
+        assert float(loss.detach()) == pytest.approx(0, abs=1e-3)
+        assert len(calls) == 2
+
+    def test_perturbed_inputs_have_more_noise_than_their_target(self, tiny):
+        images, masks, _ = batch(count=64)
+        plain, perturbed = (
+            tiny(diffusion__target="epsilon", diffusion__input_perturbation=amount, training__batch=64)
+            for amount in (0.0, 0.5)
+        )
+        ((x_t, t),), ((noisier, same),) = (record_calls(config, images, masks, 0) for config in (plain, perturbed))
+        assert torch.equal(t, same)
+        _, sigma = alpha_sigma(log_snr((t.double() + 1) / plain.diffusion.steps, plain.diffusion), x_t)
+        assert float(((noisier - x_t) / sigma).std()) == pytest.approx(0.5, abs=0.02)
+
+    def test_the_noise_that_sampling_finds_is_scaled(self, tiny):
+        """Ning et al., 2024: ε̂ is divided by a constant before x̂0 is read off."""
+        images, _, noise = batch()
+        found = {}
+        for scale in (1.0, 1.01):
+            config = tiny(
+                inference__epsilon_scale=scale, inference__steps=1, inference__clip="none", diffusion__target="epsilon"
+            )
+            experiment = build_experiment(config)
+            plan = experiment.plan(constant(0.5), images.device)
+            found[scale], _ = experiment.predict(constant(0.5), images, lambda k: noise, torch.arange(4), plan)
+        alpha, sigma = alpha_sigma(log_snr(torch.ones(1, dtype=torch.float64), config.diffusion), noise)
+        x0 = (noise - sigma * 0.5 / 1.01) / alpha
+        assert torch.allclose(found[1.01], Labels.of(config).decode(x0))
+        assert not torch.allclose(found[1.01], found[1.0])
+
+    def test_the_paper_measures_without_remedies(self, tiny):
+        for experiment in ("e3", "e4"):
+            config = tiny(experiment=experiment, diffusion__recycling=0.5, diffusion__input_perturbation=0.1).resolved()
+            assert (config.diffusion.recycling, config.diffusion.input_perturbation) == (0, 0)
+
+
 class TestSelfConditioning:
     def config(self, tiny, **more):
         return tiny(diffusion__self_conditioning=True, **more)
@@ -211,15 +299,26 @@ class TestSelfConditioning:
     @pytest.mark.parametrize("sampler", ["ancestral", "ddim", "dpm-solver++"])
     def test_samplers_pass_the_last_estimate_on(self, sampler, tiny):
         config, (images, _, noise) = self.config(tiny, inference__sampler=sampler, inference__steps=4), batch()
-        found = self.seen(
-            config,
-            lambda network: build_experiment(config).predict(
-                network, images, lambda k: noise, torch.arange(len(images))
-            ),
-        )
+        experiment = build_experiment(config)
+
+        def predict(network):
+            plan = experiment.plan(network, images.device)
+            return experiment.predict(network, images, lambda k: noise, torch.arange(len(images)), plan)
+
+        found = self.seen(config, predict)
         assert len(found) == 4
         assert (found[0] == 0).all()
         assert all(torch.allclose(given, torch.full_like(given, 0.5).tanh()) for given in found[1:])
+
+    def test_an_estimate_may_come_from_a_noisier_level_as_in_sampling(self, tiny):
+        config, (images, masks, _) = self.config(tiny, diffusion__estimate="noisier-level"), batch()
+        found = [record_calls(config, images, masks, step) for step in range(40)]
+        guided = [calls for calls in found if len(calls) == 2]
+        assert 10 < len(guided) < 30
+        for (first, earlier), (second, t) in guided:
+            assert (earlier > t).all()
+            assert (first[:, 1:] == 0).all()
+            assert torch.allclose(second[:, 1:], torch.full_like(second[:, 1:], 0.5).tanh())
 
     def test_estimates_stay_within_the_coding(self, tiny):
         """With ε at much noise, x̂0 can be any number."""
@@ -238,7 +337,9 @@ class TestSelfConditioning:
         network, (images, masks, noise) = build_network(config), batch()
         for seed in (0, 1, 2, 3):
             assert build_experiment(config).loss(network, images, masks, generator("cpu", seed)).isfinite()
-        found, _ = build_experiment(config).predict(network.eval(), images, lambda k: noise, torch.arange(len(images)))
+        experiment = build_experiment(config)
+        plan = experiment.plan(network, images.device)
+        found, _ = experiment.predict(network.eval(), images, lambda k: noise, torch.arange(len(images)), plan)
         assert found.shape == masks.shape
 
     def test_other_experiments_do_not_use_it(self, tiny):

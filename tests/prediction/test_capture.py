@@ -79,8 +79,10 @@ def predict_without_values():
                 which, keys, members = (torch.zeros(4, dtype=torch.long) for _ in range(3))
                 corners = torch.zeros(4, 2, dtype=torch.long)
             draws = noise.CountedNoise(keys, members, corners, Labels.of(config).channels, size)
+            experiment = build_experiment(config)
+            plan = experiment.plan(network, images.device)
             with RefuseHost():
-                return build_experiment(config).predict(network, images, draws, which)
+                return experiment.predict(network, images, draws, which, plan)
 
     return predict
 
