@@ -59,7 +59,7 @@ def test_a_setting_of_several_networks_has_a_row_for_each_default():
     [
         ("training.ema", "number", (), "≥ 0, < 1"),
         ("training.decay_steps", "integer or None", (), "> 0"),
-        ("diffusion.target", "text", ("epsilon", "x0", "v"), ""),
+        ("diffusion.target", "text", ("epsilon", "x0", "v", "flow", "edm", "x0-epsilon"), ""),
         ("diffusion.profile", "list of lists of numbers", (), ""),
         ("diffusion.fingerprint_networks", "list of texts", ("ensemdiff", "segdiff", "medsegdiff"), ""),
         ("inference.seeds", "list of integers", (), "≥ 0, < 2147483648"),
@@ -92,7 +92,7 @@ def test_what_uses_a_setting(path, users):
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_a_setting_changes_the_trials_of_the_experiments_that_use_it_and_no_others(path, experiment):
     row = ROWS[path]
-    leaves = {"experiment": experiment, "diffusion.profile": PROFILE} | BESIDE.get(path, {})
+    leaves = {"experiment": experiment, "diffusion.profile": PROFILE, "inference.curve": PROFILE} | BESIDE.get(path, {})
     base = Config().with_leaves(leaves | {choice: values[0] for choice, values in row.needs.items()})
     changed = next(one for value in [*row.choices, *CANDIDATES] if (one := changed_to(base, path, value)))
     assert (changed.resolved().digest != base.resolved().digest) == (experiment in row.experiments)
