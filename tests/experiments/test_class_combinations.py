@@ -11,6 +11,7 @@ from label_kinds import KINDS, draw_numbers
 from pairwise import choose_pairwise, missing_pairs
 
 from diffseg.config import Config, Diffusion
+from diffseg.config.inference import TWICE
 from diffseg.diffusion.samplers import SAMPLERS
 from diffseg.errors import ConfigError
 from diffseg.experiments import build_experiment, build_network
@@ -105,11 +106,11 @@ def possible(pairs):
 
 def feasible(choice):
     """Return whether a choice is possible, which only some axes decide."""
-    decisive = ("classes", "coding", "target", "activation", "loss", "weighting", "density")
+    decisive = ("classes", "coding", "target", "activation", "loss", "weighting", "density", "sampler", "settled")
     return possible(tuple((axis, choice[axis]) for axis in decisive))
 
 
-CHOSEN = choose_pairwise(AXES, feasible)
+CHOSEN = choose_pairwise(AXES, feasible, tries=400)
 CHOSEN_E1 = choose_pairwise(
     FEED_FORWARD, lambda choice: choice["coding"] != "bits" or "data.regions" not in KINDS[choice["classes"]]
 )
@@ -117,8 +118,7 @@ CHOSEN_E1 = choose_pairwise(
 
 def test_all_pairs_are_tried_but_those_that_exclude_each_other():
     logits = [
-        ("target", "epsilon"),
-        ("target", "v"),
+        *(("target", name) for name in AXES["target"] if name != "x0"),
         ("activation", "identity"),
         ("activation", "tanh"),
         ("coding", "sdf"),
@@ -127,6 +127,8 @@ def test_all_pairs_are_tried_but_those_that_exclude_each_other():
     excluded = {frozenset(pair) for pair in itertools.product(entropies, logits)}
     excluded |= {frozenset([("coding", "bits"), other]) for other in (entropies[1], *REGIONS)}
     excluded |= {frozenset([("weighting", "learned"), ("density", "adaptive")])}
+    excluded |= {frozenset([("weighting", "profile"), ("density", "online")])}
+    excluded |= {frozenset([("settled", "early"), ("sampler", name)]) for name in TWICE}
     assert {frozenset(pair) for pair in missing_pairs(AXES, CHOSEN)} == excluded
 
 
@@ -215,7 +217,7 @@ def test_what_is_impossible_is_refused_in_one_sentence(pair):
 @pytest.mark.parametrize("network", ["ensemdiff", "medsegdiff v1"])
 @pytest.mark.parametrize("kind", ["binary", "five", "overlapping"])
 def test_estimates_count_the_weights_of_all_channels(kind, network, coding):
-    choice = {"classes": kind, "network": network, "coding": coding, "self-conditioning": "on", "variance": "learned"}
+    choice = {"classes": kind, "network": network, "coding": coding, "own estimate": "given", "variance": "learned"}
     if refusal(AXES, choice):
         pytest.skip("bits of regions are refused")
     config = configure(AXES, choice)
