@@ -184,9 +184,9 @@ def test_training_survives_a_disk_that_is_full_for_a_while(tiny, tmp_path, monke
     config, full = tiny(training__steps=9, training__checkpoint_every=2), [2, 3]
     save, steps = checkpoints.save, []
 
-    def saved(folder, step, state):
+    def saved(folder, step, *more, **kind):
         steps.append(step)
-        return save(folder, step, state)
+        return save(folder, step, *more, **kind)
 
     def limited(descriptor):
         if steps[-1] // 2 in full:
