@@ -47,6 +47,11 @@ def save(folder: Path, step: int, state: Mapping[str, Any], ended: bool = False)
         log.warning("the checkpoint of step %d could not be written (%s): training continues", step, error)
 
 
+def holds_weights(folder: Path) -> bool:
+    """Return whether a folder holds the weights of a training that has ended."""
+    return any(map(_is_weights, _files(folder)))
+
+
 def keep_weights(folder: Path, training_files: Sequence[str] = ()) -> None:
     """Reduce the folder of a training that has ended to the newest weights. A kill at any moment loses nothing.
 
@@ -68,6 +73,7 @@ def keep_weights(folder: Path, training_files: Sequence[str] = ()) -> None:
             raise _damaged(newest)
         for other in others:
             other.unlink(missing_ok=True)
+        _remove_unfinished(place)
     for path in {path for pattern in training_files for path in folder.glob(pattern)}:
         path.unlink(missing_ok=True)
 
@@ -116,8 +122,7 @@ def load(
         classes: The description of the classes that the network must have been trained on.
         steps: The step at which the training ends. Weights alone are returned of no other one; None to accept any.
     """
-    for leftover in folder.glob("step-*.tmp"):
-        leftover.unlink()
+    _remove_unfinished(folder)
     for path in _files(folder):
         try:
             if _is_weights(path) and steps not in (None, _step(path.name)):
@@ -239,6 +244,12 @@ def _files(folder: Path) -> list[Path]:
 def _step(name: str) -> int | None:
     step = name.removeprefix("step-").partition("-")[0]
     return int(step) if step.isdecimal() else None
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Remove files that were being written when the training was killed."""
+    for leftover in folder.glob("step-*.tmp"):
+        leftover.unlink(missing_ok=True)
 
 
 def _is_weights(path: Path) -> bool:

@@ -59,7 +59,7 @@ def train(
     while True:
         if state.step in due and not any(row["step"] == state.step for row in state.snapshots):
             records.check(state.step)  # a network that has diverged is neither measured nor saved
-            _take_snapshot(state, measure, folder, training.steps, hooks, workers)
+            _take_snapshot(state, measure, folder, hooks, workers)
             clock = time.perf_counter()
         if state.step == training.steps:
             return
@@ -82,14 +82,12 @@ def train(
             clock = time.perf_counter()
             hooks.on_log(state.step, metrics)
         if checkpointing and workers.is_first:
-            state.save(folder, training.steps)
+            state.save(folder)
         if stopping:
             raise Stopped(f"stopped at step {state.step} of {training.steps}")
 
 
-def _take_snapshot(
-    state: TrainingState, measure: Measure, folder: Path, steps: int, hooks: Hooks, workers: Workers
-) -> None:
+def _take_snapshot(state: TrainingState, measure: Measure, folder: Path, hooks: Hooks, workers: Workers) -> None:
     """Measure the network on the first worker and share the rows.
 
     Raises:
@@ -99,7 +97,7 @@ def _take_snapshot(
     rows, end = workers.broadcast(_measure(state, measure, hooks) if workers.is_first else ([], None))
     state.snapshots += rows
     if isinstance(end, Stopped) and workers.is_first:
-        state.save(folder, steps)
+        state.save(folder)
     if end:
         raise end
 

@@ -185,6 +185,7 @@ def test_a_stopped_trial_resumes_on_another_node(tiny, uri, tmp_path, monkeypatc
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "two"))
     assert run_trial(request) == "complete"
     (row,) = ledger.last_rows()
+    assert [name for name in request.folder.files() if name.endswith(".pt")] == [row["checkpoint"]]
     assert b"stopped at step" in request.folder.read("log.txt")
     whole = Ledger(str(tmp_path / "whole"), "study")
     whole.define({})
