@@ -49,7 +49,7 @@ def save(folder: Path, step: int, state: Mapping[str, Any], ended: bool = False)
 
 def holds_weights(folder: Path) -> bool:
     """Return whether a folder holds the weights of a training that has ended."""
-    return any(map(_is_weights, _files(folder)))
+    return any(is_weights(path.name) for path in _files(folder))
 
 
 def keep_weights(folder: Path, training_files: Sequence[str] = ()) -> None:
@@ -65,7 +65,7 @@ def keep_weights(folder: Path, training_files: Sequence[str] = ()) -> None:
     """
     for place in sorted({path.parent for path in folder.rglob("step-*.pt")}):
         newest, *others = _files(place)
-        if not _is_weights(newest):
+        if not is_weights(newest.name):
             state = _read(newest, "cpu", None, FOREGROUND)
             _write(place, _step(newest.name) or 0, (WEIGHTS, "of", _named_digest(newest)), _reduce(state))
             others = [newest, *others]
@@ -125,7 +125,7 @@ def load(
     _remove_unfinished(folder)
     for path in _files(folder):
         try:
-            if _is_weights(path) and steps not in (None, _step(path.name)):
+            if is_weights(path.name) and steps not in (None, _step(path.name)):
                 raise UserError(f"{path} holds the weights of a training that ended at another step than {steps}")
             return _read(path, device, network, classes)
         except UserError as error:
@@ -252,9 +252,9 @@ def _remove_unfinished(folder: Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
-def _is_weights(path: Path) -> bool:
-    """Return whether a file holds the weights that predict alone, by its name."""
-    return path.name.split("-")[2:3] == [WEIGHTS]
+def is_weights(name: str) -> bool:
+    """Return whether a file of this name holds no more than what prediction needs."""
+    return name.split("-")[2:3] == [WEIGHTS]
 
 
 def _named_digest(path: Path) -> str:

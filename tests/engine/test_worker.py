@@ -168,7 +168,16 @@ class TestReduction:
 
     def rows(self, ledger: Ledger) -> dict:
         tables = ("trials", "images", "timesteps", "curves")
-        varying = {"host", "started", "finished", "seconds", "gpu_seconds", "train_seconds", "evaluate_seconds", "study"}
+        varying = {
+            "host",
+            "started",
+            "finished",
+            "seconds",
+            "gpu_seconds",
+            "train_seconds",
+            "evaluate_seconds",
+            "study",
+        }
         varying |= {"log", "checkpoint"}
         return {
             table: [{k: v for k, v in row.items() if k not in varying} for row in ledger.read(table).to_pylist()]

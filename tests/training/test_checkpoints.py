@@ -161,7 +161,9 @@ def test_the_ledger_names_the_file_that_a_training_ended_with(tiny, tmp_path, mo
     outcome = trial.run(config, None, tmp_path / "whole", device="cpu")
     assert outcome.trial["checkpoint"] == newest_of(tmp_path / "whole").name
     save = checkpoints.save
-    monkeypatch.setattr(checkpoints, "save", lambda folder, step, *more, **kind: step == 6 or save(folder, step, *more, **kind))
+    monkeypatch.setattr(
+        checkpoints, "save", lambda folder, step, *more, **kind: step == 6 or save(folder, step, *more, **kind)
+    )
     assert trial.run(config, None, tmp_path / "full", device="cpu").trial["checkpoint"] is None
 
 
@@ -269,7 +271,7 @@ def test_a_longer_training_does_not_resume_from_the_end_of_a_shorter_one(tiny, t
 
 def test_the_ledger_may_name_the_checkpoint_that_the_weights_were_made_of(tiny, tmp_path):
     """Checkpoints of pruned trials and of earlier versions are reduced when the ledger has named them."""
-    config, cpu = tiny(experiment="e1"), torch.device("cpu")
+    config = tiny(experiment="e1")
     with pytest.raises(Stopped):
         trial.run(config, None, tmp_path, device="cpu", hooks=Hooks(should_stop=iter([False] * 4 + [True]).__next__))
     name = newest_of(tmp_path).name

@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from diffseg.rows import Row
-from studies.commands.tables.cells import bytes_text, MOST_ROWS, duration_range, more_rows, number, plain_table
+from studies.commands.tables.cells import MOST_ROWS, bytes_text, duration_range, more_rows, number, plain_table
 from studies.commands.tables.named_table import NamedTable
 
 if TYPE_CHECKING:
@@ -45,7 +45,9 @@ def _preset_table(trials: list[Row]) -> NamedTable:
         own = [row for row in trials if row["preset"] == preset]
         to_do = sum(row["count"] for row in own if row["missing"])
         most = {key: max(row[key] for row in own) for key in ("parameters", "memory", "disk")}
-        table.add_row(preset, str(to_do), f"{most['parameters']:,}", bytes_text(most["memory"]), bytes_text(most["disk"]))
+        table.add_row(
+            preset, str(to_do), f"{most['parameters']:,}", bytes_text(most["memory"]), bytes_text(most["disk"])
+        )
     return table
 
 
