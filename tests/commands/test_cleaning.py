@@ -23,6 +23,7 @@ from studies.engine.worker import run_trial
 from studies.store.folder import Folder
 from studies.store.ledger import Ledger
 from studies.store.lock import Lock
+from studies.store.sizes import measure_sizes
 
 TABLES = ("trials", "curves", "timesteps", "images", "calibration", "examples")
 
@@ -276,3 +277,16 @@ def test_a_study_with_a_damaged_definition_can_be_deleted(store):
     (store / "small/study.json").write_text("{")
     assert call("delete", "small", "--yes", store=store).exit_code == 0
     assert not (store / "small").exists()
+
+
+def test_status_gives_the_sizes_of_all_files(store):
+    rows = json.loads(call("status", "small", "--size", "--json", store=store).output)
+    for row in rows:
+        folder = store / "small/work" / row["trial"]
+        assert row["bytes"] == sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    _, ledger = study_in(store)
+    assert measure_sizes(ledger).total == sum(
+        path.stat().st_size for path in (store / "small").rglob("*") if path.is_file()
+    )
+    assert "bytes" not in json.loads(call("status", "small", "--json", store=store).output)[0]
+    assert " on disk" not in call("status", "small", store=store).output

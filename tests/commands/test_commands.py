@@ -55,6 +55,8 @@ CASES = [
     Case(f"status small {STORE}", output="5 complete"),
     Case(f"status small {STORE} --json", output='"status": "complete"'),
     Case(f"status small {STORE} --watch", output="5 complete"),  # no session runs it
+    Case(f"status small {STORE} --size", output=r"5 complete; .* MiB on disk \(trials .* MiB, tables .*iB, other files .*\)"),
+    Case(f"status small {STORE} --size --json", output='"bytes": [1-9]'),
     Case(f"status small {STORE} --watch --json", 2, "leave out --json"),
     Case(f"show small {{trial}} {STORE}", output="test images: iou"),
     Case(f"show small {{trial}} {STORE} --config", output='"learning_rate"'),
