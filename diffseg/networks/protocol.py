@@ -44,6 +44,7 @@ class NetworkSettings(Section):
     deterministic: ClassVar[bool] = False  # neither noise nor t goes in: every prediction of an image is the same
     ignored: ClassVar[tuple[str, ...]] = ()  # settings outside `network` that it does not use: dotted paths or sections
     reuses_training: ClassVar[bool] = True  # trials that differ only in how they predict share one training
+    training_files: ClassVar[tuple[str, ...]] = ()  # patterns of files in a trial's folder that only training needs
     stands_in: ClassVar[bool] = False  # may measure fingerprints for other U-Nets: diffusion.fingerprint_networks
     unordered_sums: ClassVar[bool] = False  # GPUs add its gradients in no fixed order, unless torch is asked for one
     peers: ClassVar[

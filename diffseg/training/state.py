@@ -30,6 +30,7 @@ class TrainingState:
     network: nn.Module
     average: nn.Module  # the EMA of the weights, which is evaluated; with training.ema=0 a copy of them
     optimiser: torch.optim.Optimizer
+    steps: int  # after which the training ends; not in checkpoints
     step: int = 0
     seconds: float = 0.0  # of training
     resumed: float = 0.0  # the part of `seconds` spent before this start
@@ -40,19 +41,24 @@ class TrainingState:
     classes: str = FOREGROUND  # description of the classes of the masks; in checkpoints of other ones
 
     def save(self, folder: Path) -> None:
-        """Write a checkpoint of this step into the folder."""
+        """Write a checkpoint of this step into the folder. That of the last step holds no more than prediction needs."""
         values = {name: getattr(self, name) for name in VALUES}
         modules = {name: getattr(self, name).state_dict() for name in MODULES}
         for group in modules["optimiser"]["param_groups"]:
             group |= {"lr": float(group["lr"]), "capturable": False}  # as on a CPU: checkpoints move between devices
         classes = {} if self.classes == FOREGROUND else {"classes": self.classes}
-        checkpoints.save(folder, self.step, values | modules | classes)
+        checkpoints.save(folder, self.step, values | modules | classes, ended=self.step == self.steps)
 
     def restore(self, folder: Path, device: torch.device, workers: Workers) -> bool:
-        """Load the newest sound checkpoint of the first worker's folder; return whether there is one."""
+        """Load the newest sound checkpoint of the first worker's folder; return whether there is one.
+
+        A training that has ended has kept its averaged weights alone, which then stand for the others, too.
+        """
         place = device if workers.count == 1 else "cpu"  # every worker then copies it to its own device
-        found = checkpoints.load(folder, place, self.network, self.classes) if workers.is_first else None
+        found = checkpoints.load(folder, place, self.network, self.classes, self.steps) if workers.is_first else None
         saved = workers.broadcast(found)
+        if saved is not None and "network" not in saved:
+            saved["network"] = saved["average"]
         for key, value in (saved or {}).items():
             if key in MODULES:
                 getattr(self, key).load_state_dict(value)
@@ -136,7 +142,7 @@ def start(config: Config, device: torch.device, workers: Workers = SINGLE_PROCES
     )
     _make_capturable(optimiser, device)
     micro_batch, classes = workers.largest_share(training.batch), Labels.of(config).classes.description
-    return TrainingState(network, average, optimiser, micro_batch=micro_batch, classes=classes)
+    return TrainingState(network, average, optimiser, training.steps, micro_batch=micro_batch, classes=classes)
 
 
 def load_trained(config: Config, folder: Path, device: torch.device, checkpoint: str | None = None) -> nn.Module:

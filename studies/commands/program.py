@@ -22,6 +22,8 @@ SECTIONS: Sections = {
         "retry": "studies.commands.running",
         "stop": "studies.commands.running",
         "compact": "studies.commands.running",
+        "clean": "studies.commands.cleaning",
+        "delete": "studies.commands.cleaning",
     },
     "Results": {
         "status": "studies.commands.results",

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 @store_option
 @json_option
 @click.option("--watch", is_flag=True, help="Show it again every two seconds, until no session runs the study.")
-def status(study: str, store: str, as_json: bool, watch: bool) -> None:
+@click.option("--size", is_flag=True, help="Show the disk that each trial takes, and the study's tables.")
+def status(study: str, store: str, as_json: bool, watch: bool, size: bool) -> None:
     """Show how far each trial of a study is.
 
     Reads the store alone, from any machine and while the study runs. Trials whose names differ in the last part
@@ -33,6 +34,7 @@ def status(study: str, store: str, as_json: bool, watch: bool) -> None:
     import_pyarrow()
     from studies.commands.tables.trials import status_table
     from studies.store.following import watch_session
+    from studies.store.sizes import measure_sizes
     from studies.store.state import trial_states
 
     definition, ledger = open_study(study, store)
@@ -40,14 +42,16 @@ def status(study: str, store: str, as_json: bool, watch: bool) -> None:
         raise UserError("--watch shows a table: leave out --json, or ask for --json again and again")
 
     def render() -> "RenderableType":
-        return status_table(definition, ledger, trial_states(definition, ledger))
+        return status_table(
+            definition, ledger, trial_states(definition, ledger), measure_sizes(ledger) if size else None
+        )
 
     if watch:
         watch_value(render, watch_session(ledger))
     else:
-        found = trial_states(definition, ledger)
-        rows = [state.to_dict() for state in found]
-        show_value(rows, as_json, lambda _: status_table(definition, ledger, found))
+        found, sizes = trial_states(definition, ledger), measure_sizes(ledger) if size else None
+        rows = [state.to_dict() | ({"bytes": sizes.trials.get(state.trial, 0)} if sizes else {}) for state in found]
+        show_value(rows, as_json, lambda _: status_table(definition, ledger, found, sizes))
 
 
 @click.command()

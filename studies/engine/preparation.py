@@ -1,5 +1,6 @@
 """Steps of a worker before it trains: check the store, reuse the training of another trial, and count its starts."""
 
+import contextlib
 import json
 import shutil
 import socket
@@ -25,7 +26,7 @@ def check_store(request: TrialRequest) -> None:
 
 
 def reuse_training(request: TrialRequest, folder: Path) -> None:
-    """LocalCopy the checkpoints of a complete trial that was trained alike and predicts in another way, if there is one.
+    """Copy the checkpoints of a complete trial that was trained alike and predicts in another way, if there is one.
 
     Does nothing if the trial has checkpoints in `folder` already. TRAINED_BY then names the other trial.
     """
@@ -35,9 +36,13 @@ def reuse_training(request: TrialRequest, folder: Path) -> None:
     for row in request.ledger.last_rows(["status", "trained"]):
         if row["trained"] == trained and row["status"] == "complete":
             source = LocalCopy(request.ledger.folder.at(f"work/{row['trial']}")).fetch()
+            found = sorted(source.rglob("step-*.pt"))
+            if not found:  # `diffseg clean` has removed them
+                continue
             request.folder.write(TRAINED_BY, row["trial"].encode())
-            for checkpoint in source.rglob("step-*.pt"):
-                _copy_atomically(checkpoint, folder / checkpoint.relative_to(source))
+            for checkpoint in found:
+                with contextlib.suppress(FileNotFoundError):  # an older one, which the other trial's worker removes
+                    _copy_atomically(checkpoint, folder / checkpoint.relative_to(source))
             return
 
 

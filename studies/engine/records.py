@@ -46,6 +46,12 @@ def trial_row(request: TrialRequest, status: str, error: str | None, started: da
     }
 
 
+def recorded_status(request: TrialRequest) -> str | None:
+    """Return the status of the attempt if it is recorded already, by a worker that died afterwards; None if it is not."""
+    rows = request.ledger.read("trials", ["attempt", "status"], [request.trial]).to_pylist()
+    return next((str(row["status"]) for row in rows if row["attempt"] == request.attempt), None)
+
+
 def record_failure(request: TrialRequest, error: str) -> str:
     """Record a failed attempt whose worker could not do so itself; return the status, "failed"."""
     row = trial_row(request, "failed", error, datetime.datetime.now(datetime.UTC))

@@ -22,7 +22,7 @@ from studies.engine import pruning
 from studies.engine.files import STARTS, TRAINED_BY
 from studies.engine.interruption import PreemptionNotice, StopFile
 from studies.engine.preparation import check_store, count_starts, reuse_training
-from studies.engine.records import record_failure, remove_traces, trial_row
+from studies.engine.records import record_failure, recorded_status, remove_traces, trial_row
 from studies.engine.request import TrialRequest
 from studies.engine.watchdog import Watchdog
 from studies.search.search import Rungs
@@ -59,15 +59,34 @@ def run_trial(request: TrialRequest) -> str:
         return _help(request, workers)
     copy = LocalCopy(request.folder)
     retry_outages(copy.fetch)
-    retry_outages(lambda: reuse_training(request, copy.path))
-    if (starts := retry_outages(lambda: count_starts(request, copy.path))) > WORKER_DEATHS + 1:
-        return record_failure(request, f"its worker died {starts - 1} times without a new checkpoint")
-    with _log_to(copy.path / "log.txt"):
-        status = _attempt(request, copy, workers)
+    status = retry_outages(lambda: recorded_status(request))
+    if status is None:
+        retry_outages(lambda: reuse_training(request, copy.path))
+        if (starts := retry_outages(lambda: count_starts(request, copy.path))) > WORKER_DEATHS + 1:
+            return record_failure(request, f"its worker died {starts - 1} times without a new checkpoint")
+        with _log_to(copy.path / "log.txt"):
+            status = _attempt(request, copy, workers)
     if status != "stopped":
+        _keep_weights(request, copy, status)
         retry_outages(lambda: remove_traces(request))
         workers.shutdown()
     return status
+
+
+def _keep_weights(request: TrialRequest, copy: LocalCopy, status: str) -> None:
+    """Remove what only training needs from the folder of a trial whose row is in the ledger.
+
+    A failed trial keeps its checkpoints, from which `retry` resumes, and so does one whose last checkpoint found no room.
+    """
+    from diffseg.training import checkpoints
+
+    if not (status == "pruned" or (status == "complete" and checkpoints.holds_weights(copy.path))):
+        return
+    try:
+        checkpoints.keep_weights(copy.path, configuration.load(request.config).network.training_files)
+    except (UserError, OSError) as error:
+        logging.warning("the checkpoints of %s stay (%s): `diffseg clean` removes them", request.trial, error)
+    retry_outages(copy.push)
 
 
 def _help(request: TrialRequest, workers: "Workers") -> str:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 UNKNOWN_TEST_IMAGES = 100  # assumed where data.test_images is not set
 STATE = 5 * 4  # bytes a parameter: weights, gradient, two moments and EMA, in float32
 SAVED = 4 * 4  # bytes a parameter of a checkpoint: weights, two moments and EMA, in float32
+KEPT = 4  # bytes a parameter that remain at the end: the EMA
 TRAINING_PASSES = 3  # forward passes that a training step costs: one, and a backward pass that costs two
 
 
@@ -24,7 +25,8 @@ class Cost:
     parameters: int  # of all networks of an ensemble
     flops: float  # of the whole trial: training, errors over t, prediction
     memory: int  # bytes of a training step in float32: weights, optimiser, and what the backward pass needs
-    disk: int  # bytes of its checkpoints
+    disk: int  # bytes of the weights that remain at its end
+    checkpoints: int  # bytes of the checkpoints while it trains
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,10 @@ def estimate_cost(config: Config, workers: int = 1, trained: bool = False) -> Co
         passes += _count_training_passes(config, network.batch) + _count_error_passes(config)
     memory = STATE * network.parameters + -(-network.batch // workers) * network.forward.saved
     trains = not trained and not config.inference.seeds
-    disk = KEEP * SAVED * network.parameters if trains else 0
-    return Cost(network.parameters * members, passes * network.forward.flops, memory, disk)
+    kept = KEPT * (2 if config.training.validation else 1)  # the network that found the number of epochs stays, too
+    disk = 0 if config.inference.seeds else kept * network.parameters
+    checkpoints = KEEP * SAVED * network.parameters if trains else 0
+    return Cost(network.parameters * members, passes * network.forward.flops, memory, disk, checkpoints)
 
 
 def _count_training_passes(config: Config, batch: int) -> float:

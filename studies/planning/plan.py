@@ -22,7 +22,8 @@ from studies.store.ledger import Ledger
 def plan(study: Study, ledger: Ledger, resources: Resources) -> dict[str, Any]:
     """Return the trials with their costs, how many run side by side here, the seconds in all, and known pitfalls.
 
-    Seconds are ranges of the shortest and the longest time to expect. `disk` is that of the checkpoints of all missing trials.
+    Seconds are ranges of the shortest and the longest time to expect. `disk` is what all missing trials
+    leave, and the checkpoints of those that train side by side.
 
     Raises UserError if a data set of a missing trial cannot be used.
     """
@@ -55,7 +56,8 @@ def plan(study: Study, ledger: Ledger, resources: Resources) -> dict[str, Any]:
         "gpus": share.gpus,
         "seconds": seconds,
         "memory": max((row["memory"] for row in to_do), default=0),
-        "disk": sum(row["count"] * row["disk"] for row in to_do),
+        "disk": sum(row["count"] * row["disk"] for row in to_do)
+        + lanes * max((row["checkpoints"] for row in to_do), default=0),
         "pruning": study.search.pruning if study.search and study.starts else 0,
         "warnings": _collect_warnings(study),
     }
@@ -113,6 +115,7 @@ def _row(name: str, config: Config, cost: Cost, missing: bool, speed: Speed, cou
         "parameters": cost.parameters,
         "memory": cost.memory,
         "disk": cost.disk,
+        "checkpoints": cost.checkpoints,
         "seconds": list(speed.seconds(cost.flops)),
     }
 

@@ -169,7 +169,23 @@ def check_sentence(text):
 @pytest.mark.parametrize("below", ["", "/below"])
 @pytest.mark.parametrize(
     "command",
-    ["run", "plan", "status", "studies", "best", "report", "show", "compare", "export", "compact", "retry", "predict"],
+    [
+        *(
+            "run",
+            "plan",
+            "status",
+            "studies",
+            "best",
+            "report",
+            "show",
+            "compare",
+            "export",
+            "compact",
+            "retry",
+            "predict",
+        ),
+        *("clean", "delete"),
+    ],
 )
 def test_every_command_refuses_a_store_that_is_a_file(command, below, tmp_path):
     (tmp_path / "file").write_text("")

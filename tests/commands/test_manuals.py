@@ -124,8 +124,8 @@ def test_fingerprints_are_estimated(command, tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
 
 
-@pytest.mark.parametrize("command", [line for line in commands(*READING) if " --store s3:" not in line])
-def test_commands_that_read_a_study(command, finished, tmp_path, monkeypatch):
+@pytest.mark.parametrize("command", [line for line in commands(*READING, "clean") if " --store s3:" not in line])
+def test_commands_that_read_or_clean_a_study(command, finished, tmp_path, monkeypatch):
     """On a small study that has been run, under the name of the command's."""
     monkeypatch.chdir(tmp_path)
     words = shlex.split(command)[1:]
@@ -166,7 +166,7 @@ def test_every_command_and_option_exists(command):
 def test_all_commands_of_the_manuals_are_run_by_a_test():
     """But for those that need a cluster or a session, whose options are checked above."""
     elsewhere = ("bench", "cluster", "stop")
-    assert {line.split()[1] for line in COMMANDS} <= {*PLANNED, *QUICK, *READING, *elsewhere}
+    assert {line.split()[1] for line in COMMANDS} <= {*PLANNED, *QUICK, *READING, "clean", *elsewhere}
 
 
 def test_the_exit_statuses_are_those_of_the_program():

@@ -266,7 +266,10 @@ class TestPlan:
         options = ["network=segdiff", "preset=debug/monuseg", "--experiment", "e2", "--store", "store"]
         found = json.loads(call("plan", "quickstart", *options, "--json").stdout)
         assert {row["preset"] for row in found["trials"]} == {"segdiff debug/monuseg"}
-        assert found["disk"] == sum(row["disk"] * row["count"] for row in found["trials"])
+        kept = sum(row["disk"] * row["count"] for row in found["trials"])
+        most = max(row["checkpoints"] for row in found["trials"])
+        assert most == 8 * max(row["disk"] for row in found["trials"])  # twice weights, EMA and two moments: EMA
+        assert found["disk"] == kept + found["side_by_side"] * most
         assert found["memory"] > 0
         assert re.search(r"segdiff debug/monuseg +\d+ .* MiB", call("plan", "quickstart", *options).stdout)
 

@@ -7,11 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 import ray.train
+import torch
 from ray.train import ControllerError, WorkerGroupError
 from test_folder import request_of
 
 from diffseg import trial
-from diffseg.training import step
+from diffseg.training import checkpoints, step
 from diffseg.training.hooks import Hooks
 from diffseg.training.state import TrainingState
 from studies.engine import driver, provenance
@@ -19,6 +20,7 @@ from studies.engine.files import STARTS
 from studies.engine.interruption import PreemptionNotice
 from studies.engine.preparation import count_starts
 from studies.engine.worker import WORKER_DEATHS, run_trial
+from studies.store.folder import Folder
 from studies.store.ledger import Ledger
 from studies.store.progress import read_progress
 
@@ -159,3 +161,106 @@ def test_a_preemption_notice_is_returned_once(monkeypatch):
     notice.looked = 0.0
     assert notice()
     assert not notice()
+
+
+class TestReduction:
+    """Trials that have ended keep their weights alone, in one file, whenever their worker dies."""
+
+    def rows(self, ledger: Ledger) -> dict:
+        tables = ("trials", "images", "timesteps", "curves")
+        varying = {
+            "host",
+            "started",
+            "finished",
+            "seconds",
+            "gpu_seconds",
+            "train_seconds",
+            "evaluate_seconds",
+            "study",
+        }
+        varying |= {"log", "checkpoint"}
+        return {
+            table: [{k: v for k, v in row.items() if k not in varying} for row in ledger.read(table).to_pylist()]
+            for table in tables
+        }
+
+    def run_until_recorded(self, request) -> str:
+        while True:
+            try:
+                return run_trial(request)
+            except Killed:
+                continue
+
+    @pytest.mark.parametrize("call", range(1, 12))
+    def test_a_worker_killed_at_any_step_after_training_records_the_same(self, call, tiny, tmp_path, monkeypatch):
+        """Killed when a file of the ledger is written, or while the folder is reduced; before or after it."""
+        config = tiny(experiment="e2")
+        for name in ("undisturbed", "killed"):
+            Ledger(str(tmp_path / name), "study").define({})
+        assert run_trial(request_of(str(tmp_path / "undisturbed"), config)) == "complete"
+        made = []
+
+        def killing(real):
+            def operation(*arguments, **options):
+                made.append(real)
+                if len(made) == call:
+                    raise Killed
+                found = real(*arguments, **options)
+                made.append(real)
+                if len(made) == call:
+                    raise Killed
+                return found
+
+            return operation
+
+        monkeypatch.setattr(Folder, "remove", killing(Folder.remove))
+        monkeypatch.setattr(Ledger, "_write", killing(Ledger._write))
+        monkeypatch.setattr(checkpoints, "keep_weights", killing(checkpoints.keep_weights))
+        request = request_of(str(tmp_path / "killed"), config)
+        assert self.run_until_recorded(request) == "complete"
+        assert len(made) >= call
+        ledgers = [Ledger(str(tmp_path / name), "study") for name in ("undisturbed", "killed")]
+        assert self.rows(ledgers[1]) == self.rows(ledgers[0])
+        (path,) = request.folder.local.glob("**/*.pt")
+        assert path.name == ledgers[1].last_rows()[0]["checkpoint"]
+
+    def test_a_killed_evaluation_trains_no_step_again(self, tiny, tmp_path, monkeypatch):
+        ledger = Ledger(str(tmp_path), "study")
+        ledger.define({})
+        request = request_of(str(tmp_path), tiny(experiment="e1"))
+        with monkeypatch.context() as patched:
+            patched.setattr(Ledger, "_write", lambda *_: (_ for _ in ()).throw(Killed))
+            with pytest.raises(Killed):
+                run_trial(request)
+        monkeypatch.setattr(step, "compute_gradients", None)  # any further training would fail
+        assert run_trial(request) == "complete"
+
+    def test_a_pruned_trial_keeps_its_newest_weights(self, tiny, tmp_path, monkeypatch):
+        ledger = Ledger(str(tmp_path), "study")
+        ledger.define({})
+        config = tiny(experiment="e1", training__evaluations=[0.5, 1.0])
+        request = replace(
+            request_of(str(tmp_path), config), rungs={"search": "s", "objective": ["iou"], "reduction": 2}
+        )
+        monkeypatch.setattr("studies.engine.pruning.reason_to_prune", lambda *_: "others are better")
+        assert run_trial(request) == "pruned"
+        (path,) = request.folder.local.glob("*.pt")
+        assert path.name.startswith("step-00000003-weights-of-")
+        assert "optimiser" not in torch.load(path, weights_only=True)
+        monkeypatch.setattr(trial, "run", None)  # it has ended: a worker that starts once more does nothing
+        assert run_trial(request) == "pruned"
+        assert ledger.last_attempts() == {request.trial: 1}
+
+    def test_a_failed_trial_keeps_its_checkpoints_to_resume_from(self, tiny, tmp_path, monkeypatch):
+        Ledger(str(tmp_path), "study").define({})
+        request = request_of(str(tmp_path), tiny(experiment="e1", training__checkpoint_every=2))
+        monkeypatch.setattr("diffseg.networks.common.predict_split", None)
+        assert run_trial(request) == "failed"
+        assert len([*request.folder.local.glob("*.pt")]) == 2
+
+    def test_a_reduction_that_fails_costs_no_trial(self, tiny, tmp_path, monkeypatch, caplog):
+        Ledger(str(tmp_path), "study").define({})
+        request = request_of(str(tmp_path), tiny(experiment="e1"))
+        monkeypatch.setattr(checkpoints, "keep_weights", lambda *_: (_ for _ in ()).throw(OSError("read-only")))
+        assert run_trial(request) == "complete"
+        assert "stay (read-only): `diffseg clean` removes them" in caplog.text

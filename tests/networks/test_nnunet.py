@@ -141,6 +141,13 @@ def test_a_trial_is_trained_by_nnunetv2_and_resumed_after_a_stop(tmp_path, monke
     assert len(outcome.images) == 4 * len({row["metric"] for row in outcome.images})
     assert {row["kind"] for row in outcome.examples} == {"image", "truth", "mean", "sd"}
     assert "Please cite the following paper" in caplog.text  # its output is logged, not printed
+    checkpoints.keep_weights(tmp_path, NNUNet.training_files)
+    kept = {
+        path.name for path in tmp_path.rglob("*") if path.is_file() and path.suffix in (".pt", ".png", ".b2nd", ".npz")
+    }
+    assert {name for name in kept if name.endswith(".pt")} == {outcome.trial["checkpoint"]}
+    assert all("000000" in name for name in kept), kept  # the first case alone, whose format nnunetv2 recognises
+    assert trial.run(config, None, tmp_path, device="cpu").images == outcome.images
     Image.new("RGB", (40, 50), (200, 100, 100)).save(tmp_path / "new.png")
     scaling = Scaling(**json.loads(outcome.trial["scaling"]))
     before = digests(tmp_path)
@@ -153,7 +160,7 @@ def test_a_trial_is_trained_by_nnunetv2_and_resumed_after_a_stop(tmp_path, monke
     with pytest.raises(UserError, match="cannot be used"):
         predict.predict_files(config, tmp_path, scaling, [tmp_path / "new.png"], tmp_path / "out", "cpu")
     (tmp_path / outcome.trial["checkpoint"]).unlink()
-    with pytest.raises(UserError, match="the training ended at step 8"):
+    with pytest.raises(UserError, match="has no checkpoint"):
         predict.predict_files(config, tmp_path, scaling, [tmp_path / "new.png"], tmp_path / "out", "cpu")
 
 

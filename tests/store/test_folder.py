@@ -7,10 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from test_data import folder as folder_data
 from test_session import RESULTS, study_of
 
 from diffseg.errors import UserError
+from studies.commands.program import main
 from studies.engine.files import STOP
 from studies.engine.preparation import NotShared
 from studies.engine.request import TrialRequest
@@ -185,6 +187,7 @@ def test_a_stopped_trial_resumes_on_another_node(tiny, uri, tmp_path, monkeypatc
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "two"))
     assert run_trial(request) == "complete"
     (row,) = ledger.last_rows()
+    assert [name for name in request.folder.files() if name.endswith(".pt")] == [row["checkpoint"]]
     assert b"stopped at step" in request.folder.read("log.txt")
     whole = Ledger(str(tmp_path / "whole"), "study")
     whole.define({})
@@ -223,3 +226,25 @@ def test_a_study_runs_through_ray_behind_a_uri(tiny, uri, tmp_path, monkeypatch)
     assert not any(name.startswith("scratch/") for name in ledger.folder.files())
     assert not Lock(ledger.folder).is_held()
     assert Path(next(iter(ledger.last_rows()))["log"]).name == "log.txt"
+
+
+def test_a_study_is_cleaned_and_deleted(tiny, store):
+    """The networks of two trials; one of them has the checkpoints of a session that was killed."""
+    ledger = Ledger(store, "study")
+    ledger.define({"trials": {}})
+    for seed in (0, 1):
+        assert run_trial(request_of(store, tiny(experiment="e1", seed=seed), trial=f"t{seed}")) == "complete"
+    name = next(name for name in ledger.folder.at("work/t0").files() if name.endswith(".pt"))
+    ledger.folder.write("work/t0/step-00000003-0123456789abcdef.pt", b"older")
+    for options in ([], ["--keep", "best:1"]):
+        before = {name for name in ledger.folder.files() if name.endswith(".parquet")}
+        result = CliRunner().invoke(main, ["clean", "study", "--store", store, *options])
+        assert result.exit_code == 0, result.output
+        assert {name for name in ledger.folder.files() if name.endswith(".parquet")} == before
+        left = [path for path in ledger.folder.files() if path.endswith(".pt")]
+        assert len(left) == (1 if options else 2)
+        if not options:
+            assert f"work/t0/{name}" in left
+    assert CliRunner().invoke(main, ["delete", "study", "--store", store, "--yes"]).exit_code == 0
+    assert ledger.folder.files() == {}
+    assert CliRunner().invoke(main, ["delete", "study", "--store", store, "--yes"]).exit_code == 2

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ from finished import copy_store, digests, trial_of
 from PIL import Image
 
 from diffseg import trial
-from diffseg.errors import UserError
+from diffseg.errors import Stopped, UserError
 from diffseg.labels.labels import Labels
 from diffseg.training import checkpoints
+from diffseg.training.hooks import Hooks
 from diffseg.training.state import load_trained, start_or_resume
 from studies.commands.program import main
 from studies.store.ledger import Ledger
@@ -30,7 +32,7 @@ def replaced(path: Path, state) -> Path:
 
 def named_by_digest(path: Path, data: bytes) -> Path:
     path.unlink()
-    path = path.with_name(f"{path.name[:13]}-{hashlib.sha256(data).hexdigest()[:16]}.pt")
+    path = path.with_name(f"{path.stem.rpartition('-')[0]}-{hashlib.sha256(data).hexdigest()[:16]}.pt")
     path.write_bytes(data)
     return path
 
@@ -43,13 +45,13 @@ def flip(path: Path) -> None:
 
 def without_keys(path: Path) -> None:
     state = torch.load(path, weights_only=True)
-    replaced(path, state | {"network": {}, "average": {}})
+    replaced(path, state | {"average": {}})
 
 
 def of_another_width(path: Path) -> None:
     state = torch.load(path, weights_only=True)
-    key = next(iter(state["network"]))
-    replaced(path, state | {"network": state["network"] | {key: torch.zeros(1, 2, 3)}})
+    key = next(iter(state["average"]))
+    replaced(path, state | {"average": state["average"] | {key: torch.zeros(1, 2, 3)}})
 
 
 def become_a_folder(path: Path) -> None:
@@ -159,8 +161,128 @@ def test_the_ledger_names_the_file_that_a_training_ended_with(tiny, tmp_path, mo
     outcome = trial.run(config, None, tmp_path / "whole", device="cpu")
     assert outcome.trial["checkpoint"] == newest_of(tmp_path / "whole").name
     save = checkpoints.save
-    monkeypatch.setattr(checkpoints, "save", lambda folder, step, state: step == 6 or save(folder, step, state))
+    monkeypatch.setattr(
+        checkpoints, "save", lambda folder, step, *more, **kind: step == 6 or save(folder, step, *more, **kind)
+    )
     assert trial.run(config, None, tmp_path / "full", device="cpu").trial["checkpoint"] is None
+
+
+KEPT = {"average", "step", "seconds", "micro_batch", "curves", "snapshots"}
+
+
+def test_a_training_that_has_ended_keeps_what_predicts_in_one_file(tiny, tmp_path):
+    config, cpu = tiny(experiment="e2"), torch.device("cpu")
+    whole = trial.run(config, None, tmp_path, device="cpu")
+    assert checkpoints.holds_weights(tmp_path)
+    checkpoints.keep_weights(tmp_path)
+    (path,) = tmp_path.iterdir()
+    assert path.name == whole.trial["checkpoint"]
+    saved = torch.load(path, weights_only=True)
+    assert saved.keys() == KEPT
+    assert path.stat().st_size < 1.2 * 4 * whole.trial["parameters"] + 50_000
+    load_trained(config, tmp_path, cpu, whole.trial["checkpoint"])
+    again = trial.run(config, None, tmp_path, device="cpu")
+    assert (again.curves, again.timesteps, again.images) == (whole.curves, whole.timesteps, whole.images)
+    assert again.trial["micro_batch"] == whole.trial["micro_batch"]
+    assert again.trial["train_seconds"] == whole.trial["train_seconds"]
+
+
+class Killed(BaseException):
+    """Like SIGKILL: no code handles it."""
+
+
+def kill_at(monkeypatch, call: int) -> list[str]:
+    """Kill the program at one of its operations on files, before or after it; return the list of those that it made."""
+    made: list[str] = []
+
+    def killing(name, real):
+        def operation(*arguments, **options):
+            made.append(name)
+            if len(made) == call:
+                raise Killed
+            found = real(*arguments, **options)
+            made.append(f"after {name}")
+            if len(made) == call:
+                raise Killed
+            return found
+
+        return operation
+
+    for owner, name in ((Path, "open"), (checkpoints.os, "fsync"), (Path, "replace"), (Path, "unlink")):
+        monkeypatch.setattr(owner, name, killing(name, getattr(owner, name)))
+    return made
+
+
+def stopped_at_the_end(config, folder: Path, pruned: bool) -> int:
+    """Train to the end, or leave what a training leaves that is pruned at its last step; return the step."""
+    trial.run(config, None, folder, device="cpu")
+    if pruned:
+        newest_of(folder).unlink()
+    return 3 if pruned else 6
+
+
+@pytest.mark.parametrize("pruned", [False, True])
+def test_a_kill_while_a_folder_is_reduced_loses_nothing(pruned, tiny, tmp_path, monkeypatch):
+    config, cpu = tiny(experiment="e1"), torch.device("cpu")
+    step = stopped_at_the_end(config, tmp_path / "whole", pruned)
+    expected = checkpoints.load(tmp_path / "whole", "cpu")["average"]
+    call, ended = 0, False
+    while not ended:
+        call += 1
+        folder = tmp_path / str(call)
+        shutil.copytree(tmp_path / "whole", folder)
+        with monkeypatch.context() as patched:
+            made = kill_at(patched, call)
+            try:
+                checkpoints.keep_weights(folder)
+                ended = True
+            except Killed:
+                pass
+        found = checkpoints.load(shutil.copytree(folder, tmp_path / f"{call} loaded"), "cpu")
+        assert found["step"] == step
+        assert all(torch.equal(found["average"][key], expected[key]) for key in expected)
+        if not pruned:
+            load_trained(config, folder, cpu)
+        checkpoints.keep_weights(folder)
+        (path,) = folder.iterdir()
+        assert torch.load(path, weights_only=True).keys() == KEPT
+    assert {"unlink", "after unlink"} <= set(made)
+    assert ("fsync" in made) == pruned
+
+
+@pytest.mark.parametrize("fault", ["one bit is another", "empty"])
+def test_a_folder_whose_newest_checkpoint_is_damaged_is_not_reduced(fault, tiny, tmp_path):
+    trial.run(tiny(experiment="e1"), None, tmp_path, device="cpu")
+    FAULTS[fault](newest_of(tmp_path))
+    before = digests(tmp_path)
+    with pytest.raises(UserError, match="is damaged"):
+        checkpoints.keep_weights(tmp_path)
+    assert digests(tmp_path) == before
+
+
+def test_a_longer_training_does_not_resume_from_the_end_of_a_shorter_one(tiny, tmp_path, caplog):
+    short, long = tiny(experiment="e1"), tiny(experiment="e1", training__steps=9)
+    assert short.trained != long.trained
+    trial.run(short, None, tmp_path, device="cpu")
+    checkpoints.keep_weights(tmp_path)
+    assert start_or_resume(long, tmp_path, torch.device("cpu")).step == 0
+    assert "ended at another step than 9" in caplog.text
+
+
+def test_the_ledger_may_name_the_checkpoint_that_the_weights_were_made_of(tiny, tmp_path):
+    """Checkpoints of pruned trials and of earlier versions are reduced when the ledger has named them."""
+    config = tiny(experiment="e1")
+    with pytest.raises(Stopped):
+        trial.run(config, None, tmp_path, device="cpu", hooks=Hooks(should_stop=iter([False] * 4 + [True]).__next__))
+    name = newest_of(tmp_path).name
+    assert torch.load(tmp_path / name, weights_only=True).keys() == KEPT | {"network", "optimiser"}
+    checkpoints.keep_weights(tmp_path)
+    (path,) = tmp_path.iterdir()
+    assert path.name.startswith(f"step-00000005-weights-of-{name[14:30]}-")
+    assert checkpoints.load_final(tmp_path, name, 5, "cpu", None)["step"] == 5
+    other = name.replace(name[14:30], "0123456789abcdef")
+    with pytest.raises(UserError, match=f"lacks {other}"):
+        checkpoints.load_final(tmp_path, other, 5, "cpu", None)
 
 
 @pytest.mark.parametrize("scaling", [None, "", "{}", "[1]", "null", '{"low": 0}'])

@@ -29,6 +29,9 @@ class NNUNet(NetworkSettings):
         "diffusion", "training", "data.augment", *(f"inference.{name}" for name in PREDICTION)
     )  # fmt: skip
     reuses_training: ClassVar[bool] = False  # nnunetv2 predicts with plans and data that lie beside its checkpoints
+    training_files: ClassVar[tuple[str, ...]] = (  # of preprocessed cases nnunetv2 wants to see one, which it never reads
+        "nnunet/raw/*/*Tr/*", "nnunet/preprocessed/*/gt_segmentations/*", "nnunet/preprocessed/*/*/case*[1-9]*.*",
+    )  # fmt: skip
 
     name: Literal["nnunet"] = Field("nnunet", description="Name of the network.")
     epochs: PositiveInt = Field(1000, description="Epochs of the training.")

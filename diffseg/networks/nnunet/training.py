@@ -51,15 +51,8 @@ def train(config: Config, split: Split, folder: Path, device: torch.device, hook
         trainer = make_trainer(settings, config.seed, device)
         state = State(trainer.network, make_predictor(trainer, settings))
         _restore(state, trainer, config, folder, device)
-        trainer.dataloader_train, trainer.dataloader_val = trainer.get_dataloaders()
-        trainer.set_deep_supervision_enabled(True)
-        try:
-            for epoch in range(state.step // settings.iterations, settings.epochs):
-                _train_epoch(state, trainer, config, epoch, hooks)
-                _save(state, trainer, config, folder)
-        finally:
-            for loader in (trainer.dataloader_train, trainer.dataloader_val):
-                getattr(loader, "_finish", lambda: None)()  # ends the processes that a GPU's batches come from
+        if state.step < config.steps:  # else the files that batches come from may be gone
+            _train_epochs(state, trainer, config, folder, hooks)
         trainer.set_deep_supervision_enabled(False)
     return state
 
@@ -92,6 +85,20 @@ def _settings(config: Config) -> NNUNet:
     return config.network
 
 
+def _train_epochs(state: State, trainer: Any, config: Config, folder: Path, hooks: Hooks) -> None:
+    """Train the epochs that are left, and leave a checkpoint after each."""
+    settings = _settings(config)
+    trainer.dataloader_train, trainer.dataloader_val = trainer.get_dataloaders()
+    trainer.set_deep_supervision_enabled(True)
+    try:
+        for epoch in range(state.step // settings.iterations, settings.epochs):
+            _train_epoch(state, trainer, config, epoch, hooks)
+            _save(state, trainer, config, folder)
+    finally:
+        for loader in (trainer.dataloader_train, trainer.dataloader_val):
+            getattr(loader, "_finish", lambda: None)()  # ends the processes that a GPU's batches come from
+
+
 def _train_epoch(state: State, trainer: Any, config: Config, epoch: int, hooks: Hooks) -> None:
     """Take the steps of an epoch. Raises Stopped when asked to stop, Diverged if the mean loss is not finite."""
     settings, clock, losses = _settings(config), time.perf_counter(), []
@@ -121,16 +128,18 @@ def _save(state: State, trainer: Any, config: Config, folder: Path) -> None:
     saved |= {"network": state.network.state_dict(), "optimiser": trainer.optimizer.state_dict()}
     if trainer.grad_scaler is not None:
         saved["scaler"] = trainer.grad_scaler.state_dict()
-    checkpoints.save(folder, state.step, saved)
+    checkpoints.save(folder, state.step, saved, ended=state.step == config.steps)
 
 
 def _restore(state: State, trainer: Any, config: Config, folder: Path, device: torch.device) -> None:
-    saved = checkpoints.load(folder, device, state.network, Classes.of(config.data).description)
+    saved = checkpoints.load(folder, device, state.network, Classes.of(config.data).description, config.steps)
     if saved is None:
         return
     state.step, state.curves = saved["step"], saved["curves"]
     state.seconds = state.resumed = saved["seconds"]
     state.network.load_state_dict(saved["network"])
+    if state.step == config.steps:  # the training has ended
+        return
     trainer.optimizer.load_state_dict(saved["optimiser"])
     if trainer.grad_scaler is not None:
         trainer.grad_scaler.load_state_dict(saved["scaler"])

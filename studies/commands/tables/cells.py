@@ -28,6 +28,14 @@ def interval(mean: float, low: float | None, high: float | None, form: str) -> s
     return format(mean, form) + ("" if low is None else f" [{low:{form}}, {high:{form}}]")
 
 
+def bytes_text(size: int) -> str:
+    """Format a number of bytes in KiB, MiB or GiB."""
+    for unit, length, form in (("GiB", 2**30, ".1f"), ("MiB", 2**20, ".0f" if size >= 10 * 2**20 else ".1f")):
+        if size >= length / 10:
+            return f"{size / length:{form}} {unit}"
+    return f"{size / 2**10:.0f} KiB"
+
+
 def duration(seconds: float) -> str:
     """Format a duration in the largest unit of which it has at least two."""
     for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):

@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from diffseg.rows import Row
-from studies.commands.tables.cells import MOST_ROWS, duration_range, more_rows, number, plain_table
+from studies.commands.tables.cells import MOST_ROWS, bytes_text, duration_range, more_rows, number, plain_table
 from studies.commands.tables.named_table import NamedTable
 
 if TYPE_CHECKING:
@@ -45,13 +45,10 @@ def _preset_table(trials: list[Row]) -> NamedTable:
         own = [row for row in trials if row["preset"] == preset]
         to_do = sum(row["count"] for row in own if row["missing"])
         most = {key: max(row[key] for row in own) for key in ("parameters", "memory", "disk")}
-        table.add_row(preset, str(to_do), f"{most['parameters']:,}", _size(most["memory"]), _size(most["disk"]))
+        table.add_row(
+            preset, str(to_do), f"{most['parameters']:,}", bytes_text(most["memory"]), bytes_text(most["disk"])
+        )
     return table
-
-
-def _size(size: int) -> str:
-    """Format a number of bytes."""
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 / 10 else f"{size / 2**20:.0f} MiB"
 
 
 def _plan_sentences(plan: dict[str, Any]) -> list[str]:
@@ -59,7 +56,7 @@ def _plan_sentences(plan: dict[str, Any]) -> list[str]:
     lines = [
         f"{plan['missing']} of {sum(row['count'] for row in plan['trials'])} trials to do, {place}: "
         f"{duration_range(*plan['seconds'])} of computing{', less what is pruned' if plan['pruning'] else ''}, "
-        f"{_size(plan['disk'])} of checkpoints on disk, and up to {_size(plan['memory'])} of memory a trial."
+        f"{bytes_text(plan['disk'])} of networks and checkpoints on disk, and up to {bytes_text(plan['memory'])} of memory a trial."
     ]
     if plan["left_out"]:
         options = " ".join(f"--data {name}=ROOT" for name in plan["left_out"])

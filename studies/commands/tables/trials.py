@@ -7,19 +7,20 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from diffseg.rows import Row
-from studies.commands.tables.cells import MOST_ROWS, duration, joined, more_rows, number
+from studies.commands.tables.cells import MOST_ROWS, bytes_text, duration, joined, more_rows, number
 from studies.commands.tables.named_table import NamedTable
 from studies.definition.distinctions import distinguish
 from studies.definition.study import Study
 from studies.store.best import name_configurations
 from studies.store.ledger import Ledger
+from studies.store.sizes import Sizes
 from studies.store.state import TrialState, count_statuses
 
 ALWAYS_SHOWN = ("iou", "dice", "ece", "brier", "nll")  # metrics of `best`, after the one that it sorts by
 
 
-def status_table(study: Study, ledger: Ledger, found: list[TrialState]) -> NamedTable:
-    """Return a row for each trial, and the counts by status as the caption.
+def status_table(study: Study, ledger: Ledger, found: list[TrialState], sizes: Sizes | None = None) -> NamedTable:
+    """Return a row for each trial, and the counts by status as the caption, with the sizes if they are given.
 
     Of more than MOST_ROWS trials, those that are running or have failed come first.
     """
@@ -27,16 +28,26 @@ def status_table(study: Study, ledger: Ledger, found: list[TrialState]) -> Named
     many = len(found) > MOST_ROWS
     shown = (sorted(found, key=lambda state: state.status in ("complete", "waiting")) if many else found)[:MOST_ROWS]
     differing = distinguish_trials(study, ledger, [state.trial for state in shown])
-    table = NamedTable("trial", "status", "done", "scored on", "IoU", "ECE", "time", remark="what differs, and errors")
+    columns = ("trial", "status", "done", "scored on", "IoU", "ECE", "time", *(["size"] if sizes else []))
+    table = NamedTable(*columns, remark="what differs, and errors")
     for state in shown:
         metrics = [number(state.row.get(key), ".3f") for key in ("iou", "ece")]
         seconds = state.row.get("seconds")
         cells = [state.status, number(state.share, ".0%"), state.scored_on if mixed else "", *metrics]
         remark = joined(differing[state.trial], state.row.get("error") or "")
-        table.add_row(state.trial, *cells, "" if seconds is None else duration(seconds), remark=remark)
+        cells.append("" if seconds is None else duration(seconds))
+        cells += [bytes_text(sizes.trials.get(state.trial, 0))] if sizes else []
+        table.add_row(state.trial, *cells, remark=remark)
     counted = ", ".join(f"{count} {status}" for status, count in count_statuses(found).items() if count)
-    table.caption = joined(counted, more_rows(found))
+    table.caption = joined(counted, _describe_sizes(sizes) if sizes else "", more_rows(found))
     return table
+
+
+def _describe_sizes(sizes: Sizes) -> str:
+    """Return a study's sizes as a clause."""
+    parts = (("trials", sum(sizes.trials.values())), ("tables", sizes.tables), ("other files", sizes.other))
+    listed = ", ".join(f"{name} {bytes_text(size)}" for name, size in parts)
+    return f"{bytes_text(sizes.total)} on disk ({listed})"
 
 
 def distinguish_trials(study: Study, ledger: Ledger, names: list[str]) -> dict[str, str]:
