@@ -74,10 +74,9 @@ def find_faults(files: TableFiles, table: str, names: list[str]) -> dict[str, st
 
 def _fault(files: TableFiles, table: str, file: str) -> str | None:
     try:
-        replaced = None
-        if table == "trials" and is_merged(file):
-            metadata = pq.read_schema(files.path(table, file), filesystem=files.filesystem).metadata
-            replaced = validity.replaced_names(metadata)
+        schema = pq.read_schema(files.path(table, file), filesystem=files.filesystem)
+        validity.check_types(schema, SCHEMAS[table])  # others are read, too, unless a filter compares their values
+        replaced = validity.replaced_names(schema.metadata) if table == "trials" and is_merged(file) else None
         rows = open_dataset(files, table, [file]).to_table()
         validity.check_attempts(table, rows, file, replaced)
         validity.check_values(table, rows)

@@ -68,6 +68,25 @@ def replaced_names(metadata: dict[bytes, bytes] | None) -> list[str]:
     return names
 
 
+def check_types(found: pa.Schema, wanted: pa.Schema) -> None:
+    """Check that a file's columns hold what the table's do, text or numbers, whatever their width. Raises InvalidFile."""
+    for field in wanted:
+        place = found.get_field_index(field.name)
+        kind = found.field(place).type if place >= 0 else pa.null()
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        if not pa.types.is_null(kind) and _family(kind) != _family(field.type):
+            raise InvalidFile(
+                f"its column {field.name} is of the type {str(kind)[:60]}, but the table's is {field.type}"
+            )
+
+
+def _family(kind: pa.DataType) -> str:
+    """Return what a type holds: text, number, or the type itself."""
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return "text"
+    return "number" if pa.types.is_integer(kind) or pa.types.is_floating(kind) else str(kind.id)
+
+
 def check_values(table: str, rows: pa.Table) -> None:
     """Check that the rows' values can be read: text in UTF-8, required values, JSON, dates. Raises InvalidFile."""
     rows.validate(full=True)

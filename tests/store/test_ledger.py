@@ -99,7 +99,7 @@ def test_definitions_are_kept_and_an_unwritable_store_is_named(tmp_path):
     ledger.define({"trials": {}})
     assert ledger.definition() == Study("", (), {}).definition() | {"command": None}
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"cannot be written.*--store DIR"):
+    with pytest.raises(UserError, match=r"is a file.*--store DIR"):
         Ledger(str(tmp_path / "file" / "below"), "study").define({})
 
 
