@@ -24,7 +24,12 @@ PAPER: dict[str, Any] = {  # settings of the measurements in Öttl et al., 2024
     "diffusion.recycling": 0.0,
     "diffusion.input_perturbation": 0.0,
 }
-MEASUREMENT = ("training.validation", "training.evaluations", *_all_but("inference", Inference, MEASURED))
+MEASUREMENT = (
+    "training.validation",
+    "training.evaluations",
+    "training.ema_copies",
+    *_all_but("inference", Inference, MEASURED),
+)
 
 FIXED: dict[str, dict[str, Any]] = {
     "e1": {"training.snapshots": ()},

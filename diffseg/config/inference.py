@@ -32,6 +32,8 @@ class Inference(Section):
     curve: Curve = Field((), description="Curve of the grid curve, such as a fingerprint: knots [log-SNR, weight].")
     epsilon_scale: Positive = Field(1.0,
         description="Divisor of the noise that a step finds, which networks overestimate in what they sampled themselves.")
+    ema_length: float | None = Field(None, ge=0.02, le=0.25,
+        description="Standard deviation of the weights' average that predicts, as a share of the training. None: training.ema.")
     settled: PositiveInt | None = Field(None,
         description="Stop denoising a sample once its mask has not changed for this number of steps. None: never stop early.")
     clip: Literal["coding", "pm1", "none"] = Field("coding",

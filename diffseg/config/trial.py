@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from diffseg.config import graph
 from diffseg.config.data import Data
 from diffseg.config.diffusion import Diffusion
-from diffseg.config.experiments import Experiment
+from diffseg.config.experiments import Experiment, covers
 from diffseg.config.inference import LEAST_KL_STEPS, MEASURED, Inference
 from diffseg.config.leaves import flat
 from diffseg.config.network import Network
@@ -64,6 +64,15 @@ class Config(Section):
         if self.diffusion.coding == "bits" and self.data.regions and len(self.data.class_names) > 1:
             raise ValueError(
                 "diffusion.coding=bits codes one class a pixel, but data.regions lets classes overlap: take coding pm1, 01 or sdf"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_average(self) -> Self:
+        ignored = covers(self.network.ignored, "training.ema_copies")
+        if self.inference.ema_length and not self.training.ema_copies and not ignored:
+            raise ValueError(
+                f"inference.ema_length is {self.inference.ema_length:g}, but training.ema_copies is 0: set it, such as 32"
             )
         return self
 

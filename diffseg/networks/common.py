@@ -19,6 +19,7 @@ from diffseg.training import checkpoints
 from diffseg.training.epoch_selection import offset_hooks, select_epochs, selection_curves
 from diffseg.training.execution import compiles_training, precision
 from diffseg.training.loop import train
+from diffseg.training.posthoc_ema import load_average
 from diffseg.training.state import TrainingState, load_trained, start_or_resume
 
 
@@ -50,6 +51,8 @@ def fit(config: Config, folder: Path, context: RunContext) -> TrainedNetwork:
         train(config, context.training, state, folder, measure, snapshots | evaluations, hooks, context.workers)
     except Pruned as end:
         return _describe(state, folder, iter(()), search, pruned=str(end))
+    if config.inference.ema_length and state.averages:
+        load_average(state.average, state.averages.copies, config.inference.ema_length)
     return _describe(state, folder, predict_split(state.average, context.test, config, context.on_batch), search)
 
 

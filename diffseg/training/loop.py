@@ -70,6 +70,8 @@ def train(
             continue
         objective.refresh(state.network, state.step + 1)
         _update_average(state, training.ema)
+        if state.averages:
+            state.averages.update(state.network, state.step + 1)
         records.add(*outcome)
         state.step += 1
 

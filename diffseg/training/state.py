@@ -17,6 +17,7 @@ from diffseg.rows import Row
 from diffseg.training import checkpoints
 from diffseg.training.execution import inference_layout, move_network, training_layout
 from diffseg.training.parallel import SINGLE_PROCESS, Workers, normalises_over_batches
+from diffseg.training.posthoc_ema import PowerAverages, load_average, read_copies
 
 OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 MODULES = ("network", "average", "optimiser")  # saved by their state dictionaries
@@ -39,6 +40,7 @@ class TrainingState:
     curves: list[Row] = field(default_factory=list)  # rows of step, metric, value
     snapshots: list[Row] = field(default_factory=list)  # measurements of the network, with their step
     classes: str = FOREGROUND  # description of the classes of the masks; in checkpoints of other ones
+    averages: PowerAverages | None = None  # for averages of any length; with training.ema_copies
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint of this step into the folder. That of the last step holds no more than prediction needs."""
@@ -47,7 +49,8 @@ class TrainingState:
         for group in modules["optimiser"]["param_groups"]:
             group |= {"lr": float(group["lr"]), "capturable": False}  # as on a CPU: checkpoints move between devices
         classes = {} if self.classes == FOREGROUND else {"classes": self.classes}
-        checkpoints.save(folder, self.step, values | modules | classes, ended=self.step == self.steps)
+        averages = {"averages": self.averages.state_dict()} if self.averages else {}
+        checkpoints.save(folder, self.step, values | modules | classes | averages, ended=self.step == self.steps)
 
     def restore(self, folder: Path, device: torch.device, workers: Workers) -> bool:
         """Load the newest sound checkpoint of the first worker's folder; return whether there is one.
@@ -60,7 +63,7 @@ class TrainingState:
         if saved is not None and "network" not in saved:
             saved["network"] = saved["average"]
         for key, value in (saved or {}).items():
-            if key in MODULES:
+            if key in (*MODULES, "averages"):
                 getattr(self, key).load_state_dict(value)
             else:
                 setattr(self, key, value)
@@ -142,7 +145,10 @@ def start(config: Config, device: torch.device, workers: Workers = SINGLE_PROCES
     )
     _make_capturable(optimiser, device)
     micro_batch, classes = workers.largest_share(training.batch), Labels.of(config).classes.description
-    return TrainingState(network, average, optimiser, training.steps, micro_batch=micro_batch, classes=classes)
+    averages = PowerAverages(network, training.steps, training.ema_copies) if training.ema_copies else None
+    return TrainingState(
+        network, average, optimiser, training.steps, micro_batch=micro_batch, classes=classes, averages=averages
+    )
 
 
 def load_trained(config: Config, folder: Path, device: torch.device, checkpoint: str | None = None) -> nn.Module:
@@ -167,4 +173,6 @@ def load_trained(config: Config, folder: Path, device: torch.device, checkpoint:
         raise UserError(
             f"the checkpoint in {folder} holds no average of its network: bring the trial's own back"
         ) from None
+    if config.inference.ema_length:
+        load_average(network, read_copies(saved["averages"]), config.inference.ema_length)
     return move_network(network, device, inference_layout(config, device))

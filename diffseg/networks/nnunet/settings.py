@@ -13,8 +13,20 @@ if TYPE_CHECKING:
     from diffseg.config import Training
 
 PREDICTION = (  # settings of `inference` that nnunetv2's own predictor does not use
-    *("sampler", "eta", "steps", "settled", "clip", "ensemble", "merge", "augment", "batch", "overlap"),
-    *("timesteps", "timestep_images", "resolution", "evaluation_images"),
+    *(
+        "sampler",
+        "eta",
+        "steps",
+        "grid",
+        "curve",
+        "epsilon_scale",
+        "ema_length",
+        "settled",
+        "clip",
+        "ensemble",
+        "merge",
+    ),
+    *("augment", "batch", "overlap", "timesteps", "timestep_images", "resolution", "evaluation_images"),
 )
 
 
