@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from scipy.stats import wilcoxon
 
-import search_spaces
 from diffseg.config import Config
 from diffseg.errors import ConfigError, UserError
 from diffseg.evaluation.pareto import losses
@@ -19,7 +18,8 @@ from studies.definition.trial import Trial, trial_name
 from studies.engine.pruning import count_better, reason_to_prune, record_rung, survives
 from studies.engine.scheduler import Scheduler
 from studies.search import sampling
-from studies.search.proposals import EvaluatedProposal, read_proposals
+from studies.search.history import EvaluatedProposal
+from studies.search.proposals import read_proposals
 from studies.search.search import Rungs, Search, parse
 from studies.store.ledger import Ledger
 
@@ -32,6 +32,11 @@ START = (
 def study_of(start=START, **settings):
     search = parse({"space": "schedule", "budget": 12, "pruning": 0} | settings)
     return Study("searched", (), {}, search=search, starts=(Trial(trial_name(start), start),))
+
+
+def sampler_of(study):
+    (start,) = study.starts
+    return sampling.Sampler(study.search, start.name, start.config)
 
 
 def planted(config):
@@ -104,7 +109,7 @@ def test_a_larger_budget_extends_a_search_and_a_smaller_one_is_refused(tmp_path)
     whole = carry_out(study_of(budget=8), Ledger(str(tmp_path / "other"), "searched"))
     assert whole == carry_out(study_of(budget=8), ledger)
     with pytest.raises(UserError, match=r"the budget is 7, but .* has 8 proposals already: .*--budget 8 or more"):
-        Scheduler(study_of(budget=7), ledger).check_budget()
+        Scheduler(study_of(budget=7), ledger).check_searches()
 
 
 def test_trials_that_run_at_once_are_distinct(tmp_path):
@@ -155,15 +160,14 @@ def test_a_fingerprint_is_measured_before_the_trials_that_use_it(tmp_path):
     assert set(study.known_trials(ledger)) == set(started)
 
 
-def impossible(trial):
-    """A space of which half cannot be configured."""
-    trial.suggest_categorical("diffusion.loss", ["mse", "cross-entropy"])
-    trial.suggest_float("diffusion.input_scale", 0.1, 1.0)
+IMPOSSIBLE = {  # a space of which half cannot be configured
+    "diffusion.loss": {"choices": ["mse", "cross-entropy"]},
+    "diffusion.input_scale": {"low": 0.1, "high": 1.0},
+}
 
 
-def test_an_invalid_configuration_is_refused_with_its_reason_and_the_search_continues(tmp_path, monkeypatch):
-    monkeypatch.setitem(search_spaces.SPACES, "schedule", impossible)
-    study, ledger = study_of(budget=16), Ledger(str(tmp_path), "searched")
+def test_an_invalid_configuration_is_refused_with_its_reason_and_the_search_continues(tmp_path):
+    study, ledger = study_of(space=IMPOSSIBLE, budget=16), Ledger(str(tmp_path), "searched")
     carry_out(study, ledger)
     found = read_proposals(ledger)
     refused = [p for p in found if p.reason]
@@ -171,8 +175,8 @@ def test_an_invalid_configuration_is_refused_with_its_reason_and_the_search_cont
     assert refused
     assert all(p.trial is None and "set diffusion.target=x0" in p.reason for p in refused)
     assert all(p.settings["diffusion.loss"] == "cross-entropy" for p in refused)
-    (tried,) = Scheduler(study, ledger)._history(study.starts[0], {}, found)[refused[0].number :][:1]
-    frozen = sampling._to_frozen_trial(study.search, START, tried)
+    (tried,) = Scheduler(study, ledger)._evaluate(study.starts[0], {})[refused[0].number :][:1]
+    frozen = sampler_of(study).to_frozen_trial(tried)
     assert frozen.constraints == {"valid": 1.0}
     assert "set diffusion.target=x0" in frozen.user_attrs["reason"]
     assert len([p for p in refused if p.number > 10]) < 5  # the sampler learns to avoid them
@@ -212,8 +216,8 @@ def test_optuna_sees_failed_trials_as_infeasible_and_pruned_ones_with_their_rung
         end(ledger, trial, status)
     scheduler = Scheduler(study, ledger)
     frozen = [
-        sampling._to_frozen_trial(study.search, START, one)
-        for one in scheduler._history(study.starts[0], scheduler._ended(), read_proposals(ledger))
+        sampler_of(study).to_frozen_trial(one)
+        for one in scheduler._evaluate(study.starts[0], scheduler._ended())
     ]
     assert frozen[0].value == -planted(START)["iou"]
     assert frozen[2] is None  # v: the space does not vary the target
@@ -222,24 +226,20 @@ def test_optuna_sees_failed_trials_as_infeasible_and_pruned_ones_with_their_rung
     assert frozen[4].intermediate_values == {90: -0.4}
 
 
-def test_a_small_space_ends_when_all_of_it_is_tried(tmp_path, monkeypatch):
-    monkeypatch.setitem(
-        search_spaces.SPACES,
-        "target",
-        lambda trial: trial.suggest_categorical("diffusion.target", ["epsilon", "x0", "v"]),
-    )
+def test_a_small_space_ends_when_all_of_it_is_tried(tmp_path):
+    space = {"diffusion.target": {"choices": ["epsilon", "x0", "v"]}}
     for sampler in ("tpe", "gp", "random", "grid"):
         ledger = Ledger(str(tmp_path / sampler), "searched")
-        found = carry_out(study_of(space="target", sampler=sampler, budget=20), ledger)
-        assert 5 <= len(found) <= 6  # the paper's ε is one of the three, unless its other settings make it another
-        assert Scheduler(study_of(space="target", sampler=sampler, budget=20), ledger).done()
+        found = carry_out(study_of(space=space, sampler=sampler, budget=20), ledger)
+        assert [source for *_, source, _ in found] == ["start", sampler, sampler]
+        assert Scheduler(study_of(space=space, sampler=sampler, budget=20), ledger).done()
 
 
 @pytest.mark.parametrize(
     ("table", "words"),
     [
         ({"space": "spase"}, "search.space: got \"spase\".*'schedule'"),
-        ({}, "search.space is missing: give one of schedule"),
+        ({}, "search.space is missing: give one of everything, .*, schedule"),
         ({"space": "target", "objective": ["iou", "iou"]}, "each must be named once"),
         ({"space": "target", "objective": ["speed"]}, "search.objective.0: got \"speed\".*'iou'"),
         ({"space": "target", "budget": 0}, "search.budget: got 0"),
