@@ -44,7 +44,7 @@ class Search(Section):
 
     space: Annotated[Space, PlainValidator(parse_space), PlainSerializer(lambda space: space.written())] = Field(
         description="What varies: a name of search_spaces/*.toml, a table of settings, or FILE.py:FUNCTION.")
-    points: Annotated[tuple[dict[str, Any], ...], PlainValidator(_parse_points)] = Field((),
+    points: Annotated[tuple[dict[str, Any], ...], PlainValidator(_parse_points), PlainSerializer(list)] = Field((),
         description="Settings of configurations to try first.")
     constraints: Annotated[dict[str, float], PlainValidator(parse_constraints)] = Field({},
         description="What a trial may take at most, by columns of the ledger's trials.")
