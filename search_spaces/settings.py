@@ -33,7 +33,8 @@ def check_setting(path: str, key: str) -> None:
     if path in CONSTANT:
         raise SpaceError(key, f"{path} cannot vary, since {CONSTANT[path]}; set it in [search.start]")
     if not any("e2" in one.experiments for one in known_settings()[path]):
-        raise SpaceError(key, f"E2 does not use {path}, so that varying it has no effect; leave it out")
+        of = f", a setting of {', '.join(networks_of(path))}" if path.startswith("network.") else ""
+        raise SpaceError(key, f"E2 does not use {path}{of}, so that varying it has no effect; leave it out")
 
 
 def is_section(path: str) -> bool:

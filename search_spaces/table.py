@@ -13,8 +13,9 @@ from search_spaces.conditions import ALWAYS, Condition, Requirement, parse_condi
 from search_spaces.domains import Choices, Domain, parse_domain
 from search_spaces.errors import SpaceError
 from search_spaces.settings import SPACE, check_setting, is_section, known_settings, networks_of
-from search_spaces.trial import Trial
+from search_spaces.trial import Trial, draw_settings
 
+DRAWS = 20  # random proposals in all of which a value must be refused
 KEYS = ("low", "high", "log", "step", "choices", "when")
 
 
@@ -88,9 +89,21 @@ class TableSpace:
                     f"but the search starts from {start.network.name}",
                 )
             for word, value in entry.domain.samples.items():
-                _check_value(start, network, entry.path, value, f"{word}, {shown(value)}, is refused", entry.key)
+                if reason := self._find_refusal(start, network, entry.path, value):
+                    raise SpaceError(entry.key, f"{word}, {shown(value)}, is refused ({reason})")
             for test in entry.condition.tests:
                 _check_test(start, domains, test, f"{entry.key}.when")
+
+    def _find_refusal(self, start: Config, network: str | None, path: str, value: Any) -> str:
+        """Return why a value is refused whatever other settings the space draws; an empty text if it is not."""
+        chosen = {"network.name": network} if network else {}
+        reason = find_refusal(start, chosen | {path: value})
+        section, _, leaf = path.rpartition(".")
+        if not reason or not reason.startswith(f"{section}: {leaf} is "):
+            return reason if reason.startswith((f"{path}: got", f"{path}.")) or path == "network.name" else ""
+        leaves = start.leaves()
+        drawn = (draw_settings(lambda trial: self.suggest(trial, leaves), seed) for seed in range(DRAWS))
+        return reason if all(find_refusal(start, one | {path: value}) == reason for one in drawn) else ""
 
     def written(self) -> Any:
         """Return the space as a study's definition has it."""
@@ -112,20 +125,20 @@ def _check_test(start: Config, domains: Mapping[str, Domain], test: Requirement,
                     f"{test.path} is a setting of {', '.join(networks_of(test.path))}, which neither the space nor the "
                     f"search's start, {start.network.name}, has",
                 )
-            _check_value(start, None, test.path, value, f"{shown(value)} is refused", key)
+            if (reason := find_refusal(start, {test.path: value})).startswith(f"{test.path}: got"):
+                raise SpaceError(key, f"{shown(value)} is refused ({reason})")
         elif value not in domain:
             near = did_you_mean(str(value), map(str, domain.values)) if isinstance(domain, Choices) else ""
             raise SpaceError(key, f"{test.path} is never {shown(value)}{near}: the space has {domain.describe()}")
 
 
-def _check_value(start: Config, network: str | None, path: str, value: Any, problem: str, key: str) -> None:
-    """Raise SpaceError if the configuration refuses a value by itself, and not in its combination with others."""
-    leaves = {"network.name": network} if network else {}
+def find_refusal(start: Config, settings: dict[str, Any]) -> str:
+    """Return why the configuration refuses settings; an empty text if it does not."""
     try:
-        start.with_leaves(leaves | {path: value})
+        start.with_leaves(settings)
     except ConfigError as error:
-        if path == "network.name" or str(error).startswith((f"{path}: got", f"{path}.")):
-            raise SpaceError(key, f"{problem} ({error})") from None
+        return str(error)
+    return ""
 
 
 def parse_table(table: Mapping[str, Any], name: str = "") -> TableSpace:

@@ -73,9 +73,11 @@ class History:
 
     def _parse(self, row: dict[str, Any]) -> Proposal:
         key = row["number"], row["seed"]
-        if key not in self._parsed or self._parsed[key][0] != row:
-            self._parsed[key] = row, parse_proposal(self.ledger.study, row)
-        return self._parsed[key][1]
+        known, proposal = self._parsed.get(key, (None, None))
+        if proposal is None or (known is not row and known != row):  # equal rows are others after a compaction
+            proposal = parse_proposal(self.ledger.study, row)
+        self._parsed[key] = row, proposal
+        return proposal
 
     def _find_ended(self, proposal: Proposal, row: dict[str, Any]) -> EvaluatedProposal | None:
         """Return an earlier evaluation; None if there is none, or if the trial was running or has run again since."""

@@ -4,6 +4,7 @@ import math
 import re
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from studies.definition.study import Study
 from studies.definition.trial import Trial, trial_name
 from studies.engine.pruning import count_better, reason_to_prune, record_rung, survives
 from studies.engine.scheduler import Scheduler
+from studies.planning.estimate import count_parameters
 from studies.search import sampling
 from studies.search.history import EvaluatedProposal
 from studies.search.proposals import read_proposals
@@ -216,8 +218,7 @@ def test_optuna_sees_failed_trials_as_infeasible_and_pruned_ones_with_their_rung
         end(ledger, trial, status)
     scheduler = Scheduler(study, ledger)
     frozen = [
-        sampler_of(study).to_frozen_trial(one)
-        for one in scheduler._evaluate(study.starts[0], scheduler._ended())
+        sampler_of(study).to_frozen_trial(one) for one in scheduler._evaluate(study.starts[0], scheduler._ended())
     ]
     assert frozen[0].value == -planted(START)["iou"]
     assert frozen[2] is None  # v: the space does not vary the target
@@ -262,6 +263,77 @@ def test_damaged_proposals_are_made_again(tmp_path):
     assert not Scheduler(study, ledger).done()
     carry_out(study, ledger)
     assert [p.number for p in read_proposals(ledger)] == list(range(6))
+
+
+# ---- constraints
+
+SMALL = Config().with_leaves(
+    {
+        "data.held_out": 0.2,
+        "data.size": 16,
+        "network.width": 32,
+        "network.multipliers": [1, 1],
+        "network.blocks": 1,
+        "network.attention": [],
+    }
+)
+WIDTHS = {
+    "network.width": {"low": 32, "high": 128, "step": 32},
+    "training.learning_rate": {"low": 1e-5, "high": 1e-2, "log": True},
+}
+
+
+def test_a_network_that_is_too_large_is_refused_before_it_trains_and_the_search_continues(tmp_path):
+    count = {width: count_parameters(SMALL.with_leaves({"network.width": width})) for width in (32, 64, 96, 128)}
+    study = study_of(start=SMALL.resolved(), space=WIDTHS, budget=24, constraints={"parameters": count[64]})
+    ledger = Ledger(str(tmp_path), "searched")
+    carry_out(study, ledger)
+    found = read_proposals(ledger)
+    assert len(found) == 24
+    for proposal in found:
+        width = proposal.settings.get("network.width", 32)
+        assert (proposal.trial is None) == (width > 64)
+        if proposal.reason:
+            limit = f"{count[64]:,}"
+            assert proposal.reason == f"refused: parameters {count[width]:,}, but search.constraints allows {limit}"
+    late = [proposal.trial is None for proposal in found if proposal.number > 12]
+    assert sum(late) <= len(late) / 2  # at random, half are refused
+    assert Scheduler(study, ledger).problem() is None
+
+
+def test_a_search_of_networks_that_are_all_too_large_uses_up_its_budget(tmp_path):
+    study, ledger = (
+        study_of(start=SMALL.resolved(), space=WIDTHS, budget=7, constraints={"parameters": 1}),
+        Ledger(str(tmp_path), "searched"),
+    )
+    carry_out(study, ledger)
+    assert [proposal.trial for proposal in read_proposals(ledger)] == [None] * 7
+    assert Scheduler(study, ledger).done()
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp"])
+def test_a_trial_over_a_limit_is_never_the_best_nor_confirmed_and_the_sampler_is_told(sampler, tmp_path):
+    """A trial's cost rises with b, so that the best b, 0.1, is over the limit."""
+    limits = {"seconds": 0.5, "memory": 1}
+    study = study_of(budget=20, confirm="2x1", sampler=sampler, constraints=limits)
+    ledger = Ledger(str(tmp_path), "searched")
+    while trial := Scheduler(study, ledger).next_trial():
+        end(ledger, trial, seconds=10 * trial.config.diffusion.input_scale)
+    own = [proposal for proposal in read_proposals(ledger) if proposal.seed == 0]
+    over = {proposal.number for proposal in own if proposal.config.diffusion.input_scale > 0.05}
+    confirmed = {proposal.number for proposal in read_proposals(ledger) if proposal.seed}
+    assert over
+    assert not confirmed & (over - {0})  # the baseline is confirmed in any case
+    assert len(confirmed) == 3
+    scheduler = Scheduler(study, ledger)
+    tried = scheduler._evaluate(study.starts[0], scheduler._ended())
+    for one, frozen in ((one, sampler_of(study).to_frozen_trial(one)) for one in tried):
+        if frozen:  # memory was not recorded, which exceeds nothing
+            assert frozen.constraints == {
+                "seconds": pytest.approx(20 * one.proposal.config.diffusion.input_scale - 1),
+                "memory": 0.0,
+            }
+            assert one.eligible == (frozen.constraints["seconds"] <= 0)
 
 
 # ---- pruning
@@ -353,3 +425,81 @@ def test_pruning_saves_half_of_the_steps_and_keeps_the_best(sampler, budget, pac
     print(f"{sampler}: {spent:.2f} of the steps, {kept:.4f} of the best")
     assert spent <= 0.5
     assert kept >= 0.99
+
+
+# ---- a space of one's own over several sections
+
+OWN = {
+    "training.learning_rate": {"low": 1e-6, "high": 1e-1, "log": True},
+    "network.width": {"low": 32, "high": 256, "step": 32},
+    "diffusion.schedule": {"choices": ["linear", "cosine", "sigmoid", "laplace", "cauchy"]},
+}
+
+
+def planted_in_own(config):
+    """Compute an IoU that is best, 0.9, for a learning rate of 3e-4, a width of 128 and the cosine schedule."""
+    off = abs(math.log10(config.training.learning_rate / 3e-4)) / 5 + abs(config.network.width - 128) / 224
+    return {"iou": 0.9 - 0.4 * (off + 0.5 * (config.diffusion.schedule != "cosine"))}
+
+
+def best_in_own(sampler, seed, budget):
+    """Return the best IoU among `budget` proposals of OWN, the start included."""
+    start = START.with_leaves({"seed": seed, "training.learning_rate": 1e-2, "network.width": 64})
+    search, tried = Search(space=OWN, budget=budget, sampler=sampler), []
+    asked = sampling.Sampler(search, "s", start)
+    while len(tried) < budget:
+        proposal = asked.propose(tried)
+        loss = losses(planted_in_own(proposal.config), ("iou",))
+        tried.append(EvaluatedProposal(proposal, "complete", loss))
+    return -min(one.losses[0] for one in tried)
+
+
+@pytest.mark.slow
+def test_a_search_of_a_space_of_ones_own_finds_in_32_proposals_what_random_finds_in_100():
+    informed = np.array([best_in_own("tpe", seed, 32) for seed in range(20)])
+    random = np.array([best_in_own("random", seed, 100) for seed in range(20)])
+    wins = sum(informed >= np.median(random))
+    print(
+        f"median best: TPE at 32 {np.median(informed):.4f}, random at 100 {np.median(random):.4f}; {wins} of 20 seeds"
+    )
+    assert np.median(informed) >= np.median(random)
+
+
+# ---- what a proposal costs
+
+
+@pytest.mark.slow
+def test_the_orchestration_of_the_200th_proposal_costs_hardly_more_than_that_of_the_first(tmp_path, monkeypatch):
+    """Proposals of an old and of a new search take turns, so that both are timed on an equally busy machine.
+
+    Optuna's own part, asking its sampler, grows with the trials that it knows.
+    """
+    asking, draw = [0.0], sampling.Sampler._draw
+
+    def timed(*arguments, **options):
+        begin = time.process_time()
+        found = draw(*arguments, **options)
+        asking[0] += time.process_time() - begin
+        return found
+
+    def propose(name):
+        asking[0], begin = 0.0, time.process_time()
+        while trial := schedulers[name].next_trial():
+            took = time.process_time() - begin - asking[0], asking[0]
+            end(ledgers[name], trial)
+            if trial.role == "search":
+                return took
+            asking[0], begin = 0.0, time.process_time()
+        raise AssertionError("the search has ended")
+
+    monkeypatch.setattr(sampling.Sampler, "_draw", timed)
+    study = study_of(budget=200)  # of a space without fingerprints, whose trials take time to name
+    ledgers = {name: Ledger(str(tmp_path / name), "searched") for name in ("old", "new")}
+    schedulers = {name: Scheduler(study, ledger) for name, ledger in ledgers.items()}
+    for name, count in (("old", 180), ("new", len(INITIAL_POINTS))):
+        for _ in range(count):
+            propose(name)
+    times = [(propose("new"), propose("old")) for _ in range(20)]
+    first, last = 1000 * np.median(times, axis=0)
+    print(f"own {first[0]:.1f} → {last[0]:.1f} ms, Optuna {first[1]:.1f} → {last[1]:.1f} ms")
+    assert last[0] <= 1.2 * first[0]
