@@ -77,7 +77,7 @@ class FunctionSpace:
         return [draw_settings(lambda trial: _call(self.name, function, trial), seed) for seed in range(SAMPLES)]
 
     def _load(self) -> Function:
-        return _load_unchanged(self.file, self.function, self.digest)
+        return load_unchanged(self.file, self.function, self.digest)
 
     def written(self) -> Any:
         """Return the space as a study's definition has it."""
@@ -94,7 +94,7 @@ def read_function(reference: str) -> FunctionSpace:
     assert found is not None
     file, function = Path(found["file"]).absolute(), found["function"]
     source = _read(file)
-    _load_unchanged(str(file), function, _digest(source))
+    load_unchanged(str(file), function, _digest(source))
     return FunctionSpace(str(file), function, _digest(source))
 
 
@@ -112,7 +112,7 @@ def _digest(source: bytes) -> str:
 
 
 @lru_cache
-def _load_unchanged(file: str, function: str, digest: str) -> Function:
+def load_unchanged(file: str, function: str, digest: str) -> Function:
     """Return a function of a file, which is read once. Raises SpaceError if the file has another digest."""
     source = _read(Path(file))
     if _digest(source) != digest:

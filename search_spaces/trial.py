@@ -6,8 +6,6 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-import numpy as np
-
 GRID = 4  # values of a range in a grid
 
 
@@ -75,6 +73,8 @@ def encode(value: Any) -> Any:
 
 def grid_values(low: float, high: float, step: float | None, log: bool) -> list[float]:
     """Return up to GRID values of a range, equally far apart, or by equal factors if log; multiples of the step."""
+    import numpy as np  # which `status` does not need
+
     if step is not None and not log:
         count = round((high - low) / step) + 1
         places = np.unique(np.linspace(0, count - 1, min(GRID, count)).round())

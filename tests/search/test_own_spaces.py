@@ -1,6 +1,7 @@
 """Spaces of a study file over any setting: what they draw, and the sentence for each that cannot be."""
 
 import json
+import re
 import sys
 
 import pytest
@@ -8,10 +9,12 @@ from click.testing import CliRunner
 
 from diffseg.config import Config
 from search_spaces import draw_settings, parse_space
+from search_spaces.function import load_unchanged
 from studies.commands.program import main
 from studies.definition.reading import read_study
 from studies.search import sampling
 from studies.search.search import Search, parse
+from studies.store.ledger import Ledger
 
 HEAD = """\
 experiments = []
@@ -208,6 +211,28 @@ def test_a_python_function_is_a_space(written, tmp_path):
     assert read_study(path, {}, {}, search={"space": "target"}).search.space.name == "target"
 
 
+def test_a_changed_python_space_is_another_search_and_does_not_resume(written, tmp_path):
+    file = tmp_path / "space.py"
+    file.write_text(FUNCTION, encoding="utf-8")
+    path, store = written('space = "space.py:width"'), str(tmp_path / "store")
+    study = read_study(path, {}, {})
+    ledger = Ledger(store, "mine")
+    ledger.define(study.definition())
+    file.write_text(FUNCTION + "# changed", encoding="utf-8")
+    load_unchanged.cache_clear()
+    code, output = call("plan", path, "--store", store)
+    assert code == 2, output
+    assert "exists with another search (search.space: the file of space.py:width has changed): give this" in output
+    code, output = call("run", "mine", "--store", store)  # from the definition alone
+    assert code == 2, output
+    assert re.search(r"search.space: .*space.py has changed since the search began; restore it, or", output)
+    file.unlink()
+    load_unchanged.cache_clear()
+    code, output = call("run", "mine", "--store", store)
+    assert code == 2, output
+    assert re.search(r"search.space: there is no file .*space.py; give FILE.py:FUNCTION", output)
+
+
 @pytest.mark.parametrize(
     ("reference", "words"),
     [
@@ -232,8 +257,6 @@ def test_a_python_space_that_cannot_be_used_is_refused_in_one_sentence(reference
 
 
 def check_refused(path, tmp_path, words):
-    import re
-
     for command in ("plan", "run"):
         code, output = call(command, path, "--store", str(tmp_path / "store"))
         assert code == 2, output

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import wilcoxon
 
+from analysis.searches import best_proposals
 from diffseg.config import Config
 from diffseg.errors import ConfigError, UserError
 from diffseg.evaluation.pareto import losses
@@ -334,6 +335,12 @@ def test_a_trial_over_a_limit_is_never_the_best_nor_confirmed_and_the_sampler_is
                 "memory": 0.0,
             }
             assert one.eligible == (frozen.constraints["seconds"] <= 0)
+    ledger.define(study.definition())
+    for metric in ("iou", None):  # `best` lists those over a limit last, and says so
+        listed = best_proposals(ledger, [study.starts[0].name], metric, pareto=False)
+        assert {row["number"] for row in listed[-len(over) :]} == over
+        assert all("but search.constraints allows 0.5" in row["error"] for row in listed[-len(over) :])
+        assert all(row["rank"] is not None for row in listed[: -len(over)])
 
 
 # ---- pruning
