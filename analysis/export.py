@@ -17,8 +17,8 @@ from analysis.series import varying_columns
 from analysis.tables import Tables
 from analysis.writing import refuse_unwritable
 from diffseg.evaluation.registry import METRICS
-from studies.search.proposals import EvaluatedProposal
-from studies.search.sampling import find_parameters
+from studies.search.history import EvaluatedProposal
+from studies.search.sampling import Sampler
 
 OBJECTIVE = ("iou", "ece")  # of trials outside of searches
 STATES = {  # any other status is a failure
@@ -39,7 +39,8 @@ def write_journal(tables: Tables, path: Path) -> optuna.storages.JournalStorage:
         path.unlink(missing_ok=True)
         storage = optuna.storages.JournalStorage(JournalFileBackend(str(path)))
         for search in tables.searches:
-            trials = [_searched_trial(search, tried) for tried in search.tried]
+            sampler = Sampler(search.search, search.name, search.start)
+            trials = [_searched_trial(search, sampler, tried) for tried in search.tried]
             _add_study(storage, f"{search.ledger.study}: search, {search.title}", search.search.objective, trials)
         measured = tables.trials.dropna(subset=list(OBJECTIVE))
         for (study, dataset, experiment), group in measured.groupby(["study", "dataset", "experiment"], sort=False):
@@ -80,10 +81,10 @@ def _add_study(
     study.add_trials(trials)
 
 
-def _searched_trial(search: SearchHistory, tried: EvaluatedProposal) -> FrozenTrial:
+def _searched_trial(search: SearchHistory, sampler: Sampler, tried: EvaluatedProposal) -> FrozenTrial:
     """Return a proposal as an Optuna trial, without parameters if the search space could not have proposed it."""
     proposal = tried.proposal
-    found = find_parameters(search.search, search.start, proposal)
+    found = sampler.find_parameters(proposal)
     units = [METRICS[metric].loss for metric in search.search.objective]  # turns a loss back into the metric, too
     attributes = {"trial": proposal.trial or "", "source": proposal.source, "status": tried.status}
     if proposal.reason:

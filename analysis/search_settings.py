@@ -146,10 +146,10 @@ def _compute_importances(one: SearchHistory) -> dict[str, float]:
     """Return the importance of each setting; nothing for fewer than LARGE complete trials."""
     import optuna
 
-    from studies.search.sampling import to_optuna
+    from studies.search.sampling import Sampler
 
     study = optuna.create_study(directions=["minimize"] * len(one.search.objective))
-    study.add_trials(to_optuna(one.search, one.start, one.tried))
+    study.add_trials(Sampler(one.search, one.name, one.start).to_optuna(one.tried))
     if sum(trial.state == optuna.trial.TrialState.COMPLETE for trial in study.trials) < LARGE:
         return {}
     with warnings.catch_warnings():

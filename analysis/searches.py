@@ -14,8 +14,9 @@ from diffseg import config as configuration
 from diffseg.config import Config
 from diffseg.evaluation.pareto import ranks
 from diffseg.evaluation.registry import METRICS
-from search_spaces import INITIAL_POINTS
-from studies.search.proposals import EvaluatedProposal, describe_settings, read_history, read_proposals
+from studies.search.constraints import column_of, describe_violations
+from studies.search.history import EvaluatedProposal, History
+from studies.search.proposals import describe_settings
 from studies.search.search import Search, parse
 from studies.store.ledger import Ledger
 
@@ -62,22 +63,26 @@ class SearchHistory:
                     "hours": hours,
                     **{metric: row.get(metric) if one.losses else None for metric in METRICS},
                     "words": describe_settings(one.proposal.settings),
-                    "error": one.proposal.reason or row.get("error"),
+                    "error": one.proposal.reason or row.get("error") or self._violations(one) or None,
                 }
                 | one.proposal.settings
             )
         frame = pd.DataFrame(rows)
-        measured = [one.losses for one in self.tried if one.losses]
-        frame.loc[[one.losses is not None for one in self.tried], "rank"] = ranks(measured)
+        measured = [one.losses for one in self.tried if one.losses and one.eligible]
+        frame.loc[[one.eligible for one in self.tried], "rank"] = ranks(measured)
         frame[list(METRICS)] = frame[list(METRICS)].astype(float)
         return frame.assign(search=self.title)
 
     @cached_property
     def parameters(self) -> list[str]:
         """The settings that the sampler varies and that differ between proposals."""
-        drawn = [one for one in self.tried if one.proposal.source not in INITIAL_POINTS] or self.tried
+        drawn = [one for one in self.tried if not one.proposal.tried_first] or self.tried
         names = dict.fromkeys(name for one in drawn for name in one.proposal.settings)
         return [name for name in names if len({repr(one.proposal.settings.get(name)) for one in self.tried}) > 1]
+
+    def _violations(self, one: EvaluatedProposal) -> str:
+        """Return the constraints that a complete trial violates, in words."""
+        return describe_violations(self.search.constraints, self.row_of(one)) if one.losses else ""
 
     def row_of(self, one: EvaluatedProposal) -> dict[str, Any]:
         """Return the ledger's row of a proposal's trial; empty if there is none yet."""
@@ -92,11 +97,13 @@ def load_searches(ledgers: Iterable[Ledger]) -> list[SearchHistory]:
         if not definition.get("search"):
             continue
         search = parse(definition["search"])
-        columns = ["status", "error", "seconds", "gpu_seconds", "steps", *METRICS]
+        limited = map(column_of, search.constraints)
+        columns = list(dict.fromkeys(["status", "error", "seconds", "gpu_seconds", "steps", *METRICS, *limited]))
         rows = {row["trial"]: row for row in ledger.last_rows(columns)}
         for name, leaves in definition.get("starts", {}).items():
             start = configuration.load(leaves)
-            if tried := read_history(ledger, read_proposals(ledger, name), start.seed, search.objective, rows):
+            history = History(ledger, search, name, start)
+            if tried := history.evaluate(history.proposals(), rows):
                 found.append(SearchHistory(ledger, search, name, start, tried, rows))
     return found
 
@@ -132,6 +139,7 @@ def best_proposals(ledger: Ledger, starts: list[str], metric: str | None, pareto
     if metric:
         ascending = not METRICS[metric].larger_is_better
         found = found.sort_values(metric, ascending=ascending, kind="stable", na_position="last")
+        found = found.sort_values("rank", key=lambda ranks: ranks.isna(), kind="stable")  # violated constraints last
         found = found.sort_values("search", key=lambda names: names.map(starts.index), kind="stable")
     return records(found)
 

@@ -4,10 +4,21 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from search_spaces.errors import SpaceError
 from search_spaces.points import INITIAL_POINTS
-from search_spaces.spaces import SPACES, WITH_FINGERPRINT
+from search_spaces.space import SHIPPED, Space, parse_space
+from search_spaces.trial import SettingsTrial, draw_settings
 
-__all__ = ["INITIAL_POINTS", "SPACES", "WITH_FINGERPRINT", "expand_grid"]
+__all__ = [
+    "INITIAL_POINTS",
+    "SHIPPED",
+    "SettingsTrial",
+    "Space",
+    "SpaceError",
+    "draw_settings",
+    "expand_grid",
+    "parse_space",
+]
 
 
 def expand_grid(axes: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:

@@ -177,7 +177,9 @@ def study_options(command: Command) -> Command:
 def _search_options() -> tuple[Option, ...]:
     """The options of a search; their names are SEARCH_OPTIONS."""
     return (
-        click.option("--space", help="Search: schedule, target, weighting, fingerprint or everything."),
+        click.option(
+            "--space", help="Search: schedule, target, weighting, fingerprint, everything, or FILE.py:FUNCTION."
+        ),
         click.option(
             "--budget", type=click.IntRange(min=1), help="Search: number of proposals; a larger one extends the search."
         ),

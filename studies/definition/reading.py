@@ -7,7 +7,8 @@ from diffseg.config import NETWORKS
 from diffseg.config.leaves import flat
 from diffseg.errors import ConfigError, UserError
 from diffseg.suggestions import did_you_mean, did_you_mean_path
-from search_spaces import WITH_FINGERPRINT
+from search_spaces import SpaceError
+from search_spaces.function import REFERENCE
 from studies.definition import studyfile
 from studies.definition.expansion import EXPERIMENTS, Description, available_data_sets
 from studies.definition.shipped import shipped_studies, study_path
@@ -48,8 +49,12 @@ def read_study(
         wanted = " ".join(f"--data {data}=ROOT" for data in tables.get("data", {"NAME": {}}))
         raise UserError(f"no data set of {path.stem} has a root: give one or more of {wanted}")
     description = Description(path, tables, data_sets, settings, roots)
-    trials, found = tuple(description.trials()), _search(description, search or {})
-    starts = tuple(_starts(description, found)) if found else ()
+    trials = tuple(description.trials())
+    try:
+        found = _search(description, search or {})
+        starts = tuple(_starts(description, found)) if found else ()
+    except SpaceError as error:
+        raise ConfigError(f"{studyfile.locate(path, error.key)}{error}") from None
     if not trials and not starts:
         raise UserError(
             f"with these options nothing is left of study {path.stem}: give another --experiment or network"
@@ -98,8 +103,11 @@ def _search(description: Description, options: dict[str, Any]) -> Search | None:
                 "one, and a TOML file with a table [search] is another"
             )
         return None
-    table = description.tables["search"]
-    return parse({key: value for key, value in table.items() if key not in ("data", "start")} | options)
+    table = {key: value for key, value in description.tables["search"].items() if key not in ("data", "start")}
+    space = table.get("space")
+    if isinstance(space, str) and REFERENCE.fullmatch(space):
+        table["space"] = str(description.path.parent / space)  # a file beside the study
+    return parse(table | options)
 
 
 def _starts(description: Description, search: Search) -> Iterator[Trial]:
@@ -114,7 +122,7 @@ def _starts(description: Description, search: Search) -> Iterator[Trial]:
     chosen = {name: description.data_sets[name] for name in names if name in description.data_sets}
     settings = flat(table.get("start", {})) | description.settings
     tables = description.tables | {"experiments": ["e2"]}
-    keeps_fingerprint = search.space in WITH_FINGERPRINT  # the start of a search need not use one itself
+    keeps_fingerprint = search.may_use_fingerprint  # the start of a search need not use one itself
     started = Description(description.path, tables, chosen, settings, description.roots, keeps_fingerprint)
     for trial in started.trials():
         if trial.config.experiment == "e2":  # not the trials that it needs

@@ -13,7 +13,7 @@
     [variant.x0]             # optional: a trial is made for each variant
     diffusion.target = "x0"
     [search]                 # optional: a search (studies/search/search.py)
-    space = "weighting"
+    space = "weighting"      # or a table [search.space] (search_spaces/space.py)
     data = ["synthetic-large"]  # all data sets by default
     [search.start]           # settings of the trial that the search starts from
     data.held_out = 0.2
@@ -46,6 +46,9 @@ from studies.definition import textfile
 PARTS = 16  # parts of a dotted key, at most: tomllib's memory grows with the square of their number
 KEY_PART = r"""(?:(?<![\w-])[\w-]+|"[^"\n]*"|'[^'\n]*')"""
 LONG_KEY = re.compile(rf"(?:{KEY_PART}[ \t]*\.[ \t]*){{{PARTS}}}")
+DOTTED_KEY = rf"{KEY_PART}(?:[ \t]*\.[ \t]*{KEY_PART})*"
+HEADER = re.compile(rf"[ \t]*\[(?P<list>\[)?[ \t]*(?P<key>{DOTTED_KEY})[ \t]*\]")
+ASSIGNMENT = re.compile(rf"[ \t]*(?P<key>{DOTTED_KEY})[ \t]*=")
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list", dict: "a table"}
 
 
@@ -120,6 +123,40 @@ def read_tables(path: Path) -> dict[str, Any]:
         return StudyFile.model_validate(tree).model_dump(exclude_unset=True)
     except ValidationError as error:
         raise UserError(_sentence(path, error)) from None
+
+
+def locate(path: Path, key: str) -> str:
+    """Return "FILE, line N: " for the line of a study file that sets a key, or a table that the key lies in.
+
+    Returns an empty text if the file does not set it: the command line may.
+    """
+    lines = _key_lines(path.read_text(encoding="utf-8-sig"))
+    parts = key.split(".")
+    for count in range(len(parts), 1, -1):
+        if line := lines.get(".".join(parts[:count])):
+            return f"{path}, line {line}: "
+    return ""
+
+
+def _key_lines(text: str) -> dict[str, int]:
+    """Return the first line of each key of a TOML text, by the whole dotted key; the tables of a list are numbered from 1."""
+    found: dict[str, int] = {}
+    table, counts = "", dict[str, int]()
+    for number, line in enumerate(text.splitlines(), 1):
+        if match := HEADER.match(line):
+            table = _join_key(match["key"])
+            if match["list"]:
+                counts[table] = counts.get(table, 0) + 1
+                table = f"{table}.{counts[table]}"
+            found.setdefault(table, number)
+        elif match := ASSIGNMENT.match(line):
+            found.setdefault(f"{table}.{_join_key(match['key'])}".lstrip("."), number)
+    return found
+
+
+def _join_key(key: str) -> str:
+    """Return a dotted key of TOML without spaces and quotes."""
+    return ".".join(part.strip("\"'") for part in re.findall(KEY_PART, key))
 
 
 def _sentence(path: Path, error: ValidationError) -> str:

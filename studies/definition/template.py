@@ -46,11 +46,14 @@ data.layout = "{layout}"
 # [variant.x0]
 # diffusion.target = "x0"
 
-# A search for a better noise schedule, target or weighting, judged by training images that are held out:
+# A search for better settings, judged by training images that are held out:
 # [search]
-# space = "everything"
+# space = "everything"  # or, in place of this line, a table of ranges and choices below:
 # budget = 32
 # confirm = "3x3"
+# [search.space]
+# training.learning_rate = {{ low = 1e-5, high = 1e-3, log = true }}
+# diffusion.target = {{ choices = ["epsilon", "x0", "v"] }}
 # [search.start]
 # data.held_out = 0.2
 # training.evaluations = [0.25, 0.5]

@@ -1,7 +1,9 @@
 """The scheduler: it finds the next trial of a study in the ledger, either a missing one or one that a search proposes."""
 
+from __future__ import annotations
+
 from collections.abc import Set
-from typing import Any
+from typing import TYPE_CHECKING
 
 from diffseg.config import Config
 from diffseg.errors import UserError
@@ -9,15 +11,18 @@ from diffseg.evaluation import pareto
 from diffseg.evaluation.registry import METRICS
 from studies.definition.study import Study
 from studies.definition.trial import Trial, needed_trials, trial_name
-from studies.search.proposals import EvaluatedProposal, Proposal, read_history, read_proposals
-from studies.search.search import Search
+from studies.search.constraints import column_of
+from studies.search.history import EvaluatedProposal, History, Rows
+from studies.search.proposals import Proposal
+from studies.search.search import Search, check_start
 from studies.store.compaction import compact_search_records
 from studies.store.latest import LatestRows
 from studies.store.ledger import Ledger
 
-HOPELESS = 5  # trials without a value, and none with one, after which a search ends
+if TYPE_CHECKING:
+    from studies.search.sampling import Sampler
 
-Rows = dict[str, dict[str, Any]]  # the last attempt of each trial that has ended, by the trial's name
+HOPELESS = 5  # trials without a value, and none with one, after which a search ends
 
 
 class Scheduler:
@@ -26,7 +31,10 @@ class Scheduler:
     def __init__(self, study: Study, ledger: Ledger, retry: bool = False):
         """Schedule a study; with `retry`, trials that have failed so far are run once more."""
         self.study, self.ledger = study, ledger
-        self._latest = LatestRows(ledger, ["status", "error", *METRICS])
+        constraints = study.search.constraints if study.search else {}
+        self._latest = LatestRows(ledger, ["status", "error", *METRICS, *map(column_of, constraints)])
+        self._histories = {one.name: History(ledger, self._search, one.name, one.config) for one in study.starts}
+        self._samplers: dict[str, Sampler] = {}
         rows = self._latest.rows() if retry else {}
         self._retried = {trial: row["attempt"] for trial, row in rows.items() if row["status"] == "failed"}
 
@@ -81,15 +89,16 @@ class Scheduler:
         """Return why a search has ended early; None if none has."""
         rows = self._ended()
         for start in self.study.starts:
-            tried = self._history(start, rows, read_proposals(self.ledger, start.name))
+            tried = self._evaluate(start, rows)
             if reason := self._reason_to_give_up(start.name, tried, rows):
                 return reason
         return None
 
-    def check_budget(self) -> None:
-        """Raise UserError if a search has more proposals than its budget allows."""
+    def check_searches(self) -> None:
+        """Raise UserError if a search's space cannot be used, or if it has more proposals than its budget allows."""
         for start in self.study.starts:
-            count = sum(one.seed == start.config.seed for one in read_proposals(self.ledger, start.name))
+            check_start(start.config, self._search)
+            count = sum(one.seed == start.config.seed for one in self._histories[start.name].proposals())
             if count > self._search.budget:
                 raise UserError(
                     f"the budget is {self._search.budget}, but {start.name} has {count} proposals already: "
@@ -112,29 +121,37 @@ class Scheduler:
 
     def _next_proposal(self, start: Trial, rows: Rows, busy: Set[str]) -> Proposal | None:
         """Return the next proposal of a search: one that has not ended, then a new one, then a confirmation."""
-        from studies.search.sampling import propose  # Optuna, which only a running search needs
-
-        past = read_proposals(self.ledger, start.name)
-        tried = self._history(start, rows, past)
+        history = self._histories[start.name]
+        past = history.proposals()
+        tried = history.evaluate(past, rows)
         if self._reason_to_give_up(start.name, tried, rows):
             return None
         waiting = [one for one in past if one.config and one.trial not in rows and one.trial not in busy]
         if waiting:
             return next((one for one in waiting if one.config and not busy & _needs(one.config)), None)
-        if len(tried) < self._search.budget and (fresh := propose(self._search, start.name, start.config, tried)):
+        if len(tried) < self._search.budget and (fresh := self._sampler(start).propose(tried)):
             return fresh
         if any(one.status == "running" for one in tried):
             return None
         confirmations = self._confirmations(start, tried)
         return next((one for one in confirmations if one.trial not in rows and one.trial not in busy), None)
 
-    def _history(self, start: Trial, rows: Rows, past: list[Proposal]) -> list[EvaluatedProposal]:
-        """Evaluate the proposals of a search, without confirmations. past: all of them."""
-        return read_history(self.ledger, past, start.config.seed, self._search.objective, rows)
+    def _evaluate(self, start: Trial, rows: Rows) -> list[EvaluatedProposal]:
+        """Evaluate the proposals of a search, without confirmations."""
+        history = self._histories[start.name]
+        return history.evaluate(history.proposals(), rows)
+
+    def _sampler(self, start: Trial) -> Sampler:
+        """Return the sampler of a search."""
+        from studies.search.sampling import Sampler  # Optuna, which only a running search needs
+
+        if start.name not in self._samplers:
+            self._samplers[start.name] = Sampler(self._search, start.name, start.config)
+        return self._samplers[start.name]
 
     def _reason_to_give_up(self, name: str, tried: list[EvaluatedProposal], rows: Rows) -> str | None:
         """Return why a search ends early: its trials fail, or do not report the objective. None if it continues."""
-        ended = [one for one in tried if one.status != "running"]
+        ended = [one for one in tried if one.status != "running" and not one.proposal.too_large]
         if not all(one.infeasible for one in ended) or len(ended) < min(HOPELESS, self._search.budget):
             return None
         if complete := [one for one in ended if one.status == "complete"]:
@@ -162,8 +179,8 @@ class Scheduler:
 
 
 def _ranked(tried: list[EvaluatedProposal]) -> list[Proposal]:
-    """Sort the proposals that have a value, the best first: by non-dominated rank, then by their losses."""
-    measured = [(one.losses, one.proposal) for one in tried if one.losses is not None]
+    """Sort the proposals that may be the best, the best first: by non-dominated rank, then by their losses."""
+    measured = [(one.losses, one.proposal) for one in tried if one.losses is not None and one.eligible]
     ranks = pareto.ranks([losses for losses, _ in measured])
     ranked = sorted(zip(ranks, measured, strict=True), key=lambda pair: (pair[0], pair[1][0]))
     return [proposal for _, (_, proposal) in ranked]

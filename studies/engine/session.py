@@ -76,7 +76,7 @@ def run(
 
 def _prepare_store(study: Study, ledger: Ledger) -> None:
     """Define the study in its folder, and remove or set aside what killed sessions left there."""
-    Scheduler(study, ledger).check_budget()
+    Scheduler(study, ledger).check_searches()
     ledger.define(study.definition())
     ledger.folder.remove(STOP)
     for leftover in (SCRATCH, "tmp"):

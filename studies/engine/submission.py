@@ -13,6 +13,8 @@ from typing import Any
 from uuid import uuid4
 
 from diffseg.errors import UserError
+from search_spaces.function import REFERENCE
+from studies.definition.studyfile import read_tables
 from studies.engine import clusterfile
 from studies.engine.cluster_check import check, read
 
@@ -69,8 +71,19 @@ def _copy_study(folder: Path, arguments: tuple[str, ...]) -> list[str]:
     for place, word in enumerate(words):
         if word.endswith(".toml") and Path(word).is_file():
             shutil.copy(word, folder / Path(word).name)
+            _copy_space(Path(word), folder)
             words[place] = Path(word).name
     return words
+
+
+def _copy_space(study: Path, folder: Path) -> None:
+    """Copy the Python file of a study's search space, if it has one beside it, to the same place beside the copy."""
+    space = (read_tables(study).get("search") or {}).get("space")
+    found = REFERENCE.fullmatch(space) if isinstance(space, str) else None
+    if found and (source := study.parent / found["file"]).is_file() and not Path(found["file"]).is_absolute():
+        target = folder / found["file"]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target)
 
 
 def _send(config: dict[str, Any], path: Path, folder: Path, job: str, command: str) -> str:

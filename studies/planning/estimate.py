@@ -78,6 +78,11 @@ def estimate_cost(config: Config, workers: int = 1, trained: bool = False) -> Co
     return Cost(network.parameters * members, passes * network.forward.flops, memory, disk, checkpoints)
 
 
+def count_parameters(config: Config) -> int:
+    """Return the number of parameters of the configuration's network. Raises ConfigError for an unfit size."""
+    return _measure_network(config).parameters
+
+
 def _count_training_passes(config: Config, batch: int) -> float:
     """Return the forward passes of an image that training costs. Deep ensembles train none: their members do.
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from diffseg.config import Config
 from diffseg.diffusion.combinations import find_problems
-from search_spaces import WITH_FINGERPRINT
 from studies.definition.distinctions import distinguish
 from studies.definition.study import Study
 from studies.definition.trial import trial_name
@@ -15,8 +14,11 @@ from studies.planning.datasets import check_datasets
 from studies.planning.estimate import Cost, estimate_cost, estimate_costs
 from studies.planning.machine import Speed, machine_speed
 from studies.planning.presets import name_preset
-from studies.search.proposals import read_proposals
+from studies.search.proposals import describe_settings, read_proposals
+from studies.search.search import Search
 from studies.store.ledger import Ledger
+
+SAMPLES = 3  # random proposals of a search that a plan shows
 
 
 def plan(study: Study, ledger: Ledger, resources: Resources) -> dict[str, Any]:
@@ -60,7 +62,21 @@ def plan(study: Study, ledger: Ledger, resources: Resources) -> dict[str, Any]:
         + lanes * max((row["checkpoints"] for row in to_do), default=0),
         "pruning": study.search.pruning if study.search and study.starts else 0,
         "warnings": _collect_warnings(study),
+        "samples": list(_sample_spaces(study, speed)) if upcoming else [],
     }
+
+
+def _sample_spaces(study: Study, speed: Speed) -> Iterator[dict[str, Any]]:
+    """Yield SAMPLES random proposals of each search: its settings in words, and its time or why it would be refused."""
+    from studies.search.sampling import Sampler  # imports Optuna
+
+    if study.search is None:
+        return
+    for start in study.starts:
+        for one in Sampler(study.search, start.name, start.config).draw_randomly(SAMPLES):
+            seconds = speed.seconds(estimate_cost(one.config).flops) if one.config else None
+            words = describe_settings(one.settings)
+            yield {"search": start.name, "settings": words, "seconds": seconds and list(seconds), "refused": one.reason}
 
 
 def _list_upcoming(study: Study, ledger: Ledger, known: set[str]) -> Iterator[tuple[str, Config, int]]:
@@ -84,14 +100,14 @@ def _list_upcoming(study: Study, ledger: Ledger, known: set[str]) -> Iterator[tu
             if count <= 0:
                 continue
             yield name, config, count
-            needed = {trial_name(one): one for one in _list_fingerprint_trials(config, search.space)}
+            needed = {trial_name(one): one for one in _list_fingerprint_trials(config, search)}
             yield from ((name, one, 1) for name, one in needed.items() if name not in known)
             known = known | set(needed)
 
 
-def _list_fingerprint_trials(config: Config, space: str) -> list[Config]:
-    """Return the E3 trials that a proposal of the space needs if it is weighted by a fingerprint."""
-    if space not in WITH_FINGERPRINT:
+def _list_fingerprint_trials(config: Config, search: Search) -> list[Config]:
+    """Return the E3 trials that a proposal of the search needs if it is weighted by a fingerprint."""
+    if not search.may_use_fingerprint:
         return []
     return config.with_leaves({"diffusion.weighting": "fingerprint"}).resolved().fingerprint_trials()
 

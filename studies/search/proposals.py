@@ -1,6 +1,7 @@
 """Proposals of searches: what they try, as rows of the ledger's table `proposals`, and what came of it."""
 
 import json
+import re
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -8,9 +9,12 @@ from typing import Any
 from diffseg import config as configuration
 from diffseg.config import Config
 from diffseg.errors import ConfigError
-from diffseg.evaluation.pareto import losses
 from search_spaces import INITIAL_POINTS
 from studies.store.ledger import Ledger
+
+START = "start"  # source of the proposal that is the configuration which a search over a user's space starts from
+POINT = "point "  # beginning of the source of a user's own points
+TOO_LARGE = "refused: parameters "  # beginning of the reason of proposals that a constraint on parameters refuses
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,17 @@ class Proposal:
     @property
     def label(self) -> str:
         """The name of an initial point, or the settings in words."""
-        return self.source if self.source in INITIAL_POINTS else describe_settings(self.settings)
+        return self.source if self.source in (*INITIAL_POINTS, START) else describe_settings(self.settings)
+
+    @property
+    def tried_first(self) -> bool:
+        """Whether it is a point tried first, which no sampler has drawn."""
+        return self.source in (*INITIAL_POINTS, START) or self.source.startswith(POINT)
+
+    @property
+    def too_large(self) -> bool:
+        """Whether it was refused since its network has more parameters than a constraint allows."""
+        return (self.reason or "").startswith(TOO_LARGE)
 
     def record(self, ledger: Ledger) -> None:
         """Write the proposal into the ledger."""
@@ -39,16 +53,11 @@ class Proposal:
 
 
 def describe_settings(settings: dict[str, Any]) -> str:
-    """Write settings, given by their paths, as "schedule cosine, input scale 0.1"."""
-    values = {path.removeprefix("diffusion.").replace("_", " "): value for path, value in settings.items()}
+    """Write settings, given by their paths, as "schedule cosine, training batch 16"."""
+    values = {re.sub("[._]", " ", path.removeprefix("diffusion.")): value for path, value in settings.items()}
     return ", ".join(
         f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items()
     )
-
-
-def read_proposals(ledger: Ledger, search: str | None = None) -> list[Proposal]:
-    """Read the proposals that one search, or all searches, have made so far, in their order."""
-    return [_proposal(ledger, row) for row in ledger.records("proposals", search)]
 
 
 @cache
@@ -57,52 +66,18 @@ def _load_config(text: str) -> Config:
     return configuration.load(text)
 
 
-def _proposal(ledger: Ledger, row: dict[str, Any]) -> Proposal:
+def parse_proposal(study: str, row: dict[str, Any]) -> Proposal:
+    """Return the proposal of a row of a study's ledger. Raises ConfigError if this version cannot read it."""
     try:
         config = _load_config(row["config"]) if row["config"] else None
     except ConfigError as error:
         raise ConfigError(
-            f"proposal {row['number']} of {row['search']} in study {ledger.study} is of a version of diffseg that this one cannot "
+            f"proposal {row['number']} of {row['search']} in study {study} is of a version of diffseg that this one cannot "
             f"read ({error}): run the study with that version, or give a new one a name with --name NAME"
         ) from None
     return Proposal(**row | {"settings": json.loads(row["settings"]), "config": config})
 
 
-@dataclass(frozen=True)
-class EvaluatedProposal:
-    """A proposal and what came of it."""
-
-    proposal: Proposal
-    status: str  # complete, pruned, failed, refused or running
-    losses: tuple[float, ...] | None = None  # of a complete trial that has measured all objectives
-    rungs: tuple[tuple[int, float], ...] = ()  # steps and losses at rungs; of a single objective only
-
-    @property
-    def infeasible(self) -> bool:
-        """Whether it ended without a value: it failed, was refused, or did not measure all objectives."""
-        return self.status in ("failed", "refused") or (self.status == "complete" and self.losses is None)
-
-
-def read_history(
-    ledger: Ledger, past: list[Proposal], seed: int, objective: tuple[str, ...], rows: dict[str, dict[str, Any]]
-) -> list[EvaluatedProposal]:
-    """Evaluate the proposals of a search, without confirmations, in their order.
-
-    Args:
-        past: All proposals of the search.
-        seed: Of the trial that the search starts from; proposals with other seeds are confirmations.
-        rows: The row of each trial in the ledger, by the trial's name. A trial without one is running.
-    """
-    own = [proposal for proposal in past if proposal.seed == seed]
-    rungs: dict[str, list[tuple[int, float]]] = {}
-    if own and len(objective) == 1:
-        for row in ledger.records("rungs", own[0].search):
-            if loss := losses({row["metric"]: row["value"]}, objective):
-                rungs.setdefault(row["trial"], []).append((row["step"], *loss))
-    found = []
-    for proposal in own:
-        row = rows.get(proposal.trial or "", {})
-        status = "refused" if proposal.reason else row.get("status", "running")
-        loss = losses(row, objective) if status == "complete" else None
-        found.append(EvaluatedProposal(proposal, status, loss, tuple(sorted(rungs.get(proposal.trial or "", ())))))
-    return found
+def read_proposals(ledger: Ledger, search: str | None = None) -> list[Proposal]:
+    """Read the proposals that one search, or all searches, have made so far, in their order."""
+    return [parse_proposal(ledger.study, row) for row in ledger.records("proposals", search)]

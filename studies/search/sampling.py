@@ -1,11 +1,11 @@
-"""The next proposal of a search, by Optuna. The Optuna study is rebuilt in memory from the ledger and then forgotten.
+"""The next proposal of a search, by Optuna. Optuna's study is rebuilt in memory from the ledger for each proposal.
 
 A sampler's seed depends on the search's own seed, the proposal's number and the draw, so that a sequential search proposes
 the same whether or not it was interrupted.
 """
 
+import copy
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,114 +17,28 @@ from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
 from diffseg.config import Config
 from diffseg.errors import ConfigError
-from search_spaces import INITIAL_POINTS, SPACES
+from search_spaces import INITIAL_POINTS, SHIPPED, SettingsTrial, SpaceError, draw_settings
+from search_spaces.trial import Trial, encode
 from studies.definition.trial import trial_name
-from studies.search.proposals import EvaluatedProposal, Proposal
+from studies.search.constraints import describe_violation
+from studies.search.history import EvaluatedProposal
+from studies.search.proposals import POINT, START, Proposal
 from studies.search.search import Search
 
 DRAWS = 40  # tries to draw a proposal that was not made before
 INFORMED = 10  # first ones of these draws, by the search's sampler; later ones are random
-GRID = 4  # values of a continuous setting in a grid
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
-def propose(search: Search, name: str, start: Config, tried: list[EvaluatedProposal]) -> Proposal | None:
-    """Return the next proposal, which may be a refused one; None if all draws were tried before.
+class KnownTrial(FrozenTrial):
+    """A trial that does not change any more, so that Optuna's storage may share its values.
 
-    Args:
-        name: Of the search.
-        start: The configuration that the search starts from.
-        tried: What the search has proposed so far.
+    Deep copies of all known trials took two thirds of the time of the 200th proposal.
     """
-    numbers = {one.proposal.number for one in tried}
-    number = next(number for number in range(len(numbers) + 1) if number not in numbers)
-    first = _initial_proposals(name, start)
-    if number < len(first):
-        return first[number]
-    seen = {one.proposal.trial for one in tried} | {repr(one.proposal.settings) for one in tried}
-    known = to_optuna(search, start, tried)
-    for draw in range(DRAWS):
-        settings = _draw(search, known, seed=_derive_seed(start.seed, number, draw), informed=draw < INFORMED)
-        found = _build_proposal(name, number, start, search.sampler, settings)
-        if found.trial not in seen - {None} and repr(settings) not in seen:
-            return found
-    return None
 
-
-def _initial_proposals(name: str, start: Config) -> list[Proposal]:
-    """Propose the initial points, without those whose trial an earlier point has already."""
-    found: list[Proposal] = []
-    for source, settings in INITIAL_POINTS.items():
-        proposal = _build_proposal(name, len(found), start, source, settings)
-        if proposal.trial is None or proposal.trial not in {other.trial for other in found}:
-            found.append(proposal)
-    return found
-
-
-def _build_proposal(name: str, number: int, start: Config, source: str, settings: dict[str, Any]) -> Proposal:
-    """Apply settings to the start's configuration; a configuration that cannot be becomes a refused proposal."""
-    try:
-        config = start.with_leaves(settings).resolved()
-    except ConfigError as error:
-        return Proposal(name, number, start.seed, None, source, settings, None, f"refused: {error}")
-    return Proposal(name, number, start.seed, trial_name(config), source, settings, config)
-
-
-def _derive_seed(*numbers: int) -> int:
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
-
-
-def to_optuna(search: Search, start: Config, tried: list[EvaluatedProposal]) -> list[FrozenTrial]:
-    """Convert what a search has tried to Optuna's trials, in their order, without what its space cannot propose.
-
-    Less is better in all values.
-    """
-    return [frozen for one in tried if (frozen := _to_frozen_trial(search, start, one))]
-
-
-def _to_frozen_trial(search: Search, start: Config, tried: EvaluatedProposal) -> FrozenTrial | None:
-    """Convert a proposal to Optuna's trial; None if the space cannot propose it.
-
-    A pruned trial has its losses at rungs as intermediate values. A failed or refused one is infeasible: its constraint is
-    violated.
-    """
-    found = find_parameters(search, start, tried.proposal)
-    if found is None:
-        return None
-    outcome: dict[str, Any]
-    if tried.status == "running":
-        outcome = {"state": TrialState.RUNNING}
-    elif tried.infeasible:
-        reason = {"reason": tried.proposal.reason or tried.status}
-        outcome = {"state": TrialState.PRUNED, "constraints": {"valid": 1.0}, "user_attrs": reason}
-    elif tried.status == "pruned":
-        outcome = {"state": TrialState.PRUNED, "intermediate_values": dict(tried.rungs)}
-    else:
-        outcome = {"state": TrialState.COMPLETE, "values": tried.losses}
-    return create_trial(params=found.values, distributions=found.distributions, **outcome)
-
-
-def _draw(search: Search, known: list[FrozenTrial], seed: int, informed: bool) -> dict[str, Any]:
-    """Draw settings from the search's sampler, given the known trials; at random if not informed."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study = optuna.create_study(
-            directions=["minimize"] * len(search.objective),
-            sampler=_build_sampler(search.sampler if informed else "random", seed),
-        )
-        study.add_trials(known)
-        trial = study.ask()
-        _space(search)(trial)
-    return trial.params
-
-
-def _build_sampler(name: str, seed: int) -> BaseSampler:
-    if name == "tpe":  # group: conditional parameters are modelled together where they occur together
-        return TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed)
-    if name == "gp":
-        return GPSampler(seed=seed)
-    return RandomSampler(seed=seed) if name == "random" else BruteForceSampler(seed=seed)
+    def __deepcopy__(self, memo: dict[int, Any]) -> FrozenTrial:
+        return copy.copy(self)
 
 
 @dataclass(frozen=True)
@@ -135,33 +49,177 @@ class Parameters:
     distributions: dict[str, BaseDistribution]
 
 
-def find_parameters(search: Search, start: Config, proposal: Proposal) -> Parameters | None:
-    """Return the space's parameters that yield the proposal's trial; None if the space cannot propose it."""
-    trial = FixedTrial(proposal.settings)
-    try:
+def propose(search: Search, name: str, start: Config, tried: list[EvaluatedProposal]) -> Proposal | None:
+    """Return the next proposal of a search, as `Sampler.propose` does."""
+    return Sampler(search, name, start).propose(tried)
+
+
+class Sampler:
+    """Makes the proposals of one search. What has ended is converted to Optuna's trials once."""
+
+    def __init__(self, search: Search, name: str, start: Config):
+        """Sample for a search.
+
+        Args:
+            name: Of the search.
+            start: The configuration that the search starts from.
+        """
+        self.search, self.name, self.start = search, name, start
+        self._settings = start.leaves()
+        self._first: list[Proposal] | None = None
+        self._converted: dict[int, tuple[EvaluatedProposal, FrozenTrial | None]] = {}  # by number
+        self._seen: dict[int, tuple[Proposal, str]] = {}  # with its settings as text, by number
+
+    def propose(self, tried: list[EvaluatedProposal]) -> Proposal | None:
+        """Return the next proposal, which may be a refused one; None if all draws were tried before.
+
+        tried: What the search has proposed so far.
+        """
+        numbers = {one.proposal.number for one in tried}
+        number = next(number for number in range(len(numbers) + 1) if number not in numbers)
+        if number < len(first := self.initial_proposals()):
+            return first[number]
+        seen = {one.proposal.trial for one in tried} | {self._settings_text(one.proposal) for one in tried}
+        known = self.to_optuna(tried)
+        for draw in range(DRAWS):
+            seed = _derive_seed(self.start.seed, number, draw)
+            found = self._draw(known, number, seed, informed=draw < INFORMED)
+            if found.trial not in seen - {None} and repr(found.settings) not in seen:
+                return found
+        return None
+
+    def _settings_text(self, proposal: Proposal) -> str:
+        known, text = self._seen.get(proposal.number, (None, ""))
+        if known is not proposal:
+            text = repr(proposal.settings)
+            self._seen[proposal.number] = proposal, text
+        return text
+
+    def initial_proposals(self) -> list[Proposal]:
+        """Propose the points tried first, without those whose trial an earlier point has already.
+
+        A shipped space has the shipped points, any other space has the start itself; the user's own points follow.
+        """
+        if self._first is not None:
+            return self._first
+        space, own = self.search.space, enumerate(self.search.points, 1)
+        points: dict[str, dict[str, Any]] = dict(INITIAL_POINTS) if space.name in SHIPPED else {START: {}}
+        points |= {f"{POINT}{place}": settings for place, settings in own}
+        found: list[Proposal] = []
+        for source, settings in points.items():
+            proposal = self._build_proposal(len(found), source, space.fixed | settings)
+            if proposal.trial is None or proposal.trial not in {other.trial for other in found}:
+                found.append(proposal)
+        self._first = found
+        return found
+
+    def draw_randomly(self, count: int) -> list[Proposal]:
+        """Return proposals with random settings of the space, which Optuna knows nothing of."""
+        return [self._build_proposal(seed, "random", draw_settings(self._suggest, seed)) for seed in range(count)]
+
+    def to_optuna(self, tried: list[EvaluatedProposal]) -> list[FrozenTrial]:
+        """Convert what the search has tried to Optuna's trials, in their order, without what its space cannot propose.
+
+        Less is better in all values.
+        """
+        for one in tried:
+            known, _ = self._converted.get(one.proposal.number, (None, None))
+            if known is not one:
+                self._converted[one.proposal.number] = one, self.to_frozen_trial(one)
+        converted = [self._converted[one.proposal.number][1] for one in tried]
+        return [frozen for frozen in converted if frozen is not None]
+
+    def to_frozen_trial(self, tried: EvaluatedProposal) -> FrozenTrial | None:
+        """Convert a proposal to Optuna's trial; None if the space cannot propose it.
+
+        A pruned trial has its losses at rungs as intermediate values. A complete one has its excess over each constraint. A
+        failed or refused one is infeasible: its constraint is violated.
+        """
+        found = self.find_parameters(tried.proposal)
+        if found is None:
+            return None
+        outcome: dict[str, Any]
+        if tried.status == "running":
+            outcome = {"state": TrialState.RUNNING}
+        elif tried.infeasible:
+            reason = {"reason": tried.proposal.reason or tried.status}
+            outcome = {"state": TrialState.PRUNED, "constraints": {"valid": 1.0}, "user_attrs": reason}
+        elif tried.status == "pruned":
+            outcome = {"state": TrialState.PRUNED, "intermediate_values": dict(tried.rungs)}
+        else:
+            outcome = {"state": TrialState.COMPLETE, "values": tried.losses, "constraints": tried.excess}
+        trial = create_trial(params=found.values, distributions=found.distributions, **outcome)
+        trial.__class__ = KnownTrial
+        return trial
+
+    def find_parameters(self, proposal: Proposal) -> Parameters | None:
+        """Return the space's parameters that yield the proposal's trial; None if the space cannot propose it.
+
+        Settings that a point tried first leaves out have the values of its configuration.
+        """
+        known = (proposal.config.leaves() if proposal.config else self._settings) | proposal.settings
+        trial = FixedTrial({path: encode(value) for path, value in known.items()})
+        asked = SettingsTrial(trial, self.search.sampler == "grid")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", UserWarning)  # raised for a value outside of its range
+                self.search.space.suggest(asked, self._settings)
+        except (ValueError, UserWarning, KeyError, SpaceError):
+            return None
+        if proposal.config and self.start.with_leaves(asked.settings).resolved() != proposal.config:
+            return None
+        return Parameters(trial.params, trial.distributions)
+
+    def _build_proposal(self, number: int, source: str, settings: dict[str, Any]) -> Proposal:
+        """Apply settings to the start's configuration; a configuration that cannot be becomes a refused proposal."""
+        try:
+            config = self.start.with_leaves(settings).resolved()
+            reason = self._find_violation(config)
+        except ConfigError as error:
+            config, reason = None, f"refused: {error}"
+        if config is None or reason:
+            return self._refuse(number, source, settings, reason)
+        return Proposal(self.name, number, self.start.seed, trial_name(config), source, settings, config)
+
+    def _refuse(self, number: int, source: str, settings: dict[str, Any], reason: str | None) -> Proposal:
+        return Proposal(self.name, number, self.start.seed, None, source, settings, None, reason)
+
+    def _find_violation(self, config: Config) -> str | None:
+        """Return why a configuration violates a constraint that can be checked before it trains; None if it does not."""
+        if "parameters" not in self.search.constraints:
+            return None
+        from studies.planning.estimate import count_parameters  # imports torch
+
+        count, limit = count_parameters(config), self.search.constraints["parameters"]
+        return f"refused: {describe_violation('parameters', count, limit)}" if count > limit else None
+
+    def _draw(self, known: list[FrozenTrial], number: int, seed: int, informed: bool) -> Proposal:
+        """Draw a proposal from the search's sampler, given the known trials; at random if not informed."""
         with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # raised for a value outside of its range
-            _space(search)(trial)
-    except (ValueError, UserWarning):
-        return None
-    if proposal.config and start.with_leaves(trial.params).resolved() != proposal.config:
-        return None
-    return Parameters(trial.params, trial.distributions)
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study = optuna.create_study(
+                directions=["minimize"] * len(self.search.objective),
+                sampler=_build_sampler(self.search.sampler if informed else "random", seed),
+            )
+            study.add_trials(known)
+            asked = SettingsTrial(study.ask(), self.search.sampler == "grid")
+            try:
+                self._suggest(asked)
+            except SpaceError as error:  # of a user's function
+                return self._refuse(number, self.search.sampler, asked.settings, f"refused: {error}")
+        return self._build_proposal(number, self.search.sampler, asked.settings)
+
+    def _suggest(self, trial: Trial) -> None:
+        self.search.space.suggest(trial, self._settings)
 
 
-def _space(search: Search) -> Callable[[Any], object]:
-    """Return the function that asks a trial for the values of the search's space."""
-    space = SPACES[search.space]
-    return (lambda trial: space(_GridTrial(trial))) if search.sampler == "grid" else space
+def _derive_seed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
-class _GridTrial:
-    """A trial that chooses continuous settings among GRID values."""
-
-    def __init__(self, trial: optuna.trial.BaseTrial):
-        self.trial, self.suggest_categorical = trial, trial.suggest_categorical
-
-    def suggest_float(self, name: str, low: float, high: float, log: bool = False) -> Any:
-        """Choose among values that are equally far apart, or by equal factors if log."""
-        values = np.geomspace(low, high, GRID) if log else np.linspace(low, high, GRID)
-        return self.trial.suggest_categorical(name, values.tolist())
+def _build_sampler(name: str, seed: int) -> BaseSampler:
+    if name == "tpe":  # group: conditional parameters are modelled together where they occur together
+        return TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed)
+    if name == "gp":
+        return GPSampler(seed=seed)
+    return RandomSampler(seed=seed) if name == "random" else BruteForceSampler(seed=seed)

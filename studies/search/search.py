@@ -7,27 +7,47 @@ confirmed: trained again on all training images with fresh seeds, and tested on 
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, PlainSerializer, PlainValidator, ValidationError, model_validator
 
 from diffseg.config import Config, PositiveInt, Section
+from diffseg.config.leaves import flat
+from diffseg.config.sentences import shown
 from diffseg.errors import ConfigError
 from diffseg.evaluation.registry import METRICS
-from search_spaces import SPACES
+from search_spaces import SHIPPED, Space, SpaceError, parse_space
+from search_spaces.settings import check_setting
+from search_spaces.space import describe_change
+from studies.search.constraints import parse_constraints
 
 if TYPE_CHECKING:  # mypy knows no Literal of a table's keys
-    Space: TypeAlias = str
     MetricName: TypeAlias = str
 else:
-    Space, MetricName = Literal[tuple(SPACES)], Literal[tuple(METRICS)]
+    MetricName = Literal[tuple(METRICS)]
+
+
+def _parse_points(value: Any) -> tuple[dict[str, Any], ...]:
+    """Return the settings of each point by their paths. Raises SpaceError."""
+    if not isinstance(value, list | tuple) or not all(isinstance(point, dict) and point for point in value):
+        raise SpaceError("search.points", f"got {shown(value)}; write [[search.points]] and settings below it")
+    points = tuple(flat(point) for point in value)
+    for place, point in enumerate(points, 1):
+        for path in point:
+            check_setting(path, f"search.points.{place}")
+    return points
 
 
 # fmt: off
 class Search(Section):
     """The settings of a search."""
 
-    space: Space = Field(description="What varies: one of search_spaces/spaces.py.")
+    space: Annotated[Space, PlainValidator(parse_space), PlainSerializer(lambda space: space.written())] = Field(
+        description="What varies: a name of search_spaces/*.toml, a table of settings, or FILE.py:FUNCTION.")
+    points: Annotated[tuple[dict[str, Any], ...], PlainValidator(_parse_points), PlainSerializer(list)] = Field((),
+        description="Settings of configurations to try first.")
+    constraints: Annotated[dict[str, float], PlainValidator(parse_constraints)] = Field({},
+        description="What a trial may take at most, by columns of the ledger's trials.")
     budget: PositiveInt = Field(32, description="Number of proposals in all, initial points included.")
     objective: tuple[MetricName, ...] = Field(("iou",), min_length=1,
         description="Metrics to improve; of several, the Pareto front.")
@@ -51,14 +71,20 @@ class Search(Section):
         best, seeds = self.confirm.replace("×", "x").split("x")
         return int(best), int(seeds)
 
+    @property
+    def may_use_fingerprint(self) -> bool:
+        """Whether proposals may be weighted by a fingerprint, which E3 trials measure."""
+        return any(self.space.can_draw(f"diffusion.{name}", "fingerprint") for name in ("weighting", "density"))
+
     def differences(self, other: "Search") -> list[str]:
         """Describe the settings that make `other` a different search.
 
         The budget, the confirmation and the concurrency of a search may change.
         """
-        fixed = ("space", "objective", "sampler", "pruning")
+        fixed = ("points", "constraints", "objective", "sampler", "pruning")
         pairs = [(key, getattr(self, key), getattr(other, key)) for key in fixed]
-        return [f"search.{key}: {_text(old)} → {_text(new)}" for key, old, new in pairs if old != new]
+        changes = [f"search.{key}: {_text(old)} → {_text(new)}" for key, old, new in pairs if old != new]
+        return describe_change(self.space, other.space) + changes
 
 
 def parse(table: dict[str, Any]) -> Search:
@@ -72,7 +98,13 @@ def parse(table: dict[str, Any]) -> Search:
 
 
 def check_start(start: Config, search: Search) -> None:
-    """Raise ConfigError if a search cannot start from a trial of E2."""
+    """Raise ConfigError if a search cannot start from a trial of E2, or cannot vary what its space does."""
+    search.space.check(start)
+    for place, point in enumerate(search.points, 1):
+        try:
+            start.with_leaves(search.space.fixed | point).resolved()
+        except ConfigError as error:
+            raise SpaceError(f"search.points.{place}", str(error)) from None
     if not start.data.held_out:
         raise ConfigError(
             "data.held_out is 0, so that the winner would be chosen by the test images: set it, such as data.held_out=0.2"
@@ -99,10 +131,12 @@ def _sentence(fault: Any) -> str:
     if fault["type"] == "extra_forbidden":
         return f"unknown key '{key}': allowed are {', '.join(f'search.{name}' for name in Search.model_fields)}"
     if fault["type"] == "missing":
-        return f"{key} is missing: give one of {', '.join(SPACES)}"
+        return f"{key} is missing: give one of {', '.join(SHIPPED)}, a table [{key}], or FILE.py:FUNCTION"
     message = fault["msg"].removeprefix("Value error, ")
     return f"{key}: got {got}; {message[0].lower()}{message[1:]}"
 
 
 def _text(value: Any) -> str:
-    return ", ".join(value) if isinstance(value, tuple) else str(value)
+    if isinstance(value, tuple) and all(isinstance(one, str) for one in value):
+        return ", ".join(value) or "none"
+    return shown(value) if isinstance(value, tuple | dict) else str(value)

@@ -33,10 +33,11 @@ class TableFiles:
 
     def parquet_names(self, table: str) -> list[str]:
         """Return the names of a table's Parquet files, sorted, without hidden ones."""
+        named = [(info.base_name, info) for info in self._entries(table)]
         return sorted(
-            info.base_name
-            for info in self._entries(table)
-            if info.type == pafs.FileType.File and info.base_name.endswith(".parquet") and info.base_name[0] != "."
+            name
+            for name, info in named
+            if name.endswith(".parquet") and name[0] != "." and info.type == pafs.FileType.File
         )
 
     def attempt_names(self, table: str) -> list[str]:
@@ -66,7 +67,7 @@ class TableFiles:
         while True:
             try:
                 ended = self.attempt_names("trials")
-                found = set(self.attempt_names(table)).intersection(ended)
+                found = set(ended if table == "trials" else self.attempt_names(table)).intersection(ended)
                 replaced = self._replaced(ended)
                 now = self.attempt_names("trials")
             except FileNotFoundError:  # a compaction has merged files once more

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from diffseg.rows import Row
 from studies.store.ledger import Ledger
+from studies.store.validity import is_merged
 
 
 class LatestRows:
@@ -12,11 +13,12 @@ class LatestRows:
     def __init__(self, ledger: Ledger, columns: Iterable[str]) -> None:
         self.ledger, self.columns = ledger, sorted({*columns, "trial", "attempt"})
         self._read: set[str] = set()
+        self._merged: list[str] | None = None  # files that compactions have left
         self._rows: dict[str, Row] = {}
 
     def rows(self) -> dict[str, Row]:
         """Return the rows by trial."""
-        fresh = [file for file in self.ledger.files.counted_names("trials") if file not in self._read]
+        fresh = [file for file in self._names() if file not in self._read]
         if fresh:
             found, sound = self.ledger.scan_files("trials", fresh, self.columns)
             self._read.update(sound)
@@ -24,3 +26,12 @@ class LatestRows:
                 if row["attempt"] >= self._rows.get(row["trial"], row)["attempt"]:
                     self._rows[row["trial"]] = row
         return dict(self._rows)
+
+    def _names(self) -> list[str]:
+        """Return the names of the files to read. Files that a compaction is about to remove do no harm once it is read."""
+        names = self.ledger.files.attempt_names("trials")
+        merged = list(filter(is_merged, names))
+        if merged != self._merged:
+            names = self.ledger.files.counted_names("trials")
+            self._merged = list(filter(is_merged, names))
+        return names

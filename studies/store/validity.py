@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import lru_cache
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -52,6 +53,7 @@ def parse_attempt(file: str) -> tuple[str, int] | None:
     return (found["trial"], int(found["attempt"])) if found else None
 
 
+@lru_cache(100_000)  # a running search lists its files for every proposal
 def is_ledger_name(file: str) -> bool:
     """Return whether a file has the name of an attempt or of a merged file."""
     return is_merged(file) or parse_attempt(file) is not None

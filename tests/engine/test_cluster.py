@@ -148,7 +148,9 @@ class TestSubmit:
 
     def test_code_and_study_are_sent_and_the_head_runs_the_study(self, sent, tmp_path):
         (tmp_path / "cluster.yaml").write_text(filled(AWS))
-        (tmp_path / "my study.toml").write_text("seeds = [0]")
+        (tmp_path / "my study.toml").write_text('seeds = [0]\n[search]\nspace = "spaces/mine.py:space"')
+        (tmp_path / "spaces").mkdir()
+        (tmp_path / "spaces/mine.py").write_text("def space(trial): ...")
         line = [
             "cluster",
             "submit",
@@ -166,6 +168,7 @@ class TestSubmit:
             "analysis/report.css",
             "diffseg/networks/segdiff/presets.toml",
             "my study.toml",
+            "spaces/mine.py",
         } <= sent["files"]
         assert not any("__pycache__" in name for name in sent["files"])
         assert sent["target"] == f"/tmp/{job}/"

@@ -1,7 +1,5 @@
 """Every sample of every space is a configuration or is refused in one sentence; initial points lie in their spaces."""
 
-import re
-import textwrap
 import typing
 import warnings
 
@@ -10,7 +8,7 @@ import pytest
 
 from diffseg.config import PUBLISHED, Config, Diffusion
 from diffseg.errors import ConfigError
-from search_spaces import INITIAL_POINTS, SPACES, spaces
+from search_spaces import INITIAL_POINTS, SHIPPED, SettingsTrial, parse_space
 from studies.search import sampling
 from studies.search.search import Search
 
@@ -35,12 +33,14 @@ def drawn(space, count, seed=0):
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     for _ in range(count):
         trial = study.ask()
-        assert SPACES[space](trial) is None
+        asked = SettingsTrial(trial)
+        parse_space(space).suggest(asked, {})
+        assert asked.settings == trial.params
         yield trial.params
         study.tell(trial, 0.0)
 
 
-@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("space", SHIPPED)
 @pytest.mark.parametrize("start", STARTS)
 def test_every_sample_is_a_configuration_or_is_refused_in_a_sentence(space, start):
     base, refused, used = Config().with_leaves(STARTS[start]), [], set()
@@ -76,18 +76,6 @@ def test_everything_varies_all_choices_of_the_design_space_except_duplicates():
     assert {"gamma", "bias", "spread", "temperature", "log_snr_min", "mixing", "unbiased"} <= set(values)
 
 
-def test_the_example_of_a_space_in_the_docstring_runs():
-    example = re.search(r"\n(    def ends.*?)\n\nTwo rules", spaces.__doc__, re.DOTALL)[1]
-    known = {"Trial": spaces.Trial}
-    exec(textwrap.dedent(example), known)
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    trials = [study.ask() for _ in range(20)]
-    for trial in trials:
-        known["ends"](trial)
-        Config().with_leaves(trial.params).resolved()
-    assert {len(trial.params) for trial in trials} == {1, 2}
-
-
 def choices(name):
     return set(typing.get_args(Diffusion.model_fields[name].annotation)) or {False, True}
 
@@ -103,11 +91,11 @@ def test_initial_points_are_configurations_of_any_study(start):
     assert configs[2].diffusion.target == "v"
 
 
-@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("space", SHIPPED)
 def test_optuna_knows_the_initial_points_that_a_space_can_propose_and_no_others(space):
     base = Config().with_leaves(STARTS["x0 with tanh"]).resolved()
-    found = sampling._initial_proposals("search", base)
-    known = {point.source: sampling.find_parameters(Search(space=space), base, point) is not None for point in found}
+    sampler = sampling.Sampler(Search(space=space), "search", base)
+    known = {point.source: sampler.find_parameters(point) is not None for point in sampler.initial_proposals()}
     assert known["paper: ε, linear"] == (space == "everything")
     assert known["v, cosine b = 0.1"] == (space in ("target", "everything"))
     assert known["x0 with tanh, cosine b = 0.1"] == (space == "everything")

@@ -35,7 +35,17 @@ def plan_table(plan: dict[str, Any]) -> Group:
         time = duration_range(*row["seconds"]) if row["missing"] else "done"
         table.add_row(row["trial"], count, time, remark=row["differs"])
     table.caption = more_rows(plan["trials"])
-    return Group(table, "", _preset_table(plan["trials"]), "", *map(escape, _plan_sentences(plan)))
+    samples = (_sample_table(plan["samples"]), "") if plan["samples"] else ()
+    return Group(table, "", _preset_table(plan["trials"]), "", *samples, *map(escape, _plan_sentences(plan)))
+
+
+def _sample_table(samples: list[Row]) -> NamedTable:
+    """Return random proposals of each search, with their time or why they would be refused."""
+    table = NamedTable("proposals such as", "time of each", remark="search")
+    for row in samples:
+        time = row["refused"] or duration_range(*row["seconds"])
+        table.add_row(row["settings"], time, remark=row["search"])
+    return table
 
 
 def _preset_table(trials: list[Row]) -> NamedTable:
