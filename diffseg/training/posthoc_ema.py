@@ -46,13 +46,14 @@ class PowerAverages:
                 weights = {name: one.to("cpu", copy=True) for name, one in zip(self.names, average, strict=True)}
                 self.copies.append(Copy(step, length, weights))
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the averages and copies for a checkpoint."""
-        return {"averages": self.averages, "copies": [vars(copy) for copy in self.copies]}
+    def state_dict(self, ended: bool = False) -> dict[str, Any]:
+        """Return the averages and copies for a checkpoint. The last copies of a training that has ended are its averages."""
+        averages = {} if ended else {"averages": self.averages}
+        return averages | {"copies": [vars(copy) for copy in self.copies]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Set the averages and copies to those of a checkpoint."""
-        for own, saved in zip(self.averages, state["averages"], strict=True):
+        for own, saved in zip(self.averages, state.get("averages", ()), strict=False):
             torch._foreach_copy_(own, saved)
         self.copies = read_copies(state)
 

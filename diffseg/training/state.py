@@ -49,8 +49,9 @@ class TrainingState:
         for group in modules["optimiser"]["param_groups"]:
             group |= {"lr": float(group["lr"]), "capturable": False}  # as on a CPU: checkpoints move between devices
         classes = {} if self.classes == FOREGROUND else {"classes": self.classes}
-        averages = {"averages": self.averages.state_dict()} if self.averages else {}
-        checkpoints.save(folder, self.step, values | modules | classes | averages, ended=self.step == self.steps)
+        ended = self.step == self.steps
+        averages = {"averages": self.averages.state_dict(ended)} if self.averages else {}
+        checkpoints.save(folder, self.step, values | modules | classes | averages, ended)
 
     def restore(self, folder: Path, device: torch.device, workers: Workers) -> bool:
         """Load the newest sound checkpoint of the first worker's folder; return whether there is one.

@@ -70,11 +70,13 @@ def estimate_cost(config: Config, workers: int = 1, trained: bool = False) -> Co
     passes: float = _count_prediction_passes(config) * members
     if not trained:
         passes += _count_training_passes(config, network.batch) + _count_error_passes(config)
-    memory = STATE * network.parameters + -(-network.batch // workers) * network.forward.saved
+    copies = 2 * KEPT * config.training.ema_copies  # bytes a parameter of the averages' copies
+    averages = 2 * KEPT if copies else 0
+    memory = (STATE + averages) * network.parameters + -(-network.batch // workers) * network.forward.saved
     trains = not trained and not config.inference.seeds
     kept = KEPT * (2 if config.training.validation else 1)  # the network that found the number of epochs stays, too
-    disk = 0 if config.inference.seeds else kept * network.parameters
-    checkpoints = KEEP * SAVED * network.parameters if trains else 0
+    disk = 0 if config.inference.seeds else (kept + copies) * network.parameters
+    checkpoints = KEEP * (SAVED + averages + copies) * network.parameters if trains else 0
     return Cost(network.parameters * members, passes * network.forward.flops, memory, disk, checkpoints)
 
 
@@ -86,11 +88,12 @@ def count_parameters(config: Config) -> int:
 def _count_training_passes(config: Config, batch: int) -> float:
     """Return the forward passes of an image that training costs. Deep ensembles train none: their members do.
 
-    Self-conditioning adds a forward pass in half of the steps.
+    Self-conditioning adds a forward pass in half of the steps, recycling in its share of them.
     """
     if config.inference.seeds:
         return 0
-    return (TRAINING_PASSES + (0.5 if config.diffusion.self_conditioning else 0)) * config.steps * batch
+    own = (0.5 if config.diffusion.self_conditioning else 0) + config.diffusion.recycling
+    return (TRAINING_PASSES + own) * config.steps * batch
 
 
 def _count_error_passes(config: Config) -> int:

@@ -6,6 +6,7 @@ import re
 import pytest
 from click.testing import CliRunner
 
+from diffseg import trial
 from diffseg.config import NETWORKS, Config, presets
 from diffseg.diffusion.combinations import find_problems
 from studies.commands.program import main
@@ -69,6 +70,22 @@ def test_the_cost_includes_the_estimates_and_channels_of_self_conditioning(tiny)
     )
     assert guided.parameters - plain.parameters == 9 * 32  # of the first convolution
     assert 1 < guided.flops / plain.flops < 3.5 / 3
+
+
+def test_the_cost_includes_recycling_and_the_copies_of_averages(tiny):
+    long = {"training__steps": 1000, "inference__ensemble": 1}
+    plain, recycled = (estimate_cost(tiny(diffusion__recycling=share, **long)) for share in (0.0, 0.5))
+    assert recycled.flops / plain.flops == pytest.approx(3.5 / 3, rel=0.02)
+    copied = estimate_cost(tiny(training__ema_copies=8, **long))
+    assert copied.disk == 17 * plain.disk
+    assert copied.memory > plain.memory
+
+
+def test_an_ended_trial_with_copies_of_averages_takes_the_disk_that_was_planned(tiny, tmp_path):
+    config = tiny(training__ema_copies=4)
+    trial.run(config, None, tmp_path, device="cpu")
+    (left,) = tmp_path.glob("step-*-weights-*.pt")
+    assert left.stat().st_size == pytest.approx(estimate_cost(config).disk, rel=0.05)
 
 
 def test_plan_prints_warnings_with_their_trials(tmp_path):
