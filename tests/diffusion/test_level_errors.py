@@ -8,10 +8,10 @@ from diffseg import trial
 from diffseg.config import Diffusion
 from diffseg.diffusion import profile
 from diffseg.diffusion.effective import effective_weight
-from diffseg.diffusion.level_errors import REFRESH, LevelErrors, OnlineCurve
+from diffseg.diffusion.level_errors import LevelErrors, OnlineCurve
 from diffseg.diffusion.schedules import log_snr
 from diffseg.errors import ConfigError, UserError
-from diffseg.experiments import build_network
+from diffseg.experiments import build_network, denoising
 from diffseg.randomness import generator
 from diffseg.training import checkpoints
 
@@ -60,13 +60,12 @@ def test_before_any_step_there_is_no_curve():
 
 
 def test_the_errors_of_x0_are_recorded_in_training_alone(tiny, tmp_path):
-    config = tiny(training__steps=60, training__batch=16)
-    trial.run(config, None, tmp_path, device="cpu")
-    saved = checkpoints.load(tmp_path, "cpu")
-    assert saved["average"]["level_errors.visits"].sum() > 500
-    t = MIDDLES[saved["average"]["level_errors.visits"] > 0]
-    mean = saved["average"]["level_errors.mean"][saved["average"]["level_errors.visits"] > 0]
-    assert mean[t > 0.8].mean() > 1.2 * mean[t < 0.2].mean()  # a mask is lost in the noise
+    trial.run(tiny(training__steps=16, training__batch=16), None, tmp_path, device="cpu")
+    saved = checkpoints.load(tmp_path, "cpu")["average"]
+    visits, mean = saved["level_errors.visits"], saved["level_errors.mean"]
+    assert 16 * 14 < visits.sum() <= 16 * 16  # timesteps of a batch lie in different bins, but for neighbours
+    assert 0.01 < mean[visits > 0].mean() < 1  # of masks in ±1, after some learning
+    assert (mean[visits == 0] == 0).all()
 
 
 @pytest.mark.parametrize("experiment", ["e1", "e3", "e4"])
@@ -76,7 +75,7 @@ def test_other_experiments_keep_none(experiment, tiny):
 
 @pytest.mark.parametrize("grid", ["entropic", "least-kl"])
 def test_grids_follow_the_training_which_they_share(grid, tiny, tmp_path):
-    settings = {"training__steps": 60, "inference__steps": 6}
+    settings = {"training__steps": 16, "training__batch": 16, "inference__steps": 6}
     found = {
         name: trial.run(tiny(inference__grid=name, **settings), None, tmp_path, device="cpu").trial
         for name in ("uniform", grid)
@@ -128,14 +127,16 @@ class TestOnlineCurve:
     @pytest.mark.parametrize(
         ("kind", "curves"), [("entropy-rate", {"density": "online"}), ("mask-error", {"weighting": "online"})]
     )
-    def test_training_follows_it_and_resumes_exactly(self, kind, curves, tiny, tmp_path):
+    def test_training_follows_it_and_resumes_exactly(self, kind, curves, tiny, tmp_path, monkeypatch):
+        monkeypatch.setattr(denoising, "REFRESH", 8)
         settings = {f"diffusion__{name}": value for name, value in curves.items()}
-        steps = {"training__steps": REFRESH + 4, "training__checkpoint_every": REFRESH}
+        steps = {"training__steps": 12, "training__batch": 16, "training__checkpoint_every": 8}
         config = tiny(diffusion__fingerprint=kind, **steps, **settings)
         whole = trial.run(config, None, tmp_path / "whole", device="cpu")
-        for path in (tmp_path / "whole").glob(f"step-{REFRESH + 4:08d}*"):
+        for path in (tmp_path / "whole").glob("step-00000012*"):
             path.unlink()
         resumed = trial.run(config, None, tmp_path / "whole", device="cpu")
+        assert resumed.trial["resumed_seconds"] > 0
         assert resumed.trial["brier"] == whole.trial["brier"]
         assert resumed.timesteps == whole.timesteps
         plain = trial.run(tiny(**steps), None, tmp_path / "plain", device="cpu")
@@ -143,8 +144,8 @@ class TestOnlineCurve:
             {row["step"]: row["value"] for row in outcome.curves if row["metric"] == "loss"}
             for outcome in (plain, whole)
         )
-        assert before[REFRESH] == after[REFRESH]  # until the first refresh the curve is flat
-        assert before[REFRESH + 4] != after[REFRESH + 4]
+        assert before[8] == after[8]  # until the first refresh the curve is flat
+        assert before[12] != after[12]
 
 
 def test_drawing_by_an_online_curve_draws_where_masks_are_decided():
