@@ -23,6 +23,7 @@ from small_networks import CLASSES, NETWORKS
 from diffseg import data, trial
 from diffseg.config import Config
 from diffseg.data import splits
+from diffseg.diffusion.samplers import SAMPLERS
 from diffseg.errors import Stopped
 from diffseg.networks.group_norm import GroupNorm
 from diffseg.prediction import ensembles, noise_errors
@@ -77,6 +78,13 @@ DIFFUSIONS = {
     },
     "self-conditioning": {"diffusion.target": "x0", "diffusion.self_conditioning": True},
     "adaptive density": {"diffusion.target": "x0", "diffusion.density": "adaptive"},
+    "online curves": {"diffusion.target": "flow", "diffusion.density": "online", "diffusion.weighting": "online"},
+    "recycling": {"diffusion.target": "x0", "diffusion.recycling": 0.5, "diffusion.input_perturbation": 0.1},
+    "noisier estimates": {
+        "diffusion.target": "edm",
+        "diffusion.self_conditioning": True,
+        "diffusion.estimate": "noisier-level",
+    },
     "dropout": {"diffusion.target": "x0", "network.dropout": 0.1},
     "classes in bits": CLASSES | {"diffusion.target": "x0", "diffusion.coding": "bits", "data.ignore": 9},
     "classes by distances": CLASSES
@@ -85,7 +93,9 @@ DIFFUSIONS = {
     | {"diffusion.target": "x0", "diffusion.activation": "sigmoid", "diffusion.loss": "dice-cross-entropy"},
 }
 SAMPLINGS = {
-    **{sampler: {"inference.sampler": sampler} for sampler in ("ancestral", "ddim", "dpm-solver++")},
+    **{sampler: {"inference.sampler": sampler} for sampler in SAMPLERS},
+    "a grid": {"inference.grid": "log-snr"},
+    "scaled noise": {"inference.epsilon_scale": 1.01},
     "self-conditioning": {"diffusion.self_conditioning": True},
     "learned variance": {"diffusion.variance": "learned"},
     "turned views": {"inference.augment": "symmetries"},

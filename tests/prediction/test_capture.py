@@ -26,6 +26,8 @@ DIFFUSIONS = {
     **{sampler: {"inference.sampler": sampler} for sampler in SAMPLERS},
     "ddim with noise": {"inference.sampler": "ddim", "inference.eta": 0.5},
     "self-conditioning": {"diffusion.self_conditioning": True},
+    "scaled noise": {"inference.epsilon_scale": 1.01},
+    "a grid": {"inference.grid": "log-snr"},
     "learned variance": {"diffusion.variance": "learned"},
     "steps": {"diffusion.time": "steps", "diffusion.discrete": True, "diffusion.schedule": "linear"},
     **{coding: CLASSES | {"diffusion.coding": coding} for coding in ("pm1", "bits", "sdf")},
@@ -71,16 +73,16 @@ def predict_without_values():
     def predict(config):
         size = config.data.size
         log_snr(torch.tensor(0.5), config.diffusion)  # whose constants the eager call before a capture keeps
-        network = build_network(config).eval()
+        network, experiment = build_network(config).eval(), build_experiment(config)
+        times = experiment.plan(network, torch.device("cpu"))  # before any batch, and kept
         with FakeTensorMode(), torch.inference_mode():
             with CUDA:
                 without_values(network)
                 images = torch.empty(2, config.data.channels, size, size)
                 which, keys, members = (torch.zeros(4, dtype=torch.long) for _ in range(3))
                 corners = torch.zeros(4, 2, dtype=torch.long)
+                plan = torch.empty(times.shape, dtype=times.dtype)
             draws = noise.CountedNoise(keys, members, corners, Labels.of(config).channels, size)
-            experiment = build_experiment(config)
-            plan = experiment.plan(network, images.device)
             with RefuseHost():
                 return experiment.predict(network, images, draws, which, plan)
 
@@ -125,6 +127,11 @@ def test_what_waits_for_the_device_is_found(waits):
 
 LOSSES = {
     "adaptive density": {"diffusion.density": "adaptive"},
+    "online density": {"diffusion.density": "online"},
+    "online weighting": {"diffusion.weighting": "online"},
+    "recycling": {"diffusion.recycling": 1.0, "diffusion.input_perturbation": 0.1},
+    "noisier estimate": {"diffusion.self_conditioning": True, "diffusion.estimate": "noisier-level"},
+    **{target: {"diffusion.target": target} for target in ("flow", "edm", "x0-epsilon")},
     "learned weighting": {"diffusion.weighting": "learned"},
     "boundary": {"diffusion.loss": "boundary"},
     "cross-entropy": {"diffusion.activation": "sigmoid", "diffusion.loss": "dice-cross-entropy"},
