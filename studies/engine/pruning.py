@@ -2,7 +2,8 @@
 
 A rung is one of `training.evaluations`. Trials are compared there by the search's objectives on the same held-out images,
 paired. A trial ends if 1/n of the trials there, rounded up, are ahead of it with the search's certainty. With several
-objectives, it ends if as many are better by non-dominated rank, and one is ahead with that certainty in every objective. Metrics that are not means over images, such as the pooled ECE, are compared by their values alone. Running trials leave these
+objectives, it ends if as many are better by non-dominated rank, and one is ahead with that certainty in every objective.
+Metrics that are not means over images, such as the pooled ECE, are compared by their values alone. Running trials leave these
 values in the ledger, so the rule needs no coordinator and survives every restart.
 """
 

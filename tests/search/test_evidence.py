@@ -191,8 +191,7 @@ RULES = {  # reduction and certainty of pruning, and whether estimates are shrun
 
 
 def measure(images, spread, rule, repetitions=200):
-    """Return the share of searches that keep the best, that of steps, the regret (points) without and with confirmations, and
-    the number of these."""
+    """Return the columns of the table below, from `best` on."""
     reduction, certainty, shrunk = RULES[rule]
     rows = []
     for seed in range(repetitions):
@@ -209,7 +208,40 @@ def measure(images, spread, rule, repetitions=200):
 @pytest.mark.slow
 @pytest.mark.parametrize("images", [17, 100])
 def test_pruning_by_evidence_keeps_the_best_where_images_are_few(images):
-    """TABLE"""
+    """Compare the old rule, by means, with that by evidence in 200 simulated searches.
+
+    best: share of the searches in which the truly best proposal is not pruned. steps: of training, as a share of those without
+    pruning. regret: points of IoU by which the winner on held-out images is worse than the best; confirmed: the same of the winner
+    on test images among the trials that are confirmed. spread: SD of the proposals' quality, points.
+
+    images  spread  rule                            best  steps  regret  confirmed    trials
+        17       3  no pruning                      100%   100%    0.80       0.35       3.0
+        17       3  by means, 3                      80%    42%    0.83       0.54       3.0
+        17       3  by means, 2                      92%    54%    0.77       0.40       3.0
+        17       3  by evidence, 3                   98%    62%    0.73       0.37       2.5
+        17       3  by evidence, 3, certainty 0.8    93%    54%    0.71       0.40       2.4
+        17       3  by evidence, 4                   95%    55%    0.75       0.35       2.5
+        17       1  no pruning                      100%   100%    0.95       0.50       3.0
+        17       1  by means, 3                      50%    41%    0.99       0.73       3.0
+        17       1  by means, 2                      69%    52%    0.94       0.53       3.0
+        17       1  by evidence, 3                   86%    71%    0.91       0.54       3.0
+        17       1  by evidence, 3, certainty 0.8    79%    59%    0.91       0.52       2.9
+        17       1  by evidence, 4                   79%    63%    0.93       0.57       2.9
+       100       3  no pruning                      100%   100%    0.18       0.21       3.0
+       100       3  by means, 3                      85%    42%    0.27       0.35       2.9
+       100       3  by means, 2                      94%    53%    0.20       0.27       3.0
+       100       3  by evidence, 3                   96%    57%    0.18       0.14       1.7
+       100       3  by evidence, 3, certainty 0.8    95%    52%    0.18       0.14       1.6
+       100       3  by evidence, 4                   94%    51%    0.18       0.15       1.7
+       100       1  no pruning                      100%   100%    0.31       0.33       3.0
+       100       1  by means, 3                      55%    40%    0.50       0.50       2.9
+       100       1  by means, 2                      71%    52%    0.38       0.38       3.0
+       100       1  by evidence, 3                   86%    64%    0.30       0.28       2.5
+       100       1  by evidence, 3, certainty 0.8    76%    55%    0.35       0.33       2.4
+       100       1  by evidence, 4                   81%    57%    0.34       0.31       2.4
+
+    At equal steps the two rules are close where proposals differ by much; the evidence adapts to what can be decided.
+    """
     found = {}
     for spread in (0.03, 0.01):
         for rule in RULES:
