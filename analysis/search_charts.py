@@ -107,8 +107,8 @@ def pruning(tables: Tables) -> alt.FacetChart | None:
 def _rungs(one: SearchHistory) -> pd.DataFrame:
     """Return what a search's trials had reached where they were compared: number, trial, status, step, metric, value, search."""
     states = {each.proposal.trial: (each.status, each.proposal.number) for each in one.tried}
-    rungs = pd.DataFrame(one.ledger.records("rungs", one.name), columns=["trial", "step", "metric", "value"])
-    rungs = rungs[(rungs["metric"] == one.search.objective[0]) & rungs["trial"].isin(states)]
+    rungs = pd.DataFrame(one.ledger.records("rungs", one.name), columns=["trial", "step", "metric", "image", "value"])
+    rungs = rungs[(rungs["metric"] == one.search.objective[0]) & rungs["image"].isna() & rungs["trial"].isin(states)]
     own = [states[trial] for trial in rungs["trial"]]
     return rungs.assign(status=[each[0] for each in own], number=[each[1] for each in own], search=one.title)
 

@@ -7,22 +7,22 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis.frames import records
 from diffseg import config as configuration
 from diffseg.config import Config
-from diffseg.evaluation.pareto import ranks
 from diffseg.evaluation.registry import METRICS
 from studies.search.constraints import column_of, describe_violations
-from studies.search.history import EvaluatedProposal, History
+from studies.search.history import EvaluatedProposal, History, RankedProposal
 from studies.search.proposals import describe_settings
 from studies.search.search import Search, parse
 from studies.store.ledger import Ledger
 
 PROPOSALS = [
-    "study", "search", "dataset", "objective", "scored_on", "number", "source", "trial", "status", *METRICS, "rank", "settings",
-    "error",
+    "study", "search", "dataset", "objective", "scored_on", "number", "source", "trial", "status", *METRICS, "rank", "estimate",
+    "deviation", "settings", "error",
 ]  # fmt: skip
 
 
@@ -36,6 +36,7 @@ class SearchHistory:
     start: Config
     tried: list[EvaluatedProposal]
     rows: dict[str, dict[str, Any]]  # of the ledger's `trials`, by name
+    ranking: list[RankedProposal]
 
     @property
     def title(self) -> str:
@@ -47,8 +48,10 @@ class SearchHistory:
         """A row for each proposal, without confirmations.
 
         Columns: number, source, trial, status (complete, pruned, failed, refused or running), words (its settings), error, the
-        metrics (on the held-out images; NaN unless complete), rank (0 the best, or the front of several objectives; NaN without
-        a value), hours (of all proposals until its end, one after the other), search, and the settings as columns.
+        metrics (on the held-out images; NaN unless complete), rank by estimates (0 the best, or the front of several objectives;
+        NaN without a value), estimate and deviation (of the first objective: shrunk towards the mean of all proposals, and its
+        standard deviation; `studies.search.evidence`), hours (of all proposals until its end, one after the other), search, and
+        the settings as columns.
         """
         hours, rows = 0.0, []
         for one in self.tried:
@@ -68,8 +71,12 @@ class SearchHistory:
                 | one.proposal.settings
             )
         frame = pd.DataFrame(rows)
-        measured = [one.losses for one in self.tried if one.losses and one.eligible]
-        frame.loc[[one.eligible for one in self.tried], "rank"] = ranks(measured)
+        ranked, metric = {one.proposal.number: one for one in self.ranking}, METRICS[self.search.objective[0]]
+        own = [ranked.get(one.proposal.number) for one in self.tried]
+        frame["rank"] = [one.rank if one else np.nan for one in own]
+        frame["estimate"] = [metric.loss(one.estimates[0].loss) if one else np.nan for one in own]
+        frame["deviation"] = [one.estimates[0].deviation if one else np.nan for one in own]
+        frame["deviation"] = frame["deviation"].replace(np.inf, np.nan)
         frame[list(METRICS)] = frame[list(METRICS)].astype(float)
         return frame.assign(search=self.title)
 
@@ -104,7 +111,7 @@ def load_searches(ledgers: Iterable[Ledger]) -> list[SearchHistory]:
             start = configuration.load(leaves)
             history = History(ledger, search, name, start)
             if tried := history.evaluate(history.proposals(), rows):
-                found.append(SearchHistory(ledger, search, name, start, tried, rows))
+                found.append(SearchHistory(ledger, search, name, start, tried, rows, history.rank(tried)))
     return found
 
 
@@ -112,9 +119,9 @@ def rank_proposals(searches: Iterable[SearchHistory]) -> pd.DataFrame:
     """Return all proposals of the searches, of each search the best first.
 
     Columns: study, search, dataset, objective (names, separated by commas), scored_on (held-out), and as in
-    SearchHistory.frame number, source, trial, status, the metrics, rank, settings (in words) and error.
+    SearchHistory.frame number, source, trial, status, the metrics, rank, estimate, deviation, settings (in words) and error.
     """
-    columns = ["number", "source", "trial", "status", *METRICS, "rank", "words", "error"]
+    columns = ["number", "source", "trial", "status", *METRICS, "rank", "estimate", "deviation", "words", "error"]
     frames = []
     for one in searches:
         place = {"study": one.ledger.study, "search": one.name, "dataset": one.start.data.name}

@@ -1,6 +1,7 @@
 """What a data set must have before a network is trained on it: enough images, equal channels, a known foreground."""
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,6 +20,8 @@ from diffseg.data.rule_inference import ForegroundDecision
 from diffseg.errors import DataError
 
 log = logging.getLogger(__name__)
+ENOUGH_UNITS = 30  # held-out images, patients or volumes, from which searches are not warned of chance
+MOST_HELD_OUT = 0.5  # share of the training images that is recommended at most
 
 
 def examine(config: Data, root: Path | None, cache: Path | None = None) -> Listing:
@@ -102,9 +105,32 @@ def _check_counts(config: Data, root: Path, found: Sequence[Record]) -> None:
         name = f", {given[0]}" if len(given) == 1 else ""
         raise DataError(f"{root} has a single training image{name}: at least two are needed")
     if config.held_out:
-        training = limit_records([record for record in records if record.split == "train"], config.train_images)
-        units = [unit_name(record.group, record.name) for record in training]
-        count_held_out(units, config.held_out, "data.held_out", config.name)
+        count_held_out(_training_units(config, records), config.held_out, "data.held_out", config.name)
+
+
+def describe_few_held_out(config: Data, found: Sequence[Record]) -> str | None:
+    """Return a sentence if fewer than ENOUGH_UNITS images, patients or volumes are held out and a larger share would help.
+
+    found: The records as listed.
+    """
+    units = set(_training_units(config, assign_splits(found, config.split_seed, masks=False)))
+    held, share = (
+        round(config.held_out * len(units)),
+        min(MOST_HELD_OUT, math.ceil(100 * ENOUGH_UNITS / len(units)) / 100),
+    )
+    if held >= ENOUGH_UNITS or share <= config.held_out:
+        return None
+    name = "patients or volumes" if any(record.group is not None for record in found) else "images"
+    return (
+        f"about {held} of {len(units)} {name} are held out (data.held_out={config.held_out:g}), by which small differences "
+        f"cannot be told from chance: data.held_out={share:g} would hold out {round(share * len(units))}"
+    )
+
+
+def _training_units(config: Data, records: Sequence[Record]) -> list[str]:
+    """Return the unit of each training image, given records with splits."""
+    training = limit_records([record for record in records if record.split == "train"], config.train_images)
+    return [unit_name(record.group, record.name) for record in training]
 
 
 def _decide_foreground(config: Data, root: Path, found: Listing) -> ForegroundDecision:

@@ -73,11 +73,15 @@ def execution(config: Config, device: torch.device) -> dict[str, Any]:
 
 
 def _evaluate_some(state: TrainingState, config: Config, context: RunContext) -> list[dict[str, Any]]:
-    """Return points of the learning curves: the metrics of the first test images, of different patients."""
+    """Return the metrics of the first test images, of different patients: their means, and those of each image.
+
+    The images depend on the data alone, so that all trials of a search are compared on the same ones.
+    """
     count = min(config.inference.evaluation_images, len(context.test.names))
     some = context.test.subset(interleave_groups(context.test)[:count])
-    metrics = evaluate(predict_split(state.average, some, config, context.on_batch), some, config)["means"]
-    return [{"metric": metric, "value": value} for metric, value in metrics.items()]
+    found = evaluate(predict_split(state.average, some, config, context.on_batch), some, config)
+    means = [{"metric": metric, "value": value} for metric, value in found["means"].items()]
+    return means + [row for row in found["images"] if row["class"] == "all"]
 
 
 def _describe(

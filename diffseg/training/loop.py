@@ -40,7 +40,7 @@ def train(
         state: The training to begin or resume; it is changed in place.
         folder: The folder of the checkpoints. Of several workers, only the first one writes.
         measure: Measures the network at the steps that are due. Its rows are kept in `state.snapshots` with their
-            step; rows with a metric are also passed to `hooks.on_evaluation`.
+            step, except those of single images; rows with a metric are also passed to `hooks.on_evaluation`.
         due: Numbers of finished steps at which to measure.
         hooks: Functions of the caller. Of several workers, only the first one has any.
         workers: The processes that train together.
@@ -106,14 +106,15 @@ def _take_snapshot(state: TrainingState, measure: Measure, folder: Path, hooks: 
 
 
 def _measure(state: TrainingState, measure: Measure, hooks: Hooks) -> tuple[list[Row], Stopped | Pruned | None]:
-    """Return the measurement's rows, and the exception that ends the training here, if any."""
+    """Return the measurement's rows without those of single images, and the exception that ends the training here, if any."""
     try:
-        rows = [{"step": state.step, **row} for row in measure(state)]
+        rows = measure(state)
     except Stopped as end:
         return [], end
-    metrics = {row["metric"]: row["value"] for row in rows if "metric" in row}
-    reason = hooks.on_evaluation(state.step, metrics) if metrics else None
-    return rows, Pruned(reason) if reason else None
+    evaluated = [row for row in rows if "metric" in row]
+    reason = hooks.on_evaluation(state.step, evaluated) if evaluated else None
+    kept = [{"step": state.step, **row} for row in rows if "image" not in row]
+    return kept, Pruned(reason) if reason else None
 
 
 def _schedule_learning_rate(optimiser: torch.optim.Optimizer, training: Training, step: int) -> float:

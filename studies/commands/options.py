@@ -190,9 +190,9 @@ def _search_options() -> tuple[Option, ...]:
         click.option(
             "--pruning",
             type=click.IntRange(min=0),
-            help="Search: one of this many trials continues beyond each rung; 0 prunes none.",
+            help="Search: a trial ends at a rung if one in this many is surely ahead of it; 0 prunes none.",
         ),
-        click.option("--confirm", metavar="KxN", help="Search: train the best K again with N fresh seeds."),
+        click.option("--confirm", metavar="KxN", help="Search: train the best, at most K, again with N fresh seeds."),
     )
 
 

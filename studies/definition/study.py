@@ -85,7 +85,7 @@ class Study:
         from studies.search.search import Rungs
 
         reduction = self.search.pruning if proposal.number else 0
-        rungs = Rungs(proposal.search, self.search.objective, reduction)
+        rungs = Rungs(proposal.search, self.search.objective, reduction, self.search.certainty)
         return Trial(proposal.trial, proposal.config, rungs, role="search")
 
 

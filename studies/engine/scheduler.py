@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from diffseg.config import Config
 from diffseg.errors import UserError
-from diffseg.evaluation import pareto
 from diffseg.evaluation.registry import METRICS
 from studies.definition.study import Study
 from studies.definition.trial import Trial, needed_trials, trial_name
 from studies.search.constraints import column_of
+from studies.search.evidence import is_surely_better
 from studies.search.history import EvaluatedProposal, History, Rows
 from studies.search.proposals import Proposal
 from studies.search.search import Search, check_start
@@ -168,22 +168,20 @@ class Scheduler:
         )
 
     def _confirmations(self, start: Trial, tried: list[EvaluatedProposal]) -> list[Proposal]:
-        """List the confirmations: the baseline and the best configurations, on all training images, with fresh seeds."""
+        """List the confirmations: the baseline and the best configurations, on all training images, with fresh seeds.
+
+        Of the best k, those that the first one surely beats on the held-out images are left out.
+        """
         best, seeds = self._search.confirmation
         if not best:
             return []
         baseline = [one.proposal for one in tried if one.proposal.number == 0]
-        chosen = [*baseline, *[one for one in _ranked(tried) if one.number > 0][:best]]
+        first = [one for one in self._histories[start.name].rank(tried) if one.proposal.number > 0][:best]
+        certainty = self._search.certainty
+        behind = [one for one in first if is_surely_better(first[0].estimates, one.estimates, certainty)]
+        chosen = [*baseline, *(one.proposal for one in first if one not in behind)]
         fresh = range(start.config.seed + 1, start.config.seed + 1 + seeds)
         return [_confirmation(one, one.config, seed) for seed in fresh for one in chosen if one.config]
-
-
-def _ranked(tried: list[EvaluatedProposal]) -> list[Proposal]:
-    """Sort the proposals that may be the best, the best first: by non-dominated rank, then by their losses."""
-    measured = [(one.losses, one.proposal) for one in tried if one.losses is not None and one.eligible]
-    ranks = pareto.ranks([losses for losses, _ in measured])
-    ranked = sorted(zip(ranks, measured, strict=True), key=lambda pair: (pair[0], pair[1][0]))
-    return [proposal for _, (_, proposal) in ranked]
 
 
 def _confirmation(proposal: Proposal, config: Config, seed: int) -> Proposal:

@@ -160,11 +160,11 @@ def _run(
     """Train and evaluate; return the rows of each table, and why the trial was pruned if it was."""
     from diffseg.training.hooks import Hooks
 
-    def check_rung(step: int, metrics: dict[str, float]) -> str | None:
+    def check_rung(step: int, rows: Rows) -> str | None:
         if request.rungs is None:
             return None
         rungs = Rungs(**request.rungs)
-        pruning.record_rung(rungs, request.ledger, request.trial, step, metrics)
+        pruning.record_rung(rungs, request.ledger, request.trial, step, rows)
         return pruning.reason_to_prune(rungs, request.ledger, request.trial, step)
 
     def report(step: int, metrics: dict[str, float]) -> None:

@@ -1,19 +1,22 @@
 """Check data sets before a study, a plan or a fingerprint begins, with the error that their trials would fail with."""
 
 import json
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 
 from studies.definition.trial import Trial
 from studies.store.places import cache_folder
 
+log = logging.getLogger(__name__)
 DECODING = {"size", "fit", "scale", "normalise", "test_crops", "augment"}  # settings that no file is refused for
 
 
 def check_datasets(trials: Iterable[Trial], roots: dict[str, str], store: str, elsewhere: bool = False) -> None:
     """Check names, splits, headers and masks of the trials' data sets, without decoding images, each data set once.
 
-    Data sets behind a URI are left to the trials, since they would have to be copied first.
+    Data sets behind a URI are left to the trials, since they would have to be copied first. Warns if a search compares
+    segmentations on few held-out images.
 
     Args:
         trials: Those that are still to run.
@@ -26,13 +29,21 @@ def check_datasets(trials: Iterable[Trial], roots: dict[str, str], store: str, e
     """
     from diffseg import data  # imports torch, which takes long
 
-    checked = set()
+    checked: dict[str, data.Listing | None] = {}
+    warned = set()
     for trial in trials:
         tree = trial.tree["data"]
         root = roots.get(tree["name"])
         key = json.dumps([root, {name: value for name, value in tree.items() if name not in DECODING}], sort_keys=True)
-        if key in checked or tree["layout"] == "synthetic" or "://" in (root or ""):
+        if tree["layout"] == "synthetic" or "://" in (root or ""):
             continue
-        checked.add(key)
-        if not (elsewhere and root and not Path(root).exists()):
-            data.examine(trial.config.data, Path(root) if root else None, cache_folder(store))
+        if key not in checked:
+            missing = elsewhere and root and not Path(root).exists()
+            path = Path(root) if root else None
+            checked[key] = None if missing else data.examine(trial.config.data, path, cache_folder(store))
+        found = checked[key]
+        compares = trial.tree.get("experiment") == "e2" and trial.scored_on == "held-out"  # E3 measures errors there
+        if found and compares and key not in warned:
+            warned.add(key)
+            if sentence := data.describe_few_held_out(trial.config.data, found.records):
+                log.warning("data set %s: %s", tree["name"], sentence)

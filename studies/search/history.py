@@ -1,11 +1,16 @@
 """What a search has tried and what came of it, read from the ledger. What has ended is read and evaluated once."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow.dataset as ds
+
 from diffseg.config import Config
-from diffseg.evaluation.pareto import losses
+from diffseg.evaluation.pareto import losses, ranks
+from diffseg.rows import Row
 from studies.search.constraints import compute_excess
+from studies.search.evidence import Estimate, Scores, collect_scores, estimate_losses
 from studies.search.proposals import Proposal, parse_proposal
 from studies.search.search import Search
 from studies.store.ledger import Ledger
@@ -37,6 +42,15 @@ class EvaluatedProposal:
         return self.losses is not None and not any(excess > 0 for excess in self.excess.values())
 
 
+@dataclass(frozen=True)
+class RankedProposal:
+    """A proposal that may be the best, and what its values on held-out images say of it."""
+
+    proposal: Proposal
+    rank: int  # 0: the best, or of the front of several objectives
+    estimates: tuple[Estimate, ...]  # of the objectives' losses
+
+
 class History:
     """The proposals of one search, in their order."""
 
@@ -49,6 +63,7 @@ class History:
         """
         self.ledger, self.search, self.name, self.start = ledger, search, name, start
         self._parsed: dict[tuple[int, int], tuple[dict[str, Any], Proposal]] = {}  # by number and seed
+        self._scores: dict[str, Scores] = {}  # of complete trials, by name
         self._ended: dict[int, tuple[dict[str, Any], EvaluatedProposal]] = {}  # with the trial's row, by number
 
     def proposals(self) -> list[Proposal]:
@@ -70,6 +85,35 @@ class History:
             evaluated = self._evaluate(one, row, tuple(sorted(rungs.get(one.trial or "", ()))))
             self._ended[one.number] = row, evaluated
         return [self._ended[one.number][1] for one in own]
+
+    def rank(self, tried: Sequence[EvaluatedProposal]) -> list[RankedProposal]:
+        """Rank the proposals that may be the best, the best first, by their estimated losses on the held-out images.
+
+        Several objectives are ranked by non-dominated sorting, and within a rank by the first objective.
+        """
+        eligible = [one for one in tried if one.eligible]
+        scores = self._read_scores(eligible)
+        places = range(len(self.search.objective))
+        estimates = list(zip(*(estimate_losses(scores, place) for place in places), strict=True))
+        points = [tuple(estimate.loss for estimate in own) for own in estimates]
+        found = map(RankedProposal, (one.proposal for one in eligible), ranks(points), estimates)
+        return sorted(found, key=lambda one: (one.rank, one.estimates[0].loss))
+
+    def _read_scores(self, tried: Sequence[EvaluatedProposal]) -> list[Scores]:
+        """Return the scores of complete trials, of which those that are new are read."""
+        means = {one.proposal.trial or "": one.losses or () for one in tried}
+        fresh = [name for name, own in means.items() if name not in self._scores or self._scores[name].means != own]
+        columns = ["trial", "attempt", "image", "group", "class", "metric", "value"]
+        of_objective = ds.field("metric").isin(list(self.search.objective))
+        table = self.ledger.read("images", columns, fresh, of_objective) if fresh else None
+        rows: dict[str, dict[int, list[Row]]] = {}  # by trial and attempt
+        for row in table.to_pylist() if table else ():
+            if row["class"] in (None, "all"):
+                rows.setdefault(row["trial"], {}).setdefault(row["attempt"], []).append(row)
+        for name in fresh:
+            last = max(rows.get(name, {0: []}).items())[1]
+            self._scores[name] = collect_scores(means[name], last, self.search.objective)
+        return [self._scores[name] for name in means]
 
     def _parse(self, row: dict[str, Any]) -> Proposal:
         key = row["number"], row["seed"]
@@ -97,6 +141,8 @@ class History:
         """Read the steps and losses at which trials were compared, by the trial's name."""
         found: dict[str, list[Rung]] = {}
         for row in self.ledger.records("rungs", self.name):
+            if row["image"] is not None:
+                continue
             if loss := losses({row["metric"]: row["value"]}, self.search.objective):
                 found.setdefault(row["trial"], []).append((row["step"], *loss))
         return found

@@ -53,9 +53,12 @@ class Search(Section):
         description="Metrics to improve; of several, the Pareto front.")
     sampler: Literal["tpe", "gp", "random", "grid"] = Field("tpe",
         description="Multivariate TPE or a Gaussian process; random and grid are controls.")
-    pruning: int = Field(3, ge=0, description="At every rung, the best 1/n of the trials continue. 0: all continue.")
+    pruning: int = Field(3, ge=0,
+        description="A trial ends at a rung where a share 1/n of the trials is ahead of it with certainty. 0: all continue.")
+    certainty: float = Field(0.9, gt=0.5, lt=1,
+        description="Probability from which one trial counts as ahead of another one: to prune it, or not to confirm it.")
     confirm: str = Field("0x0", pattern=r"^\d+[x×]\d+$",
-        description="k×n: the best k configurations are trained again with n fresh seeds.")
+        description="k×n: the best configurations, at most k, are trained again with n fresh seeds.")
     concurrency: PositiveInt | None = Field(None, description="Most trials side by side. None: as many as fit.")
 # fmt: on
 
@@ -81,7 +84,7 @@ class Search(Section):
 
         The budget, the confirmation and the concurrency of a search may change.
         """
-        fixed = ("points", "constraints", "objective", "sampler", "pruning")
+        fixed = ("points", "constraints", "objective", "sampler", "pruning", "certainty")
         pairs = [(key, getattr(self, key), getattr(other, key)) for key in fixed]
         changes = [f"search.{key}: {_text(old)} → {_text(new)}" for key, old, new in pairs if old != new]
         return describe_change(self.space, other.space) + changes
@@ -122,7 +125,8 @@ class Rungs:
 
     search: str  # name of the trial that the search starts from
     objective: tuple[str, ...]
-    reduction: int  # the best 1/reduction continue; 0: the trial continues in any case
+    reduction: int  # a trial ends if 1/reduction of the trials is ahead of it; 0: it continues in any case
+    certainty: float = 0.9  # probability from which another trial is ahead
 
 
 def _sentence(fault: Any) -> str:

@@ -48,8 +48,13 @@ def test_evaluations_do_not_change_training_and_survive_a_stop(tiny, tmp_path):
 def test_a_pruned_trial_keeps_its_evaluations(tiny, tmp_path):
     reported = []
 
-    def end(step, metrics):
-        reported.append((step, METRICS & set(metrics)))
+    def end(step, rows):
+        reported.append((step, METRICS & {row["metric"] for row in rows if "image" not in row}))
+        for metric in ("iou", "dice"):
+            (mean,) = (row["value"] for row in rows if row["metric"] == metric and "image" not in row)
+            own = {row["image"]: row["value"] for row in rows if row["metric"] == metric and "image" in row}
+            assert len(own) == 2
+            assert np.mean([*own.values()]) == pytest.approx(mean)
         return "others are better" if step == 3 else None
 
     outcome = trial.run(evaluated(tiny, experiment="e2"), None, tmp_path, device="cpu", hooks=Hooks(on_evaluation=end))

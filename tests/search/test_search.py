@@ -17,10 +17,11 @@ from diffseg.evaluation.pareto import losses
 from search_spaces import INITIAL_POINTS
 from studies.definition.study import Study
 from studies.definition.trial import Trial, trial_name
-from studies.engine.pruning import count_better, reason_to_prune, record_rung, survives
+from studies.engine.pruning import find_evidence, reason_to_prune, record_rung
 from studies.engine.scheduler import Scheduler
 from studies.planning.estimate import count_parameters
 from studies.search import sampling
+from studies.search.evidence import Scores
 from studies.search.history import EvaluatedProposal
 from studies.search.proposals import read_proposals
 from studies.search.search import Rungs, Search, parse
@@ -215,7 +216,8 @@ def test_optuna_sees_failed_trials_as_infeasible_and_pruned_ones_with_their_rung
     for status in ("complete", "complete", "complete", "failed", "pruned"):
         trial = Scheduler(study, ledger).next_trial()
         if status == "pruned":
-            record_rung(trial.rungs, ledger, trial.name, 90, {"iou": 0.4, "ece": 0.1})
+            rows = [{"metric": "iou", "value": 0.4}, {"metric": "iou", "value": 0.3, "image": "a", "group": None}]
+            record_rung(trial.rungs, ledger, trial.name, 90, rows)
         end(ledger, trial, status)
     scheduler = Scheduler(study, ledger)
     frozen = [
@@ -346,27 +348,68 @@ def test_a_trial_over_a_limit_is_never_the_best_nor_confirmed_and_the_sampler_is
 # ---- pruning
 
 
-def test_the_best_share_of_a_rung_survives():
-    assert [survives(ahead, 9, 3) for ahead in range(9)] == [True] * 3 + [False] * 6
-    assert survives(0, 1, 3)
-    found = {"a": {"iou": 0.5, "ece": 0.1}, "b": {"iou": 0.7, "ece": 0.2}, "c": {"iou": 0.6, "ece": 0.3}}
-    assert [count_better(name, found, ("iou",)) for name in "abc"] == [2, 0, 1]
-    assert [count_better(name, found, ("iou", "ece")) for name in "abc"] == [0, 0, 2]
-    assert count_better("a", {**found, "a": {"iou": float("nan"), "ece": 0.1}}, ("iou",)) == 2
-
-
-def reach(rungs, ledger, trial, step, metrics):
-    record_rung(rungs, ledger, trial, step, metrics)
+def reach(rungs, ledger, trial, step, values, group=None, **pooled):
+    """Record a rung with these IoUs of images and other means; return why the trial has to end."""
+    rows = [{"metric": "iou", "value": float(np.mean(values))}]
+    rows += [{"metric": name, "value": value} for name, value in pooled.items()]
+    for place, value in enumerate(values):
+        key = {"image": f"image {place}", "group": group and group(place), "class": "all"}
+        rows += [key | {"metric": "iou", "value": value}, key | {"metric": "dice", "value": 0.9}]
+    record_rung(rungs, ledger, trial, step, rows)
     return reason_to_prune(rungs, ledger, trial, step)
 
 
-def test_a_pruned_trial_says_why(tmp_path):
-    ledger, rungs = Ledger(str(tmp_path), "searched"), Rungs("s", ("iou",), 2)
-    assert reach(rungs, ledger, "a", 10, {"iou": 0.5}) is None
-    assert reach(rungs, ledger, "b", 10, {"iou": 0.4}) == "pruned at step 10: 1 of 2 trials were better by iou"
-    assert reach(rungs, ledger, "b", 20, {"iou": 0.4}) is None  # no other trial is there yet
-    assert reach(Rungs("s", ("iou",), 0), ledger, "c", 10, {"iou": 0.1}) is None
-    assert reach(Rungs("s2", ("iou",), 2), ledger, "d", 10, {"iou": 0.1}) is None  # of another search
+HARD = np.linspace(0.3, 0.9, 8)  # IoUs of eight images, whose difficulty differs more than trials do
+NOISE = 0.01 * np.array([1, -1, 2, -2, 1, -1, 0, 0])
+
+
+def test_a_trial_that_is_surely_behind_ends_and_says_by_how_much(tmp_path):
+    ledger, rungs = Ledger(str(tmp_path), "searched"), Rungs("s", ("iou",), 3)
+    assert reach(rungs, ledger, "a", 10, HARD) is None
+    assert reach(rungs, ledger, "b", 10, HARD - 0.1 + NOISE) is None  # behind, but there are two trials only
+    assert reach(rungs, ledger, "c", 10, HARD - 0.02 + NOISE) == (
+        "pruned at step 10: behind a by 0.02 ± 0.0046 in iou on 8 images (probability 0.998)"
+    )
+    assert reach(rungs, ledger, "d", 10, HARD - 0.02 + 5 * NOISE) is None  # as far behind, but by chance
+    assert reach(rungs, ledger, "e", 20, HARD - 0.1 + NOISE) is None  # no other trial is there yet
+    assert reach(Rungs("s", ("iou",), 0), ledger, "f", 10, HARD - 0.2) is None
+    assert reach(Rungs("s2", ("iou",), 3), ledger, "g", 10, HARD - 0.2) is None  # of another search
+    strict = Rungs("s", ("iou",), 3, certainty=0.999)
+    assert reason_to_prune(strict, ledger, "c", 10) is None
+    recorded = [row for row in ledger.records("rungs", "s") if (row["trial"], row["step"]) == ("a", 10)]
+    assert [row["metric"] for row in recorded if row["image"]] == ["iou"] * 8  # dice is no objective
+    assert [row["metric"] for row in recorded if not row["image"]] == ["iou"]
+
+
+def test_images_of_a_patient_count_once_and_three_patients_are_no_evidence(tmp_path):
+    ledger, rungs = Ledger(str(tmp_path), "searched"), Rungs("s", ("iou",), 3)
+    for trial in "ab":
+        reach(rungs, ledger, trial, 10, HARD, group=lambda place: f"patient {place % 4}")
+        reach(rungs, ledger, trial, 20, HARD, group=lambda place: f"patient {place % 3}")
+    few = HARD - 0.1 + NOISE
+    assert "on 4 patients or volumes" in reach(rungs, ledger, "c", 10, few, group=lambda place: f"patient {place % 4}")
+    assert reach(rungs, ledger, "c", 20, few, group=lambda place: f"patient {place % 3}") is None
+
+
+def test_metrics_that_are_pooled_are_compared_by_their_values_alone(tmp_path):
+    ledger, rungs = Ledger(str(tmp_path), "searched"), Rungs("s", ("ece",), 3)
+    for place, trial in enumerate("abc"):
+        assert reach(rungs, ledger, trial, 10, HARD, ece=0.03 - 0.01 * place) is None
+    assert (
+        reach(rungs, ledger, "d", 10, HARD, ece=0.05) == "pruned at step 10: behind b by 0.03 in ece, which is pooled"
+    )
+
+
+def test_of_several_objectives_one_trial_has_to_be_ahead_in_all(tmp_path):
+    ledger, rungs = Ledger(str(tmp_path), "searched"), Rungs("s", ("iou", "ece"), 3)
+    assert reach(rungs, ledger, "a", 10, HARD, ece=0.01) is None
+    assert reach(rungs, ledger, "b", 10, HARD + 0.1, ece=0.02) is None
+    assert reach(rungs, ledger, "c", 10, HARD - 0.1 + NOISE, ece=0.005) is None  # on the front
+    assert "behind b by 0.2 ± 0.0046 in iou on 8 images (probability 1.000) and by 0.01 in ece" in reach(
+        rungs, ledger, "d", 10, HARD - 0.1 + NOISE, ece=0.03
+    )
+    lacking = reach(rungs, ledger, "e", 10, HARD)
+    assert lacking == "pruned at step 10: it has not measured iou and ece, and a has"
 
 
 # ---- how good the searches are
@@ -406,10 +449,9 @@ def simulate(start, pruning, sampler, budget, pace):
         proposal = sampling.propose(search, "s", start, tried)
         rungs, status, used = [], "complete", 1.0
         for share, found in seen.items() if pruning else ():
-            found[proposal.trial] = {"iou": curve(proposal.config, share, pace, noise)}
-            rungs.append((round(900 * share), -found[proposal.trial]["iou"]))
-            ahead = count_better(proposal.trial, found, ("iou",))
-            if proposal.number and not survives(ahead, len(found), pruning):
+            found[proposal.trial] = Scores((-curve(proposal.config, share, pace, noise),), ({},))
+            rungs.append((round(900 * share), *found[proposal.trial].means))
+            if proposal.number and find_evidence(Rungs("s", ("iou",), pruning), proposal.trial, found):
                 status, used = "pruned", share
                 break
         value = (-curve(proposal.config, 1, pace, noise),) if status == "complete" else None

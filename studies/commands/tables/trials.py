@@ -99,20 +99,27 @@ def _mean(row: Row, metric: str) -> str:
     return f"{value} ({row['test_images'] - missing} of {row['test_images']})" if missing and value else value
 
 
+def _estimate(row: Row) -> str:
+    """Format a proposal's estimate and its standard deviation; empty where only means are known."""
+    deviation = number(row["deviation"], ".3f")
+    return f"{number(row['estimate'], '.3f')} ± {deviation}" if deviation else ""
+
+
 def _proposal_tables(rows: list[Row], metric: str) -> Iterator[RenderableType]:
     if not rows:
         return
     yield Text(
         "Proposals, scored on held-out training images with one seed: do not compare them with test images. "
-        "Rank 1 is the best by the search's objective.",
+        "Rank 1 is the best by the estimate, the search's first objective shrunk by its uncertainty.",
         style="bold",
     )
     metrics = _listed_metrics(rows, metric)
-    table = NamedTable("trial", "rank", "number", "from", "status", *metrics, remark="settings")
+    table = NamedTable("trial", "rank", "estimate", "number", "from", "status", *metrics, remark="settings")
     for row in rows[:MOST_ROWS]:
         rank = "" if row["rank"] is None else str(int(row["rank"]) + 1)
         cells = [
             rank,
+            _estimate(row),
             str(row["number"]),
             row["source"],
             row["status"],
