@@ -18,6 +18,7 @@ from studies.search.constraints import column_of, describe_violations
 from studies.search.history import EvaluatedProposal, History
 from studies.search.proposals import describe_settings
 from studies.search.search import Search, parse
+from studies.search.stopping import COLUMNS, explain_end
 from studies.store.ledger import Ledger
 
 PROPOSALS = [
@@ -80,6 +81,11 @@ class SearchHistory:
         names = dict.fromkeys(name for one in drawn for name in one.proposal.settings)
         return [name for name in names if len({repr(one.proposal.settings.get(name)) for one in self.tried}) > 1]
 
+    @property
+    def end(self) -> str:
+        """Why the search has ended before its budget was used up; empty if it has not."""
+        return explain_end(self.ledger.study, self.search, self.name, self.tried, self.rows) or ""
+
     def _violations(self, one: EvaluatedProposal) -> str:
         """Return the constraints that a complete trial violates, in words."""
         return describe_violations(self.search.constraints, self.row_of(one)) if one.losses else ""
@@ -98,7 +104,7 @@ def load_searches(ledgers: Iterable[Ledger]) -> list[SearchHistory]:
             continue
         search = parse(definition["search"])
         limited = map(column_of, search.constraints)
-        columns = list(dict.fromkeys(["status", "error", "seconds", "gpu_seconds", "steps", *METRICS, *limited]))
+        columns = list(dict.fromkeys([*COLUMNS, "steps", *METRICS, *limited]))
         rows = {row["trial"]: row for row in ledger.last_rows(columns)}
         for name, leaves in definition.get("starts", {}).items():
             start = configuration.load(leaves)

@@ -48,6 +48,8 @@ def requested_study(request: StudyRequest, extend: bool) -> "tuple[Study, Ledger
     search = dict(request.search)
     if "objective" in search:
         search["objective"] = search["objective"].split(",")
+    if "stop" in search:
+        search["stop"] = parse_settings(search["stop"])
     study = read_study(request.source, roots, leaves, request.name, command_line(), request.experiments, search)
     for name in request.roots:
         if hint := did_you_mean(name, study.left_out):
