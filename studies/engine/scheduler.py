@@ -31,7 +31,7 @@ class Scheduler:
         """Schedule a study; with `retry`, trials that have failed so far are run once more."""
         self.study, self.ledger = study, ledger
         constraints = study.search.constraints if study.search else {}
-        self._latest = LatestRows(ledger, [*COLUMNS, *METRICS, *map(column_of, constraints)])
+        self._latest = LatestRows(ledger, [*COLUMNS, "data_digest", *METRICS, *map(column_of, constraints)])
         self._histories = {one.name: History(ledger, self._search, one.name, one.config) for one in study.starts}
         self._samplers: dict[str, Sampler] = {}
         rows = self._latest.rows() if retry else {}
@@ -151,7 +151,9 @@ class Scheduler:
         from studies.search.sampling import Sampler  # Optuna, which only a running search needs
 
         if start.name not in self._samplers:
-            self._samplers[start.name] = Sampler(self._search, start.name, start.config)
+            self._samplers[start.name] = Sampler(
+                self._search, start.name, start.config, self.study.priors.get(start.name, ())
+            )
         return self._samplers[start.name]
 
     def _reason_to_give_up(self, name: str, tried: list[EvaluatedProposal], rows: Rows) -> str | None:

@@ -61,6 +61,8 @@ class Search(Section):
         description="Settings of configurations to try first.")
     constraints: Annotated[dict[str, float], PlainValidator(parse_constraints)] = Field({},
         description="What a trial may take at most, by columns of the ledger's trials.")
+    warm_start: tuple[str, ...] = Field((),
+        description="Other studies, as STUDY or STORE/STUDY, whose best is tried first (studies/search/warm_start.py).")
     budget: PositiveInt = Field(32, description="Number of proposals in all, initial points included.")
     objective: tuple[MetricName, ...] = Field(("iou",), min_length=1,
         description="Metrics to improve; of several, the Pareto front.")
@@ -75,8 +77,9 @@ class Search(Section):
 
     @model_validator(mode="after")
     def _check_distinct(self) -> Self:
-        if len(set(self.objective)) != len(self.objective):
-            raise ValueError(f"objective is {', '.join(self.objective)}, but each must be named once")
+        for key, names in (("objective", self.objective), ("warm_start", self.warm_start)):
+            if len(set(names)) != len(names):
+                raise ValueError(f"{key} is {', '.join(names)}, but each must be named once")
         return self
 
     @property
@@ -95,7 +98,7 @@ class Search(Section):
 
         The budget, the confirmation, the stopping rules and the concurrency of a search may change.
         """
-        fixed = ("points", "constraints", "objective", "sampler", "pruning")
+        fixed = ("points", "constraints", "warm_start", "objective", "sampler", "pruning")
         pairs = [(key, getattr(self, key), getattr(other, key)) for key in fixed]
         changes = [f"search.{key}: {_text(old)} → {_text(new)}" for key, old, new in pairs if old != new]
         return describe_change(self.space, other.space) + changes
