@@ -4,15 +4,17 @@ import datetime
 import json
 import re
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from conftest import TINY
 from test_own_spaces import HEAD
-from test_search import START, carry_out, end, study_of
+from test_search import START, carry_out, end, planted, study_of
 
 from analysis.report import write_report
 from diffseg.config import Config
 from diffseg.errors import UserError
+from diffseg.evaluation.pareto import losses
 from search_spaces import INITIAL_POINTS
 from studies.commands.output import finish
 from studies.commands.program import main
@@ -23,6 +25,7 @@ from studies.engine.session import run
 from studies.search import sampling
 from studies.search.history import EvaluatedProposal
 from studies.search.proposals import read_proposals
+from studies.search.search import Search
 from studies.search.stopping import count_since_best, explain_ends, measure_hours
 from studies.store.ledger import Ledger
 
@@ -224,3 +227,42 @@ def test_rules_of_the_command_line_are_set_over_those_of_the_file(tmp_path):
         "failures": 2,
     }
     assert json.loads(json.dumps(study.definition()))["search"]["stop"]["hours"] == 5
+
+
+# ---- what stopping saves
+
+
+def reach_best(seed, budget):
+    """Return the proposals of a search for the planted optimum, and the best IoU after each."""
+    start = START.model_copy(update={"seed": seed})
+    search = Search(space="schedule", budget=budget)
+    sampler, tried = sampling.Sampler(search, "s", start), []
+    while len(tried) < budget:
+        proposal = sampler.propose(tried)
+        tried.append(EvaluatedProposal(proposal, "complete", losses(planted(proposal.config), ("iou",))))
+    return tried, np.maximum.accumulate([-one.losses[0] for one in tried])
+
+
+@pytest.mark.slow
+def test_a_search_without_improvement_saves_proposals_and_keeps_most_of_the_best():
+    """TPE, 64 proposals, 20 seeds; the kept share is that of the best IoU after 64, beside it that of a fixed budget.
+
+    without_improvement  proposals saved  kept   worst  fixed budget of the same mean
+    10                   70 %             0.924  0.874  0.943
+    16                   35 %             0.974  0.874  0.987
+    20                   22 %             0.982  0.877  0.993
+
+    A budget that is known beforehand is better spent than by this rule. The first ten proposals of TPE are random, so that a
+    limit of about ten ends many searches before it has begun to learn.
+    """
+    runs = [reach_best(seed, 64) for seed in range(20)]
+    found = {}
+    for limit in (10, 16, 20):
+        used = [next((n for n in range(1, 65) if count_since_best(tried[:n]) >= limit), 64) for tried, _ in runs]
+        kept = [best[count - 1] / best[-1] for count, (_, best) in zip(used, runs, strict=True)]
+        fixed = np.mean([best[round(np.mean(used)) - 1] / best[-1] for _, best in runs])
+        found[limit] = saved, share = 1 - np.mean(used) / 64, np.mean(kept)
+        print(f"{limit}: {saved:.2f} saved, {share:.3f} kept, worst {min(kept):.3f}; fixed budget {fixed:.3f}")
+    assert found[16][0] >= 0.3
+    assert found[16][1] >= 0.97
+    assert found[20][1] >= 0.98
