@@ -69,7 +69,8 @@ def _lacks_mask_losses(shown: Tables) -> bool:
 def tabulate_searches(found: Tables) -> dict[str, Any]:
     """Return the best proposals of each search, the number of the others, and the costs of the searches.
 
-    `settings` are those in which the search's proposals differ; `fixed`, by search, those that are the same in all.
+    `settings` are those in which the search's proposals differ; `fixed`, by search, those that are the same in all. `notes`, by
+    search, say what it took from other studies and why it has ended early.
     """
     ranked = searches.rank_proposals(found.searches)
     best = ranked.groupby(["study", "search"], sort=False).head(PROPOSALS) if len(ranked) else ranked
@@ -88,6 +89,7 @@ def tabulate_searches(found: Tables) -> dict[str, Any]:
     return {
         "searches": records(best),
         "fixed": fixed,
+        "notes": {one.name: [*filter(None, (one.taken, one.end))] for one in found.searches},
         "more_searched": len(ranked) - len(best),
         "costs": records(searches.sum_costs(found.searches)),
     }

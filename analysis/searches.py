@@ -16,8 +16,10 @@ from diffseg.config import Config
 from diffseg.evaluation.registry import METRICS
 from studies.search.constraints import column_of, describe_violations
 from studies.search.history import EvaluatedProposal, History, RankedProposal
+from studies.search.priors import Prior, parse_priors, select_known
 from studies.search.proposals import describe_settings
 from studies.search.search import Search, parse
+from studies.search.stopping import COLUMNS, explain_end
 from studies.store.ledger import Ledger
 
 PROPOSALS = [
@@ -37,6 +39,7 @@ class SearchHistory:
     tried: list[EvaluatedProposal]
     rows: dict[str, dict[str, Any]]  # of the ledger's `trials`, by name
     ranking: list[RankedProposal]
+    priors: tuple[Prior, ...] = ()  # what it took from other studies
 
     @property
     def title(self) -> str:
@@ -87,6 +90,18 @@ class SearchHistory:
         names = dict.fromkeys(name for one in drawn for name in one.proposal.settings)
         return [name for name in names if len({repr(one.proposal.settings.get(name)) for one in self.tried}) > 1]
 
+    @property
+    def end(self) -> str:
+        """Why the search has ended before its budget was used up; empty if it has not."""
+        return explain_end(self.ledger.study, self.search, self.name, self.tried, self.rows) or ""
+
+    @property
+    def taken(self) -> str:
+        """How many proposals of other studies the sampler knew from the start; empty if none."""
+        known = select_known(self.priors, next((one.data for one in self.tried if one.data), None))
+        studies = " and ".join(dict.fromkeys(one.study for one in known))
+        return f"the sampler also knew {len(known)} proposals of {studies}, measured on the same data" if known else ""
+
     def _violations(self, one: EvaluatedProposal) -> str:
         """Return the constraints that a complete trial violates, in words."""
         return describe_violations(self.search.constraints, self.row_of(one)) if one.losses else ""
@@ -105,13 +120,15 @@ def load_searches(ledgers: Iterable[Ledger]) -> list[SearchHistory]:
             continue
         search = parse(definition["search"])
         limited = map(column_of, search.constraints)
-        columns = list(dict.fromkeys(["status", "error", "seconds", "gpu_seconds", "steps", *METRICS, *limited]))
+        columns = list(dict.fromkeys([*COLUMNS, "steps", "data_digest", *METRICS, *limited]))
         rows = {row["trial"]: row for row in ledger.last_rows(columns)}
         for name, leaves in definition.get("starts", {}).items():
             start = configuration.load(leaves)
             history = History(ledger, search, name, start)
             if tried := history.evaluate(history.proposals(), rows):
-                found.append(SearchHistory(ledger, search, name, start, tried, rows, history.rank(tried)))
+                priors = parse_priors(ledger.study, (definition.get("priors") or {}).get(name, []))
+                ranking = history.rank(tried)
+                found.append(SearchHistory(ledger, search, name, start, tried, rows, ranking, priors))
     return found
 
 

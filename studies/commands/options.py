@@ -12,7 +12,7 @@ from studies.commands.requests import StudyRequest
 
 Command = Callable[..., None]
 Option = Callable[[Command], Command]
-SEARCH_OPTIONS = ("space", "budget", "objective", "sampler", "pruning", "confirm")
+SEARCH_OPTIONS = ("space", "budget", "objective", "sampler", "pruning", "confirm", "stop", "warm_start")
 
 
 if TYPE_CHECKING:  # generic in click's newer versions alone
@@ -150,7 +150,7 @@ def study_options(command: Command) -> Command:
         **more: Any,
     ) -> None:
         search = {option: more.pop(option) for option in SEARCH_OPTIONS}
-        given = {option: value for option, value in search.items() if value is not None}
+        given = {option: value for option, value in search.items() if value not in (None, ())}
         request = StudyRequest(study, store, settings, roots, name, experiments, given)
         command(*arguments, request=request, **more)
 
@@ -193,6 +193,18 @@ def _search_options() -> tuple[Option, ...]:
             help="Search: a trial ends at a rung if one in this many is surely ahead of it; 0 prunes none.",
         ),
         click.option("--confirm", metavar="KxN", help="Search: train the best, at most K, again with N fresh seeds."),
+        click.option(
+            "--stop",
+            multiple=True,
+            metavar="RULE=N",
+            help="Search: end early by hours, gpu_hours, without_improvement or failures. Repeatable.",
+        ),
+        click.option(
+            "--warm-start",
+            multiple=True,
+            metavar="STUDY",
+            help="Search: try first what was best in this study of the store, or STORE/STUDY. Repeatable.",
+        ),
     )
 
 

@@ -92,6 +92,7 @@ def path_beside(ledger: "Ledger", name: str) -> Path:
 
 def finish(study: "Study", ledger: "Ledger", finished: bool, with_report: bool) -> None:
     """End a command that ran trials: write the report, and exit with a status if it was stopped or if trials failed."""
+    from studies.search.stopping import explain_ends
     from studies.store.state import count_statuses, trial_states
 
     if not finished:
@@ -101,6 +102,8 @@ def finish(study: "Study", ledger: "Ledger", finished: bool, with_report: bool) 
         from analysis.report import write_report
 
         click.echo(write_report([ledger], path_beside(ledger, "report.html")))
+    for sentence in explain_ends(study, ledger):
+        click.echo(sentence, err=True)
     failed = count_statuses(trial_states(study, ledger))["failed"]
     if failed:
         click.echo(

@@ -48,11 +48,18 @@ def requested_study(request: StudyRequest, extend: bool) -> "tuple[Study, Ledger
     search = dict(request.search)
     if "objective" in search:
         search["objective"] = search["objective"].split(",")
+    if "stop" in search:
+        search["stop"] = parse_settings(search["stop"])
     study = read_study(request.source, roots, leaves, request.name, command_line(), request.experiments, search)
     for name in request.roots:
         if hint := did_you_mean(name, study.left_out):
             click.echo(f"{name} is taken as a data set of your own{hint}", err=True)
-    return check_against_stored(study, definition, extend), ledger
+    study = check_against_stored(study, definition, extend)
+    if study.search and study.search.warm_start:
+        from studies.search.warm_start import take_priors  # imports Optuna
+
+        study = take_priors(study, ledger, lambda sentence: click.echo(sentence, err=True))
+    return study, ledger
 
 
 def _unchanged_study(request: StudyRequest) -> "tuple[Study, Ledger]":

@@ -42,7 +42,7 @@ def check_against_stored(new: Study, definition: dict[str, Any] | None, extend: 
         return new
     try:
         old = stored_study(new.name, definition)
-        found = describe_differences(old, new)
+        found, new = describe_differences(old, new), replace(new, priors=old.priors)
     except DefinitionError as error:
         log.warning("%s", error)
         return new

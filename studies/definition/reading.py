@@ -98,8 +98,9 @@ def _search(description: Description, options: dict[str, Any]) -> Search | None:
     """Return the file's search with the command line's options. Raises UserError for options without a search."""
     if "search" not in description.tables:
         if options:
+            option = min(options).replace("_", "-")
             raise UserError(
-                f"study {description.path.stem} has no search, so it takes no --{min(options)}: `diffseg run search` is "
+                f"study {description.path.stem} has no search, so it takes no --{option}: `diffseg run search` is "
                 "one, and a TOML file with a table [search] is another"
             )
         return None
@@ -107,6 +108,8 @@ def _search(description: Description, options: dict[str, Any]) -> Search | None:
     space = table.get("space")
     if isinstance(space, str) and REFERENCE.fullmatch(space):
         table["space"] = str(description.path.parent / space)  # a file beside the study
+    if "stop" in options and isinstance(table.get("stop"), dict):
+        options = options | {"stop": table["stop"] | options["stop"]}
     return parse(table | options)
 
 

@@ -13,6 +13,7 @@ from studies.definition.trial import StoredTrial, Trial, merge_trials, needed_tr
 from studies.store.study_json import unusable_definition
 
 if TYPE_CHECKING:
+    from studies.search.priors import Prior
     from studies.search.proposals import Proposal
     from studies.search.search import Search
     from studies.store.ledger import Ledger
@@ -31,6 +32,9 @@ class Study:
     starts: tuple[Trial, ...] = ()  # the trials that searches start from, one search each
     variants: dict[str, str] = field(default_factory=dict)  # trial name to variant, if the study file has variants
     baseline: str | None = None  # the variant that the others are compared with
+    priors: dict[str, tuple[Prior, ...]] = field(
+        default_factory=dict
+    )  # of searches that take some, by their start trials
 
     def definition(self) -> dict[str, Any]:
         """Return the study as the JSON that `stored_study` reads."""
@@ -45,6 +49,7 @@ class Study:
             "starts": starts,
             "variants": self.variants,
             "baseline": self.baseline,
+            "priors": {name: [one.model_dump(mode="json") for one in some] for name, some in self.priors.items()},
             "roles": {trial.name: trial.role for trial in self.trials if trial.role != "trial"},
         }
 
@@ -100,7 +105,14 @@ def stored_study(name: str, definition: dict[str, Any]) -> Study:
     )
     search = _stored_search(name, definition["search"]) if definition.get("search") else None
     roots, command, variants, baseline = (definition.get(key) for key in ("roots", "command", "variants", "baseline"))
-    return Study(name, trials, roots or {}, (), command or "", search, starts, variants or {}, baseline)
+    priors = {start: _stored_priors(name, trees) for start, trees in (definition.get("priors") or {}).items()}
+    return Study(name, trials, roots or {}, (), command or "", search, starts, variants or {}, baseline, priors)
+
+
+def _stored_priors(study: str, trees: list[dict[str, Any]]) -> tuple[Prior, ...]:
+    from studies.search.priors import parse_priors
+
+    return parse_priors(study, trees)
 
 
 def _stored_search(study: str, settings: dict[str, Any]) -> Search:

@@ -15,6 +15,8 @@
     [search]                 # optional: a search (studies/search/search.py)
     space = "weighting"      # or a table [search.space] (search_spaces/space.py)
     data = ["synthetic-large"]  # all data sets by default
+    stop.hours = 8           # optional rules to end early (studies/search/stopping.py)
+    warm_start = ["other"]   # optional: studies whose best is tried first (studies/search/warm_start.py)
     [search.start]           # settings of the trial that the search starts from
     data.held_out = 0.2
 

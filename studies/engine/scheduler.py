@@ -15,14 +15,13 @@ from studies.search.evidence import is_surely_better
 from studies.search.history import EvaluatedProposal, History, Rows
 from studies.search.proposals import Proposal
 from studies.search.search import Search, check_start
+from studies.search.stopping import COLUMNS, reason_to_give_up, reason_to_stop
 from studies.store.compaction import compact_search_records
 from studies.store.latest import LatestRows
 from studies.store.ledger import Ledger
 
 if TYPE_CHECKING:
     from studies.search.sampling import Sampler
-
-HOPELESS = 5  # trials without a value, and none with one, after which a search ends
 
 
 class Scheduler:
@@ -32,7 +31,7 @@ class Scheduler:
         """Schedule a study; with `retry`, trials that have failed so far are run once more."""
         self.study, self.ledger = study, ledger
         constraints = study.search.constraints if study.search else {}
-        self._latest = LatestRows(ledger, ["status", "error", *METRICS, *map(column_of, constraints)])
+        self._latest = LatestRows(ledger, [*COLUMNS, "data_digest", *METRICS, *map(column_of, constraints)])
         self._histories = {one.name: History(ledger, self._search, one.name, one.config) for one in study.starts}
         self._samplers: dict[str, Sampler] = {}
         rows = self._latest.rows() if retry else {}
@@ -106,6 +105,11 @@ class Scheduler:
                 )
 
     @property
+    def limits_gpu_hours(self) -> bool:
+        """Whether searches stop by the hours of GPUs that their trials take."""
+        return bool(self.study.starts) and self._search.stop.gpu_hours is not None
+
+    @property
     def _search(self) -> Search:
         """The search of a study that has start trials."""
         assert self.study.search is not None
@@ -129,7 +133,8 @@ class Scheduler:
         waiting = [one for one in past if one.config and one.trial not in rows and one.trial not in busy]
         if waiting:
             return next((one for one in waiting if one.config and not busy & _needs(one.config)), None)
-        if len(tried) < self._search.budget and (fresh := self._sampler(start).propose(tried)):
+        unfinished = len(tried) < self._search.budget and not reason_to_stop(self._search, start.name, tried, rows)
+        if unfinished and (fresh := self._sampler(start).propose(tried)):
             return fresh
         if any(one.status == "running" for one in tried):
             return None
@@ -146,26 +151,14 @@ class Scheduler:
         from studies.search.sampling import Sampler  # Optuna, which only a running search needs
 
         if start.name not in self._samplers:
-            self._samplers[start.name] = Sampler(self._search, start.name, start.config)
+            self._samplers[start.name] = Sampler(
+                self._search, start.name, start.config, self.study.priors.get(start.name, ())
+            )
         return self._samplers[start.name]
 
     def _reason_to_give_up(self, name: str, tried: list[EvaluatedProposal], rows: Rows) -> str | None:
         """Return why a search ends early: its trials fail, or do not report the objective. None if it continues."""
-        ended = [one for one in tried if one.status != "running" and not one.proposal.too_large]
-        if not all(one.infeasible for one in ended) or len(ended) < min(HOPELESS, self._search.budget):
-            return None
-        if complete := [one for one in ended if one.status == "complete"]:
-            objective = " and ".join(self._search.objective)
-            return (
-                f"no trial of {name} reports {objective} ({complete[-1].proposal.trial} is complete without): "
-                "give another --objective, and a new --name"
-            )
-        last = ended[-1].proposal
-        reason = last.reason or f"failed: {rows[last.trial or '']['error']}"
-        return (
-            f"all {len(ended)} trials of {name} that have ended failed or were refused, the last {reason}; "
-            f"mend the cause, then `diffseg retry {self.study.name}`"
-        )
+        return reason_to_give_up(self.study.name, self._search, name, tried, rows)
 
     def _confirmations(self, start: Trial, tried: list[EvaluatedProposal]) -> list[Proposal]:
         """List the confirmations: the baseline and the best configurations, on all training images, with fresh seeds.

@@ -103,6 +103,10 @@ def _run_missing(scheduler: Scheduler, resources: Resources, address: str | None
             estimate_cost(trial.config, resources.workers).memory for trial in scheduler.planned()
         )
         share, concurrent = allocate(replace(resources, memory=memory), nodes, on_demand=bool(address))
+        if scheduler.limits_gpu_hours and not share.gpus:
+            raise UserError(
+                "search.stop.gpu_hours limits the hours of GPUs, but trials get none here: give --gpus, or limit search.stop.hours"
+            )
         tuner = _build_tuner(scheduler, share, concurrent)
         with display:
             results = _fit(tuner, logs)

@@ -30,6 +30,7 @@ class EvaluatedProposal:
     excess: dict[str, float] = field(
         default_factory=dict
     )  # over each constraint, as a share of it; of a complete trial
+    data: str | None = None  # digest of its data set; of a complete trial
 
     @property
     def infeasible(self) -> bool:
@@ -135,7 +136,9 @@ class History:
         if status != "complete":
             return EvaluatedProposal(proposal, status, None, rungs)
         excess = compute_excess(self.search.constraints, row)
-        return EvaluatedProposal(proposal, status, losses(row, self.search.objective), rungs, excess)
+        return EvaluatedProposal(
+            proposal, status, losses(row, self.search.objective), rungs, excess, row.get("data_digest")
+        )
 
     def _read_rungs(self) -> dict[str, list[Rung]]:
         """Read the steps and losses at which trials were compared, by the trial's name."""

@@ -13,6 +13,7 @@ from search_spaces import INITIAL_POINTS
 from studies.store.ledger import Ledger
 
 START = "start"  # source of the proposal that is the configuration which a search over a user's space starts from
+FROM = "from "  # beginning of the source of configurations that were the best in another study
 POINT = "point "  # beginning of the source of a user's own points
 TOO_LARGE = "refused: parameters "  # beginning of the reason of proposals that a constraint on parameters refuses
 
@@ -38,7 +39,7 @@ class Proposal:
     @property
     def tried_first(self) -> bool:
         """Whether it is a point tried first, which no sampler has drawn."""
-        return self.source in (*INITIAL_POINTS, START) or self.source.startswith(POINT)
+        return self.source in (*INITIAL_POINTS, START) or self.source.startswith((POINT, FROM))
 
     @property
     def too_large(self) -> bool:

@@ -6,6 +6,7 @@ the same whether or not it was interrupted.
 
 import copy
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,8 @@ from search_spaces.trial import Trial, encode
 from studies.definition.trial import trial_name
 from studies.search.constraints import describe_violation
 from studies.search.history import EvaluatedProposal
-from studies.search.proposals import POINT, START, Proposal
+from studies.search.priors import Prior, select_known
+from studies.search.proposals import FROM, POINT, START, Proposal
 from studies.search.search import Search
 
 DRAWS = 40  # tries to draw a proposal that was not made before
@@ -57,17 +59,19 @@ def propose(search: Search, name: str, start: Config, tried: list[EvaluatedPropo
 class Sampler:
     """Makes the proposals of one search. What has ended is converted to Optuna's trials once."""
 
-    def __init__(self, search: Search, name: str, start: Config):
+    def __init__(self, search: Search, name: str, start: Config, priors: tuple[Prior, ...] = ()):
         """Sample for a search.
 
         Args:
             name: Of the search.
             start: The configuration that the search starts from.
+            priors: What it takes from other studies.
         """
-        self.search, self.name, self.start = search, name, start
+        self.search, self.name, self.start, self.priors = search, name, start, priors
         self._settings = start.leaves()
         self._first: list[Proposal] | None = None
         self._converted: dict[int, tuple[EvaluatedProposal, FrozenTrial | None]] = {}  # by number
+        self._known: dict[str | None, list[FrozenTrial]] = {}  # trials of other studies, by the digest of the own data
         self._seen: dict[int, tuple[Proposal, str]] = {}  # with its settings as text, by number
 
     def propose(self, tried: list[EvaluatedProposal]) -> Proposal | None:
@@ -80,7 +84,8 @@ class Sampler:
         if number < len(first := self.initial_proposals()):
             return first[number]
         seen = {one.proposal.trial for one in tried} | {self._settings_text(one.proposal) for one in tried}
-        known = self.to_optuna(tried)
+        data = next((one.data for one in tried if one.data), None)
+        known = [*self.convert_priors(data), *self.to_optuna(tried)]
         for draw in range(DRAWS):
             seed = _derive_seed(self.start.seed, number, draw)
             found = self._draw(known, number, seed, informed=draw < INFORMED)
@@ -98,15 +103,17 @@ class Sampler:
     def initial_proposals(self) -> list[Proposal]:
         """Propose the points tried first, without those whose trial an earlier point has already.
 
-        A shipped space has the shipped points, any other space has the start itself; the user's own points follow.
+        A shipped space has the shipped points, any other space has the start itself; the user's own points follow, and then the
+        best of other studies.
         """
         if self._first is not None:
             return self._first
         space, own = self.search.space, enumerate(self.search.points, 1)
-        points: dict[str, dict[str, Any]] = dict(INITIAL_POINTS) if space.name in SHIPPED else {START: {}}
-        points |= {f"{POINT}{place}": settings for place, settings in own}
+        points = [*INITIAL_POINTS.items()] if space.name in SHIPPED else [(START, dict[str, Any]())]
+        points += [(f"{POINT}{place}", settings) for place, settings in own]
+        points += [(f"{FROM}{one.study}", one.settings) for one in self.priors if one.first]
         found: list[Proposal] = []
-        for source, settings in points.items():
+        for source, settings in points:
             proposal = self._build_proposal(len(found), source, space.fixed | settings)
             if proposal.trial is None or proposal.trial not in {other.trial for other in found}:
                 found.append(proposal)
@@ -116,6 +123,34 @@ class Sampler:
     def draw_randomly(self, count: int) -> list[Proposal]:
         """Return proposals with random settings of the space, which Optuna knows nothing of."""
         return [self._build_proposal(seed, "random", draw_settings(self._suggest, seed)) for seed in range(count)]
+
+    def convert_priors(self, data: str | None) -> list[FrozenTrial]:
+        """Convert the priors whose values compare with those on the data of a digest to Optuna's trials."""
+        if data not in self._known:
+            known = self._known[data] = list[FrozenTrial]()
+            for one in select_known(self.priors, data):
+                proposal = self._build_proposal(one.number, f"{FROM}{one.study}", one.settings)
+                if frozen := self.to_frozen_trial(EvaluatedProposal(proposal, "complete", one.losses, (), one.excess)):
+                    frozen.user_attrs = {"from": one.study, "number": one.number}
+                    known.append(frozen)
+        return self._known[data]
+
+    def adopt(self, config: Config, varied: Iterable[str]) -> dict[str, Any] | None:
+        """Return the settings with which this space proposes what another search has tried; None if it cannot.
+
+        Args:
+            config: A configuration of the other search.
+            varied: The settings that the other search set, by their paths. These must be the same here.
+        """
+        theirs = config.leaves()
+        found = self._ask(self._settings | theirs | self.search.space.fixed)
+        if found is None:
+            return None
+        try:
+            own = self.start.with_leaves(found[0].settings).resolved().leaves()
+        except ConfigError:
+            return None
+        return found[0].settings if all(own.get(path) == theirs.get(path) for path in varied) else None
 
     def to_optuna(self, tried: list[EvaluatedProposal]) -> list[FrozenTrial]:
         """Convert what the search has tried to Optuna's trials, in their order, without what its space cannot propose.
@@ -158,17 +193,25 @@ class Sampler:
         Settings that a point tried first leaves out have the values of its configuration.
         """
         known = (proposal.config.leaves() if proposal.config else self._settings) | proposal.settings
-        trial = FixedTrial({path: encode(value) for path, value in known.items()})
-        asked = SettingsTrial(trial, self.search.sampler == "grid")
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", UserWarning)  # raised for a value outside of its range
-                self.search.space.suggest(asked, self._settings)
-        except (ValueError, UserWarning, KeyError, SpaceError):
+        found = self._ask(known, self.search.sampler == "grid")
+        if found is None:
             return None
+        asked, trial = found
         if proposal.config and self.start.with_leaves(asked.settings).resolved() != proposal.config:
             return None
         return Parameters(trial.params, trial.distributions)
+
+    def _ask(self, known: dict[str, Any], grid: bool = False) -> tuple[SettingsTrial, FixedTrial] | None:
+        """Ask the space for these settings; None if it lacks one, or has one that is outside of its range."""
+        trial = FixedTrial({path: encode(value) for path, value in known.items()})
+        asked = SettingsTrial(trial, grid)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", UserWarning)  # raised for a value outside of its range
+                self._suggest(asked)
+        except (ValueError, UserWarning, KeyError, SpaceError):
+            return None
+        return asked, trial
 
     def _build_proposal(self, number: int, source: str, settings: dict[str, Any]) -> Proposal:
         """Apply settings to the start's configuration; a configuration that cannot be becomes a refused proposal."""

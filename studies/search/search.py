@@ -16,6 +16,8 @@ from diffseg.config.leaves import flat
 from diffseg.config.sentences import shown
 from diffseg.errors import ConfigError
 from diffseg.evaluation.registry import METRICS
+from diffseg.section import Positive
+from diffseg.suggestions import did_you_mean
 from search_spaces import SHIPPED, Space, SpaceError, parse_space
 from search_spaces.settings import check_setting
 from search_spaces.space import describe_change
@@ -39,6 +41,17 @@ def _parse_points(value: Any) -> tuple[dict[str, Any], ...]:
 
 
 # fmt: off
+class Stop(Section):
+    """When a search ends before its budget is used up (studies/search/stopping.py). None: never for this reason."""
+
+    hours: Positive | None = Field(None, description="Hours during which at least one of its trials ran.")
+    gpu_hours: Positive | None = Field(None, description="GPU hours of its trials.")
+    without_improvement: PositiveInt | None = Field(None,
+        description="Drawn proposals, complete or pruned, since the best one.")
+    failures: PositiveInt | None = Field(None,
+        description="Trials that fail one after another for the same reason. None: the first five end without a value.")
+
+
 class Search(Section):
     """The settings of a search."""
 
@@ -48,6 +61,8 @@ class Search(Section):
         description="Settings of configurations to try first.")
     constraints: Annotated[dict[str, float], PlainValidator(parse_constraints)] = Field({},
         description="What a trial may take at most, by columns of the ledger's trials.")
+    warm_start: tuple[str, ...] = Field((),
+        description="Other studies, as STUDY or STORE/STUDY, whose best is tried first (studies/search/warm_start.py).")
     budget: PositiveInt = Field(32, description="Number of proposals in all, initial points included.")
     objective: tuple[MetricName, ...] = Field(("iou",), min_length=1,
         description="Metrics to improve; of several, the Pareto front.")
@@ -59,13 +74,15 @@ class Search(Section):
         description="Probability from which one trial counts as ahead of another one: to prune it, or not to confirm it.")
     confirm: str = Field("0x0", pattern=r"^\d+[x×]\d+$",
         description="k×n: the best configurations, at most k, are trained again with n fresh seeds.")
+    stop: Stop = Field(Stop(), description="When to end before the budget is used up.")
     concurrency: PositiveInt | None = Field(None, description="Most trials side by side. None: as many as fit.")
 # fmt: on
 
     @model_validator(mode="after")
     def _check_distinct(self) -> Self:
-        if len(set(self.objective)) != len(self.objective):
-            raise ValueError(f"objective is {', '.join(self.objective)}, but each must be named once")
+        for key, names in (("objective", self.objective), ("warm_start", self.warm_start)):
+            if len(set(names)) != len(names):
+                raise ValueError(f"{key} is {', '.join(names)}, but each must be named once")
         return self
 
     @property
@@ -82,9 +99,9 @@ class Search(Section):
     def differences(self, other: "Search") -> list[str]:
         """Describe the settings that make `other` a different search.
 
-        The budget, the confirmation and the concurrency of a search may change.
+        The budget, the confirmation, the stopping rules and the concurrency of a search may change.
         """
-        fixed = ("points", "constraints", "objective", "sampler", "pruning", "certainty")
+        fixed = ("points", "constraints", "warm_start", "objective", "sampler", "pruning", "certainty")
         pairs = [(key, getattr(self, key), getattr(other, key)) for key in fixed]
         changes = [f"search.{key}: {_text(old)} → {_text(new)}" for key, old, new in pairs if old != new]
         return describe_change(self.space, other.space) + changes
@@ -133,7 +150,11 @@ def _sentence(fault: Any) -> str:
     """Say in one sentence what pydantic found."""
     key, got = ".".join(map(str, ("search", *fault["loc"]))), json.dumps(fault["input"], default=str)[:80]
     if fault["type"] == "extra_forbidden":
-        return f"unknown key '{key}': allowed are {', '.join(f'search.{name}' for name in Search.model_fields)}"
+        parent, _, name = key.rpartition(".")
+        allowed = list((Stop if parent == "search.stop" else Search).model_fields)
+        return f"unknown key '{key}'{did_you_mean(name, allowed)}: allowed are {', '.join(f'{parent}.{one}' for one in allowed)}"
+    if key == "search.stop":
+        return f"{key}: got {got}; allowed is a table such as {{ hours = 8 }}"
     if fault["type"] == "missing":
         return f"{key} is missing: give one of {', '.join(SHIPPED)}, a table [{key}], or FILE.py:FUNCTION"
     message = fault["msg"].removeprefix("Value error, ")

@@ -25,6 +25,7 @@ class Definition(BaseModel):
     starts: dict[TrialName, Tree] = {}
     variants: dict[str, str] = {}  # trial name to variant
     baseline: str | None = None
+    priors: dict[TrialName, list[Tree]] = {}  # what searches take from other studies, by their start trials
     roles: dict[str, str] = {}  # trial name to role, of trials whose role is not "trial"
 
     @model_validator(mode="after")

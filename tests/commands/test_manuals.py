@@ -90,8 +90,9 @@ def test_the_results_are_written_from_their_summaries():
     for line in commands(*PLANNED)
 ])  # fmt: skip
 def test_commands_on_data_are_understood(command, tmp_path, monkeypatch):
-    """`run` is planned instead, on small data in the official layouts."""
+    """`run` is planned instead, on small data in the official layouts, and without other studies to start from."""
     monkeypatch.chdir(tmp_path)
+    command = re.sub(r" --warm-start \S+", "", command)
     isic16(tmp_path / "isic16")
     monuseg_tree(tmp_path / "monuseg")
     folder(tmp_path / "my-folder")
@@ -105,8 +106,13 @@ def test_commands_on_data_are_understood(command, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("block", blocks("toml"))
 def test_study_files_are_understood(block, tmp_path):
+    """A block that shows a search alone gets a data set, held-out images and a rung."""
+    words = ["plan", str(tmp_path / "study.toml"), "--store", str(tmp_path), "--json"]
+    if "[data." not in block and "[search]" in block:
+        block += '[data.synthetic-large]\ndata.layout = "synthetic"\n'
+        words += ["data.held_out=0.2", "training.evaluations=[0.5]"]
     (tmp_path / "study.toml").write_text(block)
-    result = CliRunner().invoke(main, ["plan", str(tmp_path / "study.toml"), "--store", str(tmp_path), "--json"])
+    result = CliRunner().invoke(main, words)
     assert result.exit_code == 0, result.output
 
 

@@ -39,8 +39,19 @@ def status_table(study: Study, ledger: Ledger, found: list[TrialState], sizes: S
         cells += [bytes_text(sizes.trials.get(state.trial, 0))] if sizes else []
         table.add_row(state.trial, *cells, remark=remark)
     counted = ", ".join(f"{count} {status}" for status, count in count_statuses(found).items() if count)
-    table.caption = joined(counted, _describe_sizes(sizes) if sizes else "", more_rows(found))
+    table.caption = joined(
+        counted, _describe_sizes(sizes) if sizes else "", more_rows(found), *_explain_ends(study, ledger)
+    )
     return table
+
+
+def _explain_ends(study: Study, ledger: Ledger) -> list[str]:
+    """Return why searches have ended early. Only a study with searches imports what they need."""
+    if not study.search:
+        return []
+    from studies.search.stopping import explain_ends
+
+    return explain_ends(study, ledger)
 
 
 def _describe_sizes(sizes: Sizes) -> str:
