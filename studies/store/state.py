@@ -1,5 +1,6 @@
 """The state of a study's trials, read from the store alone, without Ray or torch."""
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -91,12 +92,20 @@ def find_trial(study: Study, ledger: Ledger, name: str) -> Trial:
 
 def _not_one_error(study: str, name: str, known: list[str], fitting: list[str]) -> UserError:
     """Return the error for a name that fits no trial, with the nearest names, or several trials."""
-    near = fitting or find_nearest(name, known, NEAREST, cutoff=0)
+    near = fitting or _find_nearest(name, known)
     more = f"; `diffseg status {study}` lists all {len(known)}" if len(known) > len(near[:NAMED]) else ""
     if not fitting:
         there = f"the nearest are {', '.join(near)}" if near else "it has none yet"
         return UserError(f"no trial of {study} has a name that is, begins or ends with '{name}': {there}{more}")
     return UserError(f"'{name}' fits {len(fitting)} trials of {study}: give one of {', '.join(near[:NAMED])}{more}")
+
+
+def _find_nearest(name: str, known: list[str]) -> list[str]:
+    """Return the nearest names, without their digests unless the name has one: most users leave it out."""
+    if re.search("-[0-9a-f]{8}$", name):
+        return find_nearest(name, known, NEAREST, cutoff=0)
+    stems = {one.rpartition("-")[0]: one for one in known}
+    return [stems[stem] for stem in find_nearest(name, stems, NEAREST, cutoff=0)]
 
 
 def trial_details(study: Study, ledger: Ledger, name: str) -> dict[str, Any]:

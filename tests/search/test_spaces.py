@@ -60,19 +60,16 @@ def test_every_sample_is_a_configuration_or_is_refused_in_a_sentence(space, star
     assert not refused or start in REFUSING
 
 
-NEW = {"flow", "edm", "x0-epsilon", "online"}  # choices that the shipped spaces leave to spaces of one's own
-
-
 def test_everything_varies_all_choices_of_the_design_space_except_duplicates():
     values = {}
     for settings in drawn("everything", 3000):
         for path, value in settings.items():
             values.setdefault(path.removeprefix("diffusion."), set()).add(value)
-    same = {
-        "schedule": {"linear-continuous", "shifted-cosine", *NEW},
-        "target": NEW,
-        "weighting": {"profile", *NEW},
-        "density": {"profile", "independent", *NEW},
+    same = {  # or left to spaces of one's own
+        "schedule": {"linear-continuous", "shifted-cosine", "flow"},
+        "target": {"flow", "edm", "x0-epsilon"},
+        "weighting": {"profile", "online"},
+        "density": {"profile", "independent", "online"},
     }
     for name in ("schedule", "target", "activation", "weighting", "density", "fingerprint", "self_conditioning"):
         allowed = choices(name)

@@ -136,6 +136,10 @@ def test_a_name_that_fits_no_trial_is_answered_with_the_nearest_five(tmp_path):
     near = re.findall(r"e2-\S*-ensemdiff-s\d+-\w+", result.output.partition("the nearest are ")[2])
     assert len(near) == 5
     assert "-s7-" in near[0]
+    wanted = trial_of(seed=7).name
+    wrong = wanted[:-1] + ("0" if wanted[-1] != "0" else "1")
+    result = CliRunner().invoke(main, ["show", "study", wrong, "--store", str(tmp_path)])
+    assert f"the nearest are {wanted}," in result.output
     assert "`diffseg status study` lists all 30" in result.output
     result = CliRunner().invoke(main, ["show", "study", "e2-", "--store", str(tmp_path)])
     assert "'e2-' fits 30 trials" in result.output
