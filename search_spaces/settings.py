@@ -3,6 +3,7 @@
 from functools import cache
 
 from diffseg.config.describe import Setting, settings
+from diffseg.networks.registry import NETWORKS
 from diffseg.suggestions import find_nearest_part
 from search_spaces.errors import SpaceError
 
@@ -15,9 +16,14 @@ CONSTANT = {  # setting → why no proposal may change it
 }
 
 
-@cache
 def known_settings() -> dict[str, list[Setting]]:
     """Return every setting by its path. A setting of several networks has one row for each of its defaults."""
+    return _list_settings(tuple(NETWORKS))
+
+
+@cache
+def _list_settings(networks: tuple[str, ...]) -> dict[str, list[Setting]]:
+    """Return the settings while these networks are registered."""
     found: dict[str, list[Setting]] = {}
     for setting in settings():
         found.setdefault(setting.path, []).append(setting)

@@ -46,7 +46,8 @@ class Case:
 STORE, DATA = "--store {store}", "--data mine={data}"
 PLACE = "--cpus 1 --gpus 0 --workers 1 --label ray.io/node=none"  # no node has this label
 SEARCHED = (
-    "{search} --space weighting --budget 2 --objective iou --sampler random --pruning 0 --confirm 1x1 --concurrency 1"
+    "{search} --space weighting --budget 2 --objective iou --sampler random --pruning 0 --confirm 1x1 --concurrency 1 "
+    "--stop hours=9"
 )
 CASES = [
     Case("--version", output=r"diffseg, version \d"),
@@ -101,6 +102,10 @@ CASES = [
     Case(f"predict small {{trial}} {{picture}} {STORE} --output {{tmp}}/out --device cpu", output="files in"),
     Case(f"stop small {STORE}", 2, "no session runs small"),
     Case(f"plan {{study}} {STORE} --name other --experiment e1 {DATA}", output="trials to do"),
+    *(
+        Case(f"{command} {{search}} --space weighting --pruning 0 --warm-start small {STORE}", 2, "study small .*search")
+        for command in ("run", "plan")
+    ),
     Case(f"plan {SEARCHED} {STORE} --cpus 1 --gpus 0 --workers 1 --json", output='"missing"'),
     Case(f"plan {{study}} {STORE} --label a=b", output="trials to do"),
     Case("init mine {data} --output {tmp}/own.toml", output="diffseg plan .*own.toml --data mine=.*data"),
