@@ -18,9 +18,8 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-Users = dict[
-    str, dict[str, tuple[str | bool, ...]]
-]  # setting → choice of the same section → values of it that use the setting
+Needs = dict[str, tuple[str | bool, ...]]  # choice → values of it, one of which a setting needs
+Users = dict[str, Needs]  # setting → choices of the same section, and the values of them that use the setting
 
 
 def unused(section: Section, users: Users) -> set[str]:

@@ -38,7 +38,7 @@ class Requirement:
 
 @dataclass(frozen=True)
 class Condition:
-    """Alternatives, each of which is a list of tests that must all hold. Without alternatives it always holds."""
+    """One of the alternatives must hold, with all of its tests. Without alternatives the condition always holds."""
 
     alternatives: tuple[tuple[Requirement, ...], ...] = ()
 

@@ -15,7 +15,7 @@ from search_spaces.errors import SpaceError
 from search_spaces.settings import SPACE, check_setting, is_section, known_settings, networks_of
 from search_spaces.trial import Trial, draw_settings
 
-DRAWS = 20  # random proposals in all of which a value must be refused
+DRAWS = 20  # random proposals: a value is refused if all of them refuse it
 KEYS = ("low", "high", "log", "step", "choices", "when")
 
 

@@ -12,7 +12,7 @@ from diffseg.config.inference import Inference
 from diffseg.config.training import Training
 from diffseg.config.trial import Config
 from diffseg.networks.registry import NETWORKS
-from diffseg.section import Section
+from diffseg.section import Needs, Section
 
 SECTIONS: dict[str, type[Section]] = {
     "data": Data,
@@ -31,8 +31,6 @@ TYPES = {
     "object": "table",
 }
 LIMITS = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
-
-Needs = dict[str, tuple[str | bool, ...]]
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from diffseg.labels.classes import FOREGROUND
 
 log = logging.getLogger(__name__)
 KEEP = 2  # the newest, and the one before in case the newest is damaged
-STATES = ("average", "network", "optimiser", "scaler")  # of which an ended training keeps the first that it has
+STATES = ("average", "network", "optimiser", "scaler")  # an ended training keeps the first of them that it has
 WEIGHTS = "weights"  # part of the names of files that hold no more than what prediction needs
 Saved = dict[str, Any]  # state dictionaries and plain values by name
 

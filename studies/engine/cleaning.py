@@ -156,7 +156,7 @@ def _find_kept(study: Study, ledger: Ledger, rows: dict[str, Row], keep: int, me
 
 
 def _name_best(study: Study, ledger: Ledger, count: int, metric: str) -> Iterator[str]:
-    """Yield the best trials of each data set, and the best proposals of each search none of which is confirmed yet."""
+    """Yield the best trials of each data set, and the best proposals of each search without a confirmed one."""
     tested = best_trials(study, ledger, metric, pareto=False)
     for _, own in groupby(tested, lambda row: row["dataset"]):
         yield from [row["trial"] for row in own][:count]
