@@ -151,6 +151,17 @@ def test_captured_steps_are_eager_steps_bit_for_bit(diffusion, precision, eagerl
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
+def test_compiled_blocks_train_as_eager_ones_but_for_rounding(tmp_path):
+    settings = {"training.precision": "float32"}
+    one, other = (config(**settings, **{"training.compile": compiled}).resolved() for compiled in (True, False))
+    split = data.load(one.data, None).train.to("cuda")
+    compiled = trained(one, tmp_path / "compiled", split)
+    assert compiled.execution == "compiled"
+    captured = trained(other, tmp_path / "captured", split)
+    ours, theirs = ([row["value"] for row in state.curves if row["metric"] == "loss"] for state in (compiled, captured))
+    assert ours == pytest.approx(theirs, rel=1e-3)
+
+
 @pytest.mark.parametrize("network", NETWORKS)
 def test_steps_of_every_network_are_captured(network, monkeypatch, tmp_path):
     one, replays = config(network).resolved(), []
@@ -161,10 +172,15 @@ def test_steps_of_every_network_are_captured(network, monkeypatch, tmp_path):
     assert len(replays) == one.training.steps - step.WARM_UP
 
 
-@pytest.mark.parametrize("stop", [2, 11, 30])  # before the capture, after it, and while the test images are predicted
-@pytest.mark.parametrize("network", NETWORKS)
-def test_a_resumed_run_ends_bit_for_bit_as_one_that_was_not_stopped(network, stop, tmp_path):
-    one, calls = config(network), itertools.count(1)
+@pytest.mark.parametrize(
+    ("network", "stop", "more"),
+    [  # steps: before the capture, after it, and while the test images are predicted
+        *((network, stop, {}) for network in NETWORKS for stop in (2, 11, 30)),
+        ("ensemdiff", 11, {"training.compile": True}),
+    ],
+)
+def test_a_resumed_run_ends_bit_for_bit_as_one_that_was_not_stopped(network, stop, more, tmp_path):
+    one, calls = config(network, **more), itertools.count(1)
     whole = trial.run(one, None, tmp_path / "whole")
     with contextlib.suppress(Stopped):
         trial.run(one, None, tmp_path / "parts", hooks=Hooks(should_stop=lambda: next(calls) == stop))

@@ -1,6 +1,7 @@
 """The layers of the guided-diffusion family (Dhariwal & Nichol, 2021, App. A), all on maps [B, C, H, W].
 
-Each class lists in `PUBLISHED` where the published code names a part otherwise (`published.published_names`).
+Each class lists in `PUBLISHED` where the published code names a part otherwise (`published.published_names`). Classes with
+`COMPILED_ALONE` are what `torch.compile` is given on GPUs; the rest of a network runs as it is.
 """
 
 from typing import TypeVar
@@ -32,6 +33,7 @@ class ResBlock(nn.Module):
         "conv2": "out_layers.3",
         "skip": "skip_connection",
     }
+    COMPILED_ALONE = True
 
     def __init__(self, in_channels: int, out_channels: int, time_channels: int, dropout: float):
         super().__init__()
@@ -56,6 +58,7 @@ class Attention(nn.Module):
     """Self-attention over all positions, with a skip. Heads are split before q, k and v ("legacy" order)."""
 
     PUBLISHED = {"out": "proj_out"}
+    COMPILED_ALONE = True
 
     def __init__(self, channels: int, heads: int):
         super().__init__()

@@ -18,7 +18,7 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, x: torch.Tensor, silu: bool = False) -> torch.Tensor:
         """Normalise x over its groups of channels, and activate it if `silu`."""
-        if x.dim() == 4 and _has_kernels(x.device.type) and not torch.compiler.is_compiling():
+        if not torch.compiler.is_compiling() and x.dim() == 4 and _has_kernels(x.device.type):
             return self._run_kernels(x, silu)
         if torch.compiler.is_compiling() and x.device.type == "cpu":
             found = self._normalise_channels(x.float()).to(x.dtype)

@@ -133,12 +133,12 @@ def compile_for_training(network: nn.Module, config: Config, device: torch.devic
             "training.compile=true needs a C++ compiler and Python's headers, which this machine lacks: install g++ and "
             "python3-dev, or leave the setting out"
         )
-    return _compile(network) if compiles_training(config, device) else network
+    return _compile(network, device) if compiles_training(config, device) else network
 
 
 def compile_for_inference(network: nn.Module, config: Config, device: torch.device) -> nn.Module:
     """Return the network for whole batches, compiled if training.compile is true. Its weights are the same tensors."""
-    return _compile(network) if _compiles_predictions(config, device) else network
+    return _compile(network, device) if _compiles_predictions(config, device) else network
 
 
 def _compiles_predictions(config: Config, device: torch.device) -> bool:
@@ -149,5 +149,18 @@ def _compiles_predictions(config: Config, device: torch.device) -> bool:
     return bool(config.training.compile) and compiles_training(config, device) and not config.inference.settled
 
 
-def _compile(network: nn.Module) -> nn.Module:
-    return cast(nn.Module, torch.compile(network, dynamic=False))
+def _compile(network: nn.Module, device: torch.device) -> nn.Module:
+    """Return the network, compiled whole on CPUs and block by block on GPUs.
+
+    Blocks of equal shapes share what is compiled. On CPUs a network compiled whole is a tenth faster. On GPUs compiling it
+    whole took longer than most trainings do (over 80 s on four host cores).
+    """
+    blocks = [module for module in network.modules() if getattr(module, "COMPILED_ALONE", False)]
+    if device.type != "cuda" or not blocks:
+        return cast(nn.Module, torch.compile(network, dynamic=False))
+    torch._dynamo.config.recompile_limit = (
+        256  # of a class of blocks: each shape counts, and beyond it steps run eagerly
+    )
+    for block in blocks:
+        block.compile(dynamic=False)
+    return network

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from small_networks import NETWORKS
 
 from diffseg.config import Config
 from diffseg.errors import UserError
+from diffseg.networks.protocol import Dimensions
 from diffseg.training import execution
 from diffseg.training.execution import (
     COMPILED_FROM,
@@ -101,10 +103,29 @@ class TestCompilation:
         from diffseg import trial
 
         monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
-        monkeypatch.setattr(execution, "_compile", lambda network: network)
+        monkeypatch.setattr(execution, "_compile", lambda network, device: network)
         trial.run(tiny(training__compile=True), None, tmp_path / "run", cache=tmp_path / "cache", device="cpu")
         assert inductor.cache_dir() == str(tmp_path / "cache" / "compiled")
         monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+
+    @pytest.mark.parametrize("name", ["ensemdiff", "segdiff", "medsegdiff", "medsegdiff v1", "ambdiff"])
+    def test_on_gpus_blocks_are_compiled_alone_once_each(self, name, tiny, machine, monkeypatch):
+        machine()
+        asked, compiled = tiny(training__compile=True), []
+        monkeypatch.setattr(torch.nn.Module, "compile", lambda block, dynamic: compiled.append((block, dynamic)))
+        network = (
+            Config()
+            .with_leaves({"network": name.split()[0]} | NETWORKS[name])
+            .network.implementation()
+            .build(Dimensions(size=64))
+        )
+        assert compile_for_training(network, asked, torch.device("cuda")) is network
+        alone = [block for block, dynamic in compiled if dynamic is False]
+        assert len(alone) == len(compiled) == len(set(alone))
+        inside = {id(weight) for block in alone for weight in block.parameters()}
+        assert len(inside) == sum(len(list(block.parameters())) for block in alone)  # no block lies in another
+        convolutions = [part for part in network.modules() if isinstance(part, torch.nn.Conv2d)]
+        assert sum(id(part.weight) in inside for part in convolutions) > 0.6 * len(convolutions)
 
     def test_prediction_is_compiled_if_configured_and_if_no_samples_stop_early(self, tiny, machine):
         network, asked = torch.nn.Identity(), tiny(training__compile=True)

@@ -15,7 +15,7 @@ from diffseg import data, trial
 from diffseg.diffusion.schedules import SCHEDULES
 from diffseg.errors import Diverged, Stopped
 from diffseg.evaluation.registry import ALWAYS, MEASURES
-from diffseg.training import checkpoints
+from diffseg.training import checkpoints, execution
 from diffseg.training import state as training_state
 from diffseg.training.hooks import Hooks
 from diffseg.training.loop import train
@@ -337,11 +337,21 @@ def test_every_experiment_learns(experiment, tiny, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("experiment", "precision", "near"), [("e1", "float32", 1e-3), ("e2", "bf16", 2e-2), ("e3", "float32", 1e-3)]
+    ("experiment", "precision", "near", "compiled_as_on"),
+    [
+        ("e1", "float32", 1e-3, "cpu"),
+        ("e2", "bf16", 2e-2, "cpu"),
+        ("e3", "float32", 1e-3, "cpu"),
+        ("e2", "float32", 1e-3, "cuda"),
+    ],
 )
 def test_a_compiled_training_equals_the_eager_one_but_for_rounding_and_resumes_bit_for_bit(
-    experiment, precision, near, tiny, tmp_path
+    experiment, precision, near, compiled_as_on, tiny, tmp_path, monkeypatch
 ):
+    compile_network = execution._compile
+    monkeypatch.setattr(
+        execution, "_compile", lambda network, device: compile_network(network, torch.device(compiled_as_on))
+    )
     settings = {"experiment": experiment, "data__size": 32, "training__steps": 9, "training__precision": precision}
     settings["inference__batch"] = 4  # 8 samples make whole batches, which are compiled
     eager, compiled = tiny(training__compile=False, **settings), tiny(training__compile=True, **settings)

@@ -114,6 +114,7 @@ class ConvBlock(nn.Module):
     """3 × 3 convolution, dropout of whole channels, batch normalisation, leaky ReLU. [B, C, H, W]."""
 
     PUBLISHED = {"norm": "instnorm"}
+    COMPILED_ALONE = True
 
     def __init__(self, in_channels: int, out_channels: int, dropout: float = 0.0):
         super().__init__()

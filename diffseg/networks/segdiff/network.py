@@ -77,6 +77,7 @@ class RRDB(nn.Module):
     """Three dense blocks, and a skip with residual scaling 0.2. [B, width, H, W]."""
 
     PUBLISHED = {"dense1": "RDB1", "dense2": "RDB2", "dense3": "RDB3"}
+    COMPILED_ALONE = True
 
     def __init__(self, width: int, growth: int):
         super().__init__()
