@@ -69,7 +69,7 @@ class SearchHistory:
                     "hours": hours,
                     **{metric: row.get(metric) if one.losses else None for metric in METRICS},
                     "words": describe_settings(one.proposal.settings),
-                    "error": one.proposal.reason or row.get("error") or self._violations(one) or None,
+                    "error": one.proposal.reason or row.get("error") or one.reason or self._violations(one) or None,
                 }
                 | one.proposal.settings
             )
@@ -107,8 +107,8 @@ class SearchHistory:
         return describe_violations(self.search.constraints, self.row_of(one)) if one.losses else ""
 
     def row_of(self, one: EvaluatedProposal) -> dict[str, Any]:
-        """Return the ledger's row of a proposal's trial; empty if there is none yet."""
-        return self.rows.get(one.proposal.trial or "", {})
+        """Return the ledger's row of a proposal, for all its trials that have ended; empty if none has."""
+        return one.combine_rows(self.rows)
 
 
 def load_searches(ledgers: Iterable[Ledger]) -> list[SearchHistory]:

@@ -13,6 +13,8 @@ CONSTANT = {  # setting → why no proposal may change it
     "seed": "confirmations repeat the best proposals with other seeds",
     "data.name": "every data set has a search of its own",
     "data.held_out": "all proposals are compared on the same held-out images",
+    "data.held_out_least": "all proposals are compared on the same held-out images",
+    "data.fold": "all proposals are compared on the same held-out images (search.folds measures each on several parts)",
 }
 
 

@@ -130,6 +130,10 @@ class Data(Section):
         description="Largest number of test images; synthetic: the exact number. None: all; synthetic: 40.")
     held_out: float = Field(0.0, ge=0, lt=1,
         description="Share of the training images, in whole patients, that is tested on instead of the test images.")
+    held_out_least: int = Field(0, ge=0,
+        description="Images, or patients if they are known, to hold out at least: it raises data.held_out, up to a half.")
+    fold: int = Field(0, ge=0,
+        description="Which part is held out, of parts of equal size without a common image: 0 to 4 with data.held_out=0.2.")
     augment: Augment = Field(Augment(), description="Random changes of training images and their masks.")
 
     @property
@@ -141,6 +145,17 @@ class Data(Section):
     def _check_consistency(self) -> Self:
         if self.test_crops and self.fit != "crop":
             raise ValueError('test_crops is true, but images are cut into crops with fit="crop" only')
+        return self
+
+    @model_validator(mode="after")
+    def _check_held_out(self) -> Self:
+        for name in ("held_out_least", "fold"):
+            if getattr(self, name) and not self.held_out:
+                raise ValueError(f"{name} is {getattr(self, name)}, but held_out is 0: set it, such as data.held_out=0.2")
+        if self.held_out and self.fold >= (parts := int(1 / self.held_out + 1e-9)):
+            raise ValueError(
+                f"fold is {self.fold}, but with held_out={self.held_out:g} there are {parts} parts: allowed are 0 to {parts - 1}"
+            )
         return self
 
     @model_validator(mode="after")

@@ -123,6 +123,10 @@ class Config(Section):
         """Return the configuration with what its experiment fixes set, and what it does not use at its default."""
         return resolve(self)
 
+    def on_test_images(self) -> "Config":
+        """Return the configuration that trains on all training images, and is scored on the test images."""
+        return self.with_leaves({"data.held_out": 0.0, "data.held_out_least": 0, "data.fold": 0}).resolved()
+
     # What it takes
 
     @property

@@ -17,7 +17,7 @@ from diffseg.data.decoding import decode
 from diffseg.data.layouts import LAYOUTS, check_root
 from diffseg.data.numbering import count_numbers
 from diffseg.data.packing import PackedImages
-from diffseg.data.partition import assign_splits, hash_key, hold_out, limit_records, unit_name
+from diffseg.data.partition import assign_splits, hash_key, held_out_share, hold_out, limit_records, unit_name
 from diffseg.data.records import Record
 from diffseg.data.requirements import check_channels, examine
 from diffseg.data.scaling import Scaling
@@ -138,8 +138,9 @@ def _to_dataset(config: Data, content: DecodedData, digest: str) -> Dataset:
         scaling = Scaling.from_histogram(content.histogram, content.quantisation)
     train, test = (_to_split(config, content, split, scaling) for split in ("train", "test"))
     if config.held_out:
-        rank = [hash_key(unit_name(group, name)) for group, name in zip(train.groups, train.names, strict=True)]
-        train, test = hold_out(train, config.held_out, rank, "data.held_out", config.name)
+        units = [unit_name(group, name) for group, name in zip(train.groups, train.names, strict=True)]
+        share = held_out_share(config, units)
+        train, test = hold_out(train, share, [*map(hash_key, units)], "data.held_out", config.name, config.fold)
     return Dataset(config.name, digest, train, test)
 
 

@@ -5,12 +5,13 @@ A unit is never divided: it is the patient, volume or other group of an image, o
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from diffseg.config import Data
 from diffseg.data.numbering import is_labelled
 from diffseg.data.records import Record, in_parallel
 from diffseg.data.splits import Split
@@ -18,6 +19,7 @@ from diffseg.errors import DataError
 from diffseg.labels.classes import IGNORED
 
 TEST_SHARE = 0.2  # of the images, if a layout has no split
+MOST_HELD_OUT = 0.5  # share of the training images to which data.held_out_least raises data.held_out at most
 
 Counts = tuple[int, int]  # images with foreground, and without
 
@@ -123,7 +125,17 @@ def assign_splits(records: Sequence[Record], seed: int, masks: bool = True) -> t
     )
 
 
-def hold_out(split: Split, share: float, rank: Sequence[Any], setting: str, name: str) -> tuple[Split, Split]:
+def held_out_share(config: Data, units: Collection[str]) -> float:
+    """Return the share of the training images to hold out: data.held_out, or more where these are few units.
+
+    units: of all training images.
+    """
+    return max(config.held_out, min(MOST_HELD_OUT, config.held_out_least / len(set(units))))
+
+
+def hold_out(
+    split: Split, share: float, rank: Sequence[Any], setting: str, name: str, fold: int = 0
+) -> tuple[Split, Split]:
     """Divide a split into the remaining images and a share that is held out.
 
     Args:
@@ -132,6 +144,7 @@ def hold_out(split: Split, share: float, rank: Sequence[Any], setting: str, name
         rank: of every image; units are held out in the order of the least rank of their images.
         setting: the name of the share in the configuration, for messages.
         name: of the data set, for messages.
+        fold: which part to hold out. Each is drawn from what the ones before it have left.
 
     Raises:
         DataError: if either part would be empty.
@@ -142,9 +155,30 @@ def hold_out(split: Split, share: float, rank: Sequence[Any], setting: str, name
     for unit, place in zip(names, rank, strict=True):
         first[unit] = min(first.get(unit, place), place)
     empty = [not bool(((mask != 0) & (mask != IGNORED)).any()) for mask in split.masks]
-    chosen = choose_units(_count_units(names, empty), held, first.__getitem__)
+    chosen = _choose_part(_count_units(names, empty), held, first.__getitem__, fold)
+    if not chosen:
+        raise DataError(
+            f"data.fold is {fold}, but of the {len(names)} training images of {name} nothing is left for this part, since {held} "
+            "are held out at a time: set a lower data.fold, or a smaller data.held_out"
+        )
     within = torch.tensor([unit in chosen for unit in names], device=split.device)
     return split.subset((~within).nonzero()[:, 0]), split.subset(within.nonzero()[:, 0])
+
+
+def _choose_part(units: dict[str, Counts], images: int, order: Callable[[str], Any], fold: int) -> set[str]:
+    """Choose the units of one of the parts of about `images` images that units are divided into; none if nothing is left for it.
+
+    Each part is chosen from what the ones before it have left. The last one is all that is left, up to 1.5 times as much.
+    """
+    part = set[str]()
+    for place in range(fold + 1):
+        units = {unit: counts for unit, counts in units.items() if unit not in part}
+        left = sum(map(sum, units.values()))
+        if place and (left < 1.5 * images or len(units) == 1):
+            part = set(units) if left > images / 2 else set()
+        else:
+            part = choose_units(units, images, order)
+    return part
 
 
 def count_held_out(units: Sequence[str], share: float, setting: str, name: str) -> int:

@@ -14,14 +14,20 @@ from diffseg.data.layout_detection import check_command
 from diffseg.data.layouts import check_root, list_images
 from diffseg.data.listing import Listing
 from diffseg.data.opening import Shape
-from diffseg.data.partition import assign_splits, count_held_out, limit_records, unit_name
+from diffseg.data.partition import (
+    MOST_HELD_OUT,
+    assign_splits,
+    count_held_out,
+    held_out_share,
+    limit_records,
+    unit_name,
+)
 from diffseg.data.records import Record, in_parallel
 from diffseg.data.rule_inference import ForegroundDecision
 from diffseg.errors import DataError
 
 log = logging.getLogger(__name__)
 ENOUGH_UNITS = 30  # held-out images, patients or volumes, from which searches are not warned of chance
-MOST_HELD_OUT = 0.5  # share of the training images that is recommended at most
 
 
 def examine(config: Data, root: Path | None, cache: Path | None = None) -> Listing:
@@ -105,7 +111,8 @@ def _check_counts(config: Data, root: Path, found: Sequence[Record]) -> None:
         name = f", {given[0]}" if len(given) == 1 else ""
         raise DataError(f"{root} has a single training image{name}: at least two are needed")
     if config.held_out:
-        count_held_out(_training_units(config, records), config.held_out, "data.held_out", config.name)
+        units = _training_units(config, records)
+        count_held_out(units, held_out_share(config, units), "data.held_out", config.name)
 
 
 def describe_few_held_out(config: Data, found: Sequence[Record]) -> str | None:
@@ -114,15 +121,13 @@ def describe_few_held_out(config: Data, found: Sequence[Record]) -> str | None:
     found: The records as listed.
     """
     units = set(_training_units(config, assign_splits(found, config.split_seed, masks=False)))
-    held, share = (
-        round(config.held_out * len(units)),
-        min(MOST_HELD_OUT, math.ceil(100 * ENOUGH_UNITS / len(units)) / 100),
-    )
-    if held >= ENOUGH_UNITS or share <= config.held_out:
+    own, share = held_out_share(config, units), min(MOST_HELD_OUT, math.ceil(100 * ENOUGH_UNITS / len(units)) / 100)
+    held = round(own * len(units))
+    if held >= ENOUGH_UNITS or share <= own:
         return None
     name = "patients or volumes" if any(record.group is not None for record in found) else "images"
     return (
-        f"about {held} of {len(units)} {name} are held out (data.held_out={config.held_out:g}), by which small differences "
+        f"about {held} of {len(units)} {name} are held out (data.held_out={own:.3g}), by which small differences "
         f"cannot be told from chance: data.held_out={share:g} would hold out {round(share * len(units))}"
     )
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from studies.search.priors import Prior
     from studies.search.proposals import Proposal
     from studies.search.search import Search
+    from studies.search.stages import Stage
     from studies.store.ledger import Ledger
 
 
@@ -63,35 +64,25 @@ class Study:
         """The largest number of trials that each search may make: its budget and its confirmations."""
         if self.search is None:
             return 0
-        best, seeds = self.search.confirmation
-        return self.search.budget + ((best + 1) * seeds if best else 0)
+        return sum(self.search.count_trials()) + self.search.confirmations
 
     def known_trials(self, ledger: Ledger) -> tuple[Trial, ...]:
         """Return the trials that are known by now: those of the definition and those that searches have proposed."""
         if self.search is None:
             return self.trials
-        from studies.search.proposals import read_proposals
+        from studies.search.history import list_begun
 
         found = [*self.trials]
-        for proposal in read_proposals(ledger):
-            if proposal.config:
-                found += [*needed_trials(proposal.config), self.trial_of(proposal)]
+        for proposal, stage in list_begun(self, ledger):
+            found += [*needed_trials(stage.config), self.trial_of(proposal, stage)]
         return merge_trials(found)
 
-    def trial_of(self, proposal: Proposal) -> Trial:
-        """Return the trial of a proposal. Confirmations, which use the test images, and the baseline are never pruned.
-
-        Raises ValueError for a proposal that was refused, which has no trial.
-        """
-        if proposal.config is None or proposal.trial is None or self.search is None:
-            raise ValueError(f"proposal {proposal.number} of {proposal.search} has no trial")
-        if not proposal.config.data.held_out:
-            return Trial(proposal.trial, proposal.config, role="confirmation")
-        from studies.search.search import Rungs
-
-        reduction = self.search.pruning if proposal.number else 0
-        rungs = Rungs(proposal.search, self.search.objective, reduction, self.search.certainty)
-        return Trial(proposal.trial, proposal.config, rungs, role="search")
+    def trial_of(self, proposal: Proposal, stage: Stage) -> Trial:
+        """Return one of a proposal's trials. Only its own is pruned at rungs; confirmations, which use the test images, are not."""
+        if self.search is None or not stage.config.data.held_out:
+            return Trial(stage.trial, stage.config, role="confirmation")
+        rungs = self.search.rungs(proposal.search, proposal.number) if stage.trial == proposal.trial else None
+        return Trial(stage.trial, stage.config, rungs, role="search")
 
 
 def stored_study(name: str, definition: dict[str, Any]) -> Study:

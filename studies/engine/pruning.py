@@ -7,19 +7,12 @@ Metrics that are not means over images, such as the pooled ECE, are compared by 
 values in the ledger, so the rule needs no coordinator and survives every restart.
 """
 
-import math
-from collections.abc import Mapping
-
-from diffseg.evaluation.pareto import losses, ranks
+from diffseg.evaluation.pareto import losses
 from diffseg.evaluation.registry import METRICS
 from diffseg.rows import Row
-from studies.search.evidence import Lead, Scores, collect_scores, compute_leads
+from studies.search.evidence import Leads, Scores, collect_scores, find_evidence
 from studies.search.search import Rungs
 from studies.store.ledger import Ledger
-
-LEAST_TRIALS = 3  # at a rung before one is pruned
-
-Leads = tuple[Lead, ...]  # of each objective
 
 
 def record_rung(rungs: Rungs, ledger: Ledger, trial: str, step: int, rows: list[Row]) -> None:
@@ -48,39 +41,6 @@ def reason_to_prune(rungs: Rungs, ledger: Ledger, trial: str, step: int) -> str 
     other, leads = found
     grouped = (reached[other] or reached[trial] or Scores((), ())).grouped
     return f"pruned at step {step}: {_describe(rungs.objective, other, leads, grouped)}"
-
-
-def find_evidence(rungs: Rungs, trial: str, reached: Mapping[str, Scores | None]) -> tuple[str, Leads] | None:
-    """Return a trial that is surely ahead of one that has to end, and its leads; None if that one continues.
-
-    With one objective, it is the last of the trials that have to be ahead.
-
-    Args:
-        rungs: The rule.
-        trial: The one that may have to end.
-        reached: The scores of the trials at the rung; None for one that lacks an objective, which is the worst.
-    """
-    places = math.ceil(len(reached) / rungs.reduction)
-    if len(reached) < LEAST_TRIALS or count_better(trial, reached) < places:
-        return None
-    own, ahead = reached[trial], list[tuple[str, Leads]]()
-    for name, scores in reached.items():
-        if name == trial or scores is None:
-            continue
-        leads = compute_leads(scores, own) if own else ()
-        if all(lead.probability >= rungs.certainty for lead in leads):
-            ahead.append((name, leads))
-    ahead.sort(key=lambda one: [-lead.mean for lead in one[1]])
-    needed = places if len(rungs.objective) == 1 else 1
-    return ahead[needed - 1] if len(ahead) >= needed else None
-
-
-def count_better(trial: str, reached: Mapping[str, Scores | None]) -> int:
-    """Count the trials that are better than one, by their means: by non-dominated rank for several objectives."""
-    size = max((len(scores.means) for scores in reached.values() if scores), default=1)
-    points = [scores.means if scores else (math.inf,) * size for scores in reached.values()]
-    found = dict(zip(reached, ranks(points), strict=True))
-    return sum(rank < found[trial] for rank in found.values())
 
 
 def _read_scores(rows: list[Row], objective: tuple[str, ...]) -> Scores | None:

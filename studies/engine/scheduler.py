@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from typing import TYPE_CHECKING
 
 from diffseg.config import Config
@@ -15,6 +15,7 @@ from studies.search.evidence import is_surely_better
 from studies.search.history import EvaluatedProposal, History, Rows
 from studies.search.proposals import Proposal
 from studies.search.search import Search, check_start
+from studies.search.stages import Stage, list_stages
 from studies.search.stopping import COLUMNS, reason_to_give_up, reason_to_stop
 from studies.store.compaction import compact_search_records
 from studies.store.latest import LatestRows
@@ -57,11 +58,12 @@ class Scheduler:
             if trial.name not in busy and not waits:
                 return trial
         for start in self.study.starts:
-            while proposal := self._next_proposal(start, rows, busy):
+            while found := self._next_proposal(start, rows, busy):
+                proposal, stage = found
                 proposal.record(self.ledger)
                 compact_search_records(self.ledger)
-                if proposal.config and not busy & _needs(proposal.config):
-                    trials = (*needed_trials(proposal.config), self.study.trial_of(proposal))
+                if stage and not busy & _needs(stage.config):
+                    trials = (*needed_trials(stage.config), self.study.trial_of(proposal, stage))
                     if unended := [trial for trial in trials if trial.name not in rows]:
                         return unended[0]
         return None
@@ -123,23 +125,32 @@ class Scheduler:
     def _missing(self, rows: Rows) -> list[Trial]:
         return [trial for trial in self.study.trials if trial.name not in rows]
 
-    def _next_proposal(self, start: Trial, rows: Rows, busy: Set[str]) -> Proposal | None:
-        """Return the next proposal of a search: one that has not ended, then a new one, then a confirmation."""
+    def _next_proposal(self, start: Trial, rows: Rows, busy: Set[str]) -> tuple[Proposal, Stage | None] | None:
+        """Return the next proposal of a search, and the one of its trials that is next; no trial for a refused proposal.
+
+        First come proposals that have not ended, then a new one, then confirmations.
+        """
         history = self._histories[start.name]
         past = history.proposals()
         tried = history.evaluate(past, rows)
         if self._reason_to_give_up(start.name, tried, rows):
             return None
-        waiting = [one for one in past if one.config and one.trial not in rows and one.trial not in busy]
-        if waiting:
-            return next((one for one in waiting if one.config and not busy & _needs(one.config)), None)
+        unended = [(one.proposal, one.upcoming) for one in tried if one.upcoming]
+        unended += self._find_unended((one for one in past if one.seed != start.config.seed), rows)
+        if waiting := [(one, stage) for one, stage in unended if stage.trial not in busy]:
+            return next(((one, stage) for one, stage in waiting if not busy & _needs(stage.config)), None)
         unfinished = len(tried) < self._search.budget and not reason_to_stop(self._search, start.name, tried, rows)
         if unfinished and (fresh := self._sampler(start).propose(tried)):
-            return fresh
+            return fresh, next(iter(list_stages(self._search, fresh)), None)
         if any(one.status == "running" for one in tried):
             return None
-        confirmations = self._confirmations(start, tried)
-        return next((one for one in confirmations if one.trial not in rows and one.trial not in busy), None)
+        confirmations = self._find_unended(self._confirmations(start, tried), rows)
+        return next(((one, stage) for one, stage in confirmations if stage.trial not in busy), None)
+
+    def _find_unended(self, confirmations: Iterable[Proposal], rows: Rows) -> list[tuple[Proposal, Stage]]:
+        """Return the confirmations that have not ended, with their trials."""
+        stages = ((one, stage) for one in confirmations for stage in list_stages(self._search, one))
+        return [(one, stage) for one, stage in stages if stage.trial not in rows]
 
     def _evaluate(self, start: Trial, rows: Rows) -> list[EvaluatedProposal]:
         """Evaluate the proposals of a search, without confirmations."""
@@ -178,7 +189,7 @@ class Scheduler:
 
 
 def _confirmation(proposal: Proposal, config: Config, seed: int) -> Proposal:
-    config = config.with_leaves({"seed": seed, "data.held_out": 0.0}).resolved()
+    config = config.with_leaves({"seed": seed}).on_test_images()
     return Proposal(
         proposal.search, proposal.number, seed, trial_name(config), proposal.source, proposal.settings, config
     )

@@ -14,8 +14,9 @@ from studies.planning.datasets import check_datasets
 from studies.planning.estimate import Cost, estimate_cost, estimate_costs
 from studies.planning.machine import Speed, machine_speed
 from studies.planning.presets import name_preset
-from studies.search.proposals import describe_settings, read_proposals
+from studies.search.proposals import Proposal, describe_settings, read_proposals
 from studies.search.search import Search
+from studies.search.stages import list_stages
 from studies.store.ledger import Ledger
 
 SAMPLES = 3  # random proposals of a search that a plan shows
@@ -91,11 +92,11 @@ def _list_upcoming(study: Study, ledger: Ledger, known: set[str]) -> Iterator[tu
     for start in study.starts:
         past = read_proposals(ledger, start.name)
         proposed = sum(one.seed == start.config.seed for one in past)
-        tested = start.config.with_leaves({"data.held_out": 0.0}).resolved()
-        confirmations = study.requested_per_search - search.budget - (len(past) - proposed)
+        confirmations = search.confirmations - (len(past) - proposed)
+        stages = list_stages(search, Proposal(start.name, 0, start.config.seed, start.name, "", {}, start.config))
         for name, config, count in (
-            (start.name, start.config, search.budget - proposed),
-            (f"confirmations of {start.name}", tested, confirmations),
+            *((stage.trial, stage.config, search.budget - proposed) for stage in stages),
+            (f"confirmations of {start.name}", start.config.on_test_images(), confirmations),
         ):
             if count <= 0:
                 continue

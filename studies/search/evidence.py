@@ -10,12 +10,17 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import TYPE_CHECKING
 
-from diffseg.evaluation.pareto import Point
+from diffseg.evaluation.pareto import Point, ranks
 from diffseg.evaluation.registry import METRICS
 from diffseg.rows import Row
 
+if TYPE_CHECKING:
+    from studies.search.search import Rungs
+
 LEAST_UNITS = 4  # below which paired differences are no evidence
+LEAST_TRIALS = 3  # at a rung before one is pruned
 
 Losses = Mapping[str, float]  # by unit
 
@@ -59,6 +64,9 @@ class Estimate:
     deviation: float  # infinite where only means are known
 
 
+Leads = tuple[Lead, ...]  # of each objective
+
+
 def collect_scores(means: Point, rows: Iterable[Row], objective: Sequence[str]) -> Scores:
     """Return a trial's scores.
 
@@ -79,7 +87,19 @@ def collect_scores(means: Point, rows: Iterable[Row], objective: Sequence[str]) 
     return Scores(means, tuple(units), grouped)
 
 
-def compute_leads(ahead: Scores, behind: Scores) -> tuple[Lead, ...]:
+def join_scores(parts: Sequence[Scores]) -> Scores:
+    """Return the scores of a configuration on several parts of the images, which have no unit in common."""
+    if len(parts) == 1:
+        return parts[0]
+    means = tuple(map(fmean, zip(*(part.means for part in parts), strict=True)))
+    units = [dict[str, float]() for _ in means]
+    for part in parts:
+        for own, theirs in zip(units, part.units, strict=True):
+            own.update(theirs)
+    return Scores(means, tuple(units), any(part.grouped for part in parts))
+
+
+def compute_leads(ahead: Scores, behind: Scores) -> Leads:
     """Return by how much one trial is ahead of another one in each objective, on the units that both have."""
     return tuple(
         _pair(one, other) if one and other else Lead(second - first, 0.0, 0)
@@ -95,6 +115,39 @@ def _pair(ahead: Losses, behind: Losses) -> Lead:
     mean = fmean(differences)
     variance = sum((one - mean) ** 2 for one in differences) / (count - 1)
     return Lead(mean, math.sqrt(variance / count), count)
+
+
+def find_evidence(rungs: Rungs, trial: str, reached: Mapping[str, Scores | None]) -> tuple[str, Leads] | None:
+    """Return a trial that is surely ahead of one that has to end, and its leads; None if that one continues.
+
+    With one objective, it is the last of the trials that have to be ahead.
+
+    Args:
+        rungs: The rule.
+        trial: The one that may have to end.
+        reached: The scores of the trials at the rung; None for one that lacks an objective, which is the worst.
+    """
+    places = math.ceil(len(reached) / rungs.reduction)
+    if len(reached) < LEAST_TRIALS or count_better(trial, reached) < places:
+        return None
+    own, ahead = reached[trial], list[tuple[str, Leads]]()
+    for name, scores in reached.items():
+        if name == trial or scores is None:
+            continue
+        leads = compute_leads(scores, own) if own else ()
+        if all(lead.probability >= rungs.certainty for lead in leads):
+            ahead.append((name, leads))
+    ahead.sort(key=lambda one: [-lead.mean for lead in one[1]])
+    needed = places if len(rungs.objective) == 1 else 1
+    return ahead[needed - 1] if len(ahead) >= needed else None
+
+
+def count_better(trial: str, reached: Mapping[str, Scores | None]) -> int:
+    """Count the trials that are better than one, by their means: by non-dominated rank for several objectives."""
+    size = max((len(scores.means) for scores in reached.values() if scores), default=1)
+    points = [scores.means if scores else (math.inf,) * size for scores in reached.values()]
+    found = dict(zip(reached, ranks(points), strict=True))
+    return sum(rank < found[trial] for rank in found.values())
 
 
 def estimate_losses(scores: Sequence[Scores], place: int) -> list[Estimate]:

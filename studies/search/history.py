@@ -1,19 +1,29 @@
 """What a search has tried and what came of it, read from the ledger. What has ended is read and evaluated once."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.dataset as ds
 
 from diffseg.config import Config
-from diffseg.evaluation.pareto import losses, ranks
+from diffseg.evaluation.pareto import Point, losses, ranks
+from diffseg.evaluation.registry import METRICS
 from diffseg.rows import Row
-from studies.search.constraints import compute_excess
-from studies.search.evidence import Estimate, Scores, collect_scores, estimate_losses
-from studies.search.proposals import Proposal, parse_proposal
+from studies.search.constraints import column_of, compute_excess
+from studies.search.evidence import Estimate, Scores, collect_scores, estimate_losses, find_evidence, join_scores
+from studies.search.proposals import Proposal, parse_proposal, read_proposals
 from studies.search.search import Search
+from studies.search.stages import Stage, list_stages
 from studies.store.ledger import Ledger
+
+if TYPE_CHECKING:
+    from studies.definition.study import Study
+
+SUMMED = ("seconds", "gpu_seconds", "evaluate_seconds", "steps")  # columns of trials
 
 Rows = dict[str, dict[str, Any]]  # a row of each trial, by the trial's name
 Rung = tuple[int, float]  # step and loss
@@ -31,6 +41,23 @@ class EvaluatedProposal:
         default_factory=dict
     )  # over each constraint, as a share of it; of a complete trial
     data: str | None = None  # digest of its data set; of a complete trial
+    stages: tuple[Stage, ...] = ()  # all its trials, in their order
+    parts: tuple[Point | None, ...] = ()  # losses on each part that was held out; of a complete trial
+    upcoming: Stage | None = None  # the trial that runs, or that is to run next
+    reason: str | None = None  # why it does not go on from a fidelity
+
+    def combine_rows(self, rows: Rows) -> dict[str, Any]:
+        """Return one row for all its trials that have ended; empty if none has.
+
+        Sums of what they took; metrics are means over the parts that were held out. All else is the last trial's.
+        """
+        ended = [rows[stage.trial] for stage in self.stages if stage.trial in rows]
+        if len(ended) < 2:
+            return ended[0] if ended else {}
+        parts = [rows[stage.trial] for stage in self.stages if stage.trial in rows and not stage.cheap]
+        means = {name: _mean([row.get(name) for row in parts]) for name in METRICS if name in ended[-1]}
+        sums = {name: sum(row.get(name) or 0.0 for row in ended) for name in SUMMED if name in ended[-1]}
+        return ended[-1] | means | sums
 
     @property
     def infeasible(self) -> bool:
@@ -52,6 +79,26 @@ class RankedProposal:
     estimates: tuple[Estimate, ...]  # of the objectives' losses
 
 
+def list_begun(study: Study, ledger: Ledger) -> list[tuple[Proposal, Stage]]:
+    """Return the trials of the proposals of a study's searches that have begun or are next, confirmations included."""
+    search = study.search
+    assert search is not None
+    if not search.staged:
+        return [(one, stage) for one in read_proposals(ledger) for stage in list_stages(search, one)]
+    columns = ["status", *search.objective, *map(column_of, search.constraints)]
+    rows = {row["trial"]: row for row in ledger.last_rows(columns)}
+    found = list[tuple[Proposal, Stage]]()
+    for start in study.starts:
+        history = History(ledger, search, start.name, start.config)
+        proposals = history.proposals()
+        for one in history.evaluate(proposals, rows):
+            begun = [stage for stage in one.stages if stage.trial in rows or stage == one.upcoming]
+            found += [(one.proposal, stage) for stage in begun]
+        confirmations = [one for one in proposals if one.seed != start.config.seed]
+        found += [(one, stage) for one in confirmations for stage in list_stages(search, one)]
+    return found
+
+
 class History:
     """The proposals of one search, in their order."""
 
@@ -65,7 +112,8 @@ class History:
         self.ledger, self.search, self.name, self.start = ledger, search, name, start
         self._parsed: dict[tuple[int, int], tuple[dict[str, Any], Proposal]] = {}  # by number and seed
         self._scores: dict[str, Scores] = {}  # of complete trials, by name
-        self._ended: dict[int, tuple[dict[str, Any], EvaluatedProposal]] = {}  # with the trial's row, by number
+        self._stages: dict[int, tuple[Proposal, tuple[Stage, ...]]] = {}  # of its own proposals, by number
+        self._ended: dict[int, tuple[list[dict[str, Any]], EvaluatedProposal]] = {}  # with its trials' rows, by number
 
     def proposals(self) -> list[Proposal]:
         """Return all proposals that the ledger holds now, confirmations included."""
@@ -79,13 +127,21 @@ class History:
             rows: Of the trials in the ledger. A trial without one is running.
         """
         own = [one for one in proposals if one.seed == self.start.seed]
-        fresh = [one for one in own if self._find_ended(one, rows.get(one.trial or "", {})) is None]
+        fresh = [one for one in own if self._find_ended(one, rows) is None]
         rungs = self._read_rungs() if fresh and len(self.search.objective) == 1 else {}
         for one in fresh:
-            row = rows.get(one.trial or "", {})
-            evaluated = self._evaluate(one, row, tuple(sorted(rungs.get(one.trial or "", ()))))
-            self._ended[one.number] = row, evaluated
-        return [self._ended[one.number][1] for one in own]
+            evaluated = self._evaluate(one, rows, tuple(sorted(rungs.get(one.trial or "", ()))))
+            self._ended[one.number] = self._own_rows(one, rows), evaluated
+        found = [self._ended[one.number][1] for one in own]
+        return self._hold_back(found, rows) if self.search.fidelities else found
+
+    def stages(self, proposal: Proposal) -> tuple[Stage, ...]:
+        """Return the trials of a proposal, in their order."""
+        known, stages = self._stages.get(proposal.number, (None, ()))
+        if known is not proposal:
+            stages = list_stages(self.search, proposal)
+            self._stages[proposal.number] = proposal, stages
+        return stages
 
     def rank(self, tried: Sequence[EvaluatedProposal]) -> list[RankedProposal]:
         """Rank the proposals that may be the best, the best first, by their estimated losses on the held-out images.
@@ -93,16 +149,22 @@ class History:
         Several objectives are ranked by non-dominated sorting, and within a rank by the first objective.
         """
         eligible = [one for one in tried if one.eligible]
-        scores = self._read_scores(eligible)
+        trials = {
+            stage.trial: losses
+            for one in eligible
+            for stage, losses in zip(_full(one.stages), one.parts, strict=True)
+            if losses is not None
+        }
+        found = self._read_scores(trials)
+        scores = [join_scores([found[stage.trial] for stage in _full(one.stages)]) for one in eligible]
         places = range(len(self.search.objective))
         estimates = list(zip(*(estimate_losses(scores, place) for place in places), strict=True))
         points = [tuple(estimate.loss for estimate in own) for own in estimates]
-        found = map(RankedProposal, (one.proposal for one in eligible), ranks(points), estimates)
-        return sorted(found, key=lambda one: (one.rank, one.estimates[0].loss))
+        ranked = map(RankedProposal, (one.proposal for one in eligible), ranks(points), estimates)
+        return sorted(ranked, key=lambda one: (one.rank, one.estimates[0].loss))
 
-    def _read_scores(self, tried: Sequence[EvaluatedProposal]) -> list[Scores]:
-        """Return the scores of complete trials, of which those that are new are read."""
-        means = {one.proposal.trial or "": one.losses or () for one in tried}
+    def _read_scores(self, means: Mapping[str, Point]) -> dict[str, Scores]:
+        """Return the scores of complete trials, of which those that are new are read. means: their losses, by their names."""
         fresh = [name for name, own in means.items() if name not in self._scores or self._scores[name].means != own]
         columns = ["trial", "attempt", "image", "group", "class", "metric", "value"]
         of_objective = ds.field("metric").isin(list(self.search.objective))
@@ -114,7 +176,7 @@ class History:
         for name in fresh:
             last = max(rows.get(name, {0: []}).items())[1]
             self._scores[name] = collect_scores(means[name], last, self.search.objective)
-        return [self._scores[name] for name in means]
+        return {name: self._scores[name] for name in means}
 
     def _parse(self, row: dict[str, Any]) -> Proposal:
         key = row["number"], row["seed"]
@@ -124,21 +186,63 @@ class History:
         self._parsed[key] = row, proposal
         return proposal
 
-    def _find_ended(self, proposal: Proposal, row: dict[str, Any]) -> EvaluatedProposal | None:
-        """Return an earlier evaluation; None if there is none, or if the trial was running or has run again since."""
+    def _own_rows(self, proposal: Proposal, rows: Rows) -> list[dict[str, Any]]:
+        return [rows[stage.trial] for stage in self.stages(proposal) if stage.trial in rows]
+
+    def _find_ended(self, proposal: Proposal, rows: Rows) -> EvaluatedProposal | None:
+        """Return an earlier evaluation; None if there is none, or if a trial was running or has run again since."""
         known, evaluated = self._ended.get(proposal.number, (None, None))
         if evaluated is None or evaluated.proposal is not proposal or evaluated.status == "running":
             return None
-        return evaluated if known is row or known == row else None
+        return evaluated if known == self._own_rows(proposal, rows) else None
 
-    def _evaluate(self, proposal: Proposal, row: dict[str, Any], rungs: tuple[Rung, ...]) -> EvaluatedProposal:
-        status = "refused" if proposal.reason else row.get("status", "running")
-        if status != "complete":
-            return EvaluatedProposal(proposal, status, None, rungs)
+    def _evaluate(self, proposal: Proposal, rows: Rows, rungs: tuple[Rung, ...]) -> EvaluatedProposal:
+        if proposal.reason:
+            return EvaluatedProposal(proposal, "refused")
+        stages = self.stages(proposal)
+        parts = list[Point | None]()
+        for stage in stages:
+            row = rows.get(stage.trial)
+            if row is None:
+                return EvaluatedProposal(proposal, "running", None, rungs, stages=stages, upcoming=stage)
+            point = losses(row, self.search.objective) if row["status"] == "complete" else None
+            if row["status"] != "complete" or (point is None and stage.cheap):
+                return EvaluatedProposal(proposal, row["status"], None, rungs, stages=stages)
+            parts += [] if stage.cheap else [point]
+        evaluated = EvaluatedProposal(proposal, "complete", None, rungs, stages=stages, parts=tuple(parts))
+        means = {name: value for name, value in evaluated.combine_rows(rows).items() if name in METRICS}
+        row = rows[proposal.trial or ""] | means
+        measured = [part for part in parts if part is not None]
+        point = tuple(map(fmean, zip(*measured, strict=True))) if len(measured) == len(parts) else None
         excess = compute_excess(self.search.constraints, row)
-        return EvaluatedProposal(
-            proposal, status, losses(row, self.search.objective), rungs, excess, row.get("data_digest")
-        )
+        return replace(evaluated, losses=point, excess=excess, data=row.get("data_digest"))
+
+    def _hold_back(self, tried: list[EvaluatedProposal], rows: Rows) -> list[EvaluatedProposal]:
+        """Return the proposals; those that are surely behind the others at a fidelity count as pruned, and have no next trial."""
+        for place in range(len(self.search.fidelities)):
+            reached = {
+                one.stages[place].trial: losses(rows[one.stages[place].trial], self.search.objective)
+                for one in tried
+                if one.stages and rows.get(one.stages[place].trial, {}).get("status") == "complete"
+            }
+            scores = self._read_scores({trial: point for trial, point in reached.items() if point is not None})
+            tried = [self._hold_back_at(one, place, dict.fromkeys(reached) | scores) for one in tried]
+        return tried
+
+    def _hold_back_at(
+        self, one: EvaluatedProposal, place: int, reached: Mapping[str, Scores | None]
+    ) -> EvaluatedProposal:
+        """Return a proposal as it is after it has been compared at the fidelity of a place."""
+        if one.upcoming is None or one.stages.index(one.upcoming) != place + 1:
+            return one
+        trial, rungs = one.stages[place].trial, self.search.rungs(self.name, one.proposal.number)
+        found = find_evidence(rungs, trial, reached) if rungs.reduction else None
+        if found is None:
+            return one
+        loss, before = reached[trial], place - len(self.search.fidelities)  # below all steps of a proposal's own trial
+        at = ((before, loss.means[0]),) if loss and len(self.search.objective) == 1 else ()
+        reason = f"surely behind {found[0]} at fidelity {place + 1}"
+        return replace(one, status="pruned", rungs=at, upcoming=None, reason=reason)
 
     def _read_rungs(self) -> dict[str, list[Rung]]:
         """Read the steps and losses at which trials were compared, by the trial's name."""
@@ -149,3 +253,13 @@ class History:
             if loss := losses({row["metric"]: row["value"]}, self.search.objective):
                 found.setdefault(row["trial"], []).append((row["step"], *loss))
         return found
+
+
+def _full(stages: Sequence[Stage]) -> list[Stage]:
+    """Return the trials that are not cheaper ones: one for each part that is held out."""
+    return [stage for stage in stages if not stage.cheap]
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if len(known) == len(values) and known else None

@@ -26,6 +26,7 @@ from studies.search.history import EvaluatedProposal
 from studies.search.priors import Prior, select_known
 from studies.search.proposals import FROM, POINT, START, Proposal
 from studies.search.search import Search
+from studies.search.stages import list_stages
 
 DRAWS = 40  # tries to draw a proposal that was not made before
 INFORMED = 10  # first ones of these draws, by the search's sampler; later ones are random
@@ -217,12 +218,12 @@ class Sampler:
         """Apply settings to the start's configuration; a configuration that cannot be becomes a refused proposal."""
         try:
             config = self.start.with_leaves(settings).resolved()
+            found = Proposal(self.name, number, self.start.seed, trial_name(config), source, settings, config)
+            list_stages(self.search, found)
             reason = self._find_violation(config)
         except ConfigError as error:
-            config, reason = None, f"refused: {error}"
-        if config is None or reason:
-            return self._refuse(number, source, settings, reason)
-        return Proposal(self.name, number, self.start.seed, trial_name(config), source, settings, config)
+            reason = f"refused: {error}"
+        return self._refuse(number, source, settings, reason) if reason else found
 
     def _refuse(self, number: int, source: str, settings: dict[str, Any], reason: str | None) -> Proposal:
         return Proposal(self.name, number, self.start.seed, None, source, settings, None, reason)

@@ -22,6 +22,7 @@ from search_spaces import SHIPPED, Space, SpaceError, parse_space
 from search_spaces.settings import check_setting
 from search_spaces.space import describe_change
 from studies.search.constraints import parse_constraints
+from studies.search.stages import check_stages
 
 if TYPE_CHECKING:  # mypy knows no Literal of a table's keys
     MetricName: TypeAlias = str
@@ -29,15 +30,23 @@ else:
     MetricName = Literal[tuple(METRICS)]
 
 
+def _parse_settings(key: str, value: Any) -> tuple[dict[str, Any], ...]:
+    """Return each table of a list as settings by their paths. Raises SpaceError."""
+    if not isinstance(value, list | tuple) or not all(isinstance(table, dict) and table for table in value):
+        raise SpaceError(key, f"got {shown(value)}; write [[{key}]] and settings below it")
+    tables = tuple(flat(table) for table in value)
+    for place, table in enumerate(tables, 1):
+        for path in table:
+            check_setting(path, f"{key}.{place}")
+    return tables
+
+
 def _parse_points(value: Any) -> tuple[dict[str, Any], ...]:
-    """Return the settings of each point by their paths. Raises SpaceError."""
-    if not isinstance(value, list | tuple) or not all(isinstance(point, dict) and point for point in value):
-        raise SpaceError("search.points", f"got {shown(value)}; write [[search.points]] and settings below it")
-    points = tuple(flat(point) for point in value)
-    for place, point in enumerate(points, 1):
-        for path in point:
-            check_setting(path, f"search.points.{place}")
-    return points
+    return _parse_settings("search.points", value)
+
+
+def _parse_fidelities(value: Any) -> tuple[dict[str, Any], ...]:
+    return _parse_settings("search.fidelities", value)
 
 
 # fmt: off
@@ -64,6 +73,10 @@ class Search(Section):
     warm_start: tuple[str, ...] = Field((),
         description="Other studies, as STUDY or STORE/STUDY, whose best is tried first (studies/search/warm_start.py).")
     budget: PositiveInt = Field(32, description="Number of proposals in all, initial points included.")
+    fidelities: Annotated[tuple[dict[str, Any], ...], PlainValidator(_parse_fidelities), PlainSerializer(list)] = Field((),
+        description="Settings of cheaper trials, with which a proposal is tried before it is trained itself.")
+    folds: PositiveInt = Field(1,
+        description="Parts of the training images, each as large as data.held_out, on which a proposal is measured in turn.")
     objective: tuple[MetricName, ...] = Field(("iou",), min_length=1,
         description="Metrics to improve; of several, the Pareto front.")
     sampler: Literal["tpe", "gp", "random", "grid"] = Field("tpe",
@@ -85,6 +98,17 @@ class Search(Section):
                 raise ValueError(f"{key} is {', '.join(names)}, but each must be named once")
         return self
 
+    @model_validator(mode="after")
+    def _check_fidelities(self) -> Self:
+        if self.fidelities and not self.pruning:
+            raise ValueError("fidelities are given, but pruning is 0, so that all proposals would go on from them: set it")
+        return self
+
+    @property
+    def staged(self) -> bool:
+        """Whether a proposal may have several trials."""
+        return bool(self.fidelities) or self.folds > 1
+
     @property
     def confirmation(self) -> tuple[int, int]:
         """The number of configurations to train again, and the number of seeds for each."""
@@ -96,12 +120,26 @@ class Search(Section):
         """Whether proposals may be weighted by a fingerprint, which E3 trials measure."""
         return any(self.space.can_draw(f"diffusion.{name}", "fingerprint") for name in ("weighting", "density"))
 
+    @property
+    def confirmations(self) -> int:
+        """The largest number of trials that confirm the best proposals and the start."""
+        best, seeds = self.confirmation
+        return (best + 1) * seeds if best else 0
+
+    def count_trials(self) -> list[int]:
+        """Return how many trials the search makes of each stage at most, without confirmations."""
+        return [self.budget] * (len(self.fidelities) + self.folds)
+
+    def rungs(self, start: str, number: int) -> "Rungs":
+        """Return how a proposal of the search that starts from a trial is pruned. The start, number 0, never is."""
+        return Rungs(start, self.objective, self.pruning if number else 0, self.certainty)
+
     def differences(self, other: "Search") -> list[str]:
         """Describe the settings that make `other` a different search.
 
         The budget, the confirmation, the stopping rules and the concurrency of a search may change.
         """
-        fixed = ("points", "constraints", "warm_start", "objective", "sampler", "pruning", "certainty")
+        fixed = ("points", "constraints", "warm_start", "fidelities", "folds", "objective", "sampler", "pruning", "certainty")
         pairs = [(key, getattr(self, key), getattr(other, key)) for key in fixed]
         changes = [f"search.{key}: {_text(old)} → {_text(new)}" for key, old, new in pairs if old != new]
         return describe_change(self.space, other.space) + changes
@@ -129,10 +167,11 @@ def check_start(start: Config, search: Search) -> None:
         raise ConfigError(
             "data.held_out is 0, so that the winner would be chosen by the test images: set it, such as data.held_out=0.2"
         )
-    if search.pruning and not start.training.evaluations:
+    check_stages(search, start)
+    if search.pruning and not search.fidelities and not start.training.evaluations:
         raise ConfigError(
             "search.pruning compares trials at training.evaluations, of which there are none: set them, "
-            "such as training.evaluations=[0.11,0.33], or set search.pruning=0"
+            "such as training.evaluations=[0.11,0.33], or give search.fidelities, or set search.pruning=0"
         )
 
 

@@ -36,7 +36,7 @@ def reason_to_stop(search: Search, name: str, tried: list[EvaluatedProposal], ro
         tried: Its proposals, in their order.
         rows: Of the trials in the ledger, with COLUMNS.
     """
-    stop, own = search.stop, [rows[one.proposal.trial] for one in tried if one.proposal.trial in rows]
+    stop, own = search.stop, [rows[stage.trial] for one in tried for stage in one.stages if stage.trial in rows]
     if len(tried) >= search.budget:
         return None
     if stop.hours is not None and (hours := measure_hours(own)) >= stop.hours:
@@ -74,8 +74,8 @@ def reason_to_give_up(study: str, search: Search, name: str, tried: list[Evaluat
             f"no trial of {name} reports {objective} ({complete[-1].proposal.trial} is complete without): "
             "give another --objective, and a new --name"
         )
-    last = ended[-1].proposal
-    reason = last.reason or f"failed: {rows[last.trial or '']['error']}"
+    last = ended[-1]
+    reason = last.proposal.reason or f"failed: {last.combine_rows(rows)['error']}"
     return f"all {len(ended)} trials of {name} that have ended failed or were refused, the last {reason}; {remedy}"
 
 
@@ -140,7 +140,7 @@ def _common_failure(ended: list[EvaluatedProposal], count: int, rows: Rows) -> s
     trials = [one for one in ended if one.status != "refused"][-count:]
     if len(trials) < count or any(one.status != "failed" for one in trials):
         return None
-    errors = [str(rows[one.proposal.trial or ""]["error"]) for one in trials]
+    errors = [str(one.combine_rows(rows)["error"]) for one in trials]
     same = len({re.sub(r"\d[\d.,e+-]*", "0", error) for error in errors}) == 1
     return errors[-1] if same else None
 

@@ -93,8 +93,12 @@ def _read_candidates(ledger: Ledger, source: str, search: Search) -> list[Candid
     columns = {"status", "data_digest", *search.objective, *map(column_of, search.constraints)}
     rows = {row["trial"]: row for row in ledger.last_rows(columns)}
     found, complete = list[Candidate](), 0
+    assert other.search is not None
+    tried_as = search.model_copy(
+        update={name: getattr(other.search, name) for name in ("fidelities", "folds", "pruning")}
+    )
     for start in other.starts:
-        history = History(ledger, search, start.name, start.config)
+        history = History(ledger, tried_as, start.name, start.config)
         tried = [one for one in history.evaluate(history.proposals(), rows) if one.status == "complete"]
         complete, varied = complete + len(tried), frozenset(path for one in tried for path in one.proposal.settings)
         places = {one.proposal.number: place for place, one in enumerate(_rank(tried))}

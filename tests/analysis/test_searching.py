@@ -21,7 +21,7 @@ from analysis.figures import draw_figures
 from analysis.report import write_report
 from studies.commands.program import main
 from studies.definition.study import Study
-from studies.search.proposals import read_proposals
+from studies.search.history import list_begun
 from studies.store.ledger import Ledger
 
 BUDGET = 40
@@ -35,8 +35,8 @@ def ledger(request, tmp_path_factory):
     ledger.define(study.definition())
     carry_out(study, ledger)
     name = study.starts[0].name
-    for proposal in read_proposals(ledger):
-        trial = study.trial_of(proposal)
+    for proposal, stage in list_begun(study, ledger):
+        trial = study.trial_of(proposal, stage)
         write_trial(ledger, trial, planted(trial.config)["iou"] - planted(START)["iou"], proposal.seed)
         if trial.rungs:
             row = {"search": name, "trial": trial.name, "metric": "iou"}

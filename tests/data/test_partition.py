@@ -1,6 +1,7 @@
 """The partition of images for testing, for holding out and for validation, which never divides a patient."""
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from diffseg.data.partition import (
     assign_splits,
     choose_units,
     hash_key,
+    held_out_share,
     hold_out,
     interleave_groups,
     limit_records,
@@ -198,6 +200,56 @@ def test_single_images_are_held_out_by_their_ranks(count, share, random):
     random.shuffle(rank)
     found = hold_out(split_with([None] * count), share, rank, "training.validation", "mine")[1]
     assert set(found.names) == {str(k) for k in range(count) if rank[k] < held}
+
+
+@pytest.mark.parametrize("parts", [2, 3, 5])
+@given(st.lists(st.integers(0, 12), min_size=30, max_size=80), st.booleans(), st.randoms())
+def test_the_parts_of_cross_validation_share_no_image_and_are_all_images(parts, groups, grouped, random):
+    split = split_with(
+        [f"p{group}" if grouped else None for group in groups], empty=random.sample(range(len(groups)), 6)
+    )
+    rank, largest = random.sample(range(len(groups)), len(groups)), max(map(groups.count, groups)) if grouped else 1
+    if len(set(groups)) < 3 * parts or largest > len(groups) / parts / 2:
+        return
+    found = [hold_out(split, 1 / parts, rank, "data.held_out", "mine", fold) for fold in range(parts)]
+    held = [name for _, part in found for name in part.names]
+    assert sorted(held) == sorted(split.names)
+    assert all(sorted(rest.names + part.names) == sorted(split.names) for rest, part in found)
+    assert hold_out(split, 1 / parts, rank, "data.held_out", "mine")[1].names == found[0][1].names
+    patients = [set(part.groups) - {None} for _, part in found]
+    assert not any(one & other for one, other in itertools.combinations(patients, 2))
+    assert all(0 < len(part.names) < 1.6 * len(groups) / parts + largest for _, part in found)
+
+
+def test_a_part_for_which_nothing_is_left_is_refused():
+    split = split_with(["p1"] * 4 + ["p2"] * 4)
+    assert hold_out(split, 0.25, range(8), "data.held_out", "mine", 1)[1].names == ("4", "5", "6", "7")
+    with pytest.raises(
+        DataError, match=r"data.fold is 2, but of the 8 training images of mine nothing is left .* 2 are held"
+    ):
+        hold_out(split, 0.25, range(8), "data.held_out", "mine", 2)
+
+
+@pytest.mark.parametrize(
+    ("units", "least", "share"), [(100, 0, 0.2), (100, 20, 0.2), (100, 30, 0.3), (40, 30, 0.5), (20, 30, 0.5)]
+)
+def test_more_is_held_out_where_units_are_few(units, least, share):
+    found = held_out_share(Data(held_out=0.2, held_out_least=least), [f"p{k}" for k in range(units)] * 3)
+    assert found == pytest.approx(share)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"fold": 1}, "fold is 1, but held_out is 0"),
+        ({"held_out_least": 30}, "held_out_least is 30, but held_out is 0"),
+        ({"held_out": 0.2, "fold": 5}, "there are 5 parts: allowed are 0 to 4"),
+        ({"held_out": 0.6, "fold": 1}, "there are 1 parts: allowed are 0 to 0"),
+    ],
+)
+def test_parts_that_are_not_held_out_are_refused(settings, words):
+    with pytest.raises(ValueError, match=words):
+        Data(**settings)
 
 
 def test_a_single_patient_cannot_be_held_out():

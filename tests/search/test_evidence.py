@@ -6,9 +6,16 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
-from studies.engine.pruning import find_evidence
 from studies.engine.scheduler import Scheduler
-from studies.search.evidence import Estimate, Scores, collect_scores, compute_leads, estimate_losses, is_surely_better
+from studies.search.evidence import (
+    Estimate,
+    Scores,
+    collect_scores,
+    compute_leads,
+    estimate_losses,
+    find_evidence,
+    is_surely_better,
+)
 from studies.search.history import History
 from studies.search.proposals import read_proposals
 from studies.search.search import Rungs

@@ -17,14 +17,15 @@ from diffseg.evaluation.pareto import losses
 from search_spaces import INITIAL_POINTS
 from studies.definition.study import Study
 from studies.definition.trial import Trial, trial_name
-from studies.engine.pruning import find_evidence, reason_to_prune, record_rung
+from studies.engine.pruning import reason_to_prune, record_rung
 from studies.engine.scheduler import Scheduler
 from studies.planning.estimate import count_parameters
 from studies.search import sampling
-from studies.search.evidence import Scores
+from studies.search.evidence import Scores, find_evidence
 from studies.search.history import EvaluatedProposal
 from studies.search.proposals import read_proposals
 from studies.search.search import Rungs, Search, parse
+from studies.search.stages import list_stages
 from studies.store.ledger import Ledger
 
 RUNGS = (0.12, 0.34)
@@ -140,8 +141,8 @@ def test_the_best_and_the_baseline_are_confirmed_on_the_test_images(tmp_path):
     for proposal in again:
         assert proposal.config.data.held_out == 0
         assert proposal.config.diffusion == own[proposal.number].config.diffusion
-        assert study.trial_of(proposal).rungs is None
-    assert study.trial_of(own[0]).rungs.reduction == 0
+        assert study.trial_of(proposal, *list_stages(study.search, proposal)).rungs is None
+    assert study.trial_of(own[0], *list_stages(study.search, own[0])).rungs.reduction == 0
     assert study.requested_trials == len(study.known_trials(ledger)) == 9 + 3 * 3
 
 
