@@ -27,7 +27,8 @@ SEARCH = (
     .replace('baseline = "plain"', "")
     .replace("[variant.plain]", "")
     .replace(
-        "[variant.pooled]\n    inference.seeds = [0, 1]", "[search]\n    [search.start]\n    data.held_out = 0.5\n"
+        "[variant.pooled]\n    inference.seeds = [0, 1]",
+        "[search]\n    fidelities = [{ training.steps = 3 }]\n    folds = 2\n    [search.start]\n    data.held_out = 0.5\n",
     )
 )
 
@@ -46,7 +47,7 @@ class Case:
 STORE, DATA = "--store {store}", "--data mine={data}"
 PLACE = "--cpus 1 --gpus 0 --workers 1 --label ray.io/node=none"  # no node has this label
 SEARCHED = (
-    "{search} --space weighting --budget 2 --objective iou --sampler random --pruning 0 --confirm 1x1 --concurrency 1 "
+    "{search} --space weighting --budget 2 --objective iou --sampler random --pruning 2 --confirm 1x1 --concurrency 1 "
     "--stop hours=9"
 )
 CASES = [

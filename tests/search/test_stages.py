@@ -224,7 +224,8 @@ def test_what_cannot_be_is_refused_in_a_sentence_before_anything_runs(search, st
 
 def test_a_proposal_that_a_fidelity_refuses_is_refused(tmp_path):
     space = {"inference.grid": {"choices": ["uniform", "least-kl"]}, "training.batch": {"low": 2, "high": 16}}
-    study = study_of(space=space, fidelities=[{"inference.steps": 500}], budget=12)
+    start = FULL.with_leaves({"inference.steps": 10}).resolved()
+    study = study_of(start, space=space, fidelities=[{"inference.steps": 500}], budget=12)
     ledger = Ledger(str(tmp_path), "searched")
     carry_out(study, ledger)
     reasons = [one.reason for one in read_proposals(ledger) if one.settings.get("inference.grid") == "least-kl"]
