@@ -116,16 +116,23 @@ def _check_counts(config: Data, root: Path, found: Sequence[Record]) -> None:
 
 
 def describe_few_held_out(config: Data, found: Sequence[Record]) -> str | None:
-    """Return a sentence if fewer than ENOUGH_UNITS images, patients or volumes are held out and a larger share would help.
+    """Return a sentence if data.held_out_least raises the share that is held out, or if a larger share would help.
+
+    It would if fewer than ENOUGH_UNITS images, patients or volumes are held out.
 
     found: The records as listed.
     """
     units = set(_training_units(config, assign_splits(found, config.split_seed, masks=False)))
     own, share = held_out_share(config, units), min(MOST_HELD_OUT, math.ceil(100 * ENOUGH_UNITS / len(units)) / 100)
     held = round(own * len(units))
+    name = "patients or volumes" if any(record.group is not None for record in found) else "images"
+    if own > config.held_out:
+        return (
+            f"about {held} of {len(units)} {name} are held out, and not a share of {config.held_out:g}, since "
+            f"data.held_out_least={config.held_out_least} asks for more: data.held_out_least=0 keeps the share"
+        )
     if held >= ENOUGH_UNITS or share <= own:
         return None
-    name = "patients or volumes" if any(record.group is not None for record in found) else "images"
     return (
         f"about {held} of {len(units)} {name} are held out (data.held_out={own:.3g}), by which small differences "
         f"cannot be told from chance: data.held_out={share:g} would hold out {round(share * len(units))}"

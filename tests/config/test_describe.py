@@ -19,6 +19,8 @@ BESIDE = {  # what must hold, besides the choices that a row names, for a settin
     "data.regions": CLASSES,
     "diffusion.fingerprint_class": CLASSES,
     "data.test_crops": {"data.fit": "crop"},
+    "data.held_out_least": {"data.held_out": 0.2},
+    "data.fold": {"data.held_out": 0.2},
     "inference.ema_length": {"training.ema_copies": 4},
     "inference.evaluation_images": {"training.evaluations": [1.0]},
 }

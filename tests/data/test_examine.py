@@ -350,26 +350,38 @@ def test_a_new_root_of_a_data_set_with_results_is_reported(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("count", "share", "words"),
+    ("count", "share", "least", "words"),
     [
         (
             20,
             0.2,
+            0,
             r"mine: about 3 of 16 images are held out \(data.held_out=0.2\), .*: data.held_out=0.5 would hold out 8",
         ),
-        (20, 0.5, None),
-        (50, 0.2, r"about 8 of 40 images .*: data.held_out=0.5 would hold out 20"),
-        (125, 0.25, r"about 25 of 100 images .*: data.held_out=0.3 would hold out 30"),
-        (125, 0.3, None),
+        (20, 0.5, 0, None),
+        (
+            20,
+            0.2,
+            30,
+            r"mine: about 8 of 16 images are held out, and not a share of 0.2, since data.held_out_least=30 asks",
+        ),
+        (50, 0.2, 0, r"about 8 of 40 images .*: data.held_out=0.5 would hold out 20"),
+        (125, 0.25, 0, r"about 25 of 100 images .*: data.held_out=0.3 would hold out 30"),
+        (125, 0.3, 0, None),
+        (200, 0.2, 30, None),
     ],
 )
-def test_a_search_with_few_held_out_images_is_warned_and_told_a_share_that_helps(tmp_path, caplog, count, share, words):
+def test_a_search_with_few_held_out_images_is_warned_and_told_a_share_that_helps(
+    tmp_path, caplog, count, share, least, words
+):
     from studies.planning.datasets import check_datasets
 
     for place in range(count):
         write_image(tmp_path / "root" / "images" / f"{place}.png")
         write_mask(tmp_path / "root" / "masks" / f"{place}.png")
-    study = read_study("search", {"mine": str(tmp_path / "root")}, {"data.held_out": share})
+    study = read_study(
+        "search", {"mine": str(tmp_path / "root")}, {"data.held_out": share, "data.held_out_least": least}
+    )
     check_datasets([*study.starts, *study.starts], study.roots, str(tmp_path))
     warnings = [record.getMessage() for record in caplog.records if "held out" in record.getMessage()]
     assert len(warnings) == (words is not None)
