@@ -15,7 +15,7 @@ from diffseg.errors import DataError
 from diffseg.labels.classes import BINARY, IGNORED, Classes
 
 DEPTH = 80 + 3 + 26
-NAMES = [f"BraTS20_Training_{k:03d}" for k in range(4, 12)]
+NAMES = [f"BraTS20_Training_{k:03d}" for k in range(4, 9)]
 RNG = np.random.default_rng(0)
 
 
@@ -52,7 +52,7 @@ def test_slices_are_cut_scaled_and_split_by_patient(tree):
     assert set(found.train.spacings) == {(1.0, 1.0)}
     assert len(found.train.names) + len(found.test.names) == 3 * len(NAMES)
     patients = {name.split("/")[0] for name in found.test.names}
-    assert patients == set(sorted(NAMES, key=lambda name: hash_key(f"0/{name}"))[:2])
+    assert patients == set(sorted(NAMES, key=lambda name: hash_key(f"0/{name}"))[:1])
     assert found.train.images[0].amax((1, 2)).tolist() == [255] * 4
     assert found.train.masks[0][0, :, 110].sum() == 60  # labels 1, 2 and 4 of 20 px each, merged
     small = data.load(config(), tree)
@@ -85,7 +85,7 @@ def test_channels_must_be_those_of_the_images(tree):
     ],
 )
 def test_a_fault_is_refused_in_one_sentence(damage, words, tmp_path):
-    for name in NAMES[:6]:
+    for name in NAMES[:2]:
         volume(tmp_path, name)
     volume(tmp_path, "BraTS20_Training_100", **damage)
     with pytest.raises(DataError, match=words):
@@ -93,7 +93,7 @@ def test_a_fault_is_refused_in_one_sentence(damage, words, tmp_path):
 
 
 def test_another_shape_and_a_truncated_file_are_refused_by_name(tmp_path):
-    for name in NAMES[:6]:
+    for name in NAMES[:2]:
         volume(tmp_path, name)
     volume(tmp_path, NAMES[0], kinds=("t2",), depth=DEPTH + 1)
     with pytest.raises(DataError, match=r"_t2.nii.gz is 240 × 240 × 110, but .*_t1.nii.gz is 240 × 240 × 109"):
