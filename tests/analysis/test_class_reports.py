@@ -247,6 +247,7 @@ def test_the_class_that_is_lost_at_less_noise_is_decided_last(found):
     assert one["organ"].find_level(0.5) == pytest.approx(10 - 20 * (0.8 + 0.05) / 2, abs=0.3)
 
 
+@pytest.mark.slow
 def test_the_report_shows_classes_where_there_are_several(ledger, found, tmp_path):
     page = " ".join(write_report([ledger], tmp_path / "report.html", tmp_path / "png").read_text().split())
     for words in (

@@ -516,6 +516,7 @@ def test_error_maps_show_the_distance_of_mean_and_truth(found):
             assert np.array_equal(pixels, np.asarray(paint(np.full((8, 8), 180 / 255))))
 
 
+@pytest.mark.slow
 def test_two_studies_are_compared(ledger, tmp_path):
     other = Ledger(str(tmp_path), "better")
     chosen = configs(("e1", "e2"))
@@ -535,6 +536,7 @@ def test_two_studies_are_compared(ledger, tmp_path):
     assert "diffseg report study better" in page
 
 
+@pytest.mark.slow
 def test_charts_are_exported(ledger, tmp_path):
     write_report([ledger], tmp_path / "report.html", tmp_path / "png")
     assert {path.stem for path in (tmp_path / "png").iterdir()} == DRAWN | {"e1_against_e2"}

@@ -104,7 +104,7 @@ CASES = [
     Case(f"stop small {STORE}", 2, "no session runs small"),
     Case(f"plan {{study}} {STORE} --name other --experiment e1 {DATA}", output="trials to do"),
     *(
-        Case(f"{command} {{search}} --space weighting --pruning 0 --warm-start small {STORE}", 2, "study small .*search")
+        Case(f"{command} {{search}} --space weighting --pruning 2 --warm-start small {STORE}", 2, "study small .*search")
         for command in ("run", "plan")
     ),
     Case(f"plan {SEARCHED} {STORE} --cpus 1 --gpus 0 --workers 1 --json", output='"missing"'),

@@ -86,7 +86,7 @@ def test_the_results_are_written_from_their_summaries():
 
 
 @pytest.mark.parametrize("command", [
-    pytest.param(line, marks=pytest.mark.slow) if line.startswith("diffseg plan paper") else line  # counts all networks
+    pytest.param(line, marks=pytest.mark.slow) if re.match("diffseg (plan|run) paper ", line) else line  # of all networks
     for line in commands(*PLANNED)
 ])  # fmt: skip
 def test_commands_on_data_are_understood(command, tmp_path, monkeypatch):

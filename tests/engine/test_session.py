@@ -105,6 +105,7 @@ def folder_data(root):
     return root
 
 
+@pytest.mark.slow
 def test_a_failed_trial_does_not_stop_the_others(ray, tiny, tmp_path, monkeypatch):
     """One trial completes; one of a data set with a truncated file fails and names the file; retry runs the failed one
     again; another run does nothing."""

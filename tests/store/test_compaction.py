@@ -112,7 +112,7 @@ def compact_killed_at(ledger, monkeypatch, actions: int) -> bool:
     return True
 
 
-@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("again", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_killed_at_every_step_no_row_is_lost_or_read_twice(again, tmp_path, monkeypatch):
     actions = 0
     while True:

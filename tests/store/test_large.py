@@ -65,6 +65,7 @@ def test_long_tables_are_cut_and_report_it(ledger):
     assert sum(len(table.rows) for table in shown) == min(MOST_ROWS, len(rows))
 
 
+@pytest.mark.slow
 def test_no_trial_of_the_front_is_dominated(ledger):
     study = stored_study("generated", ledger.definition())
     rows = best_trials(study, ledger, "iou", pareto=False)
