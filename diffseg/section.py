@@ -18,7 +18,7 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-Needs = dict[str, tuple[str | bool, ...]]  # choice → values of it, one of which a setting needs
+Needs = dict[str, tuple[str | bool, ...]]  # a setting is used if one of these choices has one of its values
 Users = dict[str, Needs]  # setting → choices of the same section, and the values of them that use the setting
 
 

@@ -158,9 +158,8 @@ def _compile(network: nn.Module, device: torch.device) -> nn.Module:
     blocks = [module for module in network.modules() if getattr(module, "COMPILED_ALONE", False)]
     if device.type != "cuda" or not blocks:
         return cast(nn.Module, torch.compile(network, dynamic=False))
-    torch._dynamo.config.recompile_limit = (
-        256  # of a class of blocks: each shape counts, and beyond it steps run eagerly
-    )
+    # Each shape of a class of blocks counts as a compilation. Beyond the limit, blocks run eagerly.
+    torch._dynamo.config.recompile_limit = 256
     for block in blocks:
         block.compile(dynamic=False)
     return network

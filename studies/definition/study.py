@@ -64,7 +64,7 @@ class Study:
         """The largest number of trials that each search may make: its budget and its confirmations."""
         if self.search is None:
             return 0
-        return sum(self.search.count_trials()) + self.search.confirmations
+        return self.search.budget * self.search.stages + self.search.confirmations
 
     def known_trials(self, ledger: Ledger) -> tuple[Trial, ...]:
         """Return the trials that are known by now: those of the definition and those that searches have proposed."""

@@ -189,7 +189,7 @@ class Scheduler:
 
 
 def _confirmation(proposal: Proposal, config: Config, seed: int) -> Proposal:
-    config = config.with_leaves({"seed": seed}).on_test_images()
+    config = config.model_copy(update={"seed": seed}).on_test_images()
     return Proposal(
         proposal.search, proposal.number, seed, trial_name(config), proposal.source, proposal.settings, config
     )

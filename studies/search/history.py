@@ -17,7 +17,7 @@ from studies.search.constraints import column_of, compute_excess
 from studies.search.evidence import Estimate, Scores, collect_scores, estimate_losses, find_evidence, join_scores
 from studies.search.proposals import Proposal, parse_proposal, read_proposals
 from studies.search.search import Search
-from studies.search.stages import Stage, list_stages
+from studies.search.stages import Stage, list_ended, list_stages
 from studies.store.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -42,7 +42,9 @@ class EvaluatedProposal:
     )  # over each constraint, as a share of it; of a complete trial
     data: str | None = None  # digest of its data set; of a complete trial
     stages: tuple[Stage, ...] = ()  # all its trials, in their order
-    parts: tuple[Point | None, ...] = ()  # losses on each part that was held out; of a complete trial
+    parts: dict[str, Point] = field(
+        default_factory=dict
+    )  # losses on each part that was held out, by trial; if complete
     upcoming: Stage | None = None  # the trial that runs, or that is to run next
     reason: str | None = None  # why it does not go on from a fidelity
 
@@ -51,10 +53,10 @@ class EvaluatedProposal:
 
         Sums of what they took; metrics are means over the parts that were held out. All else is the last trial's.
         """
-        ended = [rows[stage.trial] for stage in self.stages if stage.trial in rows]
+        ended = list_ended(self.stages, rows)
         if len(ended) < 2:
             return ended[0] if ended else {}
-        parts = [rows[stage.trial] for stage in self.stages if stage.trial in rows and not stage.cheap]
+        parts = list_ended((stage for stage in self.stages if not stage.cheap), rows)
         means = {name: _mean([row.get(name) for row in parts]) for name in METRICS if name in ended[-1]}
         sums = {name: sum(row.get(name) or 0.0 for row in ended) for name in SUMMED if name in ended[-1]}
         return ended[-1] | means | sums
@@ -83,7 +85,7 @@ def list_begun(study: Study, ledger: Ledger) -> list[tuple[Proposal, Stage]]:
     """Return the trials of the proposals of a study's searches that have begun or are next, confirmations included."""
     search = study.search
     assert search is not None
-    if not search.staged:
+    if search.stages == 1:
         return [(one, stage) for one in read_proposals(ledger) for stage in list_stages(search, one)]
     columns = ["status", *search.objective, *map(column_of, search.constraints)]
     rows = {row["trial"]: row for row in ledger.last_rows(columns)}
@@ -131,7 +133,7 @@ class History:
         rungs = self._read_rungs() if fresh and len(self.search.objective) == 1 else {}
         for one in fresh:
             evaluated = self._evaluate(one, rows, tuple(sorted(rungs.get(one.trial or "", ()))))
-            self._ended[one.number] = self._own_rows(one, rows), evaluated
+            self._ended[one.number] = list_ended(self.stages(one), rows), evaluated
         found = [self._ended[one.number][1] for one in own]
         return self._hold_back(found, rows) if self.search.fidelities else found
 
@@ -149,14 +151,8 @@ class History:
         Several objectives are ranked by non-dominated sorting, and within a rank by the first objective.
         """
         eligible = [one for one in tried if one.eligible]
-        trials = {
-            stage.trial: losses
-            for one in eligible
-            for stage, losses in zip(_full(one.stages), one.parts, strict=True)
-            if losses is not None
-        }
-        found = self._read_scores(trials)
-        scores = [join_scores([found[stage.trial] for stage in _full(one.stages)]) for one in eligible]
+        found = self._read_scores({trial: losses for one in eligible for trial, losses in one.parts.items()})
+        scores = [join_scores([found[trial] for trial in one.parts]) for one in eligible]
         places = range(len(self.search.objective))
         estimates = list(zip(*(estimate_losses(scores, place) for place in places), strict=True))
         points = [tuple(estimate.loss for estimate in own) for own in estimates]
@@ -164,7 +160,10 @@ class History:
         return sorted(ranked, key=lambda one: (one.rank, one.estimates[0].loss))
 
     def _read_scores(self, means: Mapping[str, Point]) -> dict[str, Scores]:
-        """Return the scores of complete trials, of which those that are new are read. means: their losses, by their names."""
+        """Return the scores of complete trials. Only those of new ones are read.
+
+        means: The trials' losses, by their names.
+        """
         fresh = [name for name, own in means.items() if name not in self._scores or self._scores[name].means != own]
         columns = ["trial", "attempt", "image", "group", "class", "metric", "value"]
         of_objective = ds.field("metric").isin(list(self.search.objective))
@@ -186,21 +185,18 @@ class History:
         self._parsed[key] = row, proposal
         return proposal
 
-    def _own_rows(self, proposal: Proposal, rows: Rows) -> list[dict[str, Any]]:
-        return [rows[stage.trial] for stage in self.stages(proposal) if stage.trial in rows]
-
     def _find_ended(self, proposal: Proposal, rows: Rows) -> EvaluatedProposal | None:
         """Return an earlier evaluation; None if there is none, or if a trial was running or has run again since."""
         known, evaluated = self._ended.get(proposal.number, (None, None))
         if evaluated is None or evaluated.proposal is not proposal or evaluated.status == "running":
             return None
-        return evaluated if known == self._own_rows(proposal, rows) else None
+        return evaluated if known == list_ended(self.stages(proposal), rows) else None
 
     def _evaluate(self, proposal: Proposal, rows: Rows, rungs: tuple[Rung, ...]) -> EvaluatedProposal:
         if proposal.reason:
             return EvaluatedProposal(proposal, "refused")
         stages = self.stages(proposal)
-        parts = list[Point | None]()
+        parts = dict[str, Point]()
         for stage in stages:
             row = rows.get(stage.trial)
             if row is None:
@@ -208,12 +204,13 @@ class History:
             point = losses(row, self.search.objective) if row["status"] == "complete" else None
             if row["status"] != "complete" or (point is None and stage.cheap):
                 return EvaluatedProposal(proposal, row["status"], None, rungs, stages=stages)
-            parts += [] if stage.cheap else [point]
-        evaluated = EvaluatedProposal(proposal, "complete", None, rungs, stages=stages, parts=tuple(parts))
+            if point is not None and not stage.cheap:
+                parts[stage.trial] = point
+        evaluated = EvaluatedProposal(proposal, "complete", None, rungs, stages=stages, parts=parts)
         means = {name: value for name, value in evaluated.combine_rows(rows).items() if name in METRICS}
         row = rows[proposal.trial or ""] | means
-        measured = [part for part in parts if part is not None]
-        point = tuple(map(fmean, zip(*measured, strict=True))) if len(measured) == len(parts) else None
+        measured = len(parts) == sum(not stage.cheap for stage in stages)
+        point = tuple(map(fmean, zip(*parts.values(), strict=True))) if measured else None
         excess = compute_excess(self.search.constraints, row)
         return replace(evaluated, losses=point, excess=excess, data=row.get("data_digest"))
 
@@ -253,11 +250,6 @@ class History:
             if loss := losses({row["metric"]: row["value"]}, self.search.objective):
                 found.setdefault(row["trial"], []).append((row["step"], *loss))
         return found
-
-
-def _full(stages: Sequence[Stage]) -> list[Stage]:
-    """Return the trials that are not cheaper ones: one for each part that is held out."""
-    return [stage for stage in stages if not stage.cheap]
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

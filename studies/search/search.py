@@ -105,9 +105,9 @@ class Search(Section):
         return self
 
     @property
-    def staged(self) -> bool:
-        """Whether a proposal may have several trials."""
-        return bool(self.fidelities) or self.folds > 1
+    def stages(self) -> int:
+        """The largest number of trials of a proposal."""
+        return len(self.fidelities) + self.folds
 
     @property
     def confirmation(self) -> tuple[int, int]:
@@ -125,10 +125,6 @@ class Search(Section):
         """The largest number of trials that confirm the best proposals and the start."""
         best, seeds = self.confirmation
         return (best + 1) * seeds if best else 0
-
-    def count_trials(self) -> list[int]:
-        """Return how many trials the search makes of each stage at most, without confirmations."""
-        return [self.budget] * (len(self.fidelities) + self.folds)
 
     def rungs(self, start: str, number: int) -> "Rungs":
         """Return how a proposal of the search that starts from a trial is pruned. The start, number 0, never is."""

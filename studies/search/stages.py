@@ -12,9 +12,9 @@ a proposal has, and which comes next, follows from the ledger alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from diffseg.config import Config
 from diffseg.errors import ConfigError
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from studies.search.proposals import Proposal
     from studies.search.search import Search
 
+T = TypeVar("T")
 KEY = "search.fidelities"
 DRAWS = 20  # random proposals of a space that are asked whether it varies a setting
 
@@ -46,7 +47,7 @@ def list_stages(search: Search, proposal: Proposal) -> tuple[Stage, ...]:
     if proposal.config is None or proposal.trial is None:
         return ()
     own = Stage(proposal.trial, proposal.config)
-    if not search.staged or not proposal.config.data.held_out:
+    if search.stages == 1 or not proposal.config.data.held_out:
         return (own,)
     return (
         *(_derive_stage(proposal.config, settings, cheap=True) for settings in search.fidelities),
@@ -60,8 +61,20 @@ def _derive_stage(config: Config, settings: Mapping[str, Any], cheap: bool = Fal
     return Stage(trial_name(derived), derived, cheap)
 
 
+def list_ended(stages: Iterable[Stage], rows: Mapping[str, T]) -> list[T]:
+    """Return the rows of the trials that have ended. rows: of the trials in the ledger, by their names."""
+    return [rows[stage.trial] for stage in stages if stage.trial in rows]
+
+
 def check_stages(search: Search, start: Config) -> None:
     """Raise ConfigError unless a search can try its start at every fidelity and on every part that is held out."""
+    if search.fidelities:
+        _check_fidelities(search, start)
+    if search.folds > 1:
+        _check_folds(search, start)
+
+
+def _check_fidelities(search: Search, start: Config) -> None:
     leaves = start.leaves()
     varied = {
         path for seed in range(DRAWS) for path in draw_settings(lambda trial: search.space.suggest(trial, leaves), seed)
@@ -77,8 +90,9 @@ def check_stages(search: Search, start: Config) -> None:
             start.with_leaves(search.space.fixed | settings).resolved()
         except ConfigError as error:
             raise SpaceError(key, str(error)) from None
-    if search.folds == 1:
-        return
+
+
+def _check_folds(search: Search, start: Config) -> None:
     if start.data.fold:
         raise ConfigError(
             f"data.fold is {start.data.fold}, but with search.folds={search.folds} the search sets it: leave data.fold out"

@@ -20,6 +20,7 @@ from studies.definition.study import Study
 from studies.search.constraints import column_of
 from studies.search.history import EvaluatedProposal, History, Rows
 from studies.search.search import Search
+from studies.search.stages import list_ended
 from studies.store.ledger import Ledger
 
 HOPELESS = (
@@ -36,7 +37,7 @@ def reason_to_stop(search: Search, name: str, tried: list[EvaluatedProposal], ro
         tried: Its proposals, in their order.
         rows: Of the trials in the ledger, with COLUMNS.
     """
-    stop, own = search.stop, [rows[stage.trial] for one in tried for stage in one.stages if stage.trial in rows]
+    stop, own = search.stop, [row for one in tried for row in list_ended(one.stages, rows)]
     if len(tried) >= search.budget:
         return None
     if stop.hours is not None and (hours := measure_hours(own)) >= stop.hours:
