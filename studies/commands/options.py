@@ -12,7 +12,18 @@ from studies.commands.requests import StudyRequest
 
 Command = Callable[..., None]
 Option = Callable[[Command], Command]
-SEARCH_OPTIONS = ("space", "budget", "objective", "sampler", "pruning", "confirm", "stop", "warm_start")
+SEARCH_OPTIONS = (
+    "space",
+    "budget",
+    "folds",
+    "objective",
+    "sampler",
+    "pruning",
+    "certainty",
+    "confirm",
+    "stop",
+    "warm_start",
+)
 
 
 if TYPE_CHECKING:  # generic in click's newer versions alone
@@ -184,6 +195,11 @@ def _search_options() -> tuple[Option, ...]:
             "--budget", type=click.IntRange(min=1), help="Search: number of proposals; a larger one extends the search."
         ),
         click.option(
+            "--folds",
+            type=click.IntRange(min=1),
+            help="Search: held-out parts of the training images on which a proposal is measured in turn.",
+        ),
+        click.option(
             "--objective", metavar="METRIC,...", help="Search: metrics to improve; several give their Pareto front."
         ),
         click.option("--sampler", help="Search: tpe, gp, random or grid."),
@@ -191,6 +207,11 @@ def _search_options() -> tuple[Option, ...]:
             "--pruning",
             type=click.IntRange(min=0),
             help="Search: a trial ends at a rung if one in this many is surely ahead of it; 0 prunes none.",
+        ),
+        click.option(
+            "--certainty",
+            type=click.FloatRange(min=0.5, min_open=True, max=1, max_open=True),
+            help="Search: probability from which a trial counts as ahead of another one.",
         ),
         click.option("--confirm", metavar="KxN", help="Search: train the best, at most K, again with N fresh seeds."),
         click.option(

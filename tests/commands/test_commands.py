@@ -48,7 +48,7 @@ STORE, DATA = "--store {store}", "--data mine={data}"
 PLACE = "--cpus 1 --gpus 0 --workers 1 --label ray.io/node=none"  # no node has this label
 SEARCHED = (
     "{search} --space weighting --budget 2 --objective iou --sampler random --pruning 2 --confirm 1x1 --concurrency 1 "
-    "--stop hours=9"
+    "--stop hours=9 --certainty 0.8 --folds 2"
 )
 CASES = [
     Case("--version", output=r"diffseg, version \d"),
@@ -133,6 +133,9 @@ CASES = [
     Case(f"retry failed {STORE} --cpus 1 --gpus 0 --workers 1", output="report.html", ray=True),
     Case(f"run {{study}} {STORE} --experiment e1 --extend --no-report --name failed", 1, "`diffseg retry failed`"),
     Case(f"run {SEARCHED} {STORE} --cpus 1 --gpus 0 --no-report", ray=True, slow=True),
+    Case(f"run {SEARCHED} {STORE} --cpus 1 --no-report --stop hours=1e-6",
+         output="stopped after 1 of 2 proposals, since its trials ran for .* h: search.stop.hours is 1e-06",
+         ray=True, slow=True),
     Case(f"fingerprint mine {{quick}} {DATA} {STORE} --cpus 1", output="Half is lost at", ray=True, slow=True),
 ]  # fmt: skip
 QUICK = (
