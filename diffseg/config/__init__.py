@@ -2,6 +2,7 @@
 
 from diffseg.config.data import Augment, Data
 from diffseg.config.diffusion import PUBLISHED, Diffusion
+from diffseg.config.head import Head
 from diffseg.config.inference import Inference
 from diffseg.config.leaves import parse_leaf
 from diffseg.config.network import Network
@@ -26,6 +27,7 @@ __all__ = [
     "Data",
     "Diffusion",
     "EnsemDiff",
+    "Head",
     "Inference",
     "MedSegDiff",
     "NNUNet",

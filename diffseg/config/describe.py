@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from diffseg.config import diffusion, inference
+from diffseg.config import diffusion, head, inference
 from diffseg.config.data import Augment, Data
 from diffseg.config.diffusion import Diffusion
 from diffseg.config.experiments import FIXED, IGNORED, covers
+from diffseg.config.head import Head
 from diffseg.config.inference import Inference
 from diffseg.config.training import Training
 from diffseg.config.trial import Config
@@ -18,10 +19,11 @@ SECTIONS: dict[str, type[Section]] = {
     "data": Data,
     "data.augment": Augment,
     "diffusion": Diffusion,
+    "head": Head,
     "training": Training,
     "inference": Inference,
 }
-USERS = {"diffusion": diffusion.USERS, "inference": inference.USERS}
+USERS = {"diffusion": diffusion.USERS, "head": head.USERS, "inference": inference.USERS}
 TYPES = {
     "integer": "integer",
     "number": "number",

@@ -3,6 +3,7 @@
 from typing import Any, Literal
 
 from diffseg.config.diffusion import Diffusion
+from diffseg.config.head import Head
 from diffseg.config.inference import MEASURED, Inference
 from diffseg.section import Section
 
@@ -31,6 +32,8 @@ MEASUREMENT = (
     *_all_but("inference", Inference, MEASURED),
 )
 
+HEAD = _all_but("head", Head, set())
+
 FIXED: dict[str, dict[str, Any]] = {
     "e1": {"training.snapshots": ()},
     "e2": {},
@@ -46,9 +49,9 @@ IGNORED: dict[str, tuple[str, ...]] = {
         ),
         *("inference.timesteps", "inference.timestep_images"),
     ),
-    "e2": ("training.validation", "inference.seeds"),
-    "e3": MEASUREMENT,
-    "e4": MEASUREMENT,
+    "e2": (*HEAD, "training.validation", "inference.seeds", "inference.dropout"),
+    "e3": (*HEAD, *MEASUREMENT),
+    "e4": (*HEAD, *MEASUREMENT),
 }
 
 

@@ -39,6 +39,8 @@ class Inference(Section):
     clip: Literal["coding", "pm1", "none"] = Field("coding",
         description="Range that x̂0 is clipped to while sampling: that of the mask coding, [−1, 1], or none.")
     ensemble: PositiveInt = Field(5, description="Predictions per image.")
+    dropout: bool = Field(False,
+        description="Whether the network keeps dropping units at random, others for each member (Monte Carlo dropout, E1).")
     seeds: tuple[Seed, ...] = Field((), description="Seeds of the trials that form a deep ensemble (E1). Empty: no deep ensemble.")
     merge: Literal["mean", "vote", "staple"] = Field("mean",
         description="How an ensemble is merged: mean of its probabilities; mean, or STAPLE, of its masks cut at the threshold.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from diffseg.config.diffusion import Diffusion
 from diffseg.config.experiments import FIXED, IGNORED, covers
+from diffseg.config.head import USERS as HEAD_USERS
 from diffseg.config.inference import USERS, X0_STEPS, Inference
 from diffseg.section import Section, unused
 
@@ -25,6 +26,7 @@ def resolve(config: Config) -> Config:
     changes = {
         "data": _apply(config, "data", config.data),
         "diffusion": _resolve_diffusion(config),
+        "head": _apply(config, "head", config.head, unused(config.head, HEAD_USERS)),
         "training": _apply(config, "training", config.training),
         "inference": inference,
     }
@@ -65,7 +67,8 @@ def _resolve_inference(config: Config) -> Inference:
     if len(config.data.class_names) > 1 and not config.data.regions:
         without_use.add("threshold")  # a pixel belongs to the most probable class
     resolved = _apply(config, "inference", own, without_use, **changes)
-    if config.network.deterministic and own.augment == "none":
+    random = own.augment != "none" or resolved.dropout or config.head.kind != "none"
+    if config.network.deterministic and not random:
         return resolved.model_copy(update={"ensemble": 1})  # all members would be the same
     return resolved
 

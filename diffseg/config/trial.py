@@ -14,6 +14,7 @@ from diffseg.config import graph
 from diffseg.config.data import Data
 from diffseg.config.diffusion import Diffusion
 from diffseg.config.experiments import Experiment, covers
+from diffseg.config.head import Head
 from diffseg.config.inference import LEAST_KL_STEPS, MEASURED, Inference
 from diffseg.config.leaves import flat
 from diffseg.config.network import Network
@@ -40,6 +41,7 @@ class Config(Section):
     data: Data = Field(Data(), description="The data set.")
     network: Network = Field(EnsemDiff(), description="The network; its other settings depend on network.name.")
     diffusion: Diffusion = Field(Diffusion(), description="The diffusion process and its objective.")
+    head: Head = Field(Head(), description="What E1's network says of a mask.")
     training: Training = Field(Training(), description="The training.")
     inference: Inference = Field(Inference(), description="Prediction, and what is measured.")
     # fmt: on
@@ -74,6 +76,15 @@ class Config(Section):
             raise ValueError(
                 f"inference.ema_length is {self.inference.ema_length:g}, but training.ema_copies is 0: set it, such as 32"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_dropout(self) -> Self:
+        used = self.experiment == "e1" and self.inference.dropout and not covers(self.network.ignored, "inference.dropout")
+        if used and not getattr(self.network, "dropout", 0):
+            known = "dropout" in type(self.network).model_fields
+            remedy = "set network.dropout, such as 0.1" if known else "leave it out, or take another network"
+            raise ValueError(f"inference.dropout is true, but {self.network.name} drops no units: {remedy}")
         return self
 
     @model_validator(mode="after")

@@ -2,7 +2,7 @@
 
 | | input | conditioned on | predicts | loss |
 |---|---|---|---|---|
-| e1 feed-forward segmentation | noise in place of x_t | image | mask logits | Dice + cross-entropy |
+| e1 feed-forward segmentation | noise in place of x_t | image | mask logits | Dice + cross-entropy, or a head's |
 | e2 diffusion segmentation | noisy mask x_t | image | ε, x0, v or others | mean squared error, or others on x0 |
 | e3 mask prediction | noisy mask x_t | nothing | x0 (Eq. 2) | mean squared error |
 | e4 image generation | noisy image x_t | nothing | ε (Eq. 1) | mean squared error |
@@ -20,6 +20,7 @@ from diffseg.diffusion.uncertainty import Uncertainty
 from diffseg.errors import ConfigError
 from diffseg.experiments.denoising import Denoising
 from diffseg.experiments.feed_forward import FeedForward
+from diffseg.experiments.heads import make_head
 from diffseg.experiments.protocol import WHOLE_BATCH, Experiment
 from diffseg.labels.labels import Labels
 from diffseg.networks.protocol import Dimensions
@@ -34,10 +35,12 @@ def build_network(config: Config) -> nn.Module:
     image_channels = config.data.channels if config.experiment in ("e1", "e2") else 0
     inputs = 2 if config.diffusion.self_conditioning else 1
     outputs = 2 if config.diffusion.variance == "learned" else 1
-    dimensions = Dimensions(
-        inputs * channels, image_channels, outputs * channels, config.data.size, labels.classes.channels
-    )
+    head = make_head(config) if config.experiment == "e1" else None
+    out_channels = head.outputs if head else outputs * channels
+    dimensions = Dimensions(inputs * channels, image_channels, out_channels, config.data.size, labels.classes.channels)
     network = config.network.implementation().build(dimensions)
+    if latent := head and head.build():
+        network.latent = latent
     if config.diffusion.weighting == "learned":
         network.uncertainty = Uncertainty()
     if config.diffusion.density == "adaptive":

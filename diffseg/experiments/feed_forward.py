@@ -1,12 +1,15 @@
 """E1: the mask from the image, with noise where a diffusion network expects the noisy mask."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import nn
 
 from diffseg.config import Config
-from diffseg.diffusion.losses import dice, mean_class_cross_entropy
+from diffseg.experiments.dropout import keep_dropping
+from diffseg.experiments.heads import Head, make_head
 from diffseg.experiments.network_call import call_network, extra_loss, network_time
 from diffseg.experiments.protocol import WHOLE_BATCH, NoiseDraws
 from diffseg.labels.labels import Labels
@@ -32,14 +35,17 @@ class FeedForward:
         draw: torch.Generator,
         part: slice = WHOLE_BATCH,
     ) -> torch.Tensor:
-        """Return Dice loss plus cross-entropy, equally weighted, as `Experiment.loss`."""
-        labels = Labels.of(self.config)
-        shape = len(masks), labels.channels, *masks.shape[2:]
-        noise = torch.randn(shape, generator=draw, device=masks.device)[part]
+        """Return the head's loss, as `Experiment.loss`."""
+        labels, count = Labels.of(self.config), len(masks)
+        shape = count, labels.channels, *masks.shape[2:]
+        if self._head.probabilistic:
+            x_t = torch.zeros(shape, device=masks.device)[part]
+        else:
+            x_t = torch.randn(shape, generator=draw, device=masks.device)[part]
         images, truth = images[part], labels.read(masks[part])
-        logits, extra = call_network(network, self.config, noise, self._time(images), images)
-        entropy = mean_class_cross_entropy(logits, truth, labels)
-        return dice(logits, truth, labels).mean() + entropy + extra_loss(extra, truth, self.config)
+        output, extra = call_network(network, self.config, x_t, self._time(images), images)
+        loss = self._head.loss(network, output, images, truth, draw, part, count)
+        return loss + extra_loss(extra, truth, self.config)
 
     def learn_from_losses(self, network: nn.Module, workers: Workers) -> None:
         """Do nothing: all is learned by gradients."""
@@ -61,12 +67,25 @@ class FeedForward:
     def predict(
         self, network: nn.Module, images: torch.Tensor, noise: NoiseDraws, which: torch.Tensor, plan: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Predict masks by one network evaluation each, as `Experiment.predict`. Only noise(0) is used."""
-        images = images[which]
-        logits: torch.Tensor = network(noise(0), self._time(images), images)
-        labels = Labels.of(self.config)
-        found = labels.activate(logits.float())[:, labels.foreground]
+        """Predict masks, as `Experiment.predict`.
+
+        A probabilistic head samples from one network evaluation an image. Without one, or with units dropped, each mask has an
+        evaluation of its own.
+        """
+        dropped = self.config.inference.dropout
+        if dropped or not self._head.probabilistic:
+            images, which = images[which], torch.arange(len(which), device=which.device)
+        labels, shape = Labels.of(self.config), (len(images), Labels.of(self.config).channels, *images.shape[2:])
+        x_t = torch.zeros(shape, device=images.device) if self._head.probabilistic else noise(0)
+        with keep_dropping(network, noise) if dropped else nullcontext():
+            output: torch.Tensor = network(x_t, self._time(images), images)
+        logits = self._head.sample(network, output.float(), images, which, noise)
+        found = labels.activate(logits)[:, labels.foreground]
         return found, torch.ones(len(which), dtype=torch.long, device=which.device)
+
+    @cached_property
+    def _head(self) -> Head:
+        return make_head(self.config)
 
     def _time(self, images: torch.Tensor) -> torch.Tensor:
         """Return the network's time at t = 1, [B]."""

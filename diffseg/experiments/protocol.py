@@ -1,6 +1,5 @@
 """What training and prediction need of an experiment."""
 
-from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -9,7 +8,16 @@ from torch import nn
 from diffseg.training.parallel import Workers
 
 WHOLE_BATCH = slice(None)
-NoiseDraws = Callable[[int], torch.Tensor]  # noise(k) returns the k-th draw of N(0, I), [B, C, H, W]
+
+
+class NoiseDraws(Protocol):
+    """The noise of predictions: windows of maps of whole images, and vectors that all windows of an image share."""
+
+    def __call__(self, k: int) -> torch.Tensor:
+        """Return the k-th draw of N(0, I), [B, C, H, W]."""
+
+    def vectors(self, k: int, length: int) -> torch.Tensor:
+        """Return the k-th draw of N(0, I), [B, length], one for each member of an image."""
 
 
 class Experiment(Protocol):

@@ -192,4 +192,6 @@ class Implementation(Generic[S]):
 
     def evaluations_per_image(self, config: Config) -> int:
         """Return the forward passes that predict one image of the network's size."""
+        if config.head.kind != "none" and not config.inference.dropout:
+            return 1  # from which the head samples
         return config.inference.ensemble * (1 if config.experiment == "e1" else config.inference.steps or 1)

@@ -15,6 +15,8 @@ from diffseg.prediction.philox import normal_windows
 from diffseg.prediction.tiling import Tile
 from diffseg.randomness import generator, seed_of
 
+VECTORS = 1 << 62  # sets the keys of vectors apart from those of maps
+
 
 @dataclass(frozen=True)
 class CountedNoise:
@@ -40,6 +42,12 @@ class CountedNoise:
         """Return the k-th draw of each tile, the same one each time."""
         return normal_windows(self.keys, self.members, self.corners, k, self.channels, self.size)
 
+    def vectors(self, k: int, length: int) -> torch.Tensor:
+        """Return the k-th vector of each tile, [B, length], the same one for all tiles of a member of an image."""
+        apart = self.keys ^ VECTORS  # no value of a map is used again
+        corners = torch.zeros_like(self.corners)
+        return normal_windows(apart, self.members, corners, k, length, 1).flatten(1)
+
 
 @dataclass(frozen=True)
 class GeneratedNoise:
@@ -60,3 +68,11 @@ class GeneratedNoise:
                 maps[tile.source] = torch.randn(shape, generator=draw, device=device)
         seen = [(maps[tile.source], *tile.corner) for tile in self.tiles]
         return torch.stack([whole[:, top : top + size, left : left + size] for whole, top, left in seen])
+
+    def vectors(self, k: int, length: int) -> torch.Tensor:
+        """Return the k-th vector of each tile, [B, length], the same one for all tiles of a member of an image."""
+        device, found = self.split.device, dict[tuple[int, int], torch.Tensor]()
+        for index, member in dict.fromkeys(tile.source for tile in self.tiles):
+            draw = generator(device, self.config.seed, "vector", self.split.names[index], member, k)
+            found[index, member] = torch.randn(length, generator=draw, device=device)
+        return torch.stack([found[tile.source] for tile in self.tiles])

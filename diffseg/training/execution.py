@@ -144,9 +144,12 @@ def compile_for_inference(network: nn.Module, config: Config, device: torch.devi
 def _compiles_predictions(config: Config, device: torch.device) -> bool:
     """Return whether prediction is compiled.
 
-    It is not where finished samples leave their batch: compiling a graph for every batch size would take minutes.
+    It is not where finished samples leave their batch: compiling a graph for every batch size would take minutes. Nor is it
+    where units are dropped, which compiled networks do not do in prediction.
     """
-    return bool(config.training.compile) and compiles_training(config, device) and not config.inference.settled
+    inference = config.inference
+    varied = bool(inference.settled) or inference.dropout
+    return bool(config.training.compile) and compiles_training(config, device) and not varied
 
 
 def _compile(network: nn.Module, device: torch.device) -> nn.Module:

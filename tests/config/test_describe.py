@@ -23,6 +23,7 @@ BESIDE = {  # what must hold, besides the choices that a row names, for a settin
     "data.fold": {"data.held_out": 0.2},
     "inference.ema_length": {"training.ema_copies": 4},
     "inference.evaluation_images": {"training.evaluations": [1.0]},
+    "inference.dropout": {"network.dropout": 0.1},
 }
 CANDIDATES = [
     True,

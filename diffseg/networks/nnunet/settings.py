@@ -25,6 +25,7 @@ PREDICTION = (  # settings of `inference` that nnunetv2's own predictor does not
         "clip",
         "ensemble",
         "merge",
+        "dropout",
     ),
     *("augment", "batch", "overlap", "timesteps", "timestep_images", "resolution", "evaluation_images"),
 )
@@ -38,7 +39,7 @@ class NNUNet(NetworkSettings):
     experiments: ClassVar[tuple[str, ...]] = ("e1",)
     deterministic: ClassVar[bool] = True
     ignored: ClassVar[tuple[str, ...]] = (
-        "diffusion", "training", "data.augment", *(f"inference.{name}" for name in PREDICTION)
+        "diffusion", "head", "training", "data.augment", *(f"inference.{name}" for name in PREDICTION)
     )  # fmt: skip
     reuses_training: ClassVar[bool] = False  # nnunetv2 predicts with plans and data that lie beside its checkpoints
     training_files: ClassVar[tuple[str, ...]] = (  # of preprocessed cases nnunetv2 wants to see one, which it never reads
