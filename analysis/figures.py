@@ -13,6 +13,7 @@ from analysis.class_charts import class_errors, confusion
 from analysis.comparison import LISTED, compare_configurations, compare_table1
 from analysis.configurations import name_configurations
 from analysis.difference_chart import differences, e1_against_e2
+from analysis.guarantees import controlled_risks
 from analysis.needs import E1_OR_E2, E2, E2_OR_E3, E3, EPSILON, EVALUATIONS, EXAMPLES, RATERS, SEARCHED
 from analysis.sampling import sampling
 from analysis.tables import Tables
@@ -36,6 +37,10 @@ CLASS_ERRORS = (
 CONFUSION = (
     "How the pixels of each true class were predicted, as shares of that class, over all test images and seeds; the number of "
     "pixels is shown where the pointer is"
+)
+CONTROLLED_RISKS = (
+    "Decisions with a guarantee: the mean loss of the patients who chose the threshold, and of those of the test images, over the "
+    "threshold; points are the choices, and the dotted line is the level that the risk is to keep"
 )
 CHARTS: dict[Callable[[Tables], Any], tuple[str, tuple[str, str]]] = {
     pictures.ensembles: (
@@ -175,6 +180,7 @@ OPTIONAL: dict[Callable[..., Any], tuple[str, str]] = {
     e1_against_e2: (FOREST, "complete trials of E1 and E2"),
     differences: (DIFFERENCES, "a baseline"),
     sampling: (SAMPLING, "trials that differ in how they sample"),
+    controlled_risks: (CONTROLLED_RISKS, "trials with inference.risk"),
     class_errors: (CLASS_ERRORS, "trials of several classes"),
     confusion: (CONFUSION, "trials of several exclusive classes"),
 }  # drawn only if there is something to show

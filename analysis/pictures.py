@@ -121,7 +121,9 @@ class _Example:
         """Return whether the classes exclude each other, and the threshold of a mask."""
         trials, (study, name) = tables.trials, self.trial
         trial = trials[(trials["study"] == study) & (trials["trial"] == name)].iloc[0]
-        return not trial.get("config_data_regions"), float(trial["config_inference_threshold"])
+        chosen = trial.get("risk_threshold")
+        threshold = trial["config_inference_threshold"] if pd.isna(chosen) else chosen
+        return not trial.get("config_data_regions"), float(threshold)
 
     def cell(self, kind: str, picture: Image.Image) -> dict[str, str]:
         """Return a picture as a cell of the column of the series and kind."""

@@ -10,6 +10,7 @@ from analysis import comparison, paper, searches, uncertainty
 from analysis.class_tables import tabulate_classes
 from analysis.findings import check_findings
 from analysis.frames import records
+from analysis.guarantees import tabulate_risks
 from analysis.noise_levels import errors_over_t, find_agreement, find_half_losses, fit_class_fingerprints
 from analysis.segmentations import in_percent, tabulate_studies
 from analysis.series import EXPERIMENTS
@@ -33,6 +34,7 @@ def tabulate_segmentations(found: Tables, shown: Tables, table1: pd.DataFrame) -
         "classes": records(tabulate_classes(shown)),
         "compared": records(in_percent(studies)),
         "aurc": records(uncertainty.aurc(shown)),
+        "risks": records(tabulate_risks(found)),
         "left_out_images": records(uncertainty.count_left_out(shown)),
         "empty_masks": records(uncertainty.count_empty(shown)),
     }

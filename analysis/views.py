@@ -26,6 +26,7 @@ VIEWS: dict[str, Callable[[Results], pd.DataFrame]] = {
     "classes": tabulate_classes,
     "images": lambda results: results.frame("images", of_class=None),
     "calibration": lambda results: results.calibration,
+    "risks": lambda results: results.frame("risks"),
     "confusion": lambda results: results.frame("confusion"),
     "curves": Results.curves,
     "timesteps": lambda results: results.frame("timesteps", of_class=None),

@@ -13,6 +13,7 @@ import torch
 from diffseg import data
 from diffseg.config import Config
 from diffseg.data import Dataset, Split
+from diffseg.evaluation.risk import RiskCounter, check_units, choose_threshold, measure_risks, with_threshold
 from diffseg.evaluation.split import evaluate
 from diffseg.experiments import build_experiment
 from diffseg.fingerprint.classes import fingerprint_rows
@@ -38,6 +39,7 @@ class Outcome:
     images: list[Row] = field(default_factory=list)
     calibration: list[Row] = field(default_factory=list)
     confusion: list[Row] = field(default_factory=list)  # of several exclusive classes
+    risks: list[Row] = field(default_factory=list)  # with a limit of the risk
     examples: list[Row] = field(default_factory=list)
     fingerprints: list[Row] = field(default_factory=list)  # of E3
     pruned: str | None = None  # why the training ended early, if it did
@@ -98,11 +100,25 @@ def run(
         return None
     clock = time.perf_counter()
     segmented = build_experiment(config).segments and not fitted.pruned
-    rows = evaluate(fitted.predictions, context.test, config) if segmented else {}
+    rows = _evaluate(fitted, context, config) if segmented else {}
     if config.experiment == "e3":
         rows["fingerprints"] = fingerprint_rows(fitted.timesteps, context.dataset.digest, config)
     outcome = _describe(fitted, context.dataset, config, device, rows, evaluate_seconds=time.perf_counter() - clock)
     return replace(outcome, trial=outcome.trial | labels | knots)
+
+
+def _evaluate(fitted: TrainedNetwork, context: RunContext, config: Config) -> dict[str, Any]:
+    """Return the rows of the evaluation, by table. With a limit of the risk, masks are cut at the threshold that it chooses."""
+    if context.calibration is None:
+        return evaluate(fitted.predictions, context.test, config)
+    risks = measure_risks(fitted.calibration, context.calibration, config)
+    chosen = choose_threshold(risks, config.inference.risk.level)
+    counter = RiskCounter(context.test, config)
+    predictions = counter.count(fitted.predictions)
+    rows = evaluate(predictions, context.test, with_threshold(config, chosen))
+    rows["risks"] = risks.rows("calibration", chosen) + counter.risks().rows("test", chosen)
+    rows["trial"] |= {"risk_threshold": chosen, "risk": counter.risks().mean_at(chosen), "risk_units": len(risks.units)}
+    return rows
 
 
 def _load_context(
@@ -111,7 +127,12 @@ def _load_context(
     """Load the trial's data onto the device."""
     dataset = workers.run_on_all(lambda: data.load(config.data, root, cache, hooks.on_data))
     test = _crop_test_images(dataset.test.to(device), config)
-    return RunContext(dataset, dataset.train.to(device), test, device, hooks, workers)
+    calibration = dataset.calibration and _crop_test_images(dataset.calibration.to(device), config)
+    if config.inference.risk.metric == "none":
+        calibration = None
+    elif calibration:
+        check_units(calibration, config)
+    return RunContext(dataset, dataset.train.to(device), test, device, hooks, workers, calibration)
 
 
 def _crop_test_images(test: Split, config: Config) -> Split:
@@ -156,6 +177,9 @@ def _pool_ensemble(members: list[TrainedNetwork]) -> TrainedNetwork:
     return TrainedNetwork(
         predictions=(
             pool_predictions(list(same)) for same in zip(*(member.predictions for member in members), strict=True)
+        ),
+        calibration=(
+            pool_predictions(list(same)) for same in zip(*(member.calibration for member in members), strict=True)
         ),
         parameters=sum(member.parameters for member in members),
         seconds=sum(member.seconds - member.resumed for member in members),

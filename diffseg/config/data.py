@@ -132,6 +132,8 @@ class Data(Section):
         description="Share of the training images, in whole patients, that is tested on instead of the test images.")
     held_out_least: int = Field(0, ge=0,
         description="Images, or patients if they are known, to hold out at least: it raises data.held_out, up to a half.")
+    calibration: float = Field(0.0, ge=0, lt=1,
+        description="Share of the training images, in whole patients, that is left to choose the threshold of inference.risk by.")
     fold: int = Field(0, ge=0,
         description="Which part is held out, of parts of equal size without a common image: 0 to 4 with data.held_out=0.2.")
     augment: Augment = Field(Augment(), description="Random changes of training images and their masks.")

@@ -9,7 +9,7 @@ from diffseg.config.data import Augment, Data
 from diffseg.config.diffusion import Diffusion
 from diffseg.config.experiments import FIXED, IGNORED, covers
 from diffseg.config.head import Head
-from diffseg.config.inference import Inference
+from diffseg.config.inference import Inference, Risk
 from diffseg.config.training import Training
 from diffseg.config.trial import Config
 from diffseg.networks.registry import NETWORKS
@@ -22,8 +22,14 @@ SECTIONS: dict[str, type[Section]] = {
     "head": Head,
     "training": Training,
     "inference": Inference,
+    "inference.risk": Risk,
 }
-USERS = {"diffusion": diffusion.USERS, "head": head.USERS, "inference": inference.USERS}
+USERS = {
+    "diffusion": diffusion.USERS,
+    "head": head.USERS,
+    "inference": inference.USERS,
+    "inference.risk": inference.RISK_USERS,
+}
 TYPES = {
     "integer": "integer",
     "number": "number",

@@ -16,7 +16,18 @@ USERS: Users = {  # setting → the choices that use it; with others it is at it
 }
 
 
+RISK_USERS: Users = {"level": {"metric": ("fnr",)}}
+
+
 # fmt: off
+class Risk(Section):
+    """A limit of the risk, by which the threshold is chosen (diffseg/evaluation/risk.py)."""
+
+    metric: Literal["none", "fnr"] = Field("none",
+        description="Loss of a patient whose expectation is limited. fnr: the share of the mask that is not marked.")
+    level: float = Field(0.1, gt=0, lt=1, description="Largest expected loss.")
+
+
 class Inference(Section):
     """Settings of prediction: sampler, ensemble, tiles, and which test images are measured and kept."""
 
@@ -46,6 +57,7 @@ class Inference(Section):
         description="How an ensemble is merged: mean of its probabilities; mean, or STAPLE, of its masks cut at the threshold.")
     threshold: Fraction = Field(0.5,
         description="Probability above which a pixel is foreground. Of several exclusive classes, it has the most probable one.")
+    risk: Risk = Field(Risk(), description="A limit of the risk, by which the threshold is chosen on data.calibration.")
     augment: Literal["none", "symmetries"] = Field("none",
         description="Test-time augmentation. symmetries: the members see the square's eight symmetries in turn.")
     batch: PositiveInt = Field(64, description="Tiles × members that are predicted at once.")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from diffseg.config.diffusion import Diffusion
 from diffseg.config.experiments import FIXED, IGNORED, covers
 from diffseg.config.head import USERS as HEAD_USERS
-from diffseg.config.inference import USERS, X0_STEPS, Inference
+from diffseg.config.inference import USERS, X0_STEPS, Inference, Risk
 from diffseg.section import Section, unused
 
 if TYPE_CHECKING:
@@ -60,9 +60,13 @@ def _resolve_diffusion(config: Config) -> Diffusion:
 
 
 def _resolve_inference(config: Config) -> Inference:
-    own, changes = config.inference, {}
+    own, changes = config.inference, dict[str, Any]()
     if config.experiment == "e2":
         changes["steps"] = own.steps or usual_steps(config.diffusion)
+    if own.risk.metric == "none":
+        changes["risk"] = Risk()
+    else:
+        changes["threshold"] = 0.5  # of single samples; that of the ensemble is chosen
     without_use = unused(own, USERS) | (set() if config.training.evaluations else {"evaluation_images"})
     if len(config.data.class_names) > 1 and not config.data.regions:
         without_use.add("threshold")  # a pixel belongs to the most probable class

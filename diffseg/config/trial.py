@@ -79,6 +79,22 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _check_risk(self) -> Self:
+        if self.inference.risk.metric == "none":
+            return self
+        if not self.data.calibration:
+            raise ValueError(
+                "inference.risk chooses the threshold on images that are not trained on, but data.calibration is 0: set it, such "
+                "as 0.2"
+            )
+        if len(self.data.class_names) > 1 and not self.data.regions:
+            raise ValueError(
+                "inference.risk chooses a threshold, but of several exclusive classes a pixel gets the most probable one: leave it "
+                "out, or set data.regions=true"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_dropout(self) -> Self:
         used = self.experiment == "e1" and self.inference.dropout and not covers(self.network.ignored, "inference.dropout")
         if used and not getattr(self.network, "dropout", 0):

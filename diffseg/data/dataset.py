@@ -45,6 +45,7 @@ class Dataset:
     digest: str  # of the decoded content: twelve hexadecimal digits
     train: Split
     test: Split
+    calibration: Split | None = None  # what is left to choose a threshold by; None for data.calibration=0
 
 
 def load(
@@ -131,7 +132,7 @@ def _check_masks(config: Data, content: DecodedData, root: Path) -> None:
 
 
 def _to_dataset(config: Data, content: DecodedData, digest: str) -> Dataset:
-    """Wrap decoded arrays as tensors; with data.held_out, test on a part of the training images."""
+    """Wrap decoded arrays as tensors; hold out training images for data.held_out and data.calibration."""
     if config.normalise == "case":
         scaling = Scaling.full_range(content.channels, 16 if content.histogram.shape[1] > 256 else 8)
     else:
@@ -141,7 +142,12 @@ def _to_dataset(config: Data, content: DecodedData, digest: str) -> Dataset:
         units = [unit_name(group, name) for group, name in zip(train.groups, train.names, strict=True)]
         share = held_out_share(config, units)
         train, test = hold_out(train, share, [*map(hash_key, units)], "data.held_out", config.name, config.fold)
-    return Dataset(config.name, digest, train, test)
+    calibration = None
+    if config.calibration:
+        units = [unit_name(group, name) for group, name in zip(train.groups, train.names, strict=True)]
+        rank = [hash_key(f"calibration/{unit}") for unit in units]
+        train, calibration = hold_out(train, config.calibration, rank, "data.calibration", config.name)
+    return Dataset(config.name, digest, train, test, calibration)
 
 
 def _to_split(config: Data, content: DecodedData, split: str, scaling: Scaling) -> Split:

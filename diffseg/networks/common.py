@@ -1,6 +1,8 @@
 """The common way to train a network and to predict with it: the training loop, epoch selection and the ensembles."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +55,9 @@ def fit(config: Config, folder: Path, context: RunContext) -> TrainedNetwork:
         return _describe(state, folder, iter(()), search, pruned=str(end))
     if config.inference.ema_length and state.averages:
         load_average(state.average, state.averages.copies, config.inference.ema_length)
-    return _describe(state, folder, predict_split(state.average, context.test, config, context.on_batch), search)
+    predict = partial(predict_split, state.average, config=config, on_batch=context.on_batch)
+    described = _describe(state, folder, predict(context.test), search)
+    return replace(described, calibration=predict(context.calibration)) if context.calibration else described
 
 
 def load(

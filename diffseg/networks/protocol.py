@@ -10,7 +10,7 @@ A network is a folder of `diffseg/networks` and a line of `registry.py`:
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
@@ -104,6 +104,7 @@ class RunContext:
     device: torch.device
     hooks: Hooks
     workers: Workers
+    calibration: Split | None = None  # images to choose a threshold by
 
     def on_batch(self) -> None:
         """Raise Stopped if the run is to stop."""
@@ -126,6 +127,7 @@ class TrainedNetwork:
     micro_batch: int | None = None  # images that were trained on at once; None if the network decides itself
     execution: str | None = None  # how training steps ran: eager, graph or compiled; None if the network decides itself
     checkpoint: str | None = None  # file that the training ended with; None for ensembles, or if it could not be saved
+    calibration: Iterable[Prediction] = ()  # predictions of the images to choose a threshold by
 
 
 S = TypeVar("S", bound=NetworkSettings)

@@ -18,6 +18,7 @@ from diffseg.data.records import Record
 from diffseg.data.scaling import Scaling
 from diffseg.data.splits import Split
 from diffseg.errors import UserError
+from diffseg.evaluation.risk import with_threshold
 from diffseg.experiments import build_experiment
 from diffseg.prediction.inputs import list_records
 from diffseg.prediction.mask_format import MaskFormat
@@ -37,6 +38,7 @@ def predict_files(
     masks: MaskFormat | None = None,
     folder_of: Callable[[Config], Path] | None = None,
     checkpoint_of: Callable[[Config], str | None] = lambda config: None,
+    threshold: float | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Path]:
     """Predict images with a finished trial. Files are written into `output` only.
@@ -52,6 +54,7 @@ def predict_files(
         folder_of: Returns the folder of a deep ensemble's member; None for folders below `folder`.
         checkpoint_of: Returns the file that the training of the trial, or of a member, ended with; None for the newest
             file, which then has to be of the last step.
+        threshold: That the trial chose by its inference.risk; None for inference.threshold.
         on_progress: Called with the number of images or slices done, and their total.
 
     Returns:
@@ -65,6 +68,7 @@ def predict_files(
     if not build_experiment(config).segments:
         raise UserError(f"experiment {config.experiment} segments nothing: give a trial of e1 or e2")
     device = _check_device(device)
+    deciding = config if threshold is None else with_threshold(config, threshold)
     groups, values = list_records(config, inputs), MaskValues.of(config.data, masks or MaskFormat())
     predict = _load_predictor(config, folder, device, folder_of, checkpoint_of)
     written: list[Path] = []
@@ -75,7 +79,7 @@ def predict_files(
             split = data.load_unlabelled(config.data, records, scaling).to(device)
             volume = VolumeMaps(records[0].volume, values) if records[0].volume else None
             for record, prediction in _predict_records(predict, split, records):
-                maps = make_maps(prediction, config)
+                maps = make_maps(prediction, deciding)
                 if volume:
                     volume.add(record, maps)
                 else:

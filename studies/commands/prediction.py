@@ -64,6 +64,7 @@ def predict(study: str, trial: str, inputs: tuple[Path, ...], store: str, output
             masks=_mask_format(ledger, chosen.name),
             folder_of=lambda member: folder_of(trial_name(member)),
             checkpoint_of=lambda member: finished_row(ledger, trial_name(member))["checkpoint"],
+            threshold=finished_row(ledger, chosen.name)["risk_threshold"],
             on_progress=on_progress,
         )
     click.echo(f"{len(written)} files in {output}")

@@ -119,8 +119,10 @@ def trial_details(study: Study, ledger: Ledger, name: str) -> dict[str, Any]:
 
 
 def finished_row(ledger: Ledger, trial: str) -> Row:
-    """Return `scaling`, `labels` and `checkpoint` of a complete trial. Raises UserError if the trial is not complete."""
-    rows = {row["trial"]: row for row in ledger.last_rows(["status", "scaling", "labels", "checkpoint"])}
+    """Return `scaling`, `labels`, `checkpoint` and `risk_threshold` of a trial. Raises UserError if it is not complete."""
+    rows = {
+        row["trial"]: row for row in ledger.last_rows(["status", "scaling", "labels", "checkpoint", "risk_threshold"])
+    }
     row: Row = rows.get(trial, {"status": "waiting"})
     if row["status"] != "complete":
         command = f"`diffseg retry {ledger.study}`" if row["status"] == "failed" else f"`diffseg run {ledger.study}`"

@@ -33,6 +33,8 @@ SCHEMAS = {
         ("left_out", pa.string()),                                      # JSON: metric to its number of NaN images, not in the mean
         ("samples", pa.float64()),                                      # per image, on which ged and the like depend
         ("evaluations", pa.float64()),                                  # of the network, per sample and tile, mean
+        ("risk_threshold", pa.float64()), ("risk", pa.float64()),       # chosen by inference.risk, and the test patients' mean loss
+        ("risk_units", pa.int64()),                                     # patients, or else images, by whom it was chosen
         ("steps", pa.int64()), ("micro_batch", pa.int64()),             # images that one worker trained on at once
         ("workers", pa.int64()), ("parameters", pa.int64()), ("trained", pa.string()),  # see Config.trained
         ("network_of", pa.string()),                                    # the trial whose training was reused, if not its own
@@ -78,6 +80,9 @@ SCHEMAS = {
     # the pairs that do not occur. "background" is where no class is.
     "confusion": pa.schema([*KEY, ("image", pa.string()), ("group", pa.string()), ("truth", pa.string()),
                             ("predicted", pa.string()), ("count", pa.int64())]),
+    # With inference.risk: mean loss over the patients, or else images, that chose the threshold (images "calibration") and of the
+    # test images ("test"), at each threshold; and, with the patient's name as unit, that of each at the chosen one.
+    "risks": pa.schema([*KEY, ("images", pa.string()), ("unit", pa.string()), ("threshold", pa.float64()), ("risk", pa.float64())]),
     # Small pictures of a few test images. kind: image, truth, mean or sd (of the ensemble; sd 0.5 is white).
     "examples": pa.schema([*KEY, ("image", pa.string()), ("class", pa.string()), ("kind", pa.string()), ("png", pa.binary())]),
 }

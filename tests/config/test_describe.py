@@ -24,6 +24,8 @@ BESIDE = {  # what must hold, besides the choices that a row names, for a settin
     "inference.ema_length": {"training.ema_copies": 4},
     "inference.evaluation_images": {"training.evaluations": [1.0]},
     "inference.dropout": {"network.dropout": 0.1},
+    "inference.risk.metric": {"data.calibration": 0.2},
+    "inference.risk.level": {"data.calibration": 0.2, "inference.risk.metric": "fnr"},
 }
 CANDIDATES = [
     True,

@@ -1,6 +1,7 @@
 """nnU-Net v2 (Isensee et al., 2021) by nnunetv2's own planner, preprocessor, trainer and predictor, for E1."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,10 @@ class NNUNetImplementation(Implementation[NNUNet]):
         if context.workers.count > 1:
             raise UserError(f"nnunet trains on one worker, not on {context.workers.count}: give --workers 1")
         state = train(config, context.training, folder, context.device, context.hooks)
+        predict = partial(predictions, state, config=config, on_batch=context.on_batch)
         return TrainedNetwork(
-            predictions=predictions(state, context.test, config, context.on_batch),
+            predictions=predict(context.test),
+            calibration=predict(context.calibration) if context.calibration else (),
             parameters=sum(parameter.numel() for parameter in state.network.parameters()),
             seconds=state.seconds,
             resumed=state.resumed,

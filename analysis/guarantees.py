@@ -1,0 +1,76 @@
+"""Decisions with a guarantee (inference.risk): the thresholds that were chosen, and the risk on the test images."""
+
+import altair as alt
+import pandas as pd
+
+from analysis.frames import GROUP
+from analysis.statistics import estimate
+from analysis.style import encode_series, facet_by_dataset
+from analysis.tables import Tables
+
+LEVEL, THRESHOLD = "config_inference_risk_level", "risk_threshold"
+COLUMNS = [*GROUP, "seeds", "level", "threshold", "chosen_by", "units", "risk", "risk_low", "risk_high"]
+
+
+def tabulate_risks(tables: Tables) -> pd.DataFrame:
+    """Return what the thresholds chosen by `inference.risk` led to on the test images.
+
+    Columns: those of GROUP, seeds, level, threshold (mean over seeds), chosen_by (patients, or else images, by whom it was
+    chosen), units (those of the test images), and risk, their mean loss over seeds, with the limits risk_low and risk_high of
+    its 95 % interval over them and the seeds.
+    """
+    if tables.trials.get(THRESHOLD, pd.Series(dtype=float)).notna().sum() == 0:
+        return pd.DataFrame(columns=COLUMNS)
+    rows = tables.frame("risks")
+    rows = rows[(rows["images"] == "test") & rows["unit"].notna()]
+    found = []
+    for group, own in rows.groupby(GROUP, sort=False):
+        losses = own.pivot(index="seed", columns="unit", values="risk")
+        trials = tables.trials.merge(own[["study", "trial"]].drop_duplicates(), on=["study", "trial"])
+        risk = estimate(losses.to_numpy())
+        row = dict(zip(GROUP, group, strict=True)) | {
+            "seeds": len(losses),
+            "level": float(trials[LEVEL].iloc[0]),
+            "threshold": trials[THRESHOLD].mean(),
+            "chosen_by": int(trials["risk_units"].min()),
+            "units": losses.shape[1],
+            "risk": risk.mean,
+            "risk_low": risk.low,
+            "risk_high": risk.high,
+        }
+        found.append(row)
+    return pd.DataFrame(found, columns=COLUMNS)
+
+
+def controlled_risks(tables: Tables) -> alt.FacetChart | None:
+    """Draw the risk over the threshold, on the images that chose it and on the test images, with the level and the choices."""
+    if tables.trials.get(THRESHOLD, pd.Series(dtype=float)).notna().sum() == 0:
+        return None
+    rows = tables.frame("risks")
+    means = rows[rows["unit"].isna() & (rows["threshold"] >= 0)]
+    curves = means.groupby([*GROUP, "images", "threshold"], sort=False)["risk"].mean().reset_index()
+    curves = curves[(curves["threshold"] * 1000).round() % 10 == 0]  # a page holds all points
+    chosen = tables.trials[tables.trials[THRESHOLD].notna()].assign(level=lambda trials: trials[LEVEL].astype(float))
+    look = encode_series(tables, curves["series"])
+    x = alt.X("threshold:Q", title="threshold of the foreground's probability", scale=alt.Scale(domain=[0, 1]))
+    lines = (
+        alt.Chart(curves)
+        .mark_line()
+        .encode(
+            x=x,
+            y=alt.Y("risk:Q", title="mean loss of a patient"),
+            color=look["color"],
+            strokeDash=alt.StrokeDash("images:N", title="images", scale=alt.Scale(range=[[4, 3], [1, 0]])),
+            tooltip=["dataset", "series", "images", "threshold", alt.Tooltip("risk", format=".4f")],
+        )
+    )
+    points = (
+        alt.Chart(chosen[["dataset", "series", "seed", THRESHOLD, "risk", "level"]])
+        .mark_point(filled=True, size=60, opacity=1)
+        .encode(
+            x=f"{THRESHOLD}:Q", y="risk:Q", color=look["color"], shape=look["shape"],
+            tooltip=["dataset", "series", "seed", THRESHOLD, alt.Tooltip("risk", format=".4f")],
+        )
+    )  # fmt: skip
+    levels = alt.Chart(chosen[["dataset", "level"]].drop_duplicates()).mark_rule(color="#888", strokeDash=[2, 2])
+    return facet_by_dataset(alt.layer(lines, levels.encode(y="level:Q"), points), curves)
