@@ -31,6 +31,7 @@ SECTIONS: Sections = {
         "best": "studies.commands.results",
         "compare": "studies.commands.results",
         "report": "studies.commands.reports",
+        "card": "studies.commands.reports",
         "export": "studies.commands.exporting",
         "dashboard": "studies.commands.reports",
         "predict": "studies.commands.prediction",

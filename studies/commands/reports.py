@@ -1,4 +1,4 @@
-"""Commands that show a study's results in a browser: `report`, `dashboard`."""
+"""Commands that write or serve a study's results for readers: `report`, `card`, `dashboard`."""
 
 import shlex
 import socket
@@ -9,6 +9,7 @@ import click
 from diffseg.errors import UserError
 from studies.commands.options import store_option, study_argument
 from studies.commands.output import path_beside
+from studies.commands.requests import open_study
 
 
 @click.command()
@@ -33,6 +34,33 @@ def report(studies: tuple[str, ...], store: str, output: str | None, png: Path |
 
     ledgers = [open_ledger(store, study) for study in studies]
     click.echo(write_report(ledgers, Path(output) if output else path_beside(ledgers[0], "report.html"), png))
+
+
+@click.command()
+@study_argument
+@click.argument("trial")
+@store_option
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The Markdown file.  [default: cards/TRIAL.md in the study's folder]",
+)
+def card(study: str, trial: str, store: str, output: Path | None) -> None:
+    """Write a model card of a trained network, in Markdown.
+
+    The card has what the ledger says of a trial of E1 or E2: input, data, configuration, versions, results with
+    intervals, calibration and limits. The items of CLAIM and TRIPOD+AI are listed, and those that the ledger answers
+    are filled. The others are left to you, so an existing file is left alone. TRIAL is a trial's name, or the beginning
+    or end of it.
+
+    Example: diffseg card quickstart e2-synthetic-large
+    """
+    from analysis.card import write_card
+    from analysis.card_subject import load_subject
+
+    definition, ledger = open_study(study, store)
+    subject = load_subject(definition, ledger, trial)
+    click.echo(write_card(subject, output or path_beside(ledger, f"cards/{subject.trial}.md")))
 
 
 @click.command()

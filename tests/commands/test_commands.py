@@ -73,6 +73,14 @@ CASES = [
     Case(f"compare small {STORE} --class liver", 2, "no class 'liver': allowed are all"),
     Case(f"report small {STORE} --output {{tmp}}/r.html", output="r.html"),
     Case(f"report small {STORE} --png {{tmp}}/png", output="report.html", slow=True),
+    Case(f"card small {{trial}} {STORE}", output=r"small/cards/{trial}.md"),
+    Case(f"card small {{trial}} {STORE} --output {{tmp}}/card.md", output="card.md"),
+    Case(f"card small {{trial}} {STORE} --output {{study}}", 2, "exists: remove it, or give another file"),
+    Case(f"card small {{trial}} {STORE} --output {{picture}}/card.md", 2, "cannot be written to a.png/card.md"),
+    Case(f"card small e3- {STORE}", 2, "which segments nothing: give a trial of E1 or E2"),
+    Case(f"card small e9- {STORE}", 2, "no trial of small has a name that is, begins or ends with 'e9-'"),
+    Case(f"card failed {{trial}} {STORE}", 2, "is failed, and a card describes a complete one: `diffseg retry failed`"),
+    Case(f"card smal {{trial}} {STORE}", 2, "no study 'smal' in the store"),
     Case(f"export small {STORE} --csv {{tmp}}/csv", output=r"table1.csv \(3 rows\)"),
     Case(f"export small {STORE}", 2, "Missing option '--csv'"),
     Case(f"dashboard small {STORE} --port {{port}}", 2, "cannot be used"),
@@ -247,7 +255,8 @@ def test_messages_name_commands_and_options_that_exist():
 def test_reading_commands_write_nothing_into_the_store(places):
     before = digests(places["store"])
     for line in ("status small", "show small {trial}", "best small", "compare small", "plan small",
-                 "predict small {trial} a.png", "report small --output r.html", "export small --csv tables"):  # fmt: skip
+                 "predict small {trial} a.png", "report small --output r.html", "card small {trial} --output card.md",
+                 "export small --csv tables"):  # fmt: skip
         result = CliRunner().invoke(main, f"{line} {STORE}".format(**places).split())
         assert result.exit_code == 0, result.output
         assert digests(places["store"]) == before, line

@@ -40,6 +40,7 @@ READING = (
     "best",
     "show",
     "report",
+    "card",
     "predict",
     "compare",
     "studies",
