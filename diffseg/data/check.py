@@ -105,10 +105,19 @@ def _read(record: Record, config: Data, shown: bool) -> ImageFindings | str:
         foreground=labelled / max(valid, 1),
         empty=int((~is_labelled(masks).any((1, 2))).sum()),
         objects=sample.objects,
+        diameters=_measure_diameters(masks[0]),
         pixels=None if constant else hashlib.sha256(np.ascontiguousarray(image).data).digest(),
         descriptor=compute_descriptor(image),
         thumbnail=draw_thumbnail(sample, record.classes) if shown else None,
     )
+
+
+def _measure_diameters(mask: np.ndarray) -> tuple[float, ...]:
+    """Return the diameters of circles with the areas of the connected components of a mask [H, W], px."""
+    from scipy import ndimage
+
+    areas = np.bincount(ndimage.label(is_labelled(mask), np.ones((3, 3)))[0].ravel())[1:]
+    return tuple((2 * np.sqrt(areas / np.pi)).tolist())
 
 
 def _find_empty_splits(config: Data, splits: dict[str, SplitFindings]) -> list[str]:

@@ -29,6 +29,7 @@ class ImageFindings:
     foreground: float  # share of the pixels that are not ignored, the mean over raters
     empty: int  # masks without foreground
     objects: int
+    diameters: tuple[float, ...]  # of circles with the areas of the mask's connected components, px
     pixels: bytes | None  # a hash of the pixels; None if all are equal
     descriptor: np.ndarray  # float32 [D], of length 1 or 0: compared to find images that look alike
     thumbnail: Image.Image | None  # None of images that are not on the contact sheet
@@ -64,6 +65,7 @@ class SplitFindings:
     foreground: tuple[float, float, float] | None  # least, mean and greatest share of an image's pixels
     empty_masks: int  # of all raters
     objects: float | None  # mean number an image
+    diameter: tuple[float, float] | None = None  # of the masks' components, px: the 10th percentile and the median
     classes: dict[str, ClassFindings] = field(default_factory=dict)  # if classes are named
     ignored: float = 0.0  # share of all masks' pixels
 
@@ -88,6 +90,7 @@ class SplitFindings:
             foreground=(min(shares), sum(shares) / len(shares), max(shares)),
             empty_masks=sum(image.empty for image in images),
             objects=sum(image.objects for image in images) / len(images),
+            diameter=_summarise_diameters([one for image in images for one in image.diameters]),
             classes={name: ClassFindings.from_images(images, own) for name, own in named},
             ignored=float(numbers[IGNORED] / numbers.sum()),
         )
@@ -104,11 +107,25 @@ class SplitFindings:
         return (
             f"{self.images} images of {sizes} px, {channels} channel{'s' * (channels != '1')} of {bits} bits"
             + (f", of {self.groups} patients or volumes" if self.groups else "")
-            + f"; foreground {mean:.1%} ({low:.1%} to {high:.1%}), {self.objects:.1f} objects an image, "
+            + f"; foreground {mean:.1%} ({low:.1%} to {high:.1%}), {self.objects:.1f} objects an image"
+            + (
+                f" (diameter {self.diameter[1]:.0f} px, of a tenth below {self.diameter[0]:.0f})"
+                if self.diameter
+                else ""
+            )
+            + ", "
             + f"{self.raters} rater{'s' * (self.raters != 1)}, {self.empty_masks} empty mask{'s' * (self.empty_masks != 1)}"
             + (f", {self.ignored:.1%} ignored" if self.ignored else "")
             + "; ".join(("", *(f"{name} {one.share:.1%} in {one.images} images" for name, one in self.classes.items())))
         )
+
+
+def _summarise_diameters(diameters: Sequence[float]) -> tuple[float, float] | None:
+    """Return the 10th percentile and the median; None without objects."""
+    if not diameters:
+        return None
+    low, median = np.percentile(diameters, [10, 50])
+    return float(low), float(median)
 
 
 @dataclass(frozen=True)
