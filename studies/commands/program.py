@@ -17,6 +17,7 @@ from studies.commands.statuses import MACHINERY, STOPPED, WRONG_USE
 
 SECTIONS: Sections = {
     "Studies": {
+        "auto": "studies.commands.auto",
         "run": "studies.commands.running",
         "plan": "studies.commands.running",
         "retry": "studies.commands.running",

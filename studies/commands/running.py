@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from diffseg.errors import UserError
+from studies.commands.auto import hours_option, metric_option, show_plan
 from studies.commands.options import (
     Placement,
     address_option,
@@ -51,12 +52,26 @@ def run(
 
 @click.command()
 @study_options
+@hours_option
+@metric_option
 @json_option
-def plan(request: StudyRequest, placement: Placement, concurrency: int | None, as_json: bool) -> None:
+def plan(
+    request: StudyRequest,
+    placement: Placement,
+    concurrency: int | None,
+    hours: float | None,
+    metric: str | None,
+    as_json: bool,
+) -> None:
     """Show what `run` would do, and about how long it takes.
 
-    The table lists the missing trials with their cost, and says how many would run side by side on this machine.
+    The table lists the missing trials with their cost, and says how many would run side by side on this machine. `plan
+    auto` shows what `auto` would do, with the reasons.
     """
+    if request.source == "auto":
+        return show_plan(request.settings, request.store, request.roots, request.name, hours, metric, placement)
+    if hours is not None or metric is not None:
+        raise UserError(f"--hours and --metric are options of `diffseg plan auto`: leave them out for {request.source}")
     from studies.commands.tables.estimates import plan_table
     from studies.planning.plan import plan as plan_study
 

@@ -49,22 +49,39 @@ def read_study(
         wanted = " ".join(f"--data {data}=ROOT" for data in tables.get("data", {"NAME": {}}))
         raise UserError(f"no data set of {path.stem} has a root: give one or more of {wanted}")
     description = Description(path, tables, data_sets, settings, roots)
-    trials = tuple(description.trials())
     try:
-        found = _search(description, search or {})
-        starts = tuple(_starts(description, found)) if found else ()
+        return build_study(description, name or path.stem, command, search)
     except SpaceError as error:
         raise ConfigError(f"{studyfile.locate(path, error.key)}{error}") from None
+
+
+def build_study(description: Description, name: str, command: str = "", search: dict[str, Any] | None = None) -> Study:
+    """Build the study of a description.
+
+    Args:
+        description: What its trials are expanded from.
+        name: The study's name.
+        command: The command line, for the record.
+        search: Settings that override those of the table [search].
+
+    Raises:
+        SpaceError: The search cannot vary what its space says.
+        UserError: There is nothing to run, or a setting cannot be used.
+    """
+    trials = tuple(description.trials())
+    found = _search(description, search or {})
+    starts = tuple(_starts(description, found)) if found else ()
     if not trials and not starts:
         raise UserError(
-            f"with these options nothing is left of study {path.stem}: give another --experiment or network"
+            f"with these options nothing is left of study {description.path.stem}: give another --experiment or network"
         )
     check_trials([trial.name for trial in trials], [start.name for start in starts])
+    listed, roots = description.tables.get("data", {}), description.roots
     return Study(
-        name or path.stem,
+        name,
         trials,
-        {data: roots[data] for data in data_sets if data in roots},
-        tuple(data for data in tables.get("data", {}) if data not in data_sets),
+        {data: roots[data] for data in description.data_sets if data in roots},
+        tuple(data for data in listed if data not in description.data_sets),
         command,
         found,
         starts,
