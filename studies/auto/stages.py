@@ -182,7 +182,8 @@ def _plan_seeds(record: Record, left: float, correction: float) -> Stage | str:
     if (steps := _planned_steps(record)) is None:
         return NOTHING_PLANNED
     whole = _longest(record, steps)
-    seeds = min(MOST_SEEDS, int(left / correction / whole * record.lanes / 2))
+    rounds = int(left / correction / whole)  # that fit, one after the other
+    seeds = min(MOST_SEEDS, rounds * record.lanes // 2)
     if seeds < 1:
         return f"a second seed of E1 and E2 would take {_of_left(_rounds(2, record.lanes) * whole * correction, left)}"
     tables = _tables(record, record.settings | choose_training(steps).settings, ["e1", "e2"], "planned")
