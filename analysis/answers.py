@@ -34,7 +34,7 @@ class Answer:
 
 
 def answer_questions(tables: Tables, table1: pd.DataFrame) -> list[Answer]:
-    """Return for each data set whether diffusion helps, which configuration is best, and where half of a mask is lost.
+    """Return for each data set whether diffusion helps, also against nnU-Net, which configuration is best, and where half is lost.
 
     E1 and E2 are compared in the network of the greatest IoU of E2, each in its best variant. The p-values are those of Table 1,
     corrected for all of its rows. A data set without any answer is left out.
@@ -68,7 +68,12 @@ def _answer(tables: Tables, table1: pd.DataFrame, dataset: str) -> Answer | None
         sentences.append(
             f"Whether diffusion helps is not known: no complete trial of {' or '.join(missing)} has an IoU."
         )
-    sentences += [*_name_best(tables, dataset), *_name_searched(tables, dataset), *_find_half(tables, dataset)]
+    sentences += [
+        *_against_nnunet(tables, dataset),
+        *_name_best(tables, dataset),
+        *_name_searched(tables, dataset),
+        *_find_half(tables, dataset),
+    ]
     return Answer(dataset, verdict, sentences, _count(tables, dataset)) if sentences else None
 
 
@@ -109,6 +114,30 @@ def _against_e1(tables: Tables, row: pd.Series, count: int) -> Iterator[str]:
     if (brier := _word(row["brier_verdict"])) != "undecided":
         change = f"{signed(row['brier_difference'], '+.3f')}{_limits(row, 'brier', '+.3f')}"
         yield f"Its probabilities are {brier} by the Brier score: {change}."
+
+
+def _against_nnunet(tables: Tables, dataset: str) -> Iterator[str]:
+    """Yield the best configuration of E2 against the best one of nnU-Net, by IoU, where both were trained."""
+    trials = tables.trials[tables.trials["dataset"] == dataset].dropna(subset=["iou"])
+    nnunet, diffusion = trials[trials["network"] == "nnunet"], trials[trials["experiment"] == "e2"]
+    if nnunet.empty or diffusion.empty:
+        return
+    best = [own[own["series"] == own.groupby("series")["iou"].mean().idxmax()] for own in (diffusion, nnunet)]
+    ours, theirs = (tables.measurements.sample(own, "iou") for own in best)
+    if ours is None or theirs is None:
+        return
+    one, _ = compare(ours, theirs)
+    means = "IoU {:.1f} % against {:.1f} %".format(*(POINTS * own["iou"].mean() for own in best))
+    points = one.times(POINTS)
+    name = f"diffusion ({best[0]['series'].iloc[0]})"
+    if np.isnan(one.p):
+        yield f"Against nnU-Net, {name} has {means}{NOT_TESTED}."
+        return
+    change = f"{signed(points.mean, '+.1f')} points ({describe_interval(points.low, points.high, one.p, '+.1f')})"
+    if one.p < LEVEL:
+        yield f"{name[0].upper()}{name[1:]} segments {'better' if one.mean > 0 else 'worse'} than nnU-Net: {means}, {change}."
+    else:
+        yield f"Whether {name} segments better than nnU-Net is undecided: {means}, {change}."
 
 
 def _name_best(tables: Tables, dataset: str) -> Iterator[str]:

@@ -9,6 +9,8 @@ from analysis.style import encode_series, facet_by_dataset
 from analysis.tables import Tables
 
 LEVEL, THRESHOLD = "config_inference_risk_level", "risk_threshold"
+IMAGES = ("calibration", "test")  # of the table `risks`
+CHOSEN, LIMIT = "chosen", "level"  # what else the chart's rows are of
 COLUMNS = [*GROUP, "seeds", "level", "threshold", "chosen_by", "units", "risk", "risk_low", "risk_high"]
 
 
@@ -31,7 +33,7 @@ def tabulate_risks(tables: Tables) -> pd.DataFrame:
         row = dict(zip(GROUP, group, strict=True)) | {
             "seeds": len(losses),
             "level": float(trials[LEVEL].iloc[0]),
-            "threshold": trials[THRESHOLD].mean(),
+            "threshold": float(trials[THRESHOLD].mean()),
             "chosen_by": int(trials["risk_units"].min()),
             "units": losses.shape[1],
             "risk": risk.mean,
@@ -50,27 +52,20 @@ def controlled_risks(tables: Tables) -> alt.FacetChart | None:
     means = rows[rows["unit"].isna() & (rows["threshold"] >= 0)]
     curves = means.groupby([*GROUP, "images", "threshold"], sort=False)["risk"].mean().reset_index()
     curves = curves[(curves["threshold"] * 1000).round() % 10 == 0]  # a page holds all points
-    chosen = tables.trials[tables.trials[THRESHOLD].notna()].assign(level=lambda trials: trials[LEVEL].astype(float))
+    trials = tables.trials[tables.trials[THRESHOLD].notna()]
+    chosen = trials[["dataset", "series", "seed", "risk"]].assign(threshold=trials[THRESHOLD], images=CHOSEN)
+    levels = trials[["dataset"]].assign(level=trials[LEVEL].astype(float), images=LIMIT).drop_duplicates()
     look = encode_series(tables, curves["series"])
-    x = alt.X("threshold:Q", title="threshold of the foreground's probability", scale=alt.Scale(domain=[0, 1]))
-    lines = (
-        alt.Chart(curves)
-        .mark_line()
-        .encode(
-            x=x,
-            y=alt.Y("risk:Q", title="mean loss of a patient"),
-            color=look["color"],
-            strokeDash=alt.StrokeDash("images:N", title="images", scale=alt.Scale(range=[[4, 3], [1, 0]])),
-            tooltip=["dataset", "series", "images", "threshold", alt.Tooltip("risk", format=".4f")],
-        )
+    drawn = pd.concat([curves, chosen, levels])
+    base = alt.Chart(drawn).encode(
+        x=alt.X("threshold:Q", title="threshold of the foreground's probability", scale=alt.Scale(domain=[0, 1])),
+        y=alt.Y("risk:Q", title="mean loss of a patient"),
+        color=look["color"],
+        tooltip=["dataset", "series", "images", "threshold", alt.Tooltip("risk", format=".4f")],
     )
-    points = (
-        alt.Chart(chosen[["dataset", "series", "seed", THRESHOLD, "risk", "level"]])
-        .mark_point(filled=True, size=60, opacity=1)
-        .encode(
-            x=f"{THRESHOLD}:Q", y="risk:Q", color=look["color"], shape=look["shape"],
-            tooltip=["dataset", "series", "seed", THRESHOLD, alt.Tooltip("risk", format=".4f")],
-        )
-    )  # fmt: skip
-    levels = alt.Chart(chosen[["dataset", "level"]].drop_duplicates()).mark_rule(color="#888", strokeDash=[2, 2])
-    return facet_by_dataset(alt.layer(lines, levels.encode(y="level:Q"), points), curves)
+    dash = alt.StrokeDash("images:N", title="images", scale=alt.Scale(domain=[*IMAGES], range=[[4, 3], [1, 0]]))
+    lines = base.transform_filter(alt.FieldOneOfPredicate("images", [*IMAGES])).mark_line().encode(strokeDash=dash)
+    points = base.transform_filter(alt.datum.images == CHOSEN).mark_point(filled=True, size=60, opacity=1)
+    limits = alt.Chart(drawn).transform_filter(alt.datum.images == LIMIT).encode(y="level:Q")
+    limits = limits.mark_rule(color="#888", strokeDash=[2, 2])
+    return facet_by_dataset(alt.layer(lines, limits, points.encode(shape=look["shape"])), curves)

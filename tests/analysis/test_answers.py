@@ -159,3 +159,28 @@ def test_several_networks_are_counted(tmp_path):
     assert answer.sentences[0].startswith("Of 2 networks, diffusion (E2)")
     assert "better with 1, worse with 1" in answer.sentences[0]
     assert "(ensemdiff)" in answer.sentences[1]
+
+
+@pytest.mark.parametrize(
+    ("gain", "words"),
+    [
+        (0.03, "segments better than nnU-Net: IoU"),
+        (-0.03, "segments worse than nnU-Net: IoU"),
+        (0.0006, "segments better than nnU-Net is undecided: IoU"),
+    ],
+)
+def test_diffusion_is_compared_with_nnunet_paired_by_image(gain, words, tmp_path):
+    cells = {
+        ("e1", "isic16", "nnunet"): scored(0.8),
+        ("e2", "isic16", "ensemdiff"): scored(0.8 + gain),
+        ("e2", "isic16", "segdiff"): scored(0.6),
+    }
+    (answer,) = answer_questions(study(tmp_path, cells))
+    (sentence,) = (one for one in answer.sentences if "nnU-Net" in one)
+    assert words in sentence
+    assert "p " in sentence
+    assert "segdiff" not in sentence
+
+
+def test_without_nnunet_nothing_is_said_of_it(found):
+    assert not any("nnU-Net" in sentence for answer in answer_questions(found) for sentence in answer.sentences)
