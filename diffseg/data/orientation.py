@@ -1,8 +1,8 @@
 """Whether the orientation of images carries meaning: then mirrored or turned images would be images that do not occur.
 
-Where it does, a simple rule tells an image from its mirrored or turned form: the one that is more like the mean of the others is the
-image. The rule is tried on each patient or volume in turn, by the mean of all others; images of one share their orientation, and
-so are taken together. What it compares are the image and its mask, made small. A test of significance would not do: of many
+Where it does, a simple rule tells an image from its mirrored or turned form: the one that is more like the mean of the others is
+the image. The rule is tried on each patient or volume in turn, by the mean of all others; images of one share their orientation,
+and so are taken together. What it compares are the image and its mask, made small. A test of significance would not do: of many
 images it finds any lean of the camera, which does not make mirrored images unusual.
 """
 
@@ -43,7 +43,9 @@ class Orientation:
             return f"{self.units} patients or images are too few to tell whether orientation carries meaning"
         words = "; ".join(f"{name} {share:.0%}" for name, share in self.told.items())
         meaning = "no meaning" if self.flips == FLIPS[-1] else "meaning"
-        return f"orientation carries {meaning}: of {self.units} patients or images, a simple rule recognises those {words}"
+        return (
+            f"orientation carries {meaning}: of {self.units} patients or images, a simple rule recognises those {words}"
+        )
 
 
 def find_orientation(split: Split) -> Orientation:

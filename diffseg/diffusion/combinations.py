@@ -4,13 +4,17 @@ import math
 
 import torch
 
-from diffseg.config import Config, Diffusion
+from diffseg.config import Config, Diffusion, Inference
 from diffseg.diffusion import profile
+from diffseg.diffusion.grids import sampling_times
+from diffseg.diffusion.samplers import count_steps
 from diffseg.diffusion.schedules import log_snr
 from diffseg.diffusion.weightings import WEIGHTINGS, weight_on_target
 
 MAGNIFIED = -12.0  # λ below which an error in ε is too large in x0; the linear schedule of T = 1000 ends at −10.1
 UNEVEN = 1e3  # how many times more the ε-loss may weigh at the end than in the middle
+LONG = 4.0  # factor by which σ/α may fall in a step of Heun's method: beyond it, quality was seen to collapse
+MEASURED_GRIDS = ("entropic", "least-kl")  # whose levels are known after the training alone
 VISIBLE = -8.0  # λ above which large masks can still be seen
 
 
@@ -28,6 +32,7 @@ def find_problems(config: Config) -> list[str]:
         _check_uneven_weights(diffusion, middle, last),
         _check_visible_masks(last),
         _check_untrained_levels(diffusion),
+        _check_long_steps(config.resolved().inference, diffusion),
     ]
     return [sentence for sentence in found if sentence]
 
@@ -86,5 +91,25 @@ def _check_untrained_levels(diffusion: Diffusion) -> str | None:
         return (
             f"diffusion.profile is 0 over {share:.0%} of the noise levels, where the network is not trained but sampled from: "
             "set diffusion.profile_floor or diffusion.mixing above 0"
+        )
+    return None
+
+
+def _check_long_steps(inference: Inference, diffusion: Diffusion) -> str | None:
+    """Check that Heun's method takes short steps between its first and its last one.
+
+    Its correction exaggerates a change of x̂0 by half the factor by which σ/α falls. In the first step, where nothing is decided
+    yet, that was seen to do no harm; the last one has none.
+    """
+    if inference.sampler != "heun" or inference.grid in MEASURED_GRIDS:
+        return None
+    steps = count_steps("heun", inference.steps or 1)
+    times = sampling_times(steps, lambda t: log_snr(t, diffusion), grid=inference.grid, curve=inference.curve)
+    levels = log_snr(times, diffusion)
+    falls = ((levels[1:] - levels[:-1]) / 2).exp()[1:-1]
+    if len(falls) and (longest := float(falls.max())) > LONG:
+        return (
+            f"inference.sampler=heun with {inference.steps} evaluations on the grid {inference.grid} has steps in which σ/α "
+            f"falls to 1/{longest:.3g}, and exaggerates what changes there: take grid uniform, more steps, or sampler dpm-solver++"
         )
     return None

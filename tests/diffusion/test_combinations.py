@@ -12,7 +12,16 @@ from diffseg.diffusion.combinations import find_problems
 from studies.commands.program import main
 from studies.planning.estimate import estimate_cost
 
+HEUN = {
+    "diffusion.target": "x0",
+    "diffusion.schedule": "cosine",
+    "diffusion.input_scale": 0.1,
+    "inference.sampler": "heun",
+}
 GOOD = [
+    {**HEUN, "inference.steps": 10},
+    {**HEUN, "inference.steps": 100, "inference.grid": "log-snr"},
+    {**HEUN, "inference.steps": 10, "inference.grid": "edm", "inference.sampler": "ddim"},
     {},
     {"diffusion.weighting": "min-snr"},
     {"diffusion.weighting": "sigmoid", "diffusion.bias": -4.0, "diffusion.decoupled": True},
@@ -31,6 +40,8 @@ BAD = [
         {"diffusion.density": "profile", "diffusion.profile": [[-4.0, 0.0], [0.0, 1.0]]},
         r"0 over \d\d% of the noise levels",
     ),
+    ({**HEUN, "inference.grid": "log-snr", "inference.steps": 20}, r"falls to 1/7\.39, and exaggerates"),
+    ({**HEUN, "inference.grid": "edm", "inference.steps": 10}, r"heun with 10 evaluations on the grid edm"),
 ]
 
 
