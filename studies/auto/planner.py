@@ -62,7 +62,7 @@ def make_plan(
         pace = time_trial(frame, "e2", base)
         return design.LEAST_STEPS * pace.step + found.test_images * frame.tiles(found.area) * pace.image <= seconds
 
-    frame = design.choose_frame(design.list_frames(found), fits)
+    frame = _given_frame(request) or design.choose_frame(design.list_frames(found), fits)
     choices = [*base, *_describe_size(frame, found)]
     choices += _recommend(request, _join(choices), store, progress)
     limit = design.choose_test_images(found, time_trial(frame, "e2", choices).image * frame.tiles(found.area), seconds)
@@ -96,8 +96,8 @@ def build_stages(record: Record, name: str, command: str = "") -> Study:
     return found
 
 
-def estimate_nnunet_step(record: Record) -> float | None:
-    """Return about how many seconds a step of nnU-Net takes here, by its operations; None if several workers are asked for."""
+def estimate_nnunet_step(record: Record) -> float:
+    """Return about how many seconds a step of nnU-Net takes here, by its operations and the steps that were timed."""
     settings = {path: value for path, value in record.settings.items() if path.startswith(("data.", "training."))}
     common = {"experiment": "e1", "data.name": record.request.data, **settings, "training.snapshots": []}
     network = {path: value for path, value in record.settings.items() if path.startswith("network.")}
@@ -105,6 +105,16 @@ def estimate_nnunet_step(record: Record) -> float | None:
     ours = Config().with_leaves(common | network | {"training.steps": 1, "data.test_images": 1}).resolved()
     theirs = Config().with_leaves(common | once).resolved()
     return record.paces["e1"][0] * estimate_cost(theirs).flops / estimate_cost(ours).flops
+
+
+def _given_frame(request: Request) -> Frame | None:
+    """Return the frame that the command line gives; None if it gives no size."""
+    given = request.settings
+    if "data.size" not in given:
+        return None
+    return Frame(
+        int(given["data.size"]), float(given.get("data.scale", 1.0)) if given.get("data.fit") == "crop" else None
+    )
 
 
 def _recommend(request: Request, settings: dict[str, Any], store: str, progress: Progress) -> list[Choice]:
@@ -132,7 +142,7 @@ def _describe_size(frame: Frame, found: Inspection) -> list[Choice]:
 
 def _config(request: Request, found: Inspection, experiment: str, choices: list[Choice]) -> Config:
     """Return a trial to time: its data are read as those of the data set, whose images it does not need."""
-    settings = _join(choices)
+    settings = {**_join(choices), **request.settings}
     leaves = {
         "experiment": experiment,
         "diffusion.target": "x0",
@@ -140,10 +150,8 @@ def _config(request: Request, found: Inspection, experiment: str, choices: list[
         "inference.ensemble": ENSEMBLE,
     }
     config = Config().with_leaves({**leaves, **settings, "data.name": request.data, "data.layout": found.data.layout})
-    data = found.data.model_dump() | {
-        path.removeprefix("data."): value for path, value in settings.items() if path in ("data.size", "data.channels")
-    }
-    return config.model_copy(update={"data": type(found.data)(**data)}).resolved()
+    data = found.data.model_copy(update={"size": settings["data.size"], "channels": settings["data.channels"]})
+    return config.model_copy(update={"data": data}).resolved()
 
 
 def _join(choices: list[Choice]) -> dict[str, Any]:

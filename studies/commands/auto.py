@@ -74,7 +74,7 @@ def show_plan(
     from studies.auto.stages import describe_stages, next_stage, pretend_rows
 
     record, _ = _prepare(settings, store, roots, name, hours, metric, placement)
-    step = estimate_nnunet_step(record)
+    step = estimate_nnunet_step(record) if placement["workers"] == 1 else None
     while found := next_stage(record, pretend_rows(record), step):
         record = found
     for line in describe_stages(record):
@@ -128,7 +128,8 @@ def _run(record: "Record", ledger: "Ledger", placement: Placement) -> None:
     from studies.engine.resources import Resources
     from studies.engine.session import run as run_session
 
-    step, study, finished = estimate_nnunet_step(record), None, True
+    step = estimate_nnunet_step(record) if placement["workers"] == 1 else None
+    study, finished = None, True
     while True:
         if record.stages:
             study = build_stages(record, ledger.study, command_line())

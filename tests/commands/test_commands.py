@@ -46,6 +46,7 @@ class Case:
 
 STORE, DATA = "--store {store}", "--data mine={data}"
 PLACE = "--cpus 1 --gpus 0 --workers 1 --label ray.io/node=none"  # no node has this label
+AUTO = "data.size=16 network.multipliers=[1,1] network.attention=[] training.batch=4 inference.ensemble=2 --hours 0.3 --metric dice"
 SEARCHED = (
     "{search} --space weighting --budget 2 --objective iou --sampler random --pruning 2 --confirm 1x1 --concurrency 1 "
     "--stop hours=9 --certainty 0.8 --folds 2"
@@ -117,6 +118,12 @@ CASES = [
     ),
     Case(f"plan {SEARCHED} {STORE} --cpus 1 --gpus 0 --workers 1 --json", output='"missing"'),
     Case(f"plan {{study}} {STORE} --label a=b", output="trials to do"),
+    Case(f"plan {{study}} {STORE} --hours 3 --metric ece", 2, "options of `diffseg plan auto`"),
+    Case(f"plan auto {DATA} {STORE} {AUTO}", output="planned: .* steps each"),
+    Case(f"auto {STORE}", 2, "auto plans for one data set, but 0 are given"),
+    Case(f"auto {DATA} {STORE} --metric io", 2, r"no metric 'io' \(did you mean iou\?\)"),
+    Case(f"auto {DATA} {STORE} --name small", 2, "study small exists, but not by `diffseg auto`"),
+    Case(f"auto {DATA} {STORE} {AUTO} {PLACE}", 2, "labelled ray.io/node=none", ray=True),
     Case("init mine {data} --output {tmp}/own.toml", output="diffseg plan .*own.toml --data mine=.*data"),
     Case("init mine {data} --output {study}", 2, "exists: give another file"),
     Case("cluster check {study}", 2, "is not YAML|describes no cluster"),

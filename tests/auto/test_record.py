@@ -1,0 +1,42 @@
+"""The record of `diffseg auto`: read as it was written, and refused where it is another request's or damaged."""
+
+from dataclasses import replace
+
+import pytest
+from test_stages import planned
+
+from diffseg.errors import UserError
+from studies.auto.record import NAME, read_record, write_record
+from studies.auto.stages import next_stage
+from studies.store.ledger import Ledger
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    return Ledger(str(tmp_path), "auto-mine")
+
+
+def test_a_record_is_read_as_it_was_written(ledger):
+    record = planned()
+    assert read_record(ledger, record.request) is None
+    record = next_stage(record, [], None).skip("search", "it does not fit")
+    write_record(ledger, record)
+    found = read_record(ledger, record.request)
+    assert (found.stages, found.settings, found.decided) == (record.stages, record.settings, record.decided)
+    assert next_stage(found, [], 1.0).stages == next_stage(record, [], 1.0).stages
+
+
+def test_another_request_is_refused_with_what_differs(ledger):
+    record = planned(8.0)
+    write_record(ledger, record)
+    with pytest.raises(
+        UserError, match=r"was planned otherwise \(hours 8.0 → 2.0, metric iou → ece\): give the same again"
+    ):
+        read_record(ledger, replace(record.request, hours=2.0, metric="ece"))
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"request": 3}', b"\xff"])
+def test_a_damaged_record_is_one_sentence(ledger, content):
+    ledger.folder.write(NAME, content)
+    with pytest.raises(UserError, match=r"auto.json is damaged: `diffseg run auto-mine` finishes"):
+        read_record(ledger, planned().request)
