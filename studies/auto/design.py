@@ -103,24 +103,27 @@ def choose_network(size: int) -> Choice:
     return Choice(settings, f"{levels} levels, of {size} to {LOWEST_SIDE} px, with attention at the lowest")
 
 
-def choose_training(steps: int) -> Choice:
-    """Return the settings of a training of so many steps."""
+def describe_training() -> Choice:
+    """Return the settings of every training, whatever its length."""
     settings = {
-        "training.steps": steps,
         "training.batch": BATCH,
         "training.learning_rate": LEARNING_RATE,
-        "training.warmup": min(500, max(1, steps // 20)),
         "training.decay": "cosine",
         "training.clip": 1.0,
-        "training.ema": round(1 - 5 / max(steps, 500), 5),  # an average over a fifth of the steps
         "training.snapshots": [],
+    }
+    return Choice(settings, "as in the project's own studies at this width; how many steps follows from the hours")
+
+
+def choose_steps(steps: int) -> dict[str, Any]:
+    """Return the settings of a training of so many steps: its weights are averaged over about a fifth of them."""
+    return {
+        "training.steps": steps,
+        "training.warmup": min(500, max(1, steps // 20)),
+        "training.ema": round(1 - 5 / max(steps, 500), 5),
         "training.log_every": max(1, steps // 50),
         "training.checkpoint_every": max(20, steps // 10),
     }
-    return Choice(
-        settings,
-        f"the learning rate of the project's studies at this width; the weights' average spans {5 / max(steps, 500):.0%}",
-    )
 
 
 def choose_test_images(found: Inspection, image_seconds: float, trial_seconds: float) -> Choice | None:

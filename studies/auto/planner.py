@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from diffseg.config import Config
+from diffseg.errors import UserError
 from studies.auto import design
 from studies.auto.design import Frame
 from studies.auto.inspection import Inspection, inspect
@@ -20,7 +21,7 @@ from studies.engine.resources import Resources, allocate
 from studies.planning.estimate import estimate_cost
 from studies.planning.plan import describe_machine
 from studies.search.fingerprints import build_weighted, estimate_fingerprints
-from studies.search.recommendation import Choice, recommend
+from studies.search.recommendation import USUAL, Choice, recommend
 from studies.store.places import cache_folder
 
 SOURCE = Path("auto")  # what messages call the description that trials are expanded from
@@ -53,7 +54,7 @@ def make_plan(
     share, lanes = allocate(resources, [describe_machine()])
     device = "gpu" if share.gpus else "cpu"
     seconds = LEAST_SHARE * 3600 * request.hours
-    base = design.describe_data(found)
+    base = [*design.describe_data(found), design.describe_training()]
 
     def time_trial(frame: Frame, experiment: str, choices: list[Choice]) -> Pace:
         return measure_pace(_config(request, found, experiment, [*choices, *_describe_size(frame, found)]), share.cpus)
@@ -126,18 +127,17 @@ def _recommend(request: Request, settings: dict[str, Any], store: str, progress:
     of_data["data.size"] = min(QUICK_SIZE, of_data["data.size"])
     roots = {request.data: request.root}
     config = build_weighted(request.data, roots, of_data)
-    with progress(f"estimating the fingerprint of {request.data}") as on_progress:
-        estimated = estimate_fingerprints(config, request.root, store, on_progress)
-    return recommend(next(iter(estimated.values())))
+    try:
+        with progress(f"estimating the fingerprint of {request.data}") as on_progress:
+            estimated = estimate_fingerprints(config, request.root, store, on_progress)
+        return recommend(next(iter(estimated.values())))
+    except UserError as error:
+        return [Choice(USUAL, f"the usual design, since {error}")]
 
 
 def _describe_size(frame: Frame, found: Inspection) -> list[Choice]:
-    """Return the choices that follow from a frame: the size, the network, and a training to time."""
-    return [
-        design.describe_frame(frame, found),
-        design.choose_network(frame.size),
-        design.choose_training(design.LEAST_STEPS),
-    ]
+    """Return the choices that follow from a frame: the size and the network."""
+    return [design.describe_frame(frame, found), design.choose_network(frame.size)]
 
 
 def _config(request: Request, found: Inspection, experiment: str, choices: list[Choice]) -> Config:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from studies.auto.design import PAPER, choose_network, choose_training
+from studies.auto.design import PAPER, choose_network, choose_steps
 from studies.auto.record import Record, Stage
 from studies.search.stopping import measure_hours
 
@@ -102,7 +102,7 @@ def _plan_small(record: Record, left: float) -> Stage:
     testing = START + record.test_images * image
     room = SMALL_SHARE * left / _rounds(2, record.lanes)
     steps = _given_steps(record, int(min(SMALL_STEPS, max(LEAST_SMALL_STEPS, (room - testing) / step))))
-    settings = record.settings | choose_network(SMALL_SIZE).settings | choose_training(steps).settings
+    settings = record.settings | choose_network(SMALL_SIZE).settings | choose_steps(steps)
     tables = _tables(record, settings | {"data.size": SMALL_SIZE}, ["e1", "e2"], "small")
     took = _rounds(2, record.lanes) * (testing + steps * step)
     return Stage("small", [tables], took, took, f"{steps} steps at {SMALL_SIZE} px: a first answer")
@@ -117,7 +117,7 @@ def _plan_main(record: Record, left: float, correction: float) -> Stage | str:
         words = f"{record.request.hours:g} h allow {max(0, steps)} training steps, fewer than {LEAST_PLANNED_STEPS}"
         return f"{words}: give more --hours"
     took = _rounds(2, record.lanes) * _longest(record, steps)
-    tables = _tables(record, record.settings | choose_training(steps).settings, ["e1", "e2"], "planned")
+    tables = _tables(record, record.settings | choose_steps(steps), ["e1", "e2"], "planned")
     return Stage("planned", [tables], took, took * correction, f"{steps} steps each")
 
 
@@ -128,7 +128,7 @@ def _plan_baselines(record: Record, left: float, correction: float, nnunet_step:
     paper = trial_seconds(record, "e2", steps, sampling)
     if paper * correction > left:
         return f"the paper's ε-target would take {_of_left(paper * correction, left)}"
-    shared = record.settings | choose_training(steps).settings
+    shared = record.settings | choose_steps(steps)
     plain = {path: value for path, value in shared.items() if not path.startswith("diffusion.")}
     parts, reason = [_tables(record, plain | PAPER, ["e2"], "paper")], f"the paper's ε-target, {steps} steps"
     iterations = 0
@@ -171,7 +171,7 @@ def _plan_search(record: Record, left: float, correction: float) -> Stage | str:
         "stop": {"hours": round((left - confirmation * correction) / 3600, 4)},
         "start": {"data.held_out": HELD_OUT, "data.held_out_least": HELD_OUT_LEAST},
     }
-    settings = record.settings | choose_training(steps).settings | {"training.evaluations": [0.5]}
+    settings = record.settings | choose_steps(steps) | {"training.evaluations": [0.5]}
     tables = _tables(record, settings, [], None) | {"search": search}
     took = budget * proposal + confirmation
     reason = f"{budget} proposals, and the best {best} again with {seeds} fresh seeds"
@@ -186,7 +186,7 @@ def _plan_seeds(record: Record, left: float, correction: float) -> Stage | str:
     seeds = min(MOST_SEEDS, rounds * record.lanes // 2)
     if seeds < 1:
         return f"a second seed of E1 and E2 would take {_of_left(_rounds(2, record.lanes) * whole * correction, left)}"
-    tables = _tables(record, record.settings | choose_training(steps).settings, ["e1", "e2"], "planned")
+    tables = _tables(record, record.settings | choose_steps(steps), ["e1", "e2"], "planned")
     tables["seeds"] = list(range(1, seeds + 1))
     took = _rounds(2 * seeds, record.lanes) * whole
     return Stage("seeds", [tables], took, took * correction, f"{seeds} fresh seed{'s' * (seeds > 1)} of E1 and E2")

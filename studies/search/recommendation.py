@@ -25,6 +25,16 @@ class Choice:
     reason: str
 
 
+USUAL: dict[str, Any] = {  # the design that the project's own studies start from
+    "diffusion.schedule": "cosine",
+    "diffusion.input_scale": 0.1,
+    "diffusion.target": "x0",
+    "diffusion.activation": "tanh",
+    "diffusion.weighting": "uniform",
+    "inference.steps": 10,
+}
+
+
 def recommend(found: Fingerprint) -> list[Choice]:
     """Choose the schedule, final log-SNR, target, density, weighting and sampling steps that suit a fingerprint."""
     summary = found.summary()

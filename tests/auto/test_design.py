@@ -60,7 +60,7 @@ def test_networks_have_a_lowest_level_of_eight_pixels(size, multipliers, attenti
 
 @pytest.mark.parametrize("steps", [1, 20, 400, 20_000])
 def test_trainings_of_any_length_are_allowed(steps):
-    training = Config().with_leaves(design.choose_training(steps).settings).training
+    training = Config().with_leaves(design.describe_training().settings | design.choose_steps(steps)).training
     assert training.steps == steps
     assert training.warmup <= max(1, steps // 20)
     assert 0.9 <= training.ema < 1
