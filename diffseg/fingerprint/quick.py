@@ -28,6 +28,7 @@ from diffseg.errors import UserError
 from diffseg.labels.labels import Labels
 from diffseg.randomness import generator
 from diffseg.rows import Row
+from diffseg.threads import limited_threads
 from diffseg.training.batches import Batches, draw_corners, draw_rater
 
 PATCHES = ((1, 3), (1, 5), (2, 7), (2, 11), (4, 11), (4, 15))  # (s, side of a patch in blocks of s × s px)
@@ -39,6 +40,7 @@ WINDOWS = 256  # windows of test masks
 CHUNK = 512  # queries at once
 
 
+@limited_threads(1)  # beside other work, several threads wait for each other: two took ten times as long as one
 @torch.inference_mode()
 def estimate_mask_error(dataset: Dataset, config: Config, on_batch: Callable[[], None] = lambda: None) -> list[Row]:
     """Estimate the mask error of a trial of E3 with this configuration.

@@ -14,6 +14,7 @@ from diffseg.experiments import build_experiment
 from diffseg.labels.classes import Classes
 from diffseg.prediction.ensembles import predict_split
 from diffseg.randomness import generator
+from diffseg.threads import limited_threads
 from diffseg.training.batches import Batches
 from diffseg.training.execution import choose_device
 from diffseg.training.parallel import SINGLE_PROCESS
@@ -34,13 +35,10 @@ class Pace:
 
 def measure_pace(config: Config, cpus: float) -> Pace:
     """Time the training steps and the prediction of a trial that has these CPUs, or a GPU where there is one."""
-    device, threads = choose_device(), torch.get_num_threads()
-    torch.set_num_threads(max(1, round(cpus)))
-    try:
+    device = choose_device()
+    with limited_threads(round(cpus)):
         split = _draw_split(config).to(device)
         return Pace(_time_steps(config, split, device), _time_prediction(config, split, device))
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _time_steps(config: Config, split: Split, device: torch.device) -> float:

@@ -45,14 +45,10 @@ def machine_speed(cpus: float, gpus: float) -> Speed:
 
 def measure_speed() -> Speed:
     """Measure the throughput of convolutions, forward and backward, on one thread, in less than a second."""
-    import torch
+    from diffseg.threads import limited_threads  # imports torch, which takes long
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with limited_threads(1):
         found = sorted(_measure_layer(*layer) for layer in LAYERS)
-    finally:
-        torch.set_num_threads(threads)
     return Speed(found[0], found[-1])
 
 
