@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from test_stages import planned
+from test_auto_stages import planned
 
 from diffseg.errors import UserError
 from studies.auto.record import NAME, read_record, write_record
