@@ -19,13 +19,16 @@ NORMALISATION = {
 }
 
 
+HEADS = {"low-rank": "normal distribution of the logits", "latent": "latent variable"}  # by head.kind
+
+
 def collect_facts(subject: Subject) -> dict[str, str]:
     """Return the facts by the names that checklists.toml uses, as plain text."""
     config, row = subject.config, subject.row
     return {
         "technology": describe_technology(config),
         "input": describe_input(config.data),
-        "output": describe_output(config),
+        "output": describe_output(config, subject.row),
         "preprocessing": describe_preprocessing(subject),
         "source": f"data set {config.data.name}, layout {config.data.layout}, digest {row['data_digest'] or UNKNOWN}",
         "subsets": describe_subsets(config.data),
@@ -58,7 +61,10 @@ def duration(seconds: float | None) -> str:
 
 def describe_technology(config: Config) -> str:
     """Return the kind of method, such as "deep learning: E2 diffusion segmentation with the network segdiff"."""
-    return f"deep learning: {EXPERIMENTS[config.experiment]} segmentation with the network {config.network.name}"
+    words = f"deep learning: {EXPERIMENTS[config.experiment]} segmentation with the network {config.network.name}"
+    if config.head.kind != "none":
+        words += f", with a {HEADS[config.head.kind]} to sample masks from"
+    return f"{words}, with Monte Carlo dropout" if config.inference.dropout else words
 
 
 def describe_input(data: Data) -> str:
@@ -68,11 +74,17 @@ def describe_input(data: Data) -> str:
     return f"two-dimensional images, {data.size} × {data.size} px, {channels}; {fit}"
 
 
-def describe_output(config: Config) -> str:
+def describe_output(config: Config, row: dict[str, Any]) -> str:
     """Return what the network says of an image, and when a pixel is foreground."""
     if len(config.data.class_names) > 1 and not config.data.regions:
         return "a probability of each class in each pixel; a pixel belongs to the most probable one"
-    return f"a probability of each class in each pixel; foreground is above {config.inference.threshold:g}"
+    if row.get("risk_threshold") is None:
+        return f"a probability of each class in each pixel; foreground is above {config.inference.threshold:g}"
+    return (
+        f"a probability of each class in each pixel; foreground is above {row['risk_threshold']:g}, "
+        f"chosen by {row['risk_units']:,} patients or images that training did not see, so that an expected share of "
+        f"{config.inference.risk.level:g} of a new patient's mask is missed at most; {row['risk']:.3g} was missed on average"
+    )
 
 
 def describe_preprocessing(subject: Subject) -> str:
@@ -105,6 +117,9 @@ def describe_split(data: Data) -> str:
             "the split that the files give; where they give none, a fifth is drawn for testing, in whole patients or volumes where "
             f"these are known (data.split_seed={data.split_seed})"
         )
+    if data.calibration:
+        share = f"a share of {data.calibration:g} of the training images, in whole patients or volumes"
+        words += f"; {share}, was left to choose a threshold by"
     if not data.held_out:
         return words
     return (

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from diffseg.config.diffusion import Diffusion
 from diffseg.config.experiments import FIXED, IGNORED, covers
 from diffseg.config.head import USERS as HEAD_USERS
+from diffseg.config.head import Head
 from diffseg.config.inference import USERS, X0_STEPS, Inference, Risk
 from diffseg.section import Section, unused
 
@@ -26,7 +27,7 @@ def resolve(config: Config) -> Config:
     changes = {
         "data": _apply(config, "data", config.data),
         "diffusion": _resolve_diffusion(config),
-        "head": _apply(config, "head", config.head, unused(config.head, HEAD_USERS)),
+        "head": _resolve_head(config),
         "training": _apply(config, "training", config.training),
         "inference": inference,
     }
@@ -59,6 +60,10 @@ def _resolve_diffusion(config: Config) -> Diffusion:
     return _apply(config, "diffusion", own, **changes).resolved()
 
 
+def _resolve_head(config: Config) -> Head:
+    return _apply(config, "head", config.head, unused(config.head, HEAD_USERS))
+
+
 def _resolve_inference(config: Config) -> Inference:
     own, changes = config.inference, dict[str, Any]()
     if config.experiment == "e2":
@@ -71,7 +76,7 @@ def _resolve_inference(config: Config) -> Inference:
     if len(config.data.class_names) > 1 and not config.data.regions:
         without_use.add("threshold")  # a pixel belongs to the most probable class
     resolved = _apply(config, "inference", own, without_use, **changes)
-    random = own.augment != "none" or resolved.dropout or config.head.kind != "none"
+    random = resolved.augment != "none" or resolved.dropout or _resolve_head(config).kind != "none"
     if config.network.deterministic and not random:
         return resolved.model_copy(update={"ensemble": 1})  # all members would be the same
     return resolved

@@ -87,6 +87,10 @@ class Config(Section):
                 "inference.risk chooses the threshold on images that are not trained on, but data.calibration is 0: set it, such "
                 "as 0.2"
             )
+        if self.data.test_crops:
+            raise ValueError(
+                "inference.risk is the loss of whole images, but data.test_crops measures one crop of each: leave one out"
+            )
         if len(self.data.class_names) > 1 and not self.data.regions:
             raise ValueError(
                 "inference.risk chooses a threshold, but of several exclusive classes a pixel gets the most probable one: leave it "

@@ -17,7 +17,7 @@ from diffseg.data.decoding import decode
 from diffseg.data.layouts import LAYOUTS, check_root
 from diffseg.data.numbering import count_numbers
 from diffseg.data.packing import PackedImages
-from diffseg.data.partition import assign_splits, hash_key, held_out_share, hold_out, limit_records, unit_name
+from diffseg.data.partition import assign_splits, hash_key, held_out_share, hold_out, limit_records, list_units
 from diffseg.data.records import Record
 from diffseg.data.requirements import check_channels, examine
 from diffseg.data.scaling import Scaling
@@ -138,15 +138,14 @@ def _to_dataset(config: Data, content: DecodedData, digest: str) -> Dataset:
     else:
         scaling = Scaling.from_histogram(content.histogram, content.quantisation)
     train, test = (_to_split(config, content, split, scaling) for split in ("train", "test"))
+    calibration = None
+    if config.calibration:  # first, so that no fold and no fingerprint of any trial sees them
+        rank = [hash_key(f"calibration/{unit}") for unit in list_units(train)]
+        train, calibration = hold_out(train, config.calibration, rank, "data.calibration", config.name)
     if config.held_out:
-        units = [unit_name(group, name) for group, name in zip(train.groups, train.names, strict=True)]
+        units = list_units(train)
         share = held_out_share(config, units)
         train, test = hold_out(train, share, [*map(hash_key, units)], "data.held_out", config.name, config.fold)
-    calibration = None
-    if config.calibration:
-        units = [unit_name(group, name) for group, name in zip(train.groups, train.names, strict=True)]
-        rank = [hash_key(f"calibration/{unit}") for unit in units]
-        train, calibration = hold_out(train, config.calibration, rank, "data.calibration", config.name)
     return Dataset(config.name, digest, train, test, calibration)
 
 

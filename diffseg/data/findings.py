@@ -1,5 +1,6 @@
 """What `diffseg data check` finds in an image, a split and a data set, and how it is printed."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -66,6 +67,7 @@ class SplitFindings:
     empty_masks: int  # of all raters
     objects: float | None  # mean number an image
     diameter: tuple[float, float] | None = None  # of the masks' components, px: the 10th percentile and the median
+    share: tuple[float, float] | None = None  # the same, as shares of √(height · width) of their image
     classes: dict[str, ClassFindings] = field(default_factory=dict)  # if classes are named
     ignored: float = 0.0  # share of all masks' pixels
 
@@ -90,7 +92,8 @@ class SplitFindings:
             foreground=(min(shares), sum(shares) / len(shares), max(shares)),
             empty_masks=sum(image.empty for image in images),
             objects=sum(image.objects for image in images) / len(images),
-            diameter=_summarise_diameters([one for image in images for one in image.diameters]),
+            diameter=_summarise([one for image in images for one in image.diameters]),
+            share=_summarise([one / math.prod(image.size) ** 0.5 for image in images for one in image.diameters]),
             classes={name: ClassFindings.from_images(images, own) for name, own in named},
             ignored=float(numbers[IGNORED] / numbers.sum()),
         )
@@ -120,11 +123,11 @@ class SplitFindings:
         )
 
 
-def _summarise_diameters(diameters: Sequence[float]) -> tuple[float, float] | None:
-    """Return the 10th percentile and the median; None without objects."""
-    if not diameters:
+def _summarise(values: Sequence[float]) -> tuple[float, float] | None:
+    """Return the 10th percentile and the median; None without values."""
+    if not values:
         return None
-    low, median = np.percentile(diameters, [10, 50])
+    low, median = np.percentile(values, [10, 50])
     return float(low), float(median)
 
 

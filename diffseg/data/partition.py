@@ -93,6 +93,11 @@ def unit_name(group: str | None, name: str) -> str:
     return name if group is None else group
 
 
+def list_units(split: Split) -> list[str]:
+    """Return the name of each image's unit."""
+    return [unit_name(group, name) for group, name in zip(split.groups, split.names, strict=True)]
+
+
 def hash_key(text: str) -> bytes:
     """Return a sort key that depends on nothing but the text: its SHA-256."""
     return hashlib.sha256(text.encode()).digest()

@@ -110,8 +110,10 @@ def _check_counts(config: Data, root: Path, found: Sequence[Record]) -> None:
         given = [record.name for record in found if record.split == "train"]
         name = f", {given[0]}" if len(given) == 1 else ""
         raise DataError(f"{root} has a single training image{name}: at least two are needed")
+    units = _training_units(config, records)
+    if config.calibration:
+        count_held_out(units, config.calibration, "data.calibration", config.name)
     if config.held_out:
-        units = _training_units(config, records)
         count_held_out(units, held_out_share(config, units), "data.held_out", config.name)
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 
 from diffseg.config import Config
-from diffseg.data.partition import unit_name
+from diffseg.data.partition import list_units
 from diffseg.data.splits import Split
 from diffseg.errors import DataError
 from diffseg.evaluation.truth import read_truth
@@ -64,7 +64,7 @@ class RiskCounter:
         self._thresholds = torch.tensor(
             THRESHOLDS, device=split.device
         )  # float32, as probabilities are compared with them
-        names = [unit_name(group, name) for group, name in zip(split.groups, split.names, strict=True)]
+        names = list_units(split)
         places = {unit: place for place, unit in enumerate(dict.fromkeys(names))}
         self.units, self._places = tuple(places), [places[name] for name in names]
         self._counts = torch.zeros(len(places), len(THRESHOLDS) + 1, dtype=torch.float64, device=split.device)
@@ -109,13 +109,12 @@ def choose_threshold(risks: Risks, level: float) -> float:
 
 def check_units(split: Split, config: Config) -> None:
     """Raise DataError if there are too few patients for the level: even without any loss, the bound is 1/(n + 1)."""
-    units = {unit_name(group, name) for group, name in zip(split.groups, split.names, strict=True)}
-    level = config.inference.risk.level
+    units, level = len(set(list_units(split))), config.inference.risk.level
     needed = math.ceil(1 / level - 1 - ROUNDING)
-    if len(units) < needed:
+    if units < needed:
         raise DataError(
-            f"data.calibration={config.data.calibration:g} leaves {len(units)} patients or images of {config.data.name} to choose "
-            f"the threshold by, but inference.risk.level={level:g} needs {needed}: raise one of them"
+            f"data.calibration={config.data.calibration:g} leaves {units} patients or images of {config.data.name} to choose the "
+            f"threshold by, but inference.risk.level={level:g} needs {needed}: raise one of them"
         )
 
 

@@ -194,6 +194,6 @@ class Implementation(Generic[S]):
 
     def evaluations_per_image(self, config: Config) -> int:
         """Return the forward passes that predict one image of the network's size."""
-        if config.head.kind != "none" and not config.inference.dropout:
-            return 1  # from which the head samples
+        if config.head.kind != "none" and not config.inference.dropout:  # the head samples from each view of the image
+            return min(8, config.inference.ensemble) if config.inference.augment == "symmetries" else 1
         return config.inference.ensemble * (1 if config.experiment == "e1" else config.inference.steps or 1)

@@ -4,6 +4,7 @@ A map depends on the seed, the image, the member and the number of the draw alon
 counts out a draw of all tiles; on CPUs each map has a generator, which is faster there. The two do not agree.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -44,9 +45,9 @@ class CountedNoise:
 
     def vectors(self, k: int, length: int) -> torch.Tensor:
         """Return the k-th vector of each tile, [B, length], the same one for all tiles of a member of an image."""
-        apart = self.keys ^ VECTORS  # no value of a map is used again
-        corners = torch.zeros_like(self.corners)
-        return normal_windows(apart, self.members, corners, k, length, 1).flatten(1)
+        apart, corners = self.keys ^ VECTORS, torch.zeros_like(self.corners)  # no value of a map is used again
+        side = math.isqrt(length - 1) + 1  # as a square map, since the kernel's grid allows few channels
+        return normal_windows(apart, self.members, corners, k, 1, side).flatten(1)[:, :length]
 
 
 @dataclass(frozen=True)

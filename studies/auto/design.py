@@ -48,11 +48,10 @@ def list_frames(found: Inspection) -> list[Frame]:
     machine that cannot afford it, they are cut into crops, scaled so that objects have CROPPED_OBJECT px.
     """
     sizes = [size for size in SIZES if size < 2 * found.side] or [SIZES[0]]
-    if found.diameter is None:
+    if found.diameter is None or found.share is None:
         return [Frame(sizes[min(1, len(sizes) - 1)])]
-    share = found.diameter[0] / found.side
-    whole = [Frame(size) for size in sizes if share * size >= LEAST_OBJECT and size >= min(64, sizes[-1])]
-    scale = min(1.0, CROPPED_OBJECT / found.diameter[0])
+    whole = [Frame(size) for size in sizes if found.share * size >= LEAST_OBJECT and size >= min(64, sizes[-1])]
+    scale = min(1.0, CROPPED_OBJECT / found.diameter)
     crops = [Frame(size, float(f"{scale:.2g}")) for size in (64, 32) if size < scale * found.side]
     return whole[:1] + crops or [Frame(sizes[-1])]
 
@@ -64,16 +63,15 @@ def choose_frame(frames: list[Frame], fits: Callable[[Frame], bool]) -> Frame:
 
 def describe_frame(frame: Frame, found: Inspection) -> Choice:
     """Return the settings of a frame, and its reason."""
-    if found.diameter is None:
+    if found.diameter is None or found.share is None:
         return Choice({"data.size": frame.size}, "the masks have no objects to go by")
-    smallest = found.diameter[0]
+    smallest = f"a tenth of the objects are below {found.diameter:.0f} px, which"
     if frame.scale is None:
-        seen = smallest / found.side * frame.size
-        words = f"a tenth of the objects are below {smallest:.0f} of {found.side:.0f} px, which become {seen:.1f} px"
-        return Choice({"data.size": frame.size, "data.fit": "resize"}, words)
+        settings = {"data.size": frame.size, "data.fit": "resize"}
+        return Choice(settings, f"{smallest} become {found.share * frame.size:.1f} px")
     settings = {"data.size": frame.size, "data.fit": "crop", "data.scale": frame.scale, "inference.overlap": 0.25}
-    words = f"a tenth of the objects are below {smallest:.0f} px, which become {smallest * frame.scale:.1f} px; of whole images at "
-    return Choice(settings, words + f"{SIZES[-1]} px {smallest / found.side * SIZES[-1]:.1f} px would remain")
+    words = f"{smallest} become {found.diameter * frame.scale:.1f} px in crops; of whole images at {SIZES[-1]} px"
+    return Choice(settings, f"{words} {found.share * SIZES[-1]:.1f} px would remain")
 
 
 def describe_data(found: Inspection) -> list[Choice]:
@@ -90,7 +88,7 @@ def describe_data(found: Inspection) -> list[Choice]:
 
 
 def choose_network(size: int) -> Choice:
-    """Return a U-Net with so many levels that the lowest one has LOWEST_SIDE px."""
+    """Return a U-Net whose lowest level has LOWEST_SIDE px."""
     levels = round(math.log2(size / LOWEST_SIDE)) + 1
     narrow = (levels + 1) // 2
     multipliers = [1] * narrow + [2] * (levels - narrow)
@@ -116,7 +114,7 @@ def describe_training() -> Choice:
 
 
 def choose_steps(steps: int) -> dict[str, Any]:
-    """Return the settings of a training of so many steps: its weights are averaged over about a fifth of them."""
+    """Return the settings of a training of a number of steps: its weights are averaged over about a fifth of them."""
     return {
         "training.steps": steps,
         "training.warmup": min(500, max(1, steps // 20)),
@@ -131,7 +129,7 @@ def choose_test_images(found: Inspection, image_seconds: float, trial_seconds: f
     most = int(LONGEST_TEST * trial_seconds / image_seconds)
     if most >= found.test_images:
         return None
-    kept = max(20, most)
+    kept = min(found.test_images, max(20, most))
     return Choice(
         {"data.test_images": kept},
         f"all {found.test_images} would take {found.test_images * image_seconds / 60:.0f} min",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from diffseg.config import Config, Data
-from diffseg.errors import UserError
+from diffseg.errors import DataError, UserError
 
 SMALL = 32  # px, at which orientation is looked at
 
@@ -18,10 +18,12 @@ class Inspection:
     data: Data  # the settings by which its files are read
     remarks: tuple[str, ...]  # sentences on how files were understood, and on what looks wrong
     channels: int  # of its images
+    raters: int
     volumes: bool  # whether its images are slices of volumes
     side: float  # √(height · width) of the smallest image, px
     area: float  # height · width of the largest image, px
-    diameter: tuple[float, float] | None  # of objects, px: the 10th percentile and the median
+    diameter: float | None  # 10th percentile of the diameters of objects, px; None if there are none
+    share: float | None  # the same, of the diameters as shares of the side of their image
     train_images: int
     test_images: int
     flips: str  # that training may use
@@ -47,9 +49,7 @@ def inspect(
     Raises:
         UserError: The data set cannot be used, or is behind a URI.
     """
-    from diffseg import data
     from diffseg.data.check import check
-    from diffseg.data.orientation import find_orientation
     from studies.definition.folder_settings import fill_in
     from studies.definition.shipped import data_settings
 
@@ -64,19 +64,33 @@ def inspect(
     train, test = found.splits["train"], found.splits["test"]
     assert train.smallest is not None  # without images there are problems
     assert train.largest is not None
-    small = config.model_copy(update={"size": SMALL, "fit": "resize", "test_crops": False})
-    loaded = data.load(small, Path(root), cache)
-    orientation = find_orientation(loaded.train)
+    flips, orientation, volumes = _look_at_orientation(config, root, cache)
     return Inspection(
         data=config,
         remarks=found.suspicions,
         channels=max(train.channels),
-        volumes=bool(loaded.train.records and loaded.train.records[0].volume),
+        raters=train.raters or 1,
+        volumes=volumes,
         side=(train.smallest[0] * train.smallest[1]) ** 0.5,
         area=float(train.largest[0] * train.largest[1]),
-        diameter=train.diameter,
+        diameter=train.diameter and train.diameter[0],
+        share=train.share and train.share[0],
         train_images=train.images,
         test_images=test.images,
-        flips=orientation.flips,
-        orientation=str(orientation),
+        flips=flips,
+        orientation=orientation,
     )
+
+
+def _look_at_orientation(config: Data, root: str, cache: Path | None) -> tuple[str, str, bool]:
+    """Return the flips that training may use, the reason in words, and whether images are slices of volumes."""
+    from diffseg import data
+    from diffseg.data.orientation import find_orientation
+
+    small = config.model_copy(update={"size": SMALL, "fit": "resize", "test_crops": False})
+    try:
+        loaded = data.load(small, Path(root), cache)
+    except DataError:  # objects vanish at this size
+        return "none", f"masks have no object at {SMALL} px, at which orientation is looked at", False
+    found, records = find_orientation(loaded.train), loaded.train.records
+    return found.flips, str(found), bool(records and records[0].volume)

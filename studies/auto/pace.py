@@ -22,7 +22,7 @@ from diffseg.training.state import start
 from diffseg.training.step import WARM_UP, choose_step
 
 STEPS = 3  # that are timed
-LONGEST = 20.0  # seconds after which no further step is timed
+LONGEST = 20.0  # seconds after the warm-up, from which no further step is timed
 
 
 @dataclass(frozen=True)
@@ -33,30 +33,35 @@ class Pace:
     image: float  # the prediction of an image, or of a tile, of data.size px
 
 
-def measure_pace(config: Config, cpus: float) -> Pace:
-    """Time the training steps and the prediction of a trial that has these CPUs, or a GPU where there is one."""
-    device = choose_device()
+def measure_pace(config: Config, cpus: float, gpus: float) -> Pace:
+    """Time the training steps and the prediction of a trial that has these CPUs, or a share of a GPU."""
+    device = choose_device("cuda" if gpus else "cpu")
     with limited_threads(round(cpus)):
         split = _draw_split(config).to(device)
-        return Pace(_time_steps(config, split, device), _time_prediction(config, split, device))
+        found = Pace(_time_steps(config, split, device), _time_prediction(config, split, device))
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    sharing = 1 / gpus if 0 < gpus < 1 else 1.0  # trials that take turns on the GPU
+    return Pace(found.step * sharing, found.image * sharing)
 
 
 def _time_steps(config: Config, split: Split, device: torch.device) -> float:
     """Return the median of a few steps, after those in which libraries and graphs warm up."""
     state = start(config, device)
     step, batches = choose_step(build_experiment(config), state, config, device, SINGLE_PROCESS), Batches(split, config)
-    warm_up = WARM_UP + 1 if device.type == "cuda" else 1
-    taken: list[float] = []
-    begin = time.perf_counter()
-    while len(taken) < warm_up + STEPS and (not taken or time.perf_counter() - begin < LONGEST):
+    warm_up, taken, begin = WARM_UP + 1 if device.type == "cuda" else 1, list[float](), time.perf_counter()
+    while len(taken) < STEPS and (not taken or time.perf_counter() - begin < LONGEST):
         clock = time.perf_counter()
         outcome = step(*batches(state.step))
         if outcome is None:  # memory was too short: the batch is halved
             continue
         float(outcome[0])  # waits for the device
-        taken.append(time.perf_counter() - clock)
         state.step += 1
-    return statistics.median(taken[warm_up:] or taken)
+        if state.step > warm_up:
+            taken.append(time.perf_counter() - clock)
+        else:
+            begin = time.perf_counter()
+    return statistics.median(taken)
 
 
 def _time_prediction(config: Config, split: Split, device: torch.device) -> float:

@@ -16,8 +16,7 @@ class Stage:
 
     name: str
     parts: list[dict[str, Any]]  # each the tables of a study file
-    work: float  # seconds that it would take by the steps that were timed
-    seconds: float  # that it is expected to take, by how long the stages before it took
+    seconds: float  # that it is expected to take
     reason: str
 
 
@@ -30,6 +29,8 @@ class Request:
     hours: float
     metric: str
     settings: dict[str, Any]  # by their dotted paths; they override the planned ones
+    cpus: float = 1.0  # of each trial
+    gpus: float | None = None
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class Record:
     request: Request
     choices: list[tuple[dict[str, Any], str]]  # settings and the reason for them
     lanes: int  # trials side by side
-    device: str  # cpu or gpu
-    paces: dict[str, tuple[float, float]]  # experiment → seconds of a training step, and of a test image
+    paces: dict[str, tuple[float, float]]  # e1, e2 and small → seconds of a training step, and of a test image
+    train_images: int
     test_images: int
     planning: float  # seconds that the plan took
     most_steps: int
@@ -65,11 +66,15 @@ class Record:
         """Return the record with one more stage that does not fit."""
         return replace(self, skipped=[*self.skipped, (name, reason)])
 
+    def withdraw(self, name: str, reason: str) -> "Record":
+        """Return the record without a stage that has begun, and why."""
+        return replace(self, stages=[one for one in self.stages if one.name != name]).skip(name, reason)
+
 
 def read_record(ledger: Ledger, request: Request) -> Record | None:
     """Return the record of a study; None if there is none.
 
-    Raises UserError if it is of another request, or damaged.
+    Raises UserError if it is of another request, or damaged. The root of the data set may have moved.
     """
     content = ledger.folder.read(NAME)
     if content is None:
@@ -84,10 +89,11 @@ def read_record(ledger: Ledger, request: Request) -> Record | None:
         raise UserError(
             f"{ledger.root}/{NAME} is damaged: `diffseg run {ledger.study}` finishes what had begun, and another --name plans anew"
         ) from None
-    if differing := [key for key, value in asdict(request).items() if value != getattr(record.request, key)]:
-        words = ", ".join(f"{key} {getattr(record.request, key)} → {getattr(request, key)}" for key in differing)
+    asked, planned = asdict(request), asdict(record.request)
+    if differing := [key for key in asked if key != "root" and asked[key] != planned[key]]:
+        words = ", ".join(f"{key} {planned[key]} → {asked[key]}" for key in differing)
         raise UserError(f"study {ledger.study} was planned otherwise ({words}): give the same again, or another --name")
-    return record
+    return replace(record, request=request)
 
 
 def write_record(ledger: Ledger, record: Record) -> None:

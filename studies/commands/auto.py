@@ -1,5 +1,6 @@
 """The command from a folder to a network: `auto`."""
 
+import contextlib
 import math
 import shlex
 from functools import partial
@@ -10,11 +11,12 @@ import click
 
 from diffseg.errors import UserError
 from studies.commands.options import Placement, data_option, placement_options, settings_argument, store_option
-from studies.commands.output import finish, progress_bar
+from studies.commands.output import finish, path_beside, progress_bar
 from studies.commands.requests import command_line, parse_settings
 
 if TYPE_CHECKING:
     from studies.auto.record import Record
+    from studies.engine.resources import Resources
     from studies.store.ledger import Ledger
 
 HOURS = 4.0  # that all of it may take
@@ -48,15 +50,12 @@ def auto(
 
     Checks the data, times this machine, and prints a plan with a reason for each choice. Then trains plain segmentation
     and diffusion, the paper's ε-target, nnU-Net where the hours allow, and a search with what is left, whose best is
-    confirmed by fresh seeds. It is a study like any other: the same command resumes it. KEY=VALUE overrides what is
+    confirmed by fresh seeds. They are studies like any other: the same command resumes them. KEY=VALUE overrides what is
     planned. `diffseg plan auto` shows the plan and runs nothing.
 
     Example: diffseg auto --data mine=/data/my-folder --hours 8
     """
-    from studies.auto.record import write_record
-
     record, ledger = _prepare(settings, store, roots, name, hours, metric, placement)
-    write_record(ledger, record)
     _run(record, ledger, placement)
 
 
@@ -70,15 +69,15 @@ def show_plan(
     placement: Placement,
 ) -> None:
     """Print what `auto` would do, and run nothing."""
-    from studies.auto.planner import estimate_nnunet_step
-    from studies.auto.stages import describe_stages, next_stage, pretend_rows
+    from studies.auto.planner import preview
+    from studies.auto.stages import describe_stages
 
     record, _ = _prepare(settings, store, roots, name, hours, metric, placement)
-    step = estimate_nnunet_step(record) if placement["workers"] == 1 else None
-    while found := next_stage(record, pretend_rows(record), step):
-        record = found
-    for line in describe_stages(record):
+    whole = preview(record)
+    for line in describe_stages(whole):
         click.echo(line)
+    expected = (record.planning + sum(stage.seconds for stage in whole.stages)) / 3600
+    click.echo(f"About {expected:.2g} of {record.request.hours:g} h would be used.")
 
 
 def _prepare(
@@ -95,56 +94,92 @@ def _prepare(
     from diffseg.suggestions import did_you_mean
     from studies.auto.planner import make_plan
     from studies.auto.record import Request, read_record
-    from studies.engine.resources import Resources
     from studies.store.ledger import Ledger
 
     if len(roots) != 1:
         raise UserError(f"auto plans for one data set, but {len(roots)} are given: give --data NAME=ROOT once")
+    if placement["workers"] != 1:
+        raise UserError("auto trains each trial on one worker: leave out --workers")
     metric = metric or "iou"
     if metric not in METRICS:
         raise UserError(
             f"there is no metric '{metric}'{did_you_mean(metric, METRICS)}: allowed are {', '.join(METRICS)}"
         )
     ((data, root),) = roots.items()
-    request = Request(data, root, hours or HOURS, metric, parse_settings(settings))
+    given = parse_settings(settings)
+    request = Request(data, root, hours or HOURS, metric, given, placement["cpus"], placement["gpus"])
     ledger = Ledger(store, name or f"auto-{data}")
     record = read_record(ledger, request)
     if record is None:
-        say = partial(click.echo, err=True)
-        record = make_plan(request, store, Resources(**placement), progress_bar, say)
+        record = make_plan(request, store, progress_bar, partial(click.echo, err=True))
     for chosen, reason in record.choices:
         shown = ", ".join(f"{key}={'…' if key == 'diffusion.profile' else value}" for key, value in chosen.items())
         click.echo(f"{shown}: {reason}")
-    for path, value in request.settings.items():
+    for path, value in given.items():
         click.echo(f"{path}={value}: as given")
     return record, ledger
 
 
 def _run(record: "Record", ledger: "Ledger", placement: Placement) -> None:
     """Run the stages, each planned when the one before it has ended; then write the report, and name the network to use."""
-    from studies.auto.planner import build_stages, estimate_nnunet_step
+    from studies.auto.planner import SMALL, build_stages, estimate_nnunet_step, read_rows
     from studies.auto.record import write_record
     from studies.auto.stages import describe_stages, next_stage
     from studies.engine.resources import Resources
-    from studies.engine.session import run as run_session
+    from studies.store.ledger import Ledger
 
-    step = estimate_nnunet_step(record) if placement["workers"] == 1 else None
-    study, finished = None, True
+    small, step = Ledger(ledger.store, f"{ledger.study}-{SMALL}"), estimate_nnunet_step(record)
     while True:
         if record.stages:
-            study = build_stages(record, ledger.study, command_line())
-            finished = run_session(study, ledger, Resources(**placement))
-        rows = ledger.last_rows(["seconds", "finished"])
-        found = next_stage(record, rows, step) if finished else None
+            record = _run_last_stage(record, ledger, small, Resources(**placement))
+        found = next_stage(record, read_rows(record, ledger, small), step)
+        write_record(ledger, found or record)
         if found is None:
             break
         record = found
-        write_record(ledger, record)
         click.echo(describe_stages(record)[-1])
-    assert study is not None  # the first stage is never left out
-    if finished:
-        _name_network(record, ledger)
-    finish(study, ledger, finished, with_report=True)
+    study = build_stages(record, ledger.study, command_line())
+    if study is None:
+        raise UserError(f"only the small trials were run, since {dict(record.skipped)['planned']}")
+    _name_network(record, ledger)
+    finish(study, ledger, finished=True, with_report=True)
+
+
+def _run_last_stage(record: "Record", ledger: "Ledger", small: "Ledger", resources: "Resources") -> "Record":
+    """Run what the stage that began last lacks, and return the record; exit if the session is stopped.
+
+    A search without prospect is withdrawn from the record, and does not end the others.
+    """
+    from studies.auto.planner import SMALL, build_stage, build_stages
+    from studies.engine.session import run as run_session
+
+    stage = record.stages[-1]
+    if stage.name == SMALL:
+        study, own = build_stage(record, stage, small.study, command_line()), small
+    else:
+        whole = build_stages(record, ledger.study, command_line())
+        assert whole is not None
+        study, own = whole, ledger
+    try:
+        finished = run_session(study, own, resources)
+    except UserError as error:
+        if stage.name != "search":
+            raise
+        click.echo(f"the search ends: {error}", err=True)
+        return record.withdraw("search", str(error))
+    if not finished:
+        finish(study, own, finished=False, with_report=False)
+    if stage.name == SMALL:
+        _report_small(small)
+    return record
+
+
+def _report_small(ledger: "Ledger") -> None:
+    """Write the report of the small trials, the first answer, and print its place."""
+    from analysis.report import write_report
+
+    with contextlib.suppress(UserError):  # if none of them is complete
+        click.echo(write_report([ledger], path_beside(ledger, "report.html")))
 
 
 def _name_network(record: "Record", ledger: "Ledger") -> None:
@@ -152,8 +187,9 @@ def _name_network(record: "Record", ledger: "Ledger") -> None:
     from diffseg.evaluation.registry import METRICS
 
     metric = METRICS[record.request.metric]
-    columns = ["status", "scored_on", "configuration", "seed", metric.name, "config_data_size", "test_images"]
-    rows = [row for row in ledger.last_rows(columns) if row["status"] == "complete" and row["scored_on"] == "test"]
+    columns = ["status", "scored_on", "configuration", "seed", metric.name]
+    known = ledger.last_rows(columns) if ledger.is_defined() else []
+    rows = [row for row in known if row["status"] == "complete" and row["scored_on"] == "test"]
     measured = [row for row in rows if row[metric.name] is not None and not math.isnan(row[metric.name])]
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in measured:

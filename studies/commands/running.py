@@ -69,6 +69,10 @@ def plan(
     auto` shows what `auto` would do, with the reasons.
     """
     if request.source == "auto":
+        if request.experiments or request.search or concurrency or as_json:
+            raise UserError(
+                "`diffseg plan auto` takes --data, --hours, --metric, --name, --cpus, --gpus and settings: leave out others"
+            )
         return show_plan(request.settings, request.store, request.roots, request.name, hours, metric, placement)
     if hours is not None or metric is not None:
         raise UserError(f"--hours and --metric are options of `diffseg plan auto`: leave them out for {request.source}")

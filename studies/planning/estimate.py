@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from diffseg.config import Config, Data, Diffusion, NetworkSettings
+from diffseg.config import Config, Data, Diffusion, Head, NetworkSettings
 from diffseg.config.experiments import Experiment
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def _measure_network(config: Config) -> NetworkCost:
     data = Data(size=own.size, channels=own.channels)  # what the network depends on, with the next two
     classed = Data(size=own.size, channels=own.channels, classes=own.classes, regions=own.regions)
     diffusion = Diffusion(variance=process.variance, self_conditioning=process.self_conditioning, coding=process.coding)
-    parameters = _count_parameters(config.network, config.experiment, diffusion, classed)
+    parameters = _count_parameters(config.network, config.experiment, diffusion, classed, config.head)
     forward = _measure_built(config.network, config.experiment in ("e1", "e2"), data)
     return NetworkCost(parameters, forward, config.training.batch)
 
@@ -140,13 +140,15 @@ def _measure_planned(network: NetworkSettings, data: Data) -> NetworkCost | None
 
 
 @lru_cache
-def _count_parameters(network: NetworkSettings, experiment: Experiment, diffusion: Diffusion, data: Data) -> int:
+def _count_parameters(
+    network: NetworkSettings, experiment: Experiment, diffusion: Diffusion, data: Data, head: Head
+) -> int:
     """Return the number of parameters of a network that is built for these settings."""
     import torch
 
     from diffseg.experiments import build_network
 
-    config = Config(experiment=experiment, network=network, data=data, diffusion=diffusion)
+    config = Config(experiment=experiment, network=network, data=data, diffusion=diffusion, head=head)
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in build_network(config).parameters())
 

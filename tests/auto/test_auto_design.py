@@ -9,9 +9,9 @@ from studies.auto import design
 from studies.auto.design import Frame
 from studies.auto.inspection import Inspection
 
-LESIONS = Inspection(Data(), (), 3, False, 500.0, 6e5, (90.0, 160.0), 800, 300, "symmetries", "it does not matter")
-NUCLEI = replace(LESIONS, side=1000.0, area=1e6, diameter=(12.0, 20.0), train_images=30, test_images=14)
-HIPPOCAMPI = replace(LESIONS, side=42.0, area=1800.0, diameter=(4.0, 9.0), channels=1, volumes=True, flips="none")
+LESIONS = Inspection(Data(), (), 3, 1, False, 500.0, 6e5, 90.0, 0.18, 800, 300, "symmetries", "it does not matter")
+NUCLEI = replace(LESIONS, side=1000.0, area=1e6, diameter=12.0, share=0.012, train_images=30, test_images=14)
+HIPPOCAMPI = replace(LESIONS, side=42.0, area=1800.0, diameter=4.0, share=0.095, channels=1, volumes=True, flips="none")
 
 
 @pytest.mark.parametrize(
@@ -36,10 +36,10 @@ def test_a_frame_that_costs_too_much_gives_way_to_the_next():
 def test_reasons_have_the_numbers():
     whole = design.describe_frame(Frame(64), LESIONS)
     assert whole.settings == {"data.size": 64, "data.fit": "resize"}
-    assert "below 90 of 500 px, which become 11.5 px" in whole.reason
+    assert "below 90 px, which become 11.5 px" in whole.reason
     crops = design.describe_frame(Frame(64, 0.5), NUCLEI)
     assert crops.settings["data.scale"] == 0.5
-    assert "which become 6.0 px; of whole images at 256 px 3.1 px would remain" in crops.reason
+    assert "which become 6.0 px in crops; of whole images at 256 px 3.1 px would remain" in crops.reason
 
 
 def test_tiles_cover_the_largest_image():
@@ -80,6 +80,7 @@ def test_test_images_are_limited_where_they_would_take_most_of_the_time():
     limit = design.choose_test_images(LESIONS, 10.0, 1200)
     assert limit.settings == {"data.test_images": 30}
     assert "all 300 would take 50 min" in limit.reason
+    assert design.choose_test_images(replace(LESIONS, test_images=10), 100.0, 600).settings == {"data.test_images": 10}
 
 
 def test_the_papers_settings_are_settings():

@@ -19,11 +19,14 @@ def ledger(tmp_path):
 def test_a_record_is_read_as_it_was_written(ledger):
     record = planned()
     assert read_record(ledger, record.request) is None
-    record = next_stage(record, [], None).skip("search", "it does not fit")
+    record = next_stage(record, {}, None).skip("search", "it does not fit")
     write_record(ledger, record)
     found = read_record(ledger, record.request)
     assert (found.stages, found.settings, found.decided) == (record.stages, record.settings, record.decided)
-    assert next_stage(found, [], 1.0).stages == next_stage(record, [], 1.0).stages
+    assert next_stage(found, {}, 1.0).stages == next_stage(record, {}, 1.0).stages
+    moved = replace(record.request, root="/elsewhere")
+    assert read_record(ledger, moved).request == moved
+    assert record.withdraw("small", "it failed").decided == record.decided
 
 
 def test_another_request_is_refused_with_what_differs(ledger):

@@ -126,10 +126,8 @@ def test_images_of_the_calibration_are_whole_patients_that_neither_training_nor_
     leaves = {"data.train_images": 30, "data.held_out": 0.2, "data.calibration": 0.25}
     found = load(Config().with_leaves(leaves).data, None)
     names = [set(split.names) for split in (found.train, found.test, found.calibration)]
-    assert [len(own) for own in names] == [18, 6, 6]
+    assert [len(own) for own in names] == [18, 4, 8]
     assert not names[0] & names[1] | names[0] & names[2] | names[1] & names[2]
-    again = load(Config().with_leaves(leaves | {"data.calibration": 0.0}).data, None)
-    assert set(again.test.names) == names[1]
 
 
 def test_too_few_patients_for_the_level_are_one_sentence(tiny, tmp_path):
@@ -163,3 +161,17 @@ def test_settings_that_only_a_limit_uses_are_at_their_defaults(tiny):
     limited = tiny(**LIMITED)
     assert limited.digest == tiny(**LIMITED, inference__threshold=0.3).digest
     assert with_threshold(limited, 0.25).inference.threshold == 0.25
+
+
+@pytest.mark.parametrize("images", [33, 100, 120])
+def test_the_calibration_images_are_the_same_whatever_else_is_held_out(images):
+    """So no fingerprint, fold or proposal of a search is trained on or judged by images that choose a threshold."""
+    leaves = {"data.train_images": images, "data.calibration": 0.2}
+    found = [
+        load(Config().with_leaves(leaves | more).data, None)
+        for more in ({}, {"data.held_out": 0.2}, {"data.held_out": 0.2, "data.fold": 1}, {"data.held_out": 0.4})
+    ]
+    kept = set(found[0].calibration.names)
+    for one in found:
+        assert set(one.calibration.names) == kept
+        assert not kept & {*one.train.names, *one.test.names}
