@@ -18,10 +18,12 @@ from diffseg.experiments.heads import make_head
 from diffseg.experiments.protocol import WHOLE_BATCH
 from diffseg.labels.labels import Labels, Masks
 from diffseg.prediction.ensembles import predict_split
+from diffseg.prediction.noise import CountedNoise
 from diffseg.randomness import generator
 from diffseg.training.hooks import Hooks
 from diffseg.training.loop import train
 from diffseg.training.state import initialise_network, start_or_resume
+from studies.planning.estimate import estimate_cost
 
 KINDS = {
     "low-rank": {"head__kind": "low-rank", "head__rank": 3},
@@ -193,6 +195,22 @@ def test_tiles_of_an_image_share_what_moves_the_whole_mask(tiny):
     assert prediction.sd.max() > 0.1
 
 
+def test_vectors_on_gpus_share_no_value_with_each_other_or_with_maps():
+    """What a GPU draws, computed here: each draw has words of its own, whatever its length, and tiles of a member the same."""
+    keys, members = torch.tensor([5, 5, 5, 9]), torch.tensor([0, 0, 1, 0])
+    noise = CountedNoise(keys, members, torch.tensor([[0, 0], [4, 8], [0, 0], [0, 0]]), 1, 16)
+    drawn = [noise.vectors(k, length) for k, length in ((0, 10), (1, 4), (1, 300), (2, 150), (3, 75), (4, 300))]
+    assert [one.shape[1] for one in drawn] == [10, 4, 300, 150, 75, 300]
+    for one in drawn:
+        assert torch.equal(one[0], one[1])
+        assert not torch.equal(one[0], one[2])
+        assert not torch.equal(one[0], one[3])
+    values = [set(one[0].tolist()) for one in (*drawn[:1], *drawn[2:], noise(0).flatten(1))]
+    for k, one in enumerate(values):
+        assert not any(one & other for other in values[k + 1 :])
+    assert abs(float(noise.vectors(7, 100_000)[0].mean())) < 0.02
+
+
 def test_dropout_in_prediction_drops_the_share_that_training_does_and_keeps_the_mean():
     network = nn.Sequential(nn.Dropout(0.3), nn.Dropout2d(0.4)).eval()
     x = torch.ones(500, 8, 4, 4)
@@ -255,3 +273,19 @@ def test_a_head_learns_that_a_mask_is_one_of_two(tiny, tmp_path, kind):
     agree = np.stack(agree)  # [images, members]: 1 for the left half, 0 for the right one
     assert np.maximum(agree, 1 - agree).mean() > 0.9
     assert 0.2 < (agree > 0.5).mean() < 0.8
+
+
+def test_a_network_that_trains_itself_does_not_see_a_head():
+    plain = Config().with_leaves({"experiment": "e1", "network": "nnunet"})
+    for leaves in ({"head.kind": "low-rank"}, {"inference.augment": "symmetries"}, {"inference.dropout": True}):
+        assert plain.with_leaves(leaves).resolved().digest == plain.resolved().digest
+
+
+@pytest.mark.parametrize("kind", ["low-rank", "latent"])
+def test_estimates_count_the_weights_of_the_head(tiny, kind):
+    config = e1(tiny, **KINDS[kind])
+    own = sum(parameter.numel() for parameter in build_network(config).parameters())
+    assert estimate_cost(config).parameters == own
+    assert config.network.implementation().evaluations_per_image(config) == 1
+    turned = config.with_leaves({"inference.augment": "symmetries", "inference.ensemble": 16})
+    assert turned.network.implementation().evaluations_per_image(turned) == 8
