@@ -25,7 +25,9 @@ from studies.store.ledger import Ledger
 from studies.store.tables import SCHEMAS, SEARCH_SCHEMAS
 
 STUDY = "quickstart"
-WRITTEN = [table for table in SCHEMAS if table != "confusion"]  # by trials of one class, as those of these tests
+WRITTEN = [
+    table for table in SCHEMAS if table not in ("confusion", "risks")
+]  # by trials of one class without a limit of the risk
 TABLES = [*WRITTEN, *SEARCH_SCHEMAS]
 
 

@@ -87,7 +87,7 @@ def test_the_results_are_written_from_their_summaries():
 
 
 @pytest.mark.parametrize("command", [
-    pytest.param(line, marks=pytest.mark.slow) if re.match("diffseg (plan|run) paper ", line) else line  # of all networks
+    pytest.param(line, marks=pytest.mark.slow) if re.match("diffseg (plan|run) (paper|auto) ", line) else line  # take long
     for line in commands(*PLANNED)
 ])  # fmt: skip
 def test_commands_on_data_are_understood(command, tmp_path, monkeypatch):
@@ -99,7 +99,9 @@ def test_commands_on_data_are_understood(command, tmp_path, monkeypatch):
     folder(tmp_path / "my-folder")
     write_decathlon(tmp_path / "Task04_Hippocampus")
     words = shlex.split(command.replace("/data/", f"{tmp_path}/"))[1:]
-    if words[0] in ("run", "plan"):
+    if words[:2] == ["plan", "auto"]:
+        words += ["--store", str(tmp_path / "store"), "data.size=16"]
+    elif words[0] in ("run", "plan"):
         words = ["plan", *words[1:], "--store", str(tmp_path / "store"), "--json"]
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 0, result.output
@@ -172,7 +174,7 @@ def test_every_command_and_option_exists(command):
 
 def test_all_commands_of_the_manuals_are_run_by_a_test():
     """But for those that need a cluster or a session, whose options are checked above."""
-    elsewhere = ("bench", "cluster", "stop")
+    elsewhere = ("auto", "bench", "cluster", "stop")
     assert {line.split()[1] for line in COMMANDS} <= {*PLANNED, *QUICK, *READING, "clean", *elsewhere}
 
 

@@ -50,7 +50,7 @@ def test_images_without_a_meaning_of_orientation_are_rarely_taken_for_others():
         images = [torch.randint(0, 255, (1, 8, 8), dtype=torch.uint8, generator=source) for _ in range(30)]
         masks = [(image > 128).byte() for image in images]
         wrong += find_orientation(split_of(images, masks)).flips != "symmetries"
-    assert wrong <= 8  # 4 %
+    assert wrong <= 16  # 8 %
 
 
 def test_slices_of_a_volume_count_as_one():
