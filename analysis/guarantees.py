@@ -21,14 +21,15 @@ def tabulate_risks(tables: Tables) -> pd.DataFrame:
     chosen), units (those of the test images), and risk, their mean loss over seeds, with the limits risk_low and risk_high of
     its 95 % interval over them and the seeds.
     """
-    if tables.trials.get(THRESHOLD, pd.Series(dtype=float)).notna().sum() == 0:
+    limited = _select_limited(tables)
+    if limited.empty:
         return pd.DataFrame(columns=COLUMNS)
     rows = tables.frame("risks")
     rows = rows[(rows["images"] == "test") & rows["unit"].notna()]
     found = []
     for group, own in rows.groupby(GROUP, sort=False):
         losses = own.pivot(index="seed", columns="unit", values="risk")
-        trials = tables.trials.merge(own[["study", "trial"]].drop_duplicates(), on=["study", "trial"])
+        trials = limited.merge(own[["study", "trial"]].drop_duplicates(), on=["study", "trial"])
         risk = estimate(losses.to_numpy())
         row = dict(zip(GROUP, group, strict=True)) | {
             "seeds": len(losses),
@@ -46,13 +47,13 @@ def tabulate_risks(tables: Tables) -> pd.DataFrame:
 
 def controlled_risks(tables: Tables) -> alt.FacetChart | None:
     """Draw the risk over the threshold, on the images that chose it and on the test images, with the level and the choices."""
-    if tables.trials.get(THRESHOLD, pd.Series(dtype=float)).notna().sum() == 0:
+    trials = _select_limited(tables)
+    if trials.empty:
         return None
     rows = tables.frame("risks")
     means = rows[rows["unit"].isna() & (rows["threshold"] >= 0)]
     curves = means.groupby([*GROUP, "images", "threshold"], sort=False)["risk"].mean().reset_index()
     curves = curves[(curves["threshold"] * 1000).round() % 10 == 0]  # a page holds all points
-    trials = tables.trials[tables.trials[THRESHOLD].notna()]
     chosen = trials[["dataset", "series", "seed", "risk"]].assign(threshold=trials[THRESHOLD], images=CHOSEN)
     levels = trials[["dataset"]].assign(level=trials[LEVEL].astype(float), images=LIMIT).drop_duplicates()
     look = encode_series(tables, curves["series"])
@@ -69,3 +70,9 @@ def controlled_risks(tables: Tables) -> alt.FacetChart | None:
     limits = alt.Chart(drawn).transform_filter(alt.datum.images == LIMIT).encode(y="level:Q")
     limits = limits.mark_rule(color="#888", strokeDash=[2, 2])
     return facet_by_dataset(alt.layer(lines, limits, points.encode(shape=look["shape"])), curves)
+
+
+def _select_limited(tables: Tables) -> pd.DataFrame:
+    """Return the trials with a limit of the risk."""
+    trials = tables.trials
+    return trials[trials[THRESHOLD].notna()] if THRESHOLD in trials else trials.iloc[:0]

@@ -18,8 +18,8 @@ from diffseg.data.splits import Split
 
 SIDE = 16  # px of the small images that are compared
 IMAGES = 500  # at most
-TOLD = 0.75  # share of patients from which orientation counts as carrying meaning; by chance it is a half
-FEWEST = 8  # patients, or else images, below which nothing can be told
+RECOGNISED = 0.75  # share of patients from which orientation counts as carrying meaning; by chance it is a half
+FEWEST = 8  # patients, or else images, that the rule needs
 
 SYMMETRIES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {  # in the order in which they are allowed
     "mirrored left to right": lambda x: x.flip(-1),
@@ -34,14 +34,14 @@ class Orientation:
     """What may be mirrored or turned in training."""
 
     flips: str  # of data.augment.flips
-    told: dict[str, float]  # by symmetry that was tried: the share of patients whose turned form the rule recognises
+    recognised: dict[str, float]  # the share of patients whose turned form the rule recognises, by symmetry
     units: int  # patients, or else images
 
     def __str__(self) -> str:
         """Return the reason in words."""
         if self.units < FEWEST:
             return f"{self.units} patients or images are too few to tell whether orientation carries meaning"
-        words = "; ".join(f"{name} {share:.0%}" for name, share in self.told.items())
+        words = "; ".join(f"{name} {share:.0%}" for name, share in self.recognised.items())
         meaning = "no meaning" if self.flips == FLIPS[-1] else "meaning"
         return (
             f"orientation carries {meaning}: of {self.units} patients or images, a simple rule recognises those {words}"
@@ -51,14 +51,14 @@ class Orientation:
 def find_orientation(split: Split) -> Orientation:
     """Find the symmetries that images of a split may be given, in the order of SYMMETRIES, up to the first that is recognised."""
     features = _describe_units(split)
-    told: dict[str, float] = {}
+    recognised: dict[str, float] = {}
     if len(features) < FEWEST:
-        return Orientation(FLIPS[0], told, len(features))
+        return Orientation(FLIPS[0], recognised, len(features))
     for place, (name, turn) in enumerate(SYMMETRIES.items()):
-        told[name] = _recognise(features - turn(features))
-        if told[name] >= TOLD:
-            return Orientation(FLIPS[place], told, len(features))
-    return Orientation(FLIPS[-1], told, len(features))
+        recognised[name] = _recognise(features - turn(features))
+        if recognised[name] >= RECOGNISED:
+            return Orientation(FLIPS[place], recognised, len(features))
+    return Orientation(FLIPS[-1], recognised, len(features))
 
 
 def _recognise(differences: torch.Tensor) -> float:

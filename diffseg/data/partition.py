@@ -154,7 +154,7 @@ def hold_out(
     Raises:
         DataError: if either part would be empty.
     """
-    names = [unit_name(group, image) for group, image in zip(split.groups, split.names, strict=True)]
+    names = list_units(split)
     held = count_held_out(names, share, setting, name)
     first: dict[str, Any] = {}
     for unit, place in zip(names, rank, strict=True):
@@ -218,7 +218,7 @@ def interleave_groups(split: Split) -> torch.Tensor:
 
     Without groups, the images keep their order.
     """
-    units = [unit_name(group, name) for group, name in zip(split.groups, split.names, strict=True)]
+    units = list_units(split)
     hashes = [hash_key(name) for name in split.names] if any(split.groups) else range(len(units))
     order = sorted(range(len(units)), key=hashes.__getitem__)
     return torch.tensor([order[place] for place in _interleave([units[k] for k in order])], device=split.device)

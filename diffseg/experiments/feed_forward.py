@@ -75,7 +75,8 @@ class FeedForward:
         dropped = self.config.inference.dropout
         if dropped or not self._head.probabilistic:
             images, which = images[which], torch.arange(len(which), device=which.device)
-        labels, shape = Labels.of(self.config), (len(images), Labels.of(self.config).channels, *images.shape[2:])
+        labels = Labels.of(self.config)
+        shape = len(images), labels.channels, *images.shape[2:]
         x_t = torch.zeros(shape, device=images.device) if self._head.probabilistic else noise(0)
         with keep_dropping(network, noise) if dropped else nullcontext():
             output: torch.Tensor = network(x_t, self._time(images), images)

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import shlex
+from dataclasses import dataclass
 from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,19 @@ hours_option = click.option(
 metric_option = click.option(
     "--metric", help="Auto: metric by which the search chooses and the network is named.  [default: iou]"
 )
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """What the command line of `auto` or `plan auto` says."""
+
+    settings: tuple[str, ...]  # KEY=VALUE
+    store: str
+    roots: dict[str, str]  # of data sets, by name
+    name: str | None  # in the store; None: auto-NAME
+    hours: float | None
+    metric: str | None
+    placement: Placement
 
 
 @click.command()
@@ -55,24 +69,16 @@ def auto(
 
     Example: diffseg auto --data mine=/data/my-folder --hours 8
     """
-    record, ledger = _prepare(settings, store, roots, name, hours, metric, placement)
+    record, ledger = _prepare(CommandLine(settings, store, roots, name, hours, metric, placement))
     _run(record, ledger, placement)
 
 
-def show_plan(
-    settings: tuple[str, ...],
-    store: str,
-    roots: dict[str, str],
-    name: str | None,
-    hours: float | None,
-    metric: str | None,
-    placement: Placement,
-) -> None:
+def show_plan(asked: CommandLine) -> None:
     """Print what `auto` would do, and run nothing."""
     from studies.auto.planner import preview
     from studies.auto.stages import describe_stages
 
-    record, _ = _prepare(settings, store, roots, name, hours, metric, placement)
+    record, _ = _prepare(asked)
     whole = preview(record)
     for line in describe_stages(whole):
         click.echo(line)
@@ -80,15 +86,7 @@ def show_plan(
     click.echo(f"About {expected:.2g} of {record.request.hours:g} h would be used.")
 
 
-def _prepare(
-    settings: tuple[str, ...],
-    store: str,
-    roots: dict[str, str],
-    name: str | None,
-    hours: float | None,
-    metric: str | None,
-    placement: Placement,
-) -> "tuple[Record, Ledger]":
+def _prepare(asked: CommandLine) -> "tuple[Record, Ledger]":
     """Return the record of the requested study, as it was stored or planned anew, and its ledger; and print the plan."""
     from diffseg.evaluation.registry import METRICS
     from diffseg.suggestions import did_you_mean
@@ -96,22 +94,22 @@ def _prepare(
     from studies.auto.record import Request, read_record
     from studies.store.ledger import Ledger
 
-    if len(roots) != 1:
-        raise UserError(f"auto plans for one data set, but {len(roots)} are given: give --data NAME=ROOT once")
-    if placement["workers"] != 1:
+    if len(asked.roots) != 1:
+        raise UserError(f"auto plans for one data set, but {len(asked.roots)} are given: give --data NAME=ROOT once")
+    if asked.placement["workers"] != 1:
         raise UserError("auto trains each trial on one worker: leave out --workers")
-    metric = metric or "iou"
+    metric = asked.metric or "iou"
     if metric not in METRICS:
         raise UserError(
             f"there is no metric '{metric}'{did_you_mean(metric, METRICS)}: allowed are {', '.join(METRICS)}"
         )
-    ((data, root),) = roots.items()
-    given = parse_settings(settings)
-    request = Request(data, root, hours or HOURS, metric, given, placement["cpus"], placement["gpus"])
-    ledger = Ledger(store, name or f"auto-{data}")
+    ((data, root),) = asked.roots.items()
+    given = parse_settings(asked.settings)
+    request = Request(data, root, asked.hours or HOURS, metric, given, asked.placement["cpus"], asked.placement["gpus"])
+    ledger = Ledger(asked.store, asked.name or f"auto-{data}")
     record = read_record(ledger, request)
     if record is None:
-        record = make_plan(request, store, progress_bar, partial(click.echo, err=True))
+        record = make_plan(request, asked.store, progress_bar, partial(click.echo, err=True))
     for chosen, reason in record.choices:
         shown = ", ".join(f"{key}={'…' if key == 'diffusion.profile' else value}" for key, value in chosen.items())
         click.echo(f"{shown}: {reason}")

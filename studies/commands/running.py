@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from diffseg.errors import UserError
-from studies.commands.auto import hours_option, metric_option, show_plan
+from studies.commands.auto import CommandLine, hours_option, metric_option, show_plan
 from studies.commands.options import (
     Placement,
     address_option,
@@ -73,7 +73,8 @@ def plan(
             raise UserError(
                 "`diffseg plan auto` takes --data, --hours, --metric, --name, --cpus, --gpus and settings: leave out others"
             )
-        return show_plan(request.settings, request.store, request.roots, request.name, hours, metric, placement)
+        asked = CommandLine(request.settings, request.store, request.roots, request.name, hours, metric, placement)
+        return show_plan(asked)
     if hours is not None or metric is not None:
         raise UserError(f"--hours and --metric are options of `diffseg plan auto`: leave them out for {request.source}")
     from studies.commands.tables.estimates import plan_table
