@@ -7,7 +7,8 @@ The posterior mean of x0 under the empirical distribution of examples x_k has a 
 - With patches, it comes close at low noise: there are enough of them to find a similar one.
 - Averages of s × s pixels keep what coarse patches contain and divide the noise's variance by s².
 
-At every noise level the least error of these predictors is taken.
+At every noise level the least error of these predictors is taken. All are asked at each COARSE-th level; between two of these,
+those from the best one at the first to the best one at the second, since with more noise larger patches are best.
 
 x_t is the noisy signal that E3 sees, whatever the coding, with the channels of all classes. What is guessed are the masks of the
 classes, in ±1. So one likeness of x_t to the examples serves all classes, and several classes cost little more than one.
@@ -38,6 +39,11 @@ MASKS = 4096  # whole masks
 QUERIES = 2048  # blocks of test masks
 WINDOWS = 256  # windows of test masks
 CHUNK = 512  # queries at once
+COARSE = 4  # every how many levels all predictors are asked
+
+
+_Predictor = Callable[[torch.Tensor], torch.Tensor]  # log-SNRs [L] → mean squared errors [L, K]
+ROUNDS = 2 * (1 + len(PATCHES))  # how often on_batch is called
 
 
 @limited_threads(1)  # beside other work, several threads wait for each other: two took ten times as long as one
@@ -62,14 +68,13 @@ def estimate_mask_error(dataset: Dataset, config: Config, on_batch: Callable[[],
     t = torch.arange(1, config.inference.timesteps + 1, dtype=torch.float64) / config.inference.timesteps
     levels = log_snr(t, config.diffusion)
     queries = _Places.draw(QUERIES, numbers, BLOCK, draw)
-    found = [_errors_of_masks(examples, masks, queries, levels, draw)]
+    from_masks, predictors = _predict_from_masks(examples, masks, queries, draw), []
     for size, side in PATCHES:
-        on_batch()
         known = _Places.draw(EXAMPLES, examples.signal, size, draw)
-        found.append(
-            _errors_of_patches(examples, known, masks, queries.draw_within(BLOCK, size, draw), size, side, levels, draw)
+        predictors.append(
+            _predict_from_patches(examples, known, masks, queries.draw_within(BLOCK, size, draw), size, side, draw)
         )
-    errors = torch.stack(found).amin(0)
+    errors = _find_least_errors([*predictors, from_masks], levels, on_batch)
     if errors.isnan().any():
         raise UserError(
             f"data set {dataset.name}: all pixels of the masks that were drawn to measure the fingerprint are ignored ones "
@@ -131,30 +136,62 @@ class _Places:
         return masks[mask, :, top + inner[:, None], left + inner].flatten(1, 2).transpose(1, 2).contiguous()
 
 
-def _errors_of_masks(
-    examples: _Signals, masks: _Signals, queries: _Places, levels: torch.Tensor, draw: torch.Generator
+def _find_least_errors(
+    predictors: list[_Predictor], levels: torch.Tensor, on_batch: Callable[[], None]
 ) -> torch.Tensor:
-    """Return the errors [L, K] at log-SNRs [L] of the upper left pixels of the queries, predicted from whole masks.
+    """Return the least errors [L, K] of predictors at falling log-SNRs [L]. NaN where no pixel counted.
+
+    predictors: from those that see least of a mask to those that see most, as they become the best one after the other.
+    """
+    asked = torch.unique(torch.cat([torch.arange(0, len(levels), COARSE), torch.tensor([len(levels) - 1])]))
+    coarse = []
+    for predict in predictors:
+        on_batch()
+        coarse.append(predict(levels[asked]))
+    found = torch.stack(coarse)  # [predictors, levels asked, K]
+    best = found.nan_to_num(torch.inf).argmin(0)  # [levels asked, K]
+    least = torch.full((len(levels), found.shape[2]), torch.inf)
+    least[asked] = found.amin(0)
+    right = torch.searchsorted(asked, torch.arange(len(levels))).clamp(min=1)
+    around = torch.cat([best[right - 1], best[right]], 1)  # at the two levels asked around each level, [L, 2 K]
+    between = torch.ones(len(levels), dtype=torch.bool).index_fill(0, asked, False)
+    for index, predict in enumerate(predictors):
+        on_batch()
+        chosen = between & (around.amin(1) <= index) & (index <= around.amax(1))
+        if chosen.any():
+            least[chosen] = torch.minimum(least[chosen], predict(levels[chosen]))
+    return torch.where(least.isinf(), torch.nan, least)
+
+
+def _predict_from_masks(examples: _Signals, masks: _Signals, queries: _Places, draw: torch.Generator) -> _Predictor:
+    """Return the predictor of the upper left pixels of the queries from whole masks.
 
     examples, masks: of training and of testing.
     """
-    noise = torch.randn(masks.signal.shape, generator=draw).flatten(1)
-    known, pixel = examples.signal.flatten(1), queries.top * masks.signal.shape[-1] + queries.left
+    noise, clean, known = (
+        torch.randn(masks.signal.shape, generator=draw).flatten(1),
+        masks.signal.flatten(1),
+        examples.signal.flatten(1),
+    )
+    pixel = queries.top * masks.signal.shape[-1] + queries.left
     wanted, guesses = masks.classes.flatten(2), examples.classes.flatten(2)
-    errors = _Mean(len(levels), wanted.shape[1])
-    for mask in sorted(set(queries.mask.tolist())):
-        pixels = pixel[queries.mask == mask]
-        valid = None if masks.valid is None else masks.valid[mask].flatten()[None, pixels]
-        clean, middles = masks.signal[mask].flatten()[None], wanted[mask][None, :, pixels]
-        errors.add(known, guesses[:, :, pixels], clean, middles, valid, noise[mask, None], 1, levels)
-    return errors.value()
+
+    def predict(levels: torch.Tensor) -> torch.Tensor:
+        errors, likeness = _Mean(len(levels), wanted.shape[1]), _Likeness.of(known, clean, noise)
+        for mask in sorted(set(queries.mask.tolist())):
+            pixels = pixel[queries.mask == mask]
+            valid = None if masks.valid is None else masks.valid[mask].flatten()[None, pixels]
+            one = likeness.select(slice(mask, mask + 1))
+            errors.add(one, guesses[:, :, pixels], wanted[mask][None, :, pixels], valid, 1, levels)
+        return errors.value()
+
+    return predict
 
 
-def _errors_of_patches(
-    examples: _Signals, known: _Places, masks: _Signals, queries: _Places, size: int, side: int,
-    levels: torch.Tensor, draw: torch.Generator,
-) -> torch.Tensor:  # fmt: skip
-    """Return the errors [L, K] of blocks of size × size px, predicted from patches of side × side such blocks around them.
+def _predict_from_patches(
+    examples: _Signals, known: _Places, masks: _Signals, queries: _Places, size: int, side: int, draw: torch.Generator
+) -> _Predictor:
+    """Return the predictor of blocks of size × size px from patches of side × side such blocks around them.
 
     examples, masks: of training and of testing. known, queries: the blocks of either.
     """
@@ -162,12 +199,16 @@ def _errors_of_patches(
     clean, wanted = _cut_patches(masks, queries, size, side), queries.cut(masks.classes, size)
     valid = None if masks.valid is None else queries.cut(masks.valid, size)[:, 0]
     noise = torch.randn(clean.shape, generator=draw)
-    errors = _Mean(len(levels), wanted.shape[1])
-    for start in range(0, len(clean), CHUNK):
-        part = slice(start, start + CHUNK)
-        counted = None if valid is None else valid[part]
-        errors.add(patches, guesses, clean[part], wanted[part], counted, noise[part], size, levels)
-    return errors.value()
+
+    def predict(levels: torch.Tensor) -> torch.Tensor:
+        errors = _Mean(len(levels), wanted.shape[1])
+        for start in range(0, len(clean), CHUNK):
+            part = slice(start, start + CHUNK)
+            counted = None if valid is None else valid[part]
+            errors.add(_Likeness.of(patches, clean[part], noise[part]), guesses, wanted[part], counted, size, levels)
+        return errors.value()
+
+    return predict
 
 
 def _cut_patches(masks: _Signals, places: _Places, size: int, side: int) -> torch.Tensor:
@@ -183,6 +224,23 @@ def _cut_patches(masks: _Signals, places: _Places, size: int, side: int) -> torc
     return torch.stack(channels, dim=3).flatten(1)
 
 
+@dataclass(frozen=True)
+class _Likeness:
+    """What the likeness of noisy signals to examples follows from at every noise level."""
+
+    of_signal: torch.Tensor  # [Q, E]: ⟨x, x_k⟩ − ‖x_k‖²/2
+    of_noise: torch.Tensor  # [Q, E]: ⟨n, x_k⟩
+
+    @classmethod
+    def of(cls, known: torch.Tensor, clean: torch.Tensor, noise: torch.Tensor) -> "_Likeness":
+        """Compare signals [Q, D] and their noise [Q, D] with examples [E, D]."""
+        return cls(torch.addmm(-known.square().sum(1) / 2, clean, known.T), noise @ known.T)
+
+    def select(self, queries: slice) -> "_Likeness":
+        """Return the likeness of some of the queries."""
+        return _Likeness(self.of_signal[queries], self.of_noise[queries])
+
+
 class _Mean:
     """The mean of the squared errors of posterior means, by level and class, over the pixels that count."""
 
@@ -190,13 +248,13 @@ class _Mean:
         self.sums, self.count = torch.zeros(levels, classes, dtype=torch.float64), 0
 
     def add(
-        self, known: torch.Tensor, guesses: torch.Tensor, clean: torch.Tensor, wanted: torch.Tensor,
-        valid: torch.Tensor | None, noise: torch.Tensor, size: int, levels: torch.Tensor,
+        self, likeness: _Likeness, guesses: torch.Tensor, wanted: torch.Tensor, valid: torch.Tensor | None,
+        size: int, levels: torch.Tensor,
     ) -> None:  # fmt: skip
         """Add the errors of `_errors`. valid: bool [Q, P], the pixels that count; None if all do."""
         pixels = wanted[:, 0].numel() if valid is None else int(valid.sum())
         if pixels:
-            self.sums += pixels * _errors(known, guesses, clean, wanted, valid, noise, size, levels)
+            self.sums += pixels * _errors(likeness, guesses, wanted, valid, size, levels)
             self.count += pixels
 
     def value(self) -> torch.Tensor:
@@ -205,23 +263,20 @@ class _Mean:
 
 
 def _errors(
-    known: torch.Tensor, guesses: torch.Tensor, clean: torch.Tensor, wanted: torch.Tensor, valid: torch.Tensor | None,
-    noise: torch.Tensor, size: int, levels: torch.Tensor,
+    likeness: _Likeness, guesses: torch.Tensor, wanted: torch.Tensor, valid: torch.Tensor | None,
+    size: int, levels: torch.Tensor,
 ) -> torch.Tensor:  # fmt: skip
     """Return the mean squared errors [L, K] at log-SNRs [L] of the posterior means of the masks `wanted` [Q, K, P].
 
-    The predictor sees x_t = α x + σ/size n of the patches `clean` [Q, D], and knows patches [E, D] with masks [E, K, P]. The
-    noise n [Q, D] is the same at all levels, so that the curve is smooth. valid: bool [Q, P], the pixels that count. Errors
-    are those of masks in ±1.
+    The predictor sees x_t = α x + σ/size n of Q patches, and knows E patches with masks `guesses` [E, K, P]. The noise n is the
+    same at all levels, so that the curve is smooth. valid: bool [Q, P], the pixels that count. Errors are those of masks in ±1.
     """
     guesses, wanted = guesses.float() * 2 - 1, wanted.float() * 2 - 1
-    of_signal, of_noise = clean @ known.T, noise @ known.T
-    of_signal -= known.square().sum(1) / 2
-    found, likeness, weights = [], torch.empty_like(of_noise), torch.empty_like(of_noise)
+    found, exponent, weights = [], torch.empty_like(likeness.of_noise), torch.empty_like(likeness.of_noise)
     for level in levels:  # in place: fresh memory for such arrays costs more time than the computation
         alpha, sigma = float(torch.sigmoid(level).sqrt()), float(torch.sigmoid(-level).sqrt()) / size
-        torch.mul(of_signal, (alpha / sigma) ** 2, out=likeness).add_(of_noise, alpha=alpha / sigma)
-        torch.softmax(likeness, 1, out=weights)
+        torch.mul(likeness.of_signal, (alpha / sigma) ** 2, out=exponent).add_(likeness.of_noise, alpha=alpha / sigma)
+        torch.softmax(exponent, 1, out=weights)
         errors = (weights @ guesses.flatten(1) - wanted.flatten(1)).square().view_as(wanted)
         found.append(torch.stack([(one if valid is None else one[valid]).mean() for one in errors.unbind(1)]))
     return torch.stack(found)

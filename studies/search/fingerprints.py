@@ -95,7 +95,7 @@ def estimate_fingerprints(
         UserError: The kind of fingerprint needs training, or the data cannot be used.
     """
     from diffseg import data
-    from diffseg.fingerprint.quick import PATCHES, estimate_mask_error
+    from diffseg.fingerprint.quick import ROUNDS, estimate_mask_error
 
     if config.diffusion.fingerprint not in ("mask-error", "entropy-rate"):
         raise UserError(
@@ -105,9 +105,9 @@ def estimate_fingerprints(
     e3 = config.fingerprint_trials()[0]
     check_datasets([Trial(trial_name(e3), e3)], {e3.data.name: root} if root else {}, store)
     dataset = data.load(e3.data, fetch_root(root) if root else None, cache_folder(store), on_progress=on_progress)
-    on_progress(0, len(PATCHES))
+    on_progress(0, ROUNDS)
     estimates = count()
-    errors = estimate_mask_error(dataset, e3, lambda: on_progress(next(estimates), len(PATCHES)))
+    errors = estimate_mask_error(dataset, e3, lambda: on_progress(next(estimates), ROUNDS))
     return compute_fingerprints([errors], config.diffusion.fingerprint, list_classes(config))
 
 

@@ -59,6 +59,28 @@ def test_independent_pixels_are_decided_one_by_one():
             assert row["mask_error"] == pytest.approx(mmse(np.exp(row["log_snr"])), abs=0.1)
 
 
+@pytest.mark.parametrize("count", [2, 7, 25, 50])
+def test_the_least_of_all_predictors_is_found_though_not_all_are_asked_everywhere(count):
+    """Predictors become best in their order, several of them within a few levels, and each class by its own."""
+    levels, asked = torch.linspace(8, -20, count), []
+
+    def predictor(place, steepness):
+        def predict(some):
+            asked.append(len(some))
+            risen = torch.sigmoid(steepness * (torch.tensor([0.0, -2.0]) - some[:, None] - place))
+            return (1 - 0.05 * place) * risen + 0.01 * place
+
+        return predict
+
+    predictors = [predictor(place, 3.0 - 0.5 * place) for place in (0.0, 1.0, 2.0, 3.0, 4.0)]
+    every = torch.stack([predict(levels) for predict in predictors]).amin(0)
+    asked.clear()
+    found = patches._find_least_errors(predictors, levels, lambda: None)
+    torch.testing.assert_close(found, every)
+    assert sum(asked) <= len(predictors) * count
+    assert count < 50 or sum(asked) < 0.7 * len(predictors) * count
+
+
 def test_the_estimate_is_repeatable_and_has_the_levels_that_e3_measures():
     draw = np.random.default_rng(0)
     masks = dataset(*draw.integers(0, 2, (2, 8, 16, 16)))
