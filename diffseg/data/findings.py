@@ -30,7 +30,7 @@ class ImageFindings:
     foreground: float  # share of the pixels that are not ignored, the mean over raters
     empty: int  # masks without foreground
     objects: int
-    diameters: tuple[float, ...]  # of circles with the areas of the mask's connected components, px
+    diameters: tuple[float, ...]  # of circles with the areas of the mask's connected components but specks, px
     pixels: bytes | None  # a hash of the pixels; None if all are equal
     descriptor: np.ndarray  # float32 [D], of length 1 or 0: compared to find images that look alike
     thumbnail: Image.Image | None  # None of images that are not on the contact sheet
@@ -66,7 +66,9 @@ class SplitFindings:
     foreground: tuple[float, float, float] | None  # least, mean and greatest share of an image's pixels
     empty_masks: int  # of all raters
     objects: float | None  # mean number an image
-    diameter: tuple[float, float] | None = None  # of the masks' components, px: the 10th percentile and the median
+    diameter: tuple[float, float] | None = (
+        None  # of the masks' components but specks, px: the 10th percentile and the median
+    )
     share: tuple[float, float] | None = None  # the same, as shares of √(height · width) of their image
     classes: dict[str, ClassFindings] = field(default_factory=dict)  # if classes are named
     ignored: float = 0.0  # share of all masks' pixels

@@ -9,6 +9,8 @@ from studies.auto.inspection import Inspection
 from studies.search.recommendation import Choice
 
 SIZES = (32, 64, 128, 256)  # px, that networks are trained at
+USUAL_SIZE = 64  # px, below which much is lost of large objects, too
+CROP_SIZES = (64, 32)  # px
 LEAST_OBJECT = 4.0  # px, below which an object's shape is lost
 CROPPED_OBJECT = 6.0  # px that the smallest objects get where images are cut into crops
 LEAST_STEPS = 400  # of a training that is worth its size
@@ -42,18 +44,22 @@ class Frame:
 
 
 def list_frames(found: Inspection) -> list[Frame]:
-    """Return the frames that show the smallest objects, the one that costs least first; if none does, the largest one.
+    """Return the frames that show the smallest objects, the one to prefer first; if none does, the largest one.
 
-    Images are resized as a whole where objects then have LEAST_OBJECT px. Where that needs more than the largest size, or for a
-    machine that cannot afford it, they are cut into crops, scaled so that objects have CROPPED_OBJECT px.
+    Images are resized as a whole where objects then have LEAST_OBJECT px, to USUAL_SIZE px or more if the machine can afford it.
+    Where that needs more than the largest size, or more than the machine can afford, they are cut into crops, scaled so that
+    objects have CROPPED_OBJECT px.
     """
     sizes = [size for size in SIZES if size < 2 * found.side] or [SIZES[0]]
     if found.diameter is None or found.share is None:
         return [Frame(sizes[min(1, len(sizes) - 1)])]
-    whole = [Frame(size) for size in sizes if found.share * size >= LEAST_OBJECT and size >= min(64, sizes[-1])]
+    showing = [size for size in sizes if found.share * size >= LEAST_OBJECT]
+    usual = [size for size in showing if size >= min(USUAL_SIZE, sizes[-1])][:1]
+    cheaper = [size for size in showing if size < usual[0]]
     scale = min(1.0, CROPPED_OBJECT / found.diameter)
-    crops = [Frame(size, float(f"{scale:.2g}")) for size in (64, 32) if size < scale * found.side]
-    return whole[:1] + crops or [Frame(sizes[-1])]
+    cut = [size for size in CROP_SIZES if size < min(scale * found.side, showing[0] if showing else math.inf)]
+    frames = [Frame(size) for size in usual + cheaper] + [Frame(size, float(f"{scale:.2g}")) for size in cut]
+    return frames or [Frame(sizes[-1])]
 
 
 def choose_frame(frames: list[Frame], fits: Callable[[Frame], bool]) -> Frame:
