@@ -30,7 +30,7 @@ class ImageFindings:
     foreground: float  # share of the pixels that are not ignored, the mean over raters
     empty: int  # masks without foreground
     objects: int
-    diameters: tuple[float, ...]  # of circles with the areas of the mask's connected components but specks, px
+    diameters: tuple[float, ...]  # of the largest circles within the mask's connected components but specks, px
     pixels: bytes | None  # a hash of the pixels; None if all are equal
     descriptor: np.ndarray  # float32 [D], of length 1 or 0: compared to find images that look alike
     thumbnail: Image.Image | None  # None of images that are not on the contact sheet

@@ -200,15 +200,24 @@ def test_empty_masks_are_counted_in_plain_english(empty, tmp_path):
     assert f"1 rater, {empty} empty mask{'s' * (empty != 1)}\n" in f"{check(config('folder'), tmp_path)}\n"
 
 
-@pytest.mark.parametrize(("specks", "low"), [(5, 19.5), (100, 1.1)], ids=["few are no objects", "many are objects"])
+@pytest.mark.parametrize(("specks", "low"), [(5, 9), (100, 1)], ids=["few are no objects", "many are objects"])
 def test_specks_are_no_objects_by_which_a_size_is_judged(specks, low, tmp_path):
     sound(tmp_path)
     for path in (tmp_path / "train" / "masks").iterdir():
         mask = np.zeros((64, 64), np.uint8)
-        mask[:30, :30] = mask[:30, 34:44] = 255  # two objects, the smaller one of 300 px
+        mask[1:30, 1:30] = mask[2:30, 34:43] = 255  # two objects, the narrower one 9 px wide
         rows, columns = np.divmod(np.arange(specks), 32)
         mask[34 + 2 * rows, 2 * columns] = 255
         Image.fromarray(mask).save(path)
     train = check(config("folder"), tmp_path).splits["train"]
     assert train.diameter is not None
-    assert train.diameter[0] == pytest.approx(low, abs=0.1)
+    assert train.diameter[0] == pytest.approx(low, abs=0.5)
+
+
+def test_the_size_of_a_long_object_is_its_width(tmp_path):
+    sound(tmp_path)
+    for path in (tmp_path / "train" / "masks").iterdir():
+        mask = np.zeros((64, 64), np.uint8)
+        mask[10:13, 3:60] = 255
+        Image.fromarray(mask).save(path)
+    assert check(config("folder"), tmp_path).splits["train"].diameter == pytest.approx((3, 3))
