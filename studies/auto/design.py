@@ -17,6 +17,7 @@ LEAST_STEPS = 400  # of a training that is worth its size
 MOST_STEPS = {"cpu": 4000, "gpu": 20_000}  # beyond which the hours go into a search
 BATCH, WIDTH, LEARNING_RATE = 16, 32, 1e-3  # with which the project's own studies were measured
 LOWEST_SIDE = 8  # px of the network's lowest level
+LEAST_TEST_IMAGES = 20
 LONGEST_TEST = 0.25  # share of a trial's time that its prediction of the test images may take
 
 PAPER = {  # the published ε-target, with steps of sampling that the hours allow
@@ -132,10 +133,9 @@ def choose_steps(steps: int) -> dict[str, Any]:
 
 def choose_test_images(found: Inspection, image_seconds: float, trial_seconds: float) -> Choice | None:
     """Return a limit of the test images if all of them would take too long; None if they do not."""
-    most = int(LONGEST_TEST * trial_seconds / image_seconds)
-    if most >= found.test_images:
+    kept = max(LEAST_TEST_IMAGES, int(LONGEST_TEST * trial_seconds / image_seconds))
+    if kept >= found.test_images:
         return None
-    kept = min(found.test_images, max(20, most))
     return Choice(
         {"data.test_images": kept},
         f"all {found.test_images} would take {found.test_images * image_seconds / 60:.0f} min",

@@ -1,8 +1,9 @@
 """The plan of `diffseg auto`: what the data, the machine and the hours ask for, and the studies that follow from its stages."""
 
+import logging
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ def make_plan(request: Request, store: str, progress: Progress, say: Callable[[s
         raise UserError(
             f"{given[0]} is decided by the stages of auto: leave it out, or write a study with `diffseg init`"
         )
-    with progress(f"reading {request.data}") as on_progress:
+    with progress(f"reading {request.data}") as on_progress, _without_remarks():
         found = inspect(request.data, request.root, request.settings, cache_folder(store), on_progress)
     for remark in found.remarks:
         say(f"note: {remark}")
@@ -63,7 +64,8 @@ def make_plan(request: Request, store: str, progress: Progress, say: Callable[[s
         raise UserError(
             f"--metric {request.metric} needs masks of several raters, but {request.data} has one: give iou or another"
         )
-    choices, paces, limit, lanes, device = _choose(request, found, store, progress)
+    with _without_remarks():
+        choices, paces, limit, lanes, device = _choose(request, found, store, progress)
     record = Record(
         request=request,
         choices=[(choice.settings, choice.reason) for choice in choices],
@@ -168,6 +170,18 @@ def _choose(
     small = time_trial(Frame(SMALL_SIZE), "e2", choices)
     count = int({**_join(choices), **request.settings}.get("data.test_images") or found.test_images)
     return choices, timed | {SMALL: (small.step, small.image)}, count, lanes, device
+
+
+@contextmanager
+def _without_remarks() -> Iterator[None]:
+    """Leave out the remarks that are logged whenever files are read, since the plan prints them once."""
+    logger = logging.getLogger("diffseg.data")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _replace_by_given(frame: Frame, given: dict[str, Any]) -> Frame:

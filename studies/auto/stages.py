@@ -134,9 +134,8 @@ class _Planner:
         fitting = min(self.record.most_steps, self.fit_steps("e2", room, self.record.test_images))
         steps = self.replace_by_given(fitting)
         if fitting < LEAST_PLANNED_STEPS and steps == fitting:
-            return (
-                f"{hours:g} h allow {max(0, steps)} training steps, fewer than {LEAST_PLANNED_STEPS}: give more --hours"
-            )
+            short = f"{hours:g} h allow {max(0, steps)} training steps, fewer than {LEAST_PLANNED_STEPS}"
+            return f"{short}: give --hours {self.count_hours():.2g} or more"
         tables = self.write_tables(self.record.settings | choose_steps(steps), ["e1", "e2"], "planned")
         took = self.price_seed(steps)
         longer = f", which takes longer than the {hours:g} h" if took > self.left else ""
@@ -229,6 +228,12 @@ class _Planner:
         """Return the training steps of a trial that has a number of seconds; 0 or less if it has not even time to predict."""
         step, image = self.record.paces[pace]
         return int(((room - self.speed.start) / self.speed.factor - images * image) / step)
+
+    def count_hours(self) -> float:
+        """Return the hours that the command would need for LEAST_PLANNED_STEPS of E1 and E2, with a fourth to spare."""
+        needed = self.price_seed(LEAST_PLANNED_STEPS) / PLANNED_SHARE
+        used = 3600 * self.record.request.hours * (1 - ENDING) - self.left
+        return 1.25 * (used + needed) / (1 - ENDING) / 3600
 
     def count_nnunet_steps(self, step: float, paper: float) -> int:
         """Return the steps of nnU-Net that fit beside the paper's trial, or with a single lane after it."""

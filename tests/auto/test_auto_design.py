@@ -88,7 +88,8 @@ def test_test_images_are_limited_where_they_would_take_most_of_the_time():
     limit = design.choose_test_images(LESIONS, 10.0, 1200)
     assert limit.settings == {"data.test_images": 30}
     assert "all 300 would take 50 min" in limit.reason
-    assert design.choose_test_images(replace(LESIONS, test_images=10), 100.0, 600).settings == {"data.test_images": 10}
+    assert design.choose_test_images(LESIONS, 100.0, 600).settings == {"data.test_images": 20}
+    assert design.choose_test_images(replace(LESIONS, test_images=10), 100.0, 600) is None
 
 
 def test_the_papers_settings_are_settings():

@@ -2,6 +2,7 @@
 
 import datetime
 import math
+import re
 
 import pytest
 
@@ -108,7 +109,10 @@ def test_few_hours_leave_out_what_does_not_fit_and_say_so():
     assert "search: left out, since a search of 10 proposals and its confirmation would take" in lines[3]
     record, *_ = unfold(planned(0.06))
     assert [stage.name for stage in record.stages] == ["small"]
-    assert "give more --hours" in describe_stages(record)[1]
+    (hours,) = re.findall(r"give --hours (\S+) or more", describe_stages(record)[1])
+    assert 0.06 < float(hours) < 1
+    enough, *_ = unfold(planned(float(hours)))
+    assert "planned" in [stage.name for stage in enough.stages]
 
 
 def test_nothing_is_built_upon_planned_trials_that_failed():
