@@ -45,6 +45,7 @@ class Record:
     test_images: int
     planning: float  # seconds that the plan took
     most_steps: int
+    elapsed: float = 0.0  # seconds that the command took until the last stage ended, without those before it was killed
     stages: list[Stage] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)  # stages that do not fit, and why
 

@@ -21,7 +21,10 @@ from studies.auto.record import Record, Stage
 from studies.search.stopping import measure_hours
 
 NAMES = ("small", "planned", "baselines", "search", "seeds")
-SESSION = 20.0  # seconds in which Ray starts and ends, for each stage
+SESSION = (
+    20.0  # seconds of a stage in which no trial runs, since Ray or a trial's process starts; until they are measured
+)
+LONGEST_SESSION = 300.0  # seconds
 ENDING = 0.04  # share of the hours that is kept for the report, and for what cannot be foreseen
 SMALL_SIZE, SMALL_STEPS, LEAST_SMALL_STEPS = 32, 150, 20
 SMALL_SHARE = 0.05  # of the hours that are left
@@ -67,9 +70,22 @@ def measure_speed(record: Record, done: dict[str, Rows]) -> Speed:
 
 
 def read_used(record: Record, done: dict[str, Rows]) -> float:
-    """Return the seconds so far: of planning, of sessions, and those during which at least one trial ran."""
-    rows = [row for own in done.values() for row in own]
-    return record.planning + SESSION * len(record.stages) + 3600 * measure_hours(rows)
+    """Return the seconds so far.
+
+    If the command was killed, not all of them are known, but for those of planning and those during which at least one trial ran.
+    """
+    return max(record.elapsed, record.planning + SESSION * len(record.stages) + _measure_busy(done))
+
+
+def measure_session(record: Record, done: dict[str, Rows]) -> float:
+    """Return the seconds of a stage in which no trial ran, the mean of those so far."""
+    idle = record.elapsed - record.planning - _measure_busy(done)
+    return min(LONGEST_SESSION, max(SESSION, idle / len(record.stages))) if record.stages else SESSION
+
+
+def _measure_busy(done: dict[str, Rows]) -> float:
+    """Return the seconds during which at least one trial ran."""
+    return 3600 * measure_hours([row for own in done.values() for row in own])
 
 
 def pretend(record: Record) -> dict[str, Rows]:
@@ -113,7 +129,7 @@ class _Planner:
     def __init__(self, record: Record, done: dict[str, Rows], nnunet_step: float | None):
         self.record, self.nnunet_step = record, nnunet_step
         self.speed = measure_speed(record, done)
-        self.left = 3600 * record.request.hours * (1 - ENDING) - read_used(record, done) - SESSION
+        self.left = 3600 * record.request.hours * (1 - ENDING) - read_used(record, done) - measure_session(record, done)
         self.has_planned = any(
             row["status"] == "complete" and row["experiment"] == "e2" for row in done.get("planned", ())
         )

@@ -3,7 +3,8 @@
 import contextlib
 import math
 import shlex
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -76,14 +77,13 @@ def auto(
 def show_plan(asked: CommandLine) -> None:
     """Print what `auto` would do, and run nothing."""
     from studies.auto.planner import preview
-    from studies.auto.stages import describe_stages
+    from studies.auto.stages import describe_stages, pretend, read_used
 
     record, _ = _prepare(asked)
     whole = preview(record)
     for line in describe_stages(whole):
         click.echo(line)
-    expected = (record.planning + sum(stage.seconds for stage in whole.stages)) / 3600
-    click.echo(f"About {expected:.2g} of {record.request.hours:g} h would be used.")
+    click.echo(f"About {read_used(whole, pretend(whole)) / 3600:.2g} of {record.request.hours:g} h would be used.")
 
 
 def _prepare(asked: CommandLine) -> "tuple[Record, Ledger]":
@@ -127,9 +127,11 @@ def _run(record: "Record", ledger: "Ledger", placement: Placement) -> None:
     from studies.store.ledger import Ledger
 
     small, step = Ledger(ledger.store, f"{ledger.study}-{SMALL}"), estimate_nnunet_step(record)
+    before, begin = record.elapsed or record.planning, time.perf_counter()
     while True:
         if record.stages:
             record = _run_last_stage(record, ledger, small, Resources(**placement))
+            record = replace(record, elapsed=before + time.perf_counter() - begin)
         found = next_stage(record, read_rows(record, ledger, small), step)
         write_record(ledger, found or record)
         if found is None:
