@@ -133,7 +133,8 @@ def _against_nnunet(tables: Tables, dataset: str) -> Iterator[str]:
     if np.isnan(one.p):
         yield f"Against nnU-Net, {name} has {means}{NOT_TESTED}."
         return
-    change = f"{signed(points.mean, '+.1f')} points ({describe_interval(points.low, points.high, one.p, '+.1f')})"
+    interval = describe_interval(points.low, points.high, one.p, "+.1f")
+    change = f"{signed(points.mean, '+.1f')} points{_describe_shared(*best)} ({interval})"
     if one.p < LEVEL:
         yield f"{name[0].upper()}{name[1:]} segments {'better' if one.mean > 0 else 'worse'} than nnU-Net: {means}, {change}."
     else:
@@ -153,10 +154,18 @@ def _name_best(tables: Tables, dataset: str) -> Iterator[str]:
     found = [compare(samples[0], other)[0] for other in samples[1:] if other is not None]
     p = holm(np.array([one.p for one in found]))
     first, second = (key[1] for key in order[:2])
+    shared = _describe_shared(groups[order[0]], groups[order[1]])
     yield (
         f"Of {len(order)} configurations, {first} has the greatest IoU, {100 * groups[order[0]]['iou'].mean():.1f} %: "
-        f"{_margin(found[0], float(p[0]))} above the next, {second}."
+        f"{_margin(found[0], float(p[0]))} above the next, {second}{shared}."
     )
+
+
+def _describe_shared(one: pd.DataFrame, other: pd.DataFrame) -> str:
+    """Return in words from how many seeds a difference is, if the means are from others, too, and so differ by another number."""
+    ours, theirs = set(one["seed"]), set(other["seed"])
+    shared = len(ours & theirs)
+    return "" if ours == theirs or not shared else f" on the {shared} seed{'s' * (shared > 1)} that both have"
 
 
 def _margin(one: Estimate, p: float) -> str:

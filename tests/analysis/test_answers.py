@@ -7,7 +7,7 @@ from test_findings import scored, study
 from test_report import configs, ledger_of
 
 from analysis import tables
-from analysis.answers import Answer, count_verdicts
+from analysis.answers import Answer, _describe_shared, count_verdicts
 from analysis.answers import answer_questions as answer
 from analysis.comparison import compare_table1
 from analysis.example_choice import choose_examples
@@ -180,6 +180,14 @@ def test_diffusion_is_compared_with_nnunet_paired_by_image(gain, words, tmp_path
     assert words in sentence
     assert "p " in sentence
     assert "segdiff" not in sentence
+
+
+def test_a_difference_on_shared_seeds_says_so_where_the_means_have_more():
+    few, many = (pd.DataFrame({"seed": seeds}) for seeds in ([0, 1], [0, 1, 2]))
+    assert _describe_shared(few, many) == " on the 2 seeds that both have"
+    assert _describe_shared(few.head(1), many) == " on the 1 seed that both have"
+    assert _describe_shared(few, few) == ""
+    assert _describe_shared(few, pd.DataFrame({"seed": [7]})) == ""  # compared by image alone
 
 
 def test_without_nnunet_nothing_is_said_of_it(found):
