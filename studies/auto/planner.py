@@ -23,7 +23,7 @@ from studies.definition.reading import build_study
 from studies.definition.study import Study
 from studies.engine.resources import Resources, allocate
 from studies.planning.estimate import estimate_cost
-from studies.planning.plan import describe_machine
+from studies.planning.plan import count_processors
 from studies.search.fingerprints import build_weighted, estimate_fingerprints
 from studies.search.recommendation import USUAL, Choice, recommend
 from studies.store.ledger import Ledger
@@ -143,7 +143,7 @@ def _choose(
     request: Request, found: Inspection, store: str, progress: Progress
 ) -> tuple[list[Choice], dict[str, tuple[float, float]], int, int, str]:
     """Return the choices, the paces, the number of test images, the trials side by side, and the device, cpu or gpu."""
-    share, lanes = allocate(Resources(request.cpus, request.gpus), [describe_machine()])
+    share, lanes = allocate(Resources(request.cpus, request.gpus), [count_processors()])
     device, seconds = "gpu" if share.gpus else "cpu", LEAST_SHARE * 3600 * request.hours
     base = [*design.describe_data(found), design.describe_training()]
 

@@ -30,7 +30,7 @@ def plan(study: Study, ledger: Ledger, resources: Resources) -> dict[str, Any]:
 
     Raises UserError if a data set of a missing trial cannot be used.
     """
-    share, concurrent = allocate(resources, [describe_machine()])
+    share, concurrent = allocate(resources, [count_processors()])
     speed = machine_speed(share.cpus * share.workers, (share.gpus or 0) * share.workers)
     ended = ledger.last_attempts()
     known = study.known_trials(ledger)
@@ -137,7 +137,7 @@ def _row(name: str, config: Config, cost: Cost, missing: bool, speed: Speed, cou
     }
 
 
-def describe_machine() -> dict[str, float]:
+def count_processors() -> dict[str, float]:
     """Return the CPUs and GPUs of this machine, as Ray names them."""
     import torch
 
