@@ -1,5 +1,7 @@
 """Cost and quality of ways of sampling, from ledgers whose numbers are known."""
 
+import json
+
 import pytest
 from test_report import attempt
 
@@ -21,16 +23,18 @@ WAYS = {  # sampler, steps, ensemble, settled: evaluations of a sample, IoU, ECE
 }
 
 
-def write_trial(ledger, ways, seed, trained=None):
+def write_trial(ledger, ways, seed, trained=None, others=None, gain=0.0):
     sampler, steps, ensemble, settled = ways
     evaluations, iou, ece = WAYS[ways]
     leaves = {"sampler": sampler, "steps": steps, "ensemble": ensemble, "settled": settled}
-    config = Config().with_leaves({f"inference.{name}": value for name, value in leaves.items()} | {"seed": seed})
+    config = Config().with_leaves(
+        {f"inference.{name}": value for name, value in leaves.items()} | {"seed": seed} | (others or {})
+    )
     trial = Trial(trial_name(config.resolved()), config.resolved())
     rows = attempt(trial.config, trial.name)
     shift = 0.1 * seed  # seeds differ much, but equally for all ways
     rows["trials"][0] |= {"study": ledger.study, "trained": trained or config.resolved().trained}
-    rows["trials"][0] |= {"evaluations": float(evaluations), "iou": iou + shift, "ece": ece - shift / 10}
+    rows["trials"][0] |= {"evaluations": float(evaluations), "iou": iou + shift + gain, "ece": ece - shift / 10}
     ledger.write(trial.name, 1, rows)
     return trial
 
@@ -80,3 +84,34 @@ def test_trials_that_share_no_training_make_no_chart(tmp_path):
     ledger.define(Study("apart", trials, {}).definition())
     assert compare_sampling(tables.load([ledger])).empty
     assert sampling(tables.load([ledger])) is None
+
+
+OTHERS = {  # settings of training, and of sampling besides the usual ones: their words, and the gain in IoU
+    "": ({}, 0.0),
+    "recycling 0.5": ({"diffusion.recycling": 0.5}, 0.02),
+    "grid log-snr": ({"inference.grid": "log-snr"}, -0.05),
+    "epsilon scale 1.01": ({"inference.epsilon_scale": 1.01}, 0.01),
+}
+
+
+def test_ways_are_compared_where_all_other_settings_are_equal(tmp_path):
+    """Trials that differ in more than the way of sampling have a reference of their own each, and a line in the chart."""
+    ledger = Ledger(str(tmp_path), "several")
+    chosen = [("ancestral", 1000, 5, None), ("ddim", 20, 5, None)]
+    trials = tuple(
+        write_trial(ledger, ways, seed, others=settings, gain=gain)
+        for settings, gain in OTHERS.values()
+        for ways in (chosen if settings else WAYS)
+        for seed in (0, 1)
+    )
+    ledger.define(Study("several", trials, {}).definition())
+    rows = compare_sampling(tables.load([ledger]))
+    assert set(rows["others"]) == set(OTHERS)
+    for words, (_, gain) in OTHERS.items():
+        own = rows[rows["others"] == words]
+        assert own["reference"].sum() == 1
+        assert own.loc[own["reference"], "iou"].item() == pytest.approx(0.85 + gain)
+        assert own.loc[own["reference"], "iou_difference"].item() == 0
+    chart = json.dumps(sampling(tables.load([ledger])).to_dict())
+    assert "ancestral, recycling 0.5" in chart
+    write_report([ledger], tmp_path / "report.html")
