@@ -1,6 +1,6 @@
 """The stages of `diffseg auto`, each planned when the one before it has ended, by the hours that are left.
 
-    small       E1 and E2 at 32 px, a study of their own: a first answer within minutes
+    small       E1 and E2 at 32 px, a study of their own: a first answer within minutes, where the planned size is larger
     planned     E1 and E2 at the planned size
     baselines   the paper's ε-target and nnU-Net, where the hours allow
     search      for a better design, with the confirmation of its best by fresh seeds
@@ -135,7 +135,10 @@ class _Planner:
         )
 
     def plan_small(self) -> Stage | str:
-        """Plan E1 and E2 at SMALL_SIZE."""
+        """Plan E1 and E2 at SMALL_SIZE, unless the planned trials are as small."""
+        planned = self.record.settings | self.record.request.settings
+        if planned["data.size"] <= SMALL_SIZE and planned.get("data.fit") != "crop":
+            return f"the planned size is {planned['data.size']} px, too"
         room = SMALL_SHARE * self.left / self.count_rounds(2)
         fitting = self.fit_steps("small", room, self.record.test_images)
         steps = self.replace_by_given(min(SMALL_STEPS, max(LEAST_SMALL_STEPS, fitting)))

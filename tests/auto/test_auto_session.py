@@ -13,7 +13,7 @@ from test_session import kill_tree
 
 HOURS = 0.1
 SETTINGS = (
-    "data.size=16",
+    "data.size=40",
     "network.multipliers=[1,1]",
     "network.attention=[]",
     "training.batch=4",

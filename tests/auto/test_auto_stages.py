@@ -128,6 +128,21 @@ def test_few_hours_leave_out_what_does_not_fit_and_say_so():
     assert "planned" in [stage.name for stage in enough.stages]
 
 
+@pytest.mark.parametrize(
+    ("settings", "first"),
+    [
+        ({}, "small"),
+        ({"data.size": 32}, "planned"),
+        ({"data.size": 16}, "planned"),
+        ({"data.size": 32, "data.fit": "crop"}, "small"),
+    ],
+)
+def test_small_trials_are_left_out_where_the_planned_ones_are_as_small(settings, first):
+    record, *_ = unfold(planned(4.0, settings=settings))
+    assert record.stages[0].name == first
+    assert "planned" in [stage.name for stage in record.stages]
+
+
 def test_nothing_is_built_upon_planned_trials_that_failed():
     record, *_ = unfold(planned(8.0), failing=("planned",))
     assert [stage.name for stage in record.stages] == ["small", "planned"]
