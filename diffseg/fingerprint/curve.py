@@ -87,9 +87,12 @@ class Fingerprint:
         return float(np.interp(wanted, self.error_smooth, self.log_snr))
 
     def lost_share(self, level: float) -> float:
-        """Return the share of the range of `find_level` that is lost at a log-SNR within the measured ones."""
-        error = np.interp(level, self.log_snr[::-1], self.error_smooth[::-1])
-        return float((error - self.error_smooth[0]) / (self.limit - self.error_smooth[0]))
+        """Return the share of the range of `find_level` that is lost at a log-SNR within the measured ones.
+
+        It is NaN if the error is the same at all levels.
+        """
+        error, span = np.interp(level, self.log_snr[::-1], self.error_smooth[::-1]), self.limit - self.error_smooth[0]
+        return float((error - self.error_smooth[0]) / span) if span else math.nan
 
     def summary(self) -> dict[str, Any]:
         """Return the fingerprint's landmarks.
