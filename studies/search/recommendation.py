@@ -34,7 +34,7 @@ USUAL: dict[str, Any] = {  # the design that the project's own studies start fro
 
 
 def recommend(found: Fingerprint) -> list[Choice]:
-    """Choose the schedule, final log-SNR, target, density, weighting and sampling steps that suit a fingerprint."""
+    """Choose the schedule, final log-SNR, target, density and weighting that suit a fingerprint, and the sampling steps."""
     summary = found.summary()
     half, kept, lost = summary["half"], summary["kept"], summary["lost"]
     schedule = {
