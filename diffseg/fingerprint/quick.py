@@ -40,10 +40,9 @@ QUERIES = 2048  # blocks of test masks
 WINDOWS = 256  # windows of test masks
 CHUNK = 512  # queries at once
 COARSE = 4  # every how many levels all predictors are asked
-
+ROUNDS = 2 * (1 + len(PATCHES))  # how often on_batch is called
 
 _Predictor = Callable[[torch.Tensor], torch.Tensor]  # log-SNRs [L] → mean squared errors [L, K]
-ROUNDS = 2 * (1 + len(PATCHES))  # how often on_batch is called
 
 
 @limited_threads(1)  # beside other work, several threads wait for each other: two took ten times as long as one
@@ -168,11 +167,8 @@ def _predict_from_masks(examples: _Signals, masks: _Signals, queries: _Places, d
 
     examples, masks: of training and of testing.
     """
-    noise, clean, known = (
-        torch.randn(masks.signal.shape, generator=draw).flatten(1),
-        masks.signal.flatten(1),
-        examples.signal.flatten(1),
-    )
+    noise = torch.randn(masks.signal.shape, generator=draw).flatten(1)
+    clean, known = masks.signal.flatten(1), examples.signal.flatten(1)
     pixel = queries.top * masks.signal.shape[-1] + queries.left
     wanted, guesses = masks.classes.flatten(2), examples.classes.flatten(2)
 
