@@ -205,7 +205,7 @@ def _find_half(tables: Tables, dataset: str) -> Iterator[str]:
     level = signed(low, ".1f") if round(low, 1) == round(high, 1) else f"{signed(low, '.1f')} to {signed(high, '.1f')}"
     t = found["t"].dropna()
     times = f" (t = {t.mean():.2f} of its schedule)" if len(found) == len(t) == 1 else ""
-    yield f"Without the image, half of a mask is lost at log-SNR {level}{times}: there training matters most."
+    yield f"Without the image, half of a mask is lost at log-SNR {level}{times}."
 
 
 def _count(tables: Tables, dataset: str) -> str:

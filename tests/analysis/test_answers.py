@@ -1,5 +1,7 @@
 """The report's answers, what would decide an open question, and the examples that are shown."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -71,20 +73,36 @@ def pairs(values, groups=()):
     return Sample(frame, pd.Series(list(groups), frame.columns[: len(groups)], dtype=object), values.shape[1])
 
 
-@pytest.mark.parametrize("seeds", [1, 3])
-def test_the_images_that_are_named_would_decide_the_difference(seeds):
-    """With the named number of images of the same spread, the interval just leaves out 0."""
+@pytest.mark.parametrize(("images", "seeds"), [(40, 1), (4, 1), (40, 2), (200, 3)])
+def test_the_numbers_that_are_named_decide_four_times_in_five(images, seeds):
+    """Of studies with as many images and seeds as are named, and the same spread, four of five leave out 0."""
     generator = np.random.default_rng(0)
-    images = generator.standard_normal(40)
-    images = 0.1 * (images - images.mean()) / images.std(ddof=1) + 0.01
-    values = np.repeat(images[None], seeds, 0)
-    (said,) = describe_needed(pairs(values), 100, "points")
-    needed = int(said.split()[1])
-    assert f"About {needed} test images, where there are 40, would decide" in said
-    more = generator.standard_normal(needed)
-    more = 0.1 * (more - more.mean()) / more.std(ddof=1) + 0.01
-    one = estimate(np.repeat(more[None], seeds, 0))
-    assert abs(one.low) < 0.001
+    of_image = np.linspace(-0.08, 0.08, images)
+    of_seed = np.linspace(-0.006, 0.006, seeds) if seeds > 1 else np.zeros(1)
+    difference = 0.05 if images == 4 else 0.01
+    observed = pairs(difference + of_seed[:, None] + of_image)
+    (said,) = describe_needed(observed, 100, "points")
+    assert said.endswith("would decide a difference of this size with a probability of 80%.")
+    named = {name: int(number) for number, name in re.findall(r"(\d+) (test images|seeds)", said)}
+    more_images, more_seeds = named.get("test images", images), named.get("seeds", seeds)
+    assert more_images * more_seeds > images * seeds
+    deviations = [
+        (part.variance * count) ** 0.5 for part, count in zip(observed.components, (images, seeds), strict=False)
+    ]
+    decided = 0
+    for _ in range(300):
+        table = generator.normal(difference, deviations[0], (1, more_images)).repeat(more_seeds, 0)
+        if seeds > 1:
+            table = table + generator.normal(0, deviations[1], (more_seeds, 1))
+        decided += estimate(table).p < 0.05
+    assert 0.72 < decided / 300 < 0.92
+
+
+def test_more_seeds_are_held_to_their_own_quantile():
+    """Two seeds have the quantile 12.7 of Student's t, which would ask for 20 of them; seven have 2.4."""
+    by_seed = np.array([0.01, 0.03])[:, None] + np.zeros((1, 30))
+    (said,) = describe_needed(pairs(by_seed), 100, "points")
+    assert said.startswith("About 7 seeds, where there are 2,")
 
 
 def test_seeds_are_named_where_they_vary_most_and_patients_where_they_are_known():
@@ -100,6 +118,10 @@ def test_seeds_are_named_where_they_vary_most_and_patients_where_they_are_known(
 def test_a_difference_that_is_far_from_decided_is_bounded():
     values = np.tile([-0.1, 0.1], 20)[None] + 1e-6
     assert "most likely below 3.2 points" in next(describe_needed(pairs(values), 100, "points"))
+    wide = np.array([[-0.1], [0.12]])
+    assert list(describe_needed(pairs(wide), 100, "points")) == [
+        "So few seeds cannot say how large a difference may be."
+    ]
     assert "would give an interval" in next(describe_needed(pairs(np.array([[0.1]])), 100, "points"))
     assert "same in every image" in next(describe_needed(pairs(np.zeros((1, 40))), 100, "points"))
 
