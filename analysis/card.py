@@ -233,7 +233,10 @@ def _tabulate_calibration(subject: Subject) -> Lines:
     if found.empty:
         yield from ("The ledger has no reliability of this trial.", "")
         return
-    yield from ("Reliability over all pixels, by bin of the predicted probability:", "")
+    yield from (
+        "Reliability over all pixels, each counted once for every rater, by bin of the predicted probability:",
+        "",
+    )
     rows = [
         (
             row["class"],
@@ -242,6 +245,7 @@ def _tabulate_calibration(subject: Subject) -> Lines:
             f"{row['confidence']:.4f}",
             f"{row['accuracy']:.4f}",
         )
-        for row in found.to_dict("records")
+        for _, own in found.groupby("class", sort=False)
+        for row in own.sort_values("bin").to_dict("records")
     ]
     yield from markdown.table(("class", "probability", "pixels", "mean probability", "share of the class"), rows)

@@ -1,11 +1,14 @@
 """The facts of a model card in words: what the ledger and the configuration say of a trial's data, network and training."""
 
+import math
 import shlex
 from collections.abc import Iterable
 from typing import Any
 
 from analysis.card_subject import Subject
+from analysis.guarantees import tabulate_risks
 from analysis.series import EXPERIMENTS
+from analysis.verdicts import signed
 from diffseg.config import Config
 from diffseg.config.data import Data
 from studies.definition.distinctions import format_setting
@@ -28,7 +31,7 @@ def collect_facts(subject: Subject) -> dict[str, str]:
     return {
         "technology": describe_technology(config),
         "input": describe_input(config.data),
-        "output": describe_output(config, subject.row),
+        "output": describe_output(subject),
         "preprocessing": describe_preprocessing(subject),
         "source": f"data set {config.data.name}, layout {config.data.layout}, digest {row['data_digest'] or UNKNOWN}",
         "subsets": describe_subsets(config.data),
@@ -74,16 +77,26 @@ def describe_input(data: Data) -> str:
     return f"two-dimensional images, {data.size} × {data.size} px, {channels}; {fit}"
 
 
-def describe_output(config: Config, row: dict[str, Any]) -> str:
+def describe_output(subject: Subject) -> str:
     """Return what the network says of an image, and when a pixel is foreground."""
+    config = subject.config
     if len(config.data.class_names) > 1 and not config.data.regions:
         return "a probability of each class in each pixel; a pixel belongs to the most probable one"
-    if row.get("risk_threshold") is None:
-        return f"a probability of each class in each pixel; foreground is above {config.inference.threshold:g}"
+    risks = tabulate_risks(subject.alone).to_dict("records")
+    units = "patients or volumes" if subject.tested.notna().any() else "images"
+    rule = _describe_guarantee(risks[0], units) if risks else f"foreground is above {config.inference.threshold:g}"
+    return f"a probability of each class in each pixel; {rule}"
+
+
+def _describe_guarantee(risk: dict[str, Any], units: str) -> str:
+    """Return in words a threshold that was chosen by `inference.risk` (`guarantees.tabulate_risks`) and what it led to."""
+    marked = f"foreground is above {risk['threshold']:g}" if risk["threshold"] >= 0 else "every pixel is foreground"
+    low, high = (signed(risk[name], ".3f") for name in ("risk_low", "risk_high"))
+    limits = "" if math.isnan(risk["risk_low"]) else f", 95 % interval {low} to {high}"
     return (
-        f"a probability of each class in each pixel; foreground is above {row['risk_threshold']:g}, "
-        f"chosen by {row['risk_units']:,} patients or images that training did not see, so that an expected share of "
-        f"{config.inference.risk.level:g} of a new patient's mask is missed at most; {row['risk']:.3g} was missed on average"
+        f"{marked}, which {risk['chosen_by']:,} {units} chose that training did not see: of a new one's mask, an expected "
+        f"share of {risk['level']:g} is missed at most, if new ones are like those; {risk['risk']:.3f} was missed on average in "
+        f"the {risk['units']:,} of the test{limits}"
     )
 
 

@@ -67,6 +67,12 @@ def _limit_metrics(subject: Subject) -> Iterator[str]:
 def _limit_use(subject: Subject) -> Iterator[str]:
     """Yield what the network cannot do."""
     yield "The network sees two-dimensional images. Volumes are segmented slice by slice, without their neighbours."
+    if subject.config.inference.risk.metric != "none":
+        yield (
+            "The guarantee on the share of a mask that is missed holds on average over new patients who are like those that chose "
+            "the threshold (exchangeable with them), not for each patient, nor for other scanners or hospitals. Patients without "
+            "a mask count with a share of 0."
+        )
     yield "Nothing here shows that the network is fit for clinical use."
     if not subject.has_network:
         yield "The store holds no weights of this trial, so it cannot predict."

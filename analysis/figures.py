@@ -14,7 +14,18 @@ from analysis.comparison import LISTED, compare_configurations, compare_table1
 from analysis.configurations import name_configurations
 from analysis.difference_chart import differences, e1_against_e2
 from analysis.guarantees import controlled_risks
-from analysis.needs import E1_OR_E2, E2, E2_OR_E3, E3, EPSILON, EVALUATIONS, EXAMPLES, RATERS, SEARCHED
+from analysis.needs import (
+    E1_OR_E2,
+    E2,
+    E2_OR_E3,
+    E3,
+    EPSILON,
+    EVALUATIONS,
+    EXAMPLES,
+    EXAMPLES_AND_LEVELS,
+    RATERS,
+    SEARCHED,
+)
 from analysis.sampling import sampling
 from analysis.tables import Tables
 
@@ -105,7 +116,7 @@ CHARTS: dict[Callable[[Tables], Any], tuple[str, tuple[str, str]]] = {
         "together: the weight on the squared error of ε per unit of log-SNR, as a share of its greatest",
         E2,
     ),
-    pictures.forward_process: ("The forward process on an image and on its mask (Fig. 2)", EXAMPLES),
+    pictures.forward_process: ("The forward process on an image and on its mask (Fig. 2)", EXAMPLES_AND_LEVELS),
     search_charts.optimisation: (
         "What every proposal of a search reached on the held-out images, over the proposals: the line is the best so far, dashed "
         "is what the search began with; pruned proposals stand at what they had reached when they were stopped",

@@ -30,7 +30,7 @@ def tabulate_risks(tables: Tables) -> pd.DataFrame:
     for group, own in rows.groupby(GROUP, sort=False):
         losses = own.pivot(index="seed", columns="unit", values="risk")
         trials = limited.merge(own[["study", "trial"]].drop_duplicates(), on=["study", "trial"])
-        risk = estimate(losses.to_numpy())
+        risk = estimate(losses.to_numpy()).within(0, 1)
         row = dict(zip(GROUP, group, strict=True)) | {
             "seeds": len(losses),
             "level": float(trials[LEVEL].iloc[0]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import pyarrow.dataset as ds
 
 from analysis import group_dice
 from analysis.statistics import UNKNOWN, Component, Estimate, components, estimate, linearised_ece, number_groups
+from diffseg.evaluation.registry import MEASURES
 from studies.store.classes import ALL
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Sample:
     values: pd.DataFrame  # [seeds, images]; one column if the metric is not of single images
     groups: pd.Series  # the patient or volume of each image by name; None where it is not known
     measured: int  # images, with those left out; 0 if the metric is not of single images
+    range: tuple[float, float] = (-np.inf, np.inf)  # of the values
 
     @property
     def images(self) -> int:
@@ -49,8 +51,8 @@ class Sample:
 
     @property
     def estimate(self) -> Estimate:
-        """The mean with its interval."""
-        return estimate(self.values.to_numpy(), self._groups)
+        """The mean with its interval, as far as it lies in the range of the values."""
+        return estimate(self.values.to_numpy(), self._groups).within(*self.range)
 
     def minus(self, other: Sample) -> Sample | None:
         """Return the differences, paired by seed and image; None if the two share no seed or no image."""
@@ -95,7 +97,10 @@ class Measurements:
         key = (metric, of_class)
         if key not in self._values:
             self._values[key] = self._read(metric, of_class)
-        return collect(trials, self._values[key], {} if metric == group_dice.NAME else self._groups)
+        found = collect(trials, self._values[key], {} if metric == group_dice.NAME else self._groups)
+        known = MEASURES.get(metric)
+        limits = (known.least, known.most) if known else (0.0, 1.0)  # the Dice of patients or volumes
+        return found and replace(found, range=limits)
 
     def means(self, metric: str, of_class: str) -> pd.Series:
         """Return the metric's mean over the images of each trial, by (study, trial), without those that did not measure it."""

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from analysis.frames import PLACE
 from studies.store.classes import ALL
 
 if TYPE_CHECKING:
     from analysis.tables import Tables
 
+PAIR_COLUMNS = [*PLACE, "images", "seeds"] + [
+    f"{name}_{experiment}"
+    for experiment in ("e1", "e2")
+    for name in ("variant", "iou", "iou_sd", "ece", "ece_sd", "seeds")
+]
 IOUS = re.compile(
     r"(paper_)?iou(_sd)?(_e[12])?|iou_(difference|low|high)"
 )  # the columns of tables here in units of the IoU
@@ -20,8 +26,9 @@ IOUS = re.compile(
 def tabulate_e1_and_e2(tables: Tables) -> pd.DataFrame:
     """Return Table 1 of the paper: IoU and ECE of E1 and of E2, and their differences, all as fractions.
 
-    A row for every study, data set, network and variant, followed by one for each class where masks have several. Columns:
-    study, dataset, network, class, images, then for each of e1 and e2 `variant_e1`, `iou_e1`, `iou_sd_e1`, `ece_e1`,
+    A row for every study, data set, network and pair of variants, followed by one for each class where masks have several.
+    Columns: study, dataset, network, class, images, seeds (those that both have, over which the means are; 0 if they share none
+    and the means are over all), then for each of e1 and e2 `variant_e1`, `iou_e1`, `iou_sd_e1`, `ece_e1`,
     `ece_sd_e1`, `seeds_e1`, …, and `iou_difference`, `ece_difference` (E2 − E1). Means and sample standard deviations are over
     seeds; `comparison.against_e1` tests the differences.
     """
@@ -42,12 +49,50 @@ def tabulate_e1_and_e2(tables: Tables) -> pd.DataFrame:
 
 def _pair(trials: pd.DataFrame) -> pd.DataFrame:
     """Return a row for each pair of a variant of E1 and one of E2 of the same study, data set and network."""
-    means = _average(trials, ["experiment", "study", "dataset", "network", "variant"])
-    e1, e2 = (means[means["experiment"] == name].drop(columns="experiment") for name in ("e1", "e2"))
-    rows = e1.merge(e2, on=["study", "dataset", "network"], how="outer", suffixes=("_e1", "_e2"))
-    rows["images"] = rows["images_e1"].fillna(rows["images_e2"]).astype(int)
-    rows["iou_difference"], rows["ece_difference"] = rows["iou_e2"] - rows["iou_e1"], rows["ece_e2"] - rows["ece_e1"]
-    return rows.drop(columns=["images_e1", "images_e2"])
+    rows = []
+    for place, own in trials.groupby(PLACE):
+        e1, e2 = (dict(list(own[own["experiment"] == name].groupby("variant", sort=False))) for name in ("e1", "e2"))
+        for names in _list_pairs(list(e1), list(e2)):
+            pair = [found.get(name) for found, name in zip((e1, e2), names, strict=True)]
+            rows.append(dict(zip(PLACE, place, strict=True)) | _average_pair(names, pair))
+    found = pd.DataFrame(rows, columns=PAIR_COLUMNS)
+    found["images"] = found["images"].astype(int)
+    for metric in ("iou", "ece"):
+        found[f"{metric}_difference"] = found[f"{metric}_e2"] - found[f"{metric}_e1"]
+    return found
+
+
+def _list_pairs(e1: list[str], e2: list[str]) -> list[tuple[str | None, str | None]]:
+    """Return which variants of E1 and of E2 are compared: all, but names that both have only with themselves.
+
+    What differs between two such variants, a threshold for example, is not what differs between E1 and E2.
+    """
+    if not e1 or not e2:
+        return [(name, None) for name in e1] + [(None, name) for name in e2]
+    both = set(e1) & set(e2)
+    return [(one, other) for one in e1 for other in e2 if one == other or not {one, other} <= both]
+
+
+def _average_pair(names: tuple[str | None, str | None], pair: list[pd.DataFrame | None]) -> dict[str, Any]:
+    """Return the means of a pair of variants over the seeds that both have, so that they differ by what is tested.
+
+    If they share none, or one is missing, the means are over all seeds.
+    """
+    known = [one for one in pair if one is not None]
+    shared = set.intersection(*(set(one["seed"]) for one in known))
+    row: dict[str, Any] = {"images": max(one["test_images"].max() for one in known), "seeds": len(shared)}
+    for experiment, name, one in zip(("e1", "e2"), names, pair, strict=True):
+        row |= {f"variant_{experiment}": name}
+        if one is None:
+            continue
+        counted = one[one["seed"].isin(shared)] if shared else one
+        for metric in ("iou", "ece"):
+            row |= {
+                f"{metric}_{experiment}": counted[metric].mean(),
+                f"{metric}_sd_{experiment}": counted[metric].std(),
+            }
+        row |= {f"seeds_{experiment}": one["seed"].nunique()}
+    return row
 
 
 def _measure_class(tables: Tables, trials: pd.DataFrame, name: str) -> pd.DataFrame:

@@ -35,6 +35,10 @@ class Estimate:
         """Return the estimate in another unit."""
         return replace(self, mean=factor * self.mean, low=factor * self.low, high=factor * self.high)
 
+    def within(self, least: float, most: float) -> "Estimate":
+        """Return the estimate with the part of its interval that a mean can lie in, which covers the mean as often."""
+        return replace(self, low=max(self.low, least), high=min(self.high, most))
+
 
 UNKNOWN = Estimate(*[np.nan] * 5)
 

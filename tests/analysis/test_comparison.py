@@ -13,7 +13,7 @@ from analysis import searches, tables
 from analysis.comparison import against_e1, against_first, compare_configurations
 from analysis.configurations import name_configurations
 from analysis.report import write_report
-from analysis.segmentations import tabulate_studies
+from analysis.segmentations import _list_pairs, _pair, tabulate_studies
 from analysis.statistics import estimate
 from diffseg.config import Config
 from studies.commands.program import main
@@ -118,11 +118,11 @@ def test_settings_are_added_to_a_variants_name_that_several_trials_share(tmp_pat
     assert found == {"one, weighting snr, learning rate 0.001", "one, weighting snr, learning rate 0.0001", "other"}
 
 
-def small_study(path, name, effects, seeds=SEEDS):
+def small_study(path, name, effects, seeds=SEEDS, seeds_e1=None):
     """E1, and E2 with weightings whose IoU is greater by their effects."""
     ledger, trials = Ledger(str(path), name), []
     for weighting, effect in effects.items():
-        for seed in range(seeds):
+        for seed in range(seeds_e1 or seeds if weighting == "e1" else seeds):
             leaves = {"experiment": "e1"} if weighting == "e1" else {"diffusion.weighting": weighting}
             config = Config().with_leaves(leaves | {"diffusion.target": "x0", "seed": seed}).resolved()
             trials.append(Trial(trial_name(config), config))
@@ -154,6 +154,41 @@ def test_one_seed_is_tested_over_images_in_iou_but_not_in_ece(tmp_path):
     (row,) = against_e1(found.table1(), found).to_dict("records")
     assert np.isnan(row["iou_p"])
     assert pd.isna(row["iou_verdict"])
+
+
+@pytest.mark.parametrize(("e1", "e2"), [(4, 1), (2, 4)])
+def test_the_means_of_a_row_are_over_the_seeds_that_both_have(tmp_path, e1, e2):
+    """So they differ by the difference that is tested, and the report says of how many seeds."""
+    ledger = small_study(tmp_path, "study", {"e1": 0.0, "snr+1": 0.1}, e2, e1)
+    found = tables.load([ledger])
+    (row,) = against_e1(found.table1(), found).to_dict("records")
+    assert (row["seeds"], row["seeds_e1"], row["seeds_e2"]) == (min(e1, e2), e1, e2)
+    for metric in ("iou", "ece"):
+        assert row[f"{metric}_difference"] == pytest.approx(row[f"{metric}_e2"] - row[f"{metric}_e1"])
+    html = tmp_path / "report.html"
+    write_report([ledger], html)
+    assert f"<td>{min(e1, e2)} of {max(e1, e2)}</td>" in html.read_text()
+
+
+def test_means_are_over_all_seeds_where_e1_and_e2_share_none():
+    rows = [("e1", seed, 0.5) for seed in (0, 1)] + [("e2", 2, 0.7)]
+    own = pd.DataFrame(rows, columns=["experiment", "seed", "iou"])
+    own = own.assign(study="a", dataset="b", network="c", variant="", ece=0.1, test_images=9)
+    (row,) = _pair(own).to_dict("records")
+    assert (row["seeds"], row["seeds_e1"], row["seeds_e2"], row["iou_difference"]) == (0, 2, 1, pytest.approx(0.2))
+
+
+@pytest.mark.parametrize(
+    ("e1", "e2", "expected"),
+    [
+        (["free", "safe"], ["free", "safe"], ["free-free", "safe-safe"]),
+        ([""], ["", "x0"], ["-", "-x0"]),
+        (["plain", "latent"], ["plain"], ["plain-plain", "latent-plain"]),
+        ([], ["x0"], ["None-x0"]),
+    ],
+)
+def test_variants_that_both_experiments_have_are_compared_with_themselves_only(e1, e2, expected):
+    assert ["-".join(map(str, pair)) for pair in _list_pairs(e1, e2)] == expected
 
 
 def test_studies_are_tested_against_the_first_even_if_their_trials_share_names(tmp_path):

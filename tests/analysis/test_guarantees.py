@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from test_report import attempt, ledger_of
 
-from analysis import tables
+from analysis import card, tables
+from analysis.card_subject import load_subject
 from analysis.guarantees import controlled_risks, tabulate_risks
 from analysis.report import write_report
 from analysis.results import Results
@@ -12,7 +13,7 @@ from analysis.statistics import estimate
 from analysis.views import write_csv
 from diffseg.config import Config
 from diffseg.evaluation.risk import THRESHOLDS, Risks
-from studies.definition.study import Study
+from studies.definition.study import Study, stored_study
 from studies.definition.trial import Trial, trial_name
 from studies.store.ledger import Ledger
 
@@ -75,6 +76,16 @@ def test_the_report_and_the_csv_files_have_them(limited, tmp_path):
     found = tables.load([limited])
     written = write_csv(Results(found.ledgers, found.trials, found.failed), tmp_path / "csv")
     assert written[tmp_path / "csv/risks.csv"] == 3 * (2 * len(THRESHOLDS) + 12 + 20)
+
+
+def test_a_card_says_what_the_guarantee_is_of_and_what_it_led_to(limited):
+    trials = tables.load([limited]).trials
+    name = trials[trials["risk_threshold"].notna()]["trial"].iloc[0]
+    text = card.render_card(load_subject(stored_study("study", limited.definition()), limited, name))
+    assert "foreground is above 0.4, which 12 images chose that training did not see" in text
+    own = losses(0, 20)[:, THRESHOLDS.index(0.4)]
+    assert f"{own.mean():.3f} was missed on average in the 20 of the test, 95 % interval" in text
+    assert "exchangeable with them), not for each patient" in text
 
 
 def test_without_a_limit_there_is_nothing_to_show(tmp_path):

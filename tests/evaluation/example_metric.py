@@ -1,5 +1,7 @@
 """A new metric, as the manual shows it: a function of a batch of test images, and an entry."""
 
+import math
+
 import torch
 
 from diffseg.evaluation.images import TestImages
@@ -19,6 +21,6 @@ register(
         "example_metric:area_error",
         "| |P| − |Y| | / |Y| of the predicted foreground P and the mask Y; NaN where Y is empty.",
         larger_is_better=False,
-        range="0 and above",
+        most=math.inf,
     )
 )
