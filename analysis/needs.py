@@ -15,7 +15,8 @@ E3 = (
 )
 EPSILON = (
     "complete trials of E2 with the ε-target, or of E4, with training.snapshots",
-    'diffseg run FILE --extend  # with experiments = ["e2", "e4"], diffusion.target = "epsilon" and training.snapshots = [1.0] in FILE',
+    'diffseg run FILE --extend  # with experiments = ["e2", "e4"], diffusion.target = "epsilon" and '
+    "training.snapshots = [1.0] in FILE",
 )
 EXAMPLES = (
     "complete trials of E1 or E2 with inference.examples above 0",
