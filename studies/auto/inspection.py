@@ -64,7 +64,7 @@ def inspect(
     train, test = found.splits["train"], found.splits["test"]
     assert train.smallest is not None  # without images there are problems
     assert train.largest is not None
-    flips, orientation, volumes = _look_at_orientation(config, root, cache)
+    flips, orientation, volumes = look_at_orientation(config, root, cache)
     return Inspection(
         data=config,
         remarks=found.suspicions,
@@ -82,7 +82,7 @@ def inspect(
     )
 
 
-def _look_at_orientation(config: Data, root: str, cache: Path | None) -> tuple[str, str, bool]:
+def look_at_orientation(config: Data, root: str, cache: Path | None) -> tuple[str, str, bool]:
     """Return the flips that training may use, the reason in words, and whether images are slices of volumes."""
     from diffseg import data
     from diffseg.data.orientation import find_orientation

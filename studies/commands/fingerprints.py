@@ -2,7 +2,7 @@
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +20,7 @@ from studies.commands.requests import command_line, merge_roots, parse_settings
 
 if TYPE_CHECKING:
     from diffseg.config import Config
+    from studies.search.recommendation import Choice
     from studies.store.ledger import Ledger
 
 ESTIMATING = "estimating the fingerprint of {}, which takes about a minute"
@@ -116,7 +117,7 @@ def recommend(
         with progress_bar(ESTIMATING.format(dataset)) as on_progress:
             found = estimate_fingerprints(config, roots.get(dataset), store, on_progress)
     first = next(iter(found.values()))
-    choices = recommend_settings(first)
+    choices = [*_describe_data(config, roots.get(dataset), store, parse_settings(settings)), *recommend_settings(first)]
     check_datasets([Trial(dataset, config.fingerprint_trials()[0])], roots, store)
     path = Path(output or f"{dataset}.toml")
     path.write_text(format_study(config, choices, source), encoding="utf-8")
@@ -127,6 +128,22 @@ def recommend(
         click.echo(f"{shown}: {choice.reason}")
     given = "".join(f" --data {shlex.quote(f'{name}={root}')}" for name, root in roots.items())
     click.echo(f"From the fingerprint {source}. Run it: diffseg run {shlex.quote(str(path))}{given}")
+
+
+def _describe_data(config: "Config", root: str | None, store: str, given: dict[str, Any]) -> "list[Choice]":
+    """Return what a recommended study says of the data: the fingerprint's size, and the flips that leave their meaning."""
+    from studies.auto.inspection import look_at_orientation
+    from studies.search.recommendation import Choice
+    from studies.store.places import cache_folder, fetch_root
+
+    size = config.data.size
+    choices = [
+        Choice({"data.size": size}, f"the fingerprint is that of masks at {size} px; at others, other noise hides them")
+    ]
+    if root and "data.augment.flips" not in given:
+        flips, reason, _ = look_at_orientation(config.data, str(fetch_root(root)), cache_folder(store))
+        choices.append(Choice({"data.augment.flips": flips}, reason))
+    return choices
 
 
 def _fingerprint_trial(

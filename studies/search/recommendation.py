@@ -34,21 +34,32 @@ USUAL: dict[str, Any] = {  # the design that the project's own studies start fro
 
 
 def recommend(found: Fingerprint) -> list[Choice]:
-    """Choose the schedule, final log-SNR, target, density and weighting that suit a fingerprint, and the sampling steps."""
+    """Choose the schedule, final log-SNR, target, density and weighting that suit a fingerprint, and the sampling steps.
+
+    The final log-SNR is one at which no large mask shows through the noise, whatever the fingerprint says.
+    """
+    from diffseg.diffusion.combinations import VISIBLE  # imports torch, which takes long
+
     summary = found.summary()
     half, kept, lost = summary["half"], summary["kept"], summary["lost"]
     schedule = {
         "diffusion.schedule": "cosine",
         "diffusion.input_scale": float(f"{math.exp(half / 2):.2g}"),
     }
-    end = {"diffusion.log_snr_min": float(round(lost - BEYOND))}
+    end = float(min(round(lost - BEYOND), VISIBLE))
+    at_end = f"{BEYOND:g} below" if end < VISIBLE else f"at {VISIBLE:g}"
+    ratio = math.exp(-half / 2)
+    of_x0 = f"{ratio:.0f} times as large" if ratio >= 2 else "no smaller"
     knots = [[round(level, 3), round(weight, 4)] for level, weight in found.knots()]
     return [
         Choice(schedule, f"t = 0.5 lies where half of the mask is lost, at log-SNR {half:.1f} = 2 ln b"),
-        Choice(end, f"95 % is lost at log-SNR {lost:.1f}; {BEYOND:g} below nothing is left, as where sampling starts"),
+        Choice(
+            {"diffusion.log_snr_min": end},
+            f"95 % is lost at log-SNR {lost:.1f}; {at_end} nothing is left, even of large masks, as where sampling starts",
+        ),
         Choice(
             {"diffusion.target": "x0", "diffusion.activation": "tanh"},
-            f"where half is lost, an error in ε is {math.exp(-half / 2):.0f} times as large in x0",
+            f"where half is lost, an error in ε is {of_x0} in x0",
         ),
         Choice(
             {"diffusion.density": "profile", "diffusion.profile": knots, "diffusion.mixing": UNIFORM},

@@ -2,22 +2,27 @@
 
 import io
 import json
+import re
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 from conftest import split_of
+from PIL import Image
 from rich.console import Console
 from test_class_fingerprints import planted_classes
 
 from diffseg import data
+from diffseg.config import Config
 from diffseg.data import Dataset
+from diffseg.diffusion.combinations import find_problems
 from diffseg.fingerprint import quick as patches
 from diffseg.fingerprint.classes import compute_fingerprints
 from studies.commands.program import main
 from studies.commands.tables.estimates import fingerprint_table
 from studies.definition.reading import read_study
+from studies.search.recommendation import recommend
 
 NAMES = {"whole organ": [1, 2], "T1.2 core": 2, "never": 3}
 SETTINGS = [
@@ -148,6 +153,42 @@ def test_the_mean_and_a_class_recommend_different_settings(call):
         call("recommend", *more, "--output", f"{name}.toml")
     mean, core = (read_study(f"{name}.toml", {}, {}).trials[0].config.diffusion for name in ("mean", "core"))
     assert mean.input_scale < core.input_scale
+
+
+def test_a_recommended_study_says_its_size_and_which_flips_the_images_allow(tmp_path, monkeypatch):
+    """All lesions lie at the left: mirrored, the images would be ones that do not occur."""
+    draw = np.random.default_rng(0)
+    for kind in ("images", "masks"):
+        (tmp_path / "mine" / kind).mkdir(parents=True)
+    for number in range(16):
+        image, mask = draw.integers(0, 60, (24, 24), np.uint8), np.zeros((24, 24), np.uint8)
+        mask[6 + number % 4 : 14 + number % 4, 2:9] = 255
+        Image.fromarray(image + mask // 2).save(tmp_path / "mine/images" / f"{number}.png")
+        Image.fromarray(mask).save(tmp_path / "mine/masks" / f"{number}.png")
+    for name in ("EXAMPLES", "MASKS", "QUERIES", "WINDOWS"):
+        monkeypatch.setattr(patches, name, 512)
+    monkeypatch.chdir(tmp_path)
+    arguments = ["recommend", "mine", "--data", f"mine={tmp_path / 'mine'}", "data.size=16", "inference.timesteps=20"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    text = (tmp_path / "mine.toml").read_text(encoding="utf-8")
+    assert "data.size = 16" in text
+    assert "the fingerprint is that of masks at 16 px" in result.stdout
+    assert 'data.augment.flips = "none"' in text or 'data.augment.flips = "vertical"' in text
+    assert "recognise" in result.stdout
+    result = CliRunner().invoke(main, [*arguments, "data.augment.flips=symmetries"])
+    assert 'data.augment.flips = "symmetries"' in (tmp_path / "mine.toml").read_text(encoding="utf-8")
+    assert "recognise" not in result.stdout
+
+
+@pytest.mark.parametrize("middle", [-9.0, -6.0, -3.0, -0.5])
+def test_a_recommendation_is_one_that_plan_does_not_warn_of(middle):
+    """Masks that little noise hides would let sampling begin where large ones still show through."""
+    (found,) = compute_fingerprints([planted_classes(one=middle)], "mask-error", ("one",)).values()
+    settings = {key: value for choice in recommend(found) for key, value in choice.settings.items()}
+    assert find_problems(Config().with_leaves({"experiment": "e2"} | settings).resolved()) == []
+    (reason,) = [choice.reason for choice in recommend(found) if "diffusion.target" in choice.settings]
+    assert "no smaller" in reason or int(re.search(r"(\d+) times", reason)[1]) >= 2
 
 
 @pytest.mark.parametrize("width", [80, 60])
