@@ -8,7 +8,7 @@ from diffseg.data.dataset import Dataset, load, load_unlabelled
 from diffseg.data.layouts import LAYOUTS, Layout, find
 from diffseg.data.listing import Listing
 from diffseg.data.records import Record
-from diffseg.data.requirements import check_consistency, describe_few_held_out, examine
+from diffseg.data.requirements import check_consistency, count_calibration_units, describe_few_held_out, examine
 from diffseg.data.splits import Split
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Record",
     "Split",
     "check_consistency",
+    "count_calibration_units",
     "describe_few_held_out",
     "examine",
     "find",

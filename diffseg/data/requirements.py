@@ -141,6 +141,15 @@ def describe_few_held_out(config: Data, found: Sequence[Record]) -> str | None:
     )
 
 
+def count_calibration_units(config: Data, found: Sequence[Record]) -> int:
+    """Return about how many images, or patients if they are known, data.calibration leaves to choose a threshold by.
+
+    found: The records as listed.
+    """
+    units = _training_units(config, assign_splits(found, config.split_seed, masks=False))
+    return round(config.calibration * len(set(units)))
+
+
 def _training_units(config: Data, records: Sequence[Record]) -> list[str]:
     """Return the unit of each training image, given records with splits."""
     training = limit_records([record for record in records if record.split == "train"], config.train_images)

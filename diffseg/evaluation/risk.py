@@ -108,14 +108,21 @@ def choose_threshold(risks: Risks, level: float) -> float:
 
 
 def check_units(split: Split, config: Config) -> None:
-    """Raise DataError if there are too few patients for the level: even without any loss, the bound is 1/(n + 1)."""
-    units, level = len(set(list_units(split))), config.inference.risk.level
+    """Raise DataError if there are too few patients for the level."""
+    if sentence := describe_few_units(len(set(list_units(split))), config):
+        raise DataError(sentence)
+
+
+def describe_few_units(units: int, config: Config) -> str | None:
+    """Return a sentence if so many patients or images are too few to choose a threshold by: without any loss, the bound is 1/(n + 1)."""
+    level = config.inference.risk.level
     needed = math.ceil(1 / level - 1 - ROUNDING)
-    if units < needed:
-        raise DataError(
-            f"data.calibration={config.data.calibration:g} leaves {units} patients or images of {config.data.name} to choose the "
-            f"threshold by, but inference.risk.level={level:g} needs {needed}: raise one of them"
-        )
+    if units >= needed:
+        return None
+    return (
+        f"data.calibration={config.data.calibration:g} leaves {units} patients or images of {config.data.name} to choose the "
+        f"threshold by, but inference.risk.level={level:g} needs {needed}: raise one of them"
+    )
 
 
 def with_threshold(config: Config, threshold: float) -> Config:

@@ -4,9 +4,13 @@ import json
 import logging
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from studies.definition.trial import Trial
 from studies.store.places import cache_folder
+
+if TYPE_CHECKING:
+    from diffseg.data import Listing
 
 log = logging.getLogger(__name__)
 DECODING = {"size", "fit", "scale", "normalise", "test_crops", "augment"}  # settings that no file is refused for
@@ -16,7 +20,7 @@ def check_datasets(trials: Iterable[Trial], roots: dict[str, str], store: str, e
     """Check names, splits, headers and masks of the trials' data sets, without decoding images, each data set once.
 
     Data sets behind a URI are left to the trials, since they would have to be copied first. Warns if a search compares
-    segmentations on few held-out images.
+    segmentations on few held-out images, and if too few are left to choose a threshold by.
 
     Args:
         trials: Those that are still to run.
@@ -42,8 +46,21 @@ def check_datasets(trials: Iterable[Trial], roots: dict[str, str], store: str, e
             path = Path(root) if root else None
             checked[key] = None if missing else data.examine(trial.config.data, path, cache_folder(store))
         found = checked[key]
+        if found and key not in warned and (sentence := _describe_few_calibrating(trial, found)):
+            warned.add(key)
+            log.warning("data set %s: %s", tree["name"], sentence)
         compares = trial.tree.get("experiment") == "e2" and trial.scored_on == "held-out"  # E3 measures errors there
         if found and compares and key not in warned:
             warned.add(key)
             if sentence := data.describe_few_held_out(trial.config.data, found.records):
                 log.warning("data set %s: %s", tree["name"], sentence)
+
+
+def _describe_few_calibrating(trial: Trial, found: "Listing") -> str | None:
+    """Return a sentence if a trial's inference.risk is likely to have too few patients to choose a threshold by."""
+    from diffseg import data
+    from diffseg.evaluation.risk import describe_few_units
+
+    if trial.config.inference.risk.metric == "none":
+        return None
+    return describe_few_units(data.count_calibration_units(trial.config.data, found.records), trial.config)
