@@ -35,22 +35,41 @@ def name_series(trials: pd.DataFrame, ledgers: list[Ledger]) -> pd.DataFrame:
 
 def varying_columns(trials: pd.DataFrame) -> list[str]:
     """Return the columns of settings in which trials differ, without those that name a trial."""
-    columns = [
-        c for c in trials.columns if c in BASELINES or (c.startswith("config_") and not c.startswith(NOT_A_CHOICE))
-    ]
-    return [c for c in columns if trials[c].astype(str).nunique() > 1]
+    return _differing(_number_values(trials, _chosen_columns(trials)))
+
+
+def _chosen_columns(trials: pd.DataFrame) -> list[str]:
+    """Return the columns of settings, without those that name a trial."""
+    return [c for c in trials.columns if c in BASELINES or (c.startswith("config_") and not c.startswith(NOT_A_CHOICE))]
+
+
+def _number_values(trials: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """Return for each value the number of it among those of its column, by which trials are compared fast."""
+    numbers = {column: pd.factorize(trials[column].astype(str))[0] for column in columns}
+    return pd.DataFrame(numbers, index=trials.index)
+
+
+def _differing(numbers: pd.DataFrame) -> list[str]:
+    """Return the columns in which rows of `_number_values` differ."""
+    values = numbers.to_numpy()
+    return list(numbers.columns[(values != values[:1]).any(0)])
 
 
 def _describe_settings(trials: pd.DataFrame) -> pd.Series:
     """Return in words, for each trial, the settings that vary among the trials of its experiment, data set and network."""
     labels = pd.Series("", index=trials.index)
-    for _, group in trials.groupby(["experiment", "dataset", "network"]):
-        columns = varying_columns(group)
-        for index, row in group.iterrows():
-            labels[index] = ", ".join(
-                describe_setting(column, row[column]) for column in columns if not pd.isna(row[column])
-            )
+    numbers = _number_values(trials, _chosen_columns(trials))
+    for _, group in numbers.groupby([trials[column] for column in ("experiment", "dataset", "network")]):
+        labels[group.index] = _list_settings(trials.loc[group.index, _differing(group)])
     return labels
+
+
+def _list_settings(chosen: pd.DataFrame) -> list[str]:
+    """Return for each row its settings in words, without those that it lacks."""
+    return [
+        ", ".join(describe_setting(column, value) for column, value in row.items() if not pd.isna(value))
+        for row in chosen.astype(object).to_dict("records")
+    ]
 
 
 def _prefer_given_names(trials: pd.DataFrame, ledgers: list[Ledger], words: pd.Series) -> pd.Series:
@@ -66,14 +85,15 @@ def _prefer_given_names(trials: pd.DataFrame, ledgers: list[Ledger], words: pd.S
 
 def _tell_apart(trials: pd.DataFrame, labels: pd.Series) -> pd.Series:
     """Return the labels, followed by all other settings in which trials of one label differ."""
-    labels, columns = labels.copy(), [c for c in trials.columns if c.startswith("config_") and c not in IDENTITY]
+    found = labels.copy()
+    numbers = _number_values(trials, [c for c in trials.columns if c.startswith("config_") and c not in IDENTITY])
     key = [trials[column] for column in ("study", "experiment", "dataset", "network")]
-    for _, group in trials.groupby([*key, labels], sort=False):
-        differing = [c for c in columns if group[c].astype(str).nunique() > 1]
-        for index, row in group.iterrows() if differing else ():
-            words = [describe_setting(column, row[column]) for column in differing if not pd.isna(row[column])]
-            labels[index] = ", ".join([labels[index], *words] if labels[index] else words)
-    return labels
+    for _, group in numbers.groupby([*key, labels], sort=False):
+        if differing := _differing(group):
+            words = _list_settings(trials.loc[group.index, differing])
+            pairs = zip(labels[group.index], words, strict=True)
+            found[group.index] = [", ".join(filter(None, pair)) for pair in pairs]
+    return found
 
 
 def describe_setting(column: str, value: Any) -> str:
