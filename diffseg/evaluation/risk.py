@@ -114,7 +114,7 @@ def check_units(split: Split, config: Config) -> None:
 
 
 def describe_few_units(units: int, config: Config) -> str | None:
-    """Return a sentence if so many patients or images are too few to choose a threshold by: without any loss, the bound is 1/(n + 1)."""
+    """Return a sentence if a threshold cannot be chosen by so few patients or images: without any loss, the bound is 1/(n + 1)."""
     level = config.inference.risk.level
     needed = math.ceil(1 / level - 1 - ROUNDING)
     if units >= needed:
