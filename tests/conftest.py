@@ -24,6 +24,8 @@ os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="diffseg-tests-")  # no t
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 torch.set_num_threads(1)  # numbers must not depend on the number of processors
 
+GOLDEN = 0.6180339887  # its multiples, without their whole parts, are spread evenly, whatever the number of them
+
 TINY = {
     "data.size": 16,
     "data.train_images": 12,
@@ -46,6 +48,19 @@ TINY = {
     "inference.timestep_images": 4,
     "inference.examples": 1,
 }
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the cases of `sampled` tests as slow, but for as many as each says, spread over the order of its cases."""
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("sampled") and not item.get_closest_marker("slow"):
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for own in cases.values():
+        count: int = own[0].get_closest_marker("sampled").args[0]
+        order = sorted(range(len(own)), key=lambda place: place * GOLDEN % 1)
+        for place in order[count:]:
+            own[place].add_marker("slow")
 
 
 @pytest.fixture

@@ -46,6 +46,7 @@ def store(tmp_path_factory):
     return folder
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("snippet", [text for text in blocks("python") if "register(" not in text])
 def test_a_python_snippet_runs(snippet, store, monkeypatch):
     monkeypatch.chdir(store)

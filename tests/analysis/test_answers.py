@@ -183,6 +183,7 @@ def test_several_networks_are_counted(tmp_path):
     assert "(ensemdiff)" in answer.sentences[1]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("gain", "words"),
     [

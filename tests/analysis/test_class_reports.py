@@ -304,6 +304,7 @@ def test_empty_masks_are_not_spoken_of_where_there_are_none(found):
     assert uncertainty.count_empty(found).empty
 
 
+@pytest.mark.slow
 def test_a_class_may_be_absent_from_every_image(tmp_path):
     """A class without a pixel anywhere: Dice is 1, its curves are flat, and nothing fails."""
 

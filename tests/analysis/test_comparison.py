@@ -313,6 +313,7 @@ def written_study(store, settings, variant_of, baseline="plain"):
     return tables.load([ledger])
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "other",
     [

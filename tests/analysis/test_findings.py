@@ -193,6 +193,7 @@ def test_errors_that_differ_at_every_level_are_described_so(tmp_path):
     assert "0.00" not in words
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("halves", "verdict"),
     [

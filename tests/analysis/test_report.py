@@ -466,6 +466,7 @@ class TestLoad:
         assert not {"metric", "image"} & set(frame)
         assert len(frame) == IMAGES * (found.trials["experiment"].isin(["e1", "e2"])).sum()
 
+    @pytest.mark.slow
     def test_studies_of_older_versions_are_read(self, tmp_path, monkeypatch):
         """The older version lacked a setting and a column."""
         old = ledger_of(tmp_path, configs(("e1",)))

@@ -109,6 +109,7 @@ def test_what_there_is_not_is_a_sentence(results, call, sentence):
         call(results)
 
 
+@pytest.mark.slow
 def test_every_chart_of_the_report_is_a_method(results):
     assert dir(results.plot) == sorted(draw.__name__ for draw in (*CHARTS, *OPTIONAL))
     drawn = 0

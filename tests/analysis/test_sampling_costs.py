@@ -65,6 +65,7 @@ def test_ways_of_sampling_are_compared_with_the_most_expensive_one(ledger):
     assert list(rows["evaluations"]) == sorted(rows["evaluations"])
 
 
+@pytest.mark.slow
 def test_the_report_has_the_chart(ledger, tmp_path):
     chart = sampling(tables.load([ledger])).to_dict()
     assert len(chart["vconcat"]) >= 2

@@ -169,6 +169,7 @@ def test_costs_are_summed_by_status(found):
     assert costs.loc["pruned", "hours"] == pytest.approx(BUDGET // 8 * 5 / 3600)
 
 
+@pytest.mark.sampled(1)
 def test_the_report_shows_searches_and_differences(found, ledger, tmp_path):
     against = comparison.compare_configurations(found, name_configurations([ledger]))
     rows = pd.DataFrame(values(differences(against)))
@@ -196,6 +197,7 @@ def test_the_searchs_page_in_a_browser(found, ledger, tmp_path, browser, width):
     check_page(page, path, width, len(drawn) + 1)  # and the differences
 
 
+@pytest.mark.sampled(1)
 def test_a_report_reads_its_searches_once(ledger, tmp_path, monkeypatch):
     calls, load_searches = [], tables.load_searches
     monkeypatch.setattr(tables, "load_searches", lambda ledgers: calls.append(ledgers) or load_searches(ledgers))

@@ -19,6 +19,7 @@ from studies.commands.tables.estimates import speed_table
 CPU = torch.device("cpu")
 
 
+@pytest.mark.slow
 def test_rows_have_the_median_time_and_the_median_ratio_within_a_round(monkeypatch):
     now, taken = [0.0], {"first": iter([9.0, 9.0, 1.0, 2.0, 3.0]), "second": iter([9.0, 9.0, 2.0, 4.0, 9.0])}
     monkeypatch.setattr(harness.time, "perf_counter", lambda: now[0])
@@ -48,6 +49,7 @@ def test_memory_counts_the_tensors_that_the_call_allocates():
     assert 8_000_000 <= row["memory_bytes"] < 8_001_000  # two at a time; that from before is not counted
 
 
+@pytest.mark.slow
 def test_a_way_that_does_not_fit_into_memory_is_reported_and_the_others_are_measured(caplog):
     def large():
         torch.empty(2**60)

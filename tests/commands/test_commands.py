@@ -209,6 +209,7 @@ def marked(cases):
     return [pytest.param(case, marks=[pytest.mark.slow] if case.slow else [], id=case.line[:60]) for case in cases]
 
 
+@pytest.mark.sampled(16)
 @pytest.mark.parametrize("case", marked(case for case in CASES if not case.ray))
 def test_a_command(case, places, monkeypatch):
     if "--address" in case.line:
@@ -216,6 +217,7 @@ def test_a_command(case, places, monkeypatch):
     check(case, places)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("case", marked(case for case in CASES if case.ray))
 def test_a_command_that_runs_trials(case, places, ray):
     check(case, places)
@@ -261,6 +263,7 @@ def test_messages_name_commands_and_options_that_exist():
         assert named <= set().union(*known.values()) | FOREIGN_OPTIONS, path
 
 
+@pytest.mark.slow
 def test_reading_commands_write_nothing_into_the_store(places):
     before = digests(places["store"])
     for line in ("status small", "show small {trial}", "best small", "compare small", "plan small",

@@ -23,6 +23,7 @@ def in_c(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(line, capture_output=True, env=os.environ | IN_C, cwd=ROOT)
 
 
+@pytest.mark.slow
 def test_names_with_other_letters_than_ascii_in_the_c_locale(tmp_path):
     store = tmp_path / "Läufe 研究"
     ledger = Ledger(str(store), "Übung")

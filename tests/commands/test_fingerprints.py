@@ -82,6 +82,7 @@ def test_json_has_all_classes(call):
     assert found["order"].startswith("From noise to mask")
 
 
+@pytest.mark.slow
 def test_one_class_is_shown_alone(call):
     every = json.loads(call("fingerprint", "--quick", "--json"))
     alone = json.loads(call("fingerprint", "--quick", "--json", "--class", "T1.2 core"))

@@ -133,6 +133,7 @@ def test_fingerprints_are_estimated(command, tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("command", [line for line in commands(*READING, "clean") if " --store s3:" not in line])
 def test_commands_that_read_or_clean_a_study(command, finished, tmp_path, monkeypatch):
     """On a small study that has been run, under the name of the command's."""

@@ -316,6 +316,7 @@ def test_a_full_disk_is_reported_in_one_sentence_and_leaves_no_file(tmp_path):
     assert entries(tmp_path / "cache") == []
 
 
+@pytest.mark.slow
 def test_large_photographs_take_bounded_memory(tmp_path):
     """A picture of 36 million pixels takes 108 MB if it is decoded at full size, and as much again in conversion."""
     root = tmp_path / "root"

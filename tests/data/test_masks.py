@@ -73,6 +73,7 @@ def test_binary_masks_are_read_and_a_threshold_is_reported(kind, tmp_path):
     assert sum("cut at 128" in suspicion for suspicion in found.suspicions) == (kind in CUT)
 
 
+@pytest.mark.sampled(30)
 @pytest.mark.parametrize("kind", ASKED)
 @pytest.mark.parametrize("look", [True, False], ids=["check", "load"])
 def test_other_masks_are_refused_with_an_argument_that_can_be_pasted(kind, look, tmp_path):

@@ -49,6 +49,7 @@ FORMS = {  # by name: writes a data set at a root; the names of its images are a
 }
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("form", FORMS)
 def test_a_data_set_is_read_as_it_is(form, tmp_path):
     FORMS[form](tmp_path / "root")
@@ -77,6 +78,7 @@ def test_a_data_set_is_read_as_it_is(form, tmp_path):
             assert np.array_equal(split.record(k).read_image(settings.channels), pixels.reshape(*SHAPE[:2], -1))
 
 
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize("normalise", ["range", "standard", "case"])
 @pytest.mark.parametrize("orientation", ORIENTATIONS[::5])
 def test_channels_are_turned_to_the_first_and_normalised_alone(normalise, orientation, tmp_path):

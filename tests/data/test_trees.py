@@ -165,6 +165,7 @@ def refusal(function, *arguments):
         return str(error)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", TREES)
 @settings(max_examples=25)
 @given(faults=FAULTS)

@@ -107,6 +107,7 @@ def sampled(name, steps, denoise, start, diffusion):
     )
 
 
+@pytest.mark.sampled(53)
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("steps", [1, 10, 100])

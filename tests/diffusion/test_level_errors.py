@@ -73,6 +73,7 @@ def test_other_experiments_keep_none(experiment, tiny):
     assert not hasattr(build_network(tiny(experiment=experiment)), "level_errors")
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("grid", ["entropic", "least-kl"])
 def test_grids_follow_the_training_which_they_share(grid, tiny, tmp_path):
     settings = {"training__steps": 16, "training__batch": 16, "inference__steps": 6}
@@ -124,6 +125,7 @@ class TestOnlineCurve:
         with pytest.raises(ConfigError, match=words):
             tiny(**leaves)
 
+    @pytest.mark.sampled(1)
     @pytest.mark.parametrize(
         ("kind", "curves"), [("entropy-rate", {"density": "online"}), ("mask-error", {"weighting": "online"})]
     )

@@ -253,6 +253,7 @@ PROGRAM = Path(sys.executable).with_name("diffseg")
 CALLS = {"the program": [str(PROGRAM)], "python -m": [sys.executable, "-m", "studies"]}
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("arguments", [["--help"], ["status", "nothing"], ["plan", "../small.toml"]])
 def test_nothing_is_imported_from_the_current_folder(call, arguments, trap, tmp_path):

@@ -68,6 +68,7 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_new_metric_is_recorded_and_ordered_by(folder):
     from studies.store.ledger import Ledger
 

@@ -163,6 +163,7 @@ def test_settings_that_only_a_limit_uses_are_at_their_defaults(tiny):
     assert with_threshold(limited, 0.25).inference.threshold == 0.25
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("images", [33, 100, 120])
 def test_the_calibration_images_are_the_same_whatever_else_is_held_out(images):
     """So no fingerprint, fold or proposal of a search is trained on or judged by images that choose a threshold."""

@@ -132,11 +132,13 @@ def test_all_pairs_are_tried_but_those_that_exclude_each_other():
     assert {frozenset(pair) for pair in missing_pairs(AXES, CHOSEN)} == excluded
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("choice", CHOSEN, ids=lambda choice: "-".join(choice.values()))
 def test_a_pair_trains_and_predicts(choice):
     check(configure(AXES, choice))
 
 
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("choice", CHOSEN_E1, ids=lambda choice: "-".join(choice.values()))
 def test_a_pair_trains_and_predicts_in_e1(choice):
     config = configure(FEED_FORWARD, choice)

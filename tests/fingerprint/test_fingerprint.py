@@ -202,6 +202,7 @@ class TestConfig:
 
 
 class TestTrial:
+    @pytest.mark.slow
     def test_it_trains_as_with_the_profile_that_e3_measured(self, tiny, tmp_path):
         """Bit for bit, whether E3 was run before or not; the knots are on record."""
         config = weighted(tiny, diffusion__density="fingerprint", diffusion__mixing=0.1)

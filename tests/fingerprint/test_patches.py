@@ -146,6 +146,7 @@ def test_independent_regions_are_decided_as_one_bit_each():
     assert found["all"] == pytest.approx((found["a"] + found["b"]) / 2)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("many")
 def test_exclusive_classes_are_decided_by_the_channels_of_all():
     masks = constant(1, 2, 0)
@@ -178,6 +179,7 @@ def test_every_coding_gives_a_curve_from_nothing_lost_to_everything(coding):
         assert one.summary()["kept"] > one.summary()["half"] > one.summary()["lost"]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.usefixtures("many")
 @pytest.mark.parametrize("classes", [{}, {"data.classes": {"a": 1}}, {"data.classes": {"a": 1, "b": 3}}])
 def test_ignored_pixels_count_in_no_error(classes):

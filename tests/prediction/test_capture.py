@@ -89,6 +89,7 @@ def predict_without_values():
     return predict
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("network", "experiment", "diffusion"),
     [
@@ -149,6 +150,7 @@ class Draws:
         return 2
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize(
     ("network", "experiment", "settings"),
     [

@@ -107,6 +107,7 @@ def test_volumes_keep_their_geometry(trained, tmp_path):
     assert 0 < np.asarray(nibabel.load(tmp_path / "out/test0_mean.nii.gz").dataobj).mean() < 1
 
 
+@pytest.mark.slow
 def test_the_maps_of_a_brats_patient_lie_where_it_was_cut_from(trained, tmp_path):
     from test_brats import NAMES, volume
 
@@ -123,6 +124,7 @@ def test_the_maps_of_a_brats_patient_lie_where_it_was_cut_from(trained, tmp_path
     assert not outside.any()
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("inputs", "words"),
     [

@@ -73,6 +73,7 @@ def carry_out(study, ledger, killed_at=(), **options):
     return [(p.number, p.seed, p.trial, p.source, p.settings) for p in read_proposals(ledger)]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "random", "grid"])
 @pytest.mark.parametrize("objective", [["iou"], ["iou", "ece"]])
 def test_an_interrupted_search_makes_the_same_proposals(sampler, objective, tmp_path):
@@ -315,6 +316,7 @@ def test_a_search_of_networks_that_are_all_too_large_uses_up_its_budget(tmp_path
     assert Scheduler(study, ledger).done()
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("sampler", ["tpe", "gp"])
 def test_a_trial_over_a_limit_is_never_the_best_nor_confirmed_and_the_sampler_is_told(sampler, tmp_path):
     """A trial's cost rises with b, so that the best b, 0.1, is over the limit."""

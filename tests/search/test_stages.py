@@ -100,6 +100,7 @@ class TestFidelities:
         assert frame["hours"].iloc[-1] == pytest.approx(sum(config.training.steps for config in searched) / 3600)
         assert (behind["iou"].isna() & behind["rank"].isna()).all()
 
+    @pytest.mark.slow
     def test_a_good_proposal_is_not_held_back(self, tmp_path):
         """The quality at a fidelity is off by 2 points of IoU, and the best proposals differ by as much."""
         lost = []
@@ -112,6 +113,7 @@ class TestFidelities:
             lost.append(max(values.values()) - max(values[one.proposal.number] for one in tried if one.losses))
         assert np.mean(lost) < 0.01
 
+    @pytest.mark.sampled(1)
     @pytest.mark.parametrize("sampler", ["tpe", "random"])
     def test_an_interrupted_search_has_the_same_trials(self, sampler, tmp_path):
         study = study_of(fidelities=[CHEAP], folds=2, sampler=sampler)

@@ -68,6 +68,7 @@ RULES = {
 }
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("rule", RULES)
 def test_a_search_stops_says_so_confirms_and_continues_with_a_larger_limit(rule, tmp_path, capsys):
     less, more, costs, count, then, words = RULES[rule]
@@ -205,6 +206,7 @@ def test_bad_rules_are_refused_in_one_sentence(lines, options, words, tmp_path):
     assert len(result.output.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_gpu_hours_are_refused_where_trials_get_no_gpu(tmp_path):
     start = Config().with_leaves(TINY | {"data.held_out": 0.2}).resolved()
     study, ledger = study_of(start=start, stop={"gpu_hours": 1}), Ledger(str(tmp_path), "searched")

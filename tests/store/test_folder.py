@@ -201,6 +201,7 @@ def test_a_store_that_a_node_does_not_share_is_named(tiny, tmp_path):
         run_trial(request_of(str(tmp_path / "elsewhere"), tiny(experiment="e1")))
 
 
+@pytest.mark.slow
 def test_a_ledger_behind_a_uri_is_compacted_and_its_damaged_files_are_set_aside(tiny, uri):
     ledger = Ledger(uri, "study")
     ledger.define({})

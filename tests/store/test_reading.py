@@ -330,6 +330,7 @@ def test_compare_reports_the_numbers_of_images_and_patients(slices):
     assert "nan" not in text.lower().replace("ensemdiff", "")
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("studies", [["study"], ["study", "single"], ["single"]])
 def test_report_has_one_or_several_studies(slices, tmp_path, studies):
     path, png = tmp_path / "some" / "page.html", tmp_path / "png"

@@ -135,6 +135,7 @@ def test_a_checkpoint_of_another_trial_of_the_same_network_is_refused(finished, 
     assert f"lacks {mine.name}" in result.output
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("fault", REFUSED)
 def test_without_a_ledger_the_newest_checkpoint_has_to_be_of_the_last_step(fault, tiny, tmp_path):
     config = tiny(experiment="e1")
@@ -147,6 +148,7 @@ def test_without_a_ledger_the_newest_checkpoint_has_to_be_of_the_last_step(fault
         load_trained(config, tmp_path / "trial", torch.device("cpu"))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_training_resumes_from_the_checkpoint_before(fault, tiny, tmp_path, caplog):
     config = tiny(experiment="e1")
@@ -221,6 +223,7 @@ def stopped_at_the_end(config, folder: Path, pruned: bool) -> int:
     return 3 if pruned else 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pruned", [False, True])
 def test_a_kill_while_a_folder_is_reduced_loses_nothing(pruned, tiny, tmp_path, monkeypatch):
     config, cpu = tiny(experiment="e1"), torch.device("cpu")
@@ -314,6 +317,7 @@ OF_SEVERAL = {
 }
 
 
+@pytest.mark.sampled(11)
 @pytest.mark.parametrize(
     ("classes", "other"),
     [(a, b) for table in (CLASSES, OF_SEVERAL) for a in table.values() for b in table.values() if a != b],

@@ -66,6 +66,7 @@ def test_no_held_out_image_is_trained_on(tiny, tmp_path, monkeypatch):
     assert not seen["training"] & seen["validation"]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("call", [5, 12, 15])  # within the selection, at its end, within the training after it
 def test_it_resumes_within_and_between_the_two_trainings(call, tiny, tmp_path):
     config, calls = e1(tiny), iter(range(1, 1000))

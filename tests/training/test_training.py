@@ -39,6 +39,7 @@ def equal(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("call", [2, 4, 6, 10])  # in training, at the snapshot, after it, in the last evaluation
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one_bit_for_bit(experiment, call, tiny, tmp_path):
@@ -316,6 +317,7 @@ def test_golden_runs(experiment, tiny, tmp_path):
         assert outcome.trial["brier"] == pytest.approx(GOLDEN[experiment]["brier"], rel=1e-2)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_learns(experiment, tiny, tmp_path):
     config = tiny(experiment=experiment, training__steps=60, training__batch=8, training__log_every=10)
