@@ -39,7 +39,7 @@ def find(root: Path, config: Data) -> Listing:
 def _build_records(place: SplitFiles, config: Data) -> Listing:
     """Return the images of a split that have their masks, and problems for all others."""
     raters = [pair_masks(place.images, masks) for masks in place.masks]
-    problems = list(find_duplicates(place.images, *place.masks))
+    problems = [*place.problems, *find_duplicates(place.images, *place.masks)]
     problems += [
         f"{first} and {other.name} have one name and number: leave only one of them"
         for rater in raters

@@ -32,7 +32,8 @@ def detect_layout(root: Path) -> str | None:
 def other_layout_error(root: Path, config: Data, layout: str) -> DataError | None:
     """Return an error with the command that reads the root in another layout, or a folder in the root in any layout.
 
-    None if no such layout is detected. layout: the one in which the root was looked for.
+    None if no such layout is detected, or in several folders: these may be the patients of one data set.
+    layout: the one in which the root was looked for.
     """
     other = detect_layout(root)
     if other == layout:
@@ -41,12 +42,13 @@ def other_layout_error(root: Path, config: Data, layout: str) -> DataError | Non
         return DataError(
             f"{root} is in the layout {other}, not {layout}: {check_command(root, config, other)} reads it"
         )
-    for path in _list_visible(root):
-        if path.is_dir() and (found := detect_layout(path)):
-            return DataError(
-                f"{root} is no data set, but {path} is, in the layout {found}: {check_command(path, config, found)} reads it"
-            )
-    return None
+    inside = [(path, found) for path in _list_visible(root) if path.is_dir() and (found := detect_layout(path))]
+    if len(inside) != 1:
+        return None
+    ((path, found),) = inside
+    return DataError(
+        f"{root} is no data set, but {path} is, in the layout {found}: {check_command(path, config, found)} reads it"
+    )
 
 
 def describe_contents(folder: Path) -> str:

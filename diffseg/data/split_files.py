@@ -1,6 +1,7 @@
 """Find the image and mask files of each split in a folder of one's own."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,8 @@ from diffseg.data.split_table import SPLITS
 from diffseg.errors import DataError
 
 EXPECTED = (
-    "a data set is images/ and masks/ (or masks_0/, masks_1/, … of several raters), or these in train/ and in test/"
+    "a data set is images/ and masks/ (or masks_0/, masks_1/, … of several raters), or these in train/ and in test/, or in a "
+    "folder for each patient"
 )
 IMAGES = ("images", "image", "imgs", "img", "imagestr")
 MASKS = (
@@ -35,6 +37,7 @@ class SplitFiles:
     images: Files
     masks: tuple[Files, ...]  # of each rater
     remarks: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()  # a sentence for every sub-folder that cannot be used
     nested: bool = False  # whether each image has a folder of its own, with masks of any names
 
 
@@ -107,24 +110,62 @@ def _find_image_folders(split: str | None, folder: Path) -> SplitFiles | None:
 
     None if fewer than two sub-folders have them. Where a sub-folder holds a single image, its masks may have any names.
     """
-    images: Files = {}
-    masks: Files = {}
+    inside = {path: _list_folders(path) for path in _list_folders(folder).values() if not (path / FILE).is_file()}
+    images = {path: place for path, own in inside.items() if (place := _choose_folder(own, IMAGES, path))}
+    masks = {path: places for path, own in inside.items() if (places := _find_mask_folders(own, path))}
+    whole = [path for path in inside if path in images and path in masks]
+    if len(whole) < 2:
+        return None
+    usual, problems = _find_unusual_folders(images, masks, whole)
+    found: Files = {}
+    raters: list[Files] = [{} for _ in masks[usual[0]]]
     nested = False
-    for path in _list_folders(folder).values():
-        name, inside = normalise_name(path.name), _list_folders(path)
-        place, truths = _choose_folder(inside, IMAGES, path), _find_mask_folders(inside, path)
-        if place is None or len(truths) != 1 or (path / FILE).is_file():  # a data set of nnU-Net is no patient
-            continue
-        own, truth = _list_data(place), _list_data(truths[0])
-        if len(own) == 1 and not pair_masks(own, truth).masks:
-            nested = True
-            truth = {f"{key}_{number}": paths for key in own for number, paths in enumerate(truth.values())}
-        images |= {f"{name}/{key}": paths for key, paths in own.items()}
-        masks |= {f"{name}/{key}": paths for key, paths in truth.items()}
-    if len({key.split("/")[0] for key in images}) < 2 or not masks:
+    for path in usual:
+        name, own = normalise_name(path.name), _list_data(images[path])
+        found |= {f"{name}/{key}": paths for key, paths in own.items()}
+        for rater, place in zip(raters, masks[path], strict=True):
+            truth = _list_data(place)
+            if len(own) == 1 and not pair_masks(own, truth).masks:
+                nested = True
+                truth = {f"{key}_{number}": paths for key in own for number, paths in enumerate(truth.values())}
+            rater |= {f"{name}/{key}": paths for key, paths in truth.items()}
+    if not found or not any(raters):
         return None
     remark = f"the sub-folders of {folder} hold images and masks each"
-    return SplitFiles(split, folder, images, (masks,), (remark,), nested)
+    return SplitFiles(split, folder, found, tuple(raters), (remark,), tuple(problems), nested)
+
+
+def _find_unusual_folders(
+    images: dict[Path, Path], masks: dict[Path, list[Path]], whole: Sequence[Path]
+) -> tuple[list[Path], list[str]]:
+    """Return the sub-folders that have images/ and the same folders of masks as most, and the problems of all others.
+
+    Args:
+        images: The folder of images of each sub-folder that has one.
+        masks: The folders of masks, of a rater each, of each sub-folder that has some.
+        whole: The sub-folders that have both.
+    """
+    named = {path: _name_raters(masks[path]) for path in whole}
+    counts = Counter(named.values())
+    most = max(counts, key=lambda names: (counts[names], len(names)))
+    problems = []
+    for path in sorted({*images, *masks}):
+        if path not in named:
+            missing = "masks" if path in images else "images"
+            problems.append(
+                f"{path} has no folder {missing}, as {len(whole)} other sub-folders have: add it, or remove the sub-folder"
+            )
+        elif named[path] != most:
+            problems.append(
+                f"{path} has {' and '.join(named[path])}, but {counts[most]} of {len(whole)} sub-folders have "
+                f"{' and '.join(most)}: give all of them the same folders of masks"
+            )
+    return [path for path in whole if named[path] == most], problems
+
+
+def _name_raters(places: Sequence[Path]) -> tuple[str, ...]:
+    """Return the names of several folders of raters; of a single folder of masks masks/, whatever its name is."""
+    return tuple(f"{normalise_name(path.name).lower()}/" for path in places) if places[1:] else ("masks/",)
 
 
 def _list_data(folder: Path, without: Sequence[Path] = ()) -> Files:

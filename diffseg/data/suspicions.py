@@ -38,7 +38,7 @@ def find_suspicions(
         images: Those that can be read.
         root: Of the data set.
         records: All images, with their split.
-        problems: Sentences that are reported already. Files that they begin with are not reported as unused.
+        problems: Sentences that are reported already. Files and folders that they begin with are not reported as unused.
         wanted: Half-width of the 95 % interval of IoU, above which there are too few test images.
     """
     return (
@@ -194,8 +194,14 @@ def _find_absent_ignored(images: Sequence[ImageFindings]) -> list[str]:
 def _find_unused(root: Path, records: Sequence[Record], problems: Sequence[str]) -> list[str]:
     """Report files below the root that are part of no record and of no problem."""
     unused = list_unused(root, {file for record in records for file in record.files})
-    unused = [path for path in unused if not any(problem.startswith(f"{path} ") for problem in problems)]
+    unused = [path for path in unused if not _is_reported(path, root, problems)]
     return [f"{_name_first(unused)} is not used"] if unused else []
+
+
+def _is_reported(path: Path, root: Path, problems: Sequence[str]) -> bool:
+    """Return whether a problem begins with the file, or with a folder below the root that it lies in."""
+    places = [path, *(folder for folder in path.parents if root in folder.parents)]
+    return any(problem.startswith(tuple(f"{place} " for place in places)) for problem in problems)
 
 
 def _name_first(paths: Sequence[Path]) -> str:

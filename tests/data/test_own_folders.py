@@ -136,6 +136,61 @@ def test_sub_folders_of_patients_become_groups(tmp_path):
     assert {record.group for record in data.find(config("folder"), tmp_path).records} == {f"g{k}" for k in range(5)}
 
 
+PATIENTS = {  # by name: the folders of a patient among others that have images/ and masks/, and words of the problem
+    "no masks": (["images"], "has no folder masks, as 7 other sub-folders have: add it, or remove the sub-folder"),
+    "masks of another name": (["images", "roi"], "has no folder masks, as 7 other sub-folders have"),
+    "no images": (["masks"], "has no folder images, as 7 other sub-folders have"),
+    "more raters": (
+        ["images", "masks_0", "masks_1"],
+        "has masks_0/ and masks_1/, but 7 of 8 sub-folders have masks/: give all of them the same folders of masks",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", PATIENTS)
+@pytest.mark.parametrize("split", ["", "train"])
+def test_a_patient_without_images_or_masks_is_a_problem(kind, split, tmp_path):
+    own, words = PATIENTS[kind]
+    for patient in range(8):
+        for name in own if patient == 3 else ("images", "masks"):
+            tree(tmp_path / split / f"patient_{patient}", *(f"{name}/{key}.png" for key in "ab"))
+    if split:
+        tree(tmp_path / "test", *(f"t{k}/{name}/a.png" for k in range(2) for name in ("images", "masks")))
+    report = check(config("folder"), tmp_path)
+    (problem,) = data.find(config("folder"), tmp_path).problems
+    assert report.problems == (problem,)
+    assert problem.startswith(f"{tmp_path / split / 'patient_3'} {words}")
+    assert not [suspicion for suspicion in report.suspicions if "not used" in suspicion]
+
+
+def test_patients_may_have_folders_of_raters(tmp_path):
+    for patient in range(6):
+        tree(
+            tmp_path / f"p{patient}",
+            *paths("images/{}.png", "masks_0/{}.png"),
+            *paths("images/{}.png", "masks_1/{}_gt.png"),
+        )
+    found = data.find(config("folder"), tmp_path)
+    assert found.problems == ()
+    assert len(found.records) == 36
+    for record in found.records:
+        assert [path.parent.name for path in record.annotations] == ["masks_0", "masks_1"]
+        assert {path.parents[1].name for path in record.files} == {record.group}
+    assert data.load(config("folder"), tmp_path).train.masks.channels == 2
+    (tmp_path / "p2/masks_1/c_gt.png").unlink()
+    (problem,) = data.find(config("folder"), tmp_path).problems
+    assert problem == f"{tmp_path / 'p2/images/c.png'} has masks in 1 of 2 folders of raters: add the others"
+
+
+def test_folders_of_an_image_each_may_have_folders_of_raters(tmp_path):
+    for key in "abcdef":
+        tree(tmp_path / f"{key}1", f"images/{key}.png", "masks_0/mask.png", "masks_1/label.png")
+    found = data.find(config("folder"), tmp_path)
+    assert found.problems == ()
+    assert {len(record.annotations) for record in found.records} == {2}
+    assert data.load(config("folder"), tmp_path).train.masks.channels == 2
+
+
 def test_groups_of_the_table_count_where_folders_give_the_splits(tmp_path):
     for split in ("train", "test"):
         for grade in ("grade1", "grade2"):

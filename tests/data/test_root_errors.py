@@ -22,6 +22,8 @@ ANSWERS = {  # by name: what lies at the root, and words of the expected sentenc
     "brats": (lambda root: write_image(root / "B1/B1_flair.nii.gz.png"), "data.layout=brats data.channels=4` reads it"),
     "one level up": (lambda root: folder(root / "mine-1.0"), "{root} is no data set, but {root}/mine-1.0 is"),
     "isic16 one level up": (lambda root: isic16(root / "isic"), "`diffseg data check mine {root}/isic data.layout=isic16`"),
+    "several of them": (lambda root: tree(root, *(f"P{k}/images/{k}.png" for k in range(3)), "P1/masks/1.png"),
+                        "has no folder images: .*in a folder for each patient; it holds P0/, P1/, P2/"),
     "nothing": (lambda root: None, "has no folder images: a data set is images/ and masks/ .*it holds no files"),
     "something else": (lambda root: tree(root, *[f"{k}/x.png" for k in range(9)]),
                        "it holds 0/, 1/, 2/, 3/, 4/, 5/ and 3 more folders"),
