@@ -24,8 +24,8 @@ def find(root: Path, config: Data) -> Listing:
     * Splits: `train/` and `test/` (and `val/`, which is trained on), each with `images/` and `masks/`, or below `images/`;
       the masks of all splits may lie in one folder. Without these folders, `split.csv` gives the split of each image, with
       the columns name, split (train, val or test) and group, the last two optional. What it leaves open is to be drawn.
-    * Masks: named as their images, all with the same affix (`_mask`, …) or none; with _0, _1, … appended where an image has
-      several; in folders masks_0/, masks_1/, … of raters; or, of objects, in a folder for each image.
+    * Masks: named as their images, all with the same affix (`_mask`, …) or none; with _0, _1, … (or _r1, _rater1, …)
+      appended where an image has several; in folders masks_0/, masks_1/, … of raters; or, of objects, in a folder for each image.
     * Groups: those of `split.csv`; else sub-folders, unless they look like classes; else volumes. Every slice of a NIfTI
       volume is an image.
 

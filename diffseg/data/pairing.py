@@ -13,13 +13,14 @@ from diffseg.errors import DataError
 Reading = Callable[[str], str]  # takes a key to the name that image and mask share; to "" if it is read otherwise
 
 MASK = r"masks?|segmentations?|segs?|labels?|lesions?|gt|ground[ _-]?truth|annotations?"
-SUFFIX = re.compile(rf"(?P<name>.+?)(?P<affix>[ _.-](?:{MASK}))(?P<number>[ _.-]\d+)?", re.IGNORECASE)
+NUMBER = r"(?:r|rater)?\d+"  # of a mask of several
+SUFFIX = re.compile(rf"(?P<name>.+?)(?P<affix>[ _.-](?:{MASK}))(?P<number>[ _.-]{NUMBER})?", re.IGNORECASE)
 PREFIX = re.compile(rf"(?P<affix>(?:{MASK})[ _.-])(?P<name>.+?)(?P<number>)", re.IGNORECASE)
 IMAGES = (
     re.compile(r"(?P<name>.+?)(?P<affix>[ _.-](?:images?|img|0000))(?P<number>)", re.IGNORECASE),  # 0000: nnU-Net's
     re.compile(r"(?P<affix>(?:images?|img)[ _.-])(?P<name>.+?)(?P<number>)", re.IGNORECASE),
 )
-NUMBERED = re.compile(r"(?P<name>.+)[_-](?P<number>\d+)")
+NUMBERED = re.compile(r"(?P<name>.+)[_-](?:r|rater)?(?P<number>\d+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,10 @@ class Pairing:
 def pair_masks(images: Files, masks: Files) -> Pairing:
     """Give every image the masks of its name.
 
-    A mask of image NAME is called NAME, or NAME_0, NAME_1, … where there are several, or lies in a folder NAME, or in one
-    folder for each rater. Names may have affixes, such as _mask or _gt: those are read that give masks to most images.
+    A mask of image NAME is called NAME, or NAME_0, NAME_1, … (NAME_r1, NAME_rater1, …) where there are several, or lies in a
+    folder NAME, or in one folder for each rater. Names may have affixes, such as _mask or _gt: those are read that give masks
+    to most images.
+
     Raises DataError if two affixes give masks to equally many images.
     """
     plain = _pair(images, masks, str, str)

@@ -79,7 +79,10 @@ def test_masks_that_overlap_in_a_folder_for_each_image_are_raters_or_asked_about
     assert data.load(config("folder", objects=True), tmp_path / "more").train.masks.channels == 1
 
 
-FORMS = ["{name}_{k}.png", "{name}_mask_{k}.png", "{name}-{k}.png"]
+FORMS = [
+    "{name}_{k}.png", "{name}_mask_{k}.png", "{name}-{k}.png", "{name}_r{k}.png", "{name}_Rater{k}.png", "{name}_gt_r{k}.png",
+    "{name}-rater{k}_seg.png",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -141,8 +144,17 @@ def test_raters_may_be_sub_folders_of_masks(tmp_path):
     assert "c.png has 1 rater (anna), but most images have 2 (anna and ben)" in problem
 
 
-def test_two_masks_of_one_image_and_number_are_refused(tmp_path):
+@pytest.mark.parametrize("other", ["a_01.png", "a_r1.png", "a_rater1.png", "a-1.png"])
+def test_two_masks_of_one_image_and_number_are_refused(other, tmp_path):
     spots(tmp_path, "{name}_{k}.png", [2] * 6, apart=False)
-    write_mask(tmp_path / "masks/a_01.png")
-    assert any("a_01.png have one name and number" in one or "a_1.png have one name and number" in one
-               for one in data.find(config("folder"), tmp_path).problems)  # fmt: skip
+    write_mask(tmp_path / "masks" / other)
+    assert any(f"{one} have one name and number" in problem
+               for problem in data.find(config("folder"), tmp_path).problems for one in (other, "a_1.png"))  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", ["_1", "_r1", "_rater1"])
+def test_an_image_whose_name_ends_as_that_of_a_rater_has_its_own_mask(suffix, tmp_path):
+    tree(tmp_path, *paths("images/{}.png", "masks/{}.png"), f"images/a{suffix}.png", f"masks/a{suffix}.png")
+    found = data.find(config("folder"), tmp_path)
+    assert found.problems == ()
+    assert all(record.annotations[0].name == record.image.name for record in found.records)
