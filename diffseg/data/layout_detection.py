@@ -32,7 +32,7 @@ def detect_layout(root: Path) -> str | None:
 def other_layout_error(root: Path, config: Data, layout: str) -> DataError | None:
     """Return an error with the command that reads the root in another layout, or a folder in the root in any layout.
 
-    None if no such layout is detected, or in several folders: these may be the patients of one data set.
+    None if no such layout is detected, or if several folders hold images: these may be the patients of one data set.
     layout: the one in which the root was looked for.
     """
     other = detect_layout(root)
@@ -43,11 +43,12 @@ def other_layout_error(root: Path, config: Data, layout: str) -> DataError | Non
             f"{root} is in the layout {other}, not {layout}: {check_command(root, config, other)} reads it"
         )
     inside = [(path, found) for path in _list_visible(root) if path.is_dir() and (found := detect_layout(path))]
-    if len(inside) != 1:
+    if not inside or (inside[1:] and "folder" in dict(inside).values()):
         return None
-    ((path, found),) = inside
+    path, found = inside[0]
     return DataError(
         f"{root} is no data set, but {path} is, in the layout {found}: {check_command(path, config, found)} reads it"
+        + (f", one of {len(inside)} data sets there" if inside[1:] else "")
     )
 
 

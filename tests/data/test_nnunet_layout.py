@@ -308,7 +308,8 @@ def test_the_parent_folder_is_answered_with_the_command_for_the_data_set(tmp_pat
     describe(write_volumes(tmp_path / "Task01"))
     describe(write_volumes(tmp_path / "Task02"))
     with pytest.raises(
-        DataError, match=r"no data set, but .*Task01 is, in the layout nnunet: `diffseg data check mine .*nnunet` reads"
+        DataError,
+        match=r"no data set, but .*Task01 is, in the layout nnunet: `diffseg data check mine .*nnunet` reads it, one of 2 ",
     ):
         data.load(plain("folder"), tmp_path)
 
