@@ -78,7 +78,7 @@ class Slice(Record):
 
 def find(root: Path, config: Data) -> Listing:
     """List the slices of `PATIENT/PATIENT_{t1,t1ce,t2,flair,seg}.nii.gz` (or .nii); their split is to be drawn by patients."""
-    folders = sorted(path for path in root.iterdir() if path.is_dir() and _has_volumes(path))
+    folders = _list_patients(root)
     if not folders:
         raise DataError(
             f"{root} has no folder with NIfTI files: BRATS is expected as PATIENT/PATIENT_t1.nii.gz and so on"
@@ -99,8 +99,14 @@ def find(root: Path, config: Data) -> Listing:
 
 
 def list_new(folders: list[Path], config: Data) -> list[list[Record]]:
-    """List the slices of new patients, who need no segmentation. Raises DataError."""
-    return [[*_list_slices(folder, "test")] for folder in folders]
+    """List the slices of new patients, who need no segmentation, given their folders or a folder of these. Raises DataError."""
+    patients = [own for folder in folders for own in (_list_patients(folder) if folder.is_dir() else []) or [folder]]
+    return [[*_list_slices(folder, "test")] for folder in patients]
+
+
+def _list_patients(root: Path) -> list[Path]:
+    """Return the folders below the root that hold volumes."""
+    return sorted(path for path in root.iterdir() if path.is_dir() and _has_volumes(path))
 
 
 def _list_slices(folder: Path, split: str | None) -> list[Slice]:

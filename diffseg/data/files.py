@@ -3,7 +3,8 @@
 import os
 import re
 import unicodedata
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 
 from diffseg.errors import DataError
 from diffseg.suggestions import did_you_mean_path
@@ -11,6 +12,13 @@ from diffseg.suggestions import did_you_mean_path
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 VOLUMES = (".nii", ".nii.gz")
 EXTENSION = re.compile(r"\.(png|jpe?g|tiff?|bmp|nii|nii\.gz|xml)$", re.IGNORECASE)
+IMAGES = ("images", "image", "imgs", "img", "imagestr")
+MASKS = (
+    "masks", "mask", "labels", "label", "annotations", "annotation", "gt", "groundtruth", "ground_truth", "ground truth",
+    "segmentations", "segmentation", "labelstr",
+)  # fmt: skip
+RATERS = re.compile(r"masks?[_-].+")  # names of folders of masks, of a rater each
+DEPTH = 4  # levels of sub-folders that are read
 IGNORED_PREFIXES = (".", "__MACOSX")  # of hidden files, and of what archives leave
 
 
@@ -58,20 +66,48 @@ def list_files(folder: Path, extensions: tuple[str, ...] = PICTURES, depth: int 
     return found
 
 
-def list_inputs(given: Path) -> list[Path]:
-    """Return the file itself, or the images in a folder.
+def list_inputs(inputs: Sequence[Path]) -> list[tuple[str, Path]]:
+    """Return the files that are given, and those in the folders that are given and in their sub-folders, with their names.
+
+    The name of a file that is given is its stem. Names of those in a folder begin with the sub-folders, "FOLDER/STEM"; where
+    several folders are given, with the folders below the one that holds all of them. Folders of masks beside one of images
+    are left out.
 
     Raises:
-        DataError: There is no such file or folder, or the folder holds no image.
+        DataError: There is no such file or folder, or a folder holds no image.
     """
-    if given.is_dir():
-        found = [path for paths in list_files(given, PICTURES + VOLUMES).values() for path in paths]
-        if not found:
-            raise DataError(f"{given} holds no image: give files or folders of {', '.join(PICTURES + VOLUMES)}")
-        return found
-    if not given.is_file():
-        raise DataError(f"{given} is neither a file nor a folder{did_you_mean_path(given)}")
-    return [given]
+    folders = [os.path.abspath(given) for given in inputs if given.is_dir()]
+    common = os.path.commonpath(folders) if folders else ""
+    found: list[tuple[str, Path]] = []
+    for given in inputs:
+        if given.is_dir():
+            above = [normalise_name(part) for part in Path(os.path.abspath(given)).relative_to(common).parts]
+            found += [("/".join([*above, key]), path) for key, path in _list_images(given)]
+        elif given.is_file():
+            found.append((stem(given.name), given))
+        else:
+            raise DataError(f"{given} is neither a file nor a folder{did_you_mean_path(given)}")
+    return list(dict.fromkeys(found))
+
+
+def _list_images(folder: Path) -> list[tuple[str, Path]]:
+    """Return the keys and paths of the images in a folder, without folders of masks beside one of images.
+
+    Raises DataError if there are none.
+    """
+    found = list_files(folder, PICTURES + VOLUMES, DEPTH)
+    if not found:
+        raise DataError(f"{folder} holds no image: give files or folders of {', '.join(PICTURES + VOLUMES)}")
+    inside = {place for key in found for place in PurePosixPath(key).parents}
+    beside = {place.parent for place in inside if place.name.lower() in IMAGES}
+    masks = [place for place in inside if place.parent in beside and _is_of_masks(place.name.lower())]
+    left_out = tuple(f"{place}/" for place in masks)
+    return [(key, path) for key, paths in found.items() if not key.startswith(left_out) for path in paths]
+
+
+def _is_of_masks(name: str) -> bool:
+    """Return whether a folder of this name, in lower case, holds masks."""
+    return name in MASKS or RATERS.fullmatch(name) is not None
 
 
 def check_name(path: Path) -> None:

@@ -85,17 +85,19 @@ def list_new(inputs: list[Path], config: Data) -> list[list[Record]]:
 
     Files whose numbers are not those of the channels are cases of their own. Raises DataError.
     """
-    found: dict[tuple[Path, str], dict[int, Path]] = {}
-    for path in sorted(path for given in inputs for path in list_inputs(given)):
-        name = stem(path.name)
+    found: dict[tuple[Path, str, str], dict[int, tuple[str, Path]]] = {}
+    for name, path in sorted(list_inputs(inputs), key=lambda one: one[1]):
         match = CHANNEL.fullmatch(name)
-        place = path.parent / match["case"] if match else path
-        found.setdefault((place, path.name[len(name) :]), {})[int(match["number"]) if match else 0] = path
+        place, case = (path.parent, match["case"]) if match else (path, name)
+        ending = path.name[len(stem(path.name)) :]
+        found.setdefault((place, case, ending), {})[int(match["number"]) if match else 0] = name, path
     cases: list[tuple[str, list[Path]]] = []
-    for (place, _), files in found.items():
+    for (_, case, _), files in found.items():
         joined = list(files) == list(range(len(files))) and len(files) in (1, config.channels)
         cases += (
-            [(stem(place.name), [*files.values()])] if joined else [(stem(one.name), [one]) for one in files.values()]
+            [(case, [path for _, path in files.values()])]
+            if joined
+            else [(name, [path]) for name, path in files.values()]
         )
     return [[*_make_records(name, paths, (), "test", config)] for name, paths in cases]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from diffseg.config import Data
 from diffseg.data.dataset_json import FILE
-from diffseg.data.files import IGNORED_PREFIXES, PICTURES, VOLUMES, list_files, normalise_name
+from diffseg.data.files import DEPTH, IGNORED_PREFIXES, IMAGES, MASKS, PICTURES, VOLUMES, list_files, normalise_name
 from diffseg.data.layout_detection import describe_contents, other_layout_error
 from diffseg.data.listing import Files, missing_folder
 from diffseg.data.pairing import pair_masks, split_by_affix
@@ -19,13 +19,7 @@ EXPECTED = (
     "a data set is images/ and masks/ (or masks_0/, masks_1/, … of several raters), or these in train/ and in test/, or in a "
     "folder for each patient"
 )
-IMAGES = ("images", "image", "imgs", "img", "imagestr")
-MASKS = (
-    "masks", "mask", "labels", "label", "annotations", "annotation", "gt", "groundtruth", "ground_truth", "ground truth",
-    "segmentations", "segmentation", "labelstr",
-)  # fmt: skip
 RATER = re.compile(r"masks_.+")
-DEPTH = 4  # levels of sub-folders below images/ and masks/
 
 
 @dataclass(frozen=True)

@@ -47,8 +47,9 @@ def predict_files(
         config: The trial.
         folder: The folder of its checkpoints.
         scaling: How the trial's training images became numbers.
-        inputs: Pictures, NIfTI volumes, folders of them; for BRATS folders of a patient.
-        output: The folder to write into.
+        inputs: Pictures, NIfTI volumes, and folders of them, which are read with their sub-folders; for BRATS folders of a
+            patient, or of patients.
+        output: The folder to write into. Files of images in sub-folders lie in sub-folders of the same names.
         device: The device to compute on; None for a GPU if there is one, else the CPU.
         masks: The format of the trial's training masks; None if it is not known, or no class is named.
         folder_of: Returns the folder of a deep ensemble's member; None for folders below `folder`.
@@ -69,7 +70,7 @@ def predict_files(
         raise UserError(f"experiment {config.experiment} segments nothing: give a trial of e1 or e2")
     device = _check_device(device)
     deciding = config if threshold is None else with_threshold(config, threshold)
-    groups, values = list_records(config, inputs), MaskValues.of(config.data, masks or MaskFormat())
+    groups, values = list_records(config, inputs, output), MaskValues.of(config.data, masks or MaskFormat())
     predict = _load_predictor(config, folder, device, folder_of, checkpoint_of)
     written: list[Path] = []
     done, total = 0, sum(map(len, groups))

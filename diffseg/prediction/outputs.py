@@ -52,7 +52,8 @@ def name_ends(classes: Classes) -> list[str]:
 
 
 def write_pictures(output: Path, name: str, maps: Maps, values: MaskValues) -> list[Path]:
-    """Write the maps of a picture and return the files."""
+    """Write the maps of a picture and return the files. Folders in its name are made."""
+    (output / name).parent.mkdir(parents=True, exist_ok=True)
     written = []
     for kind, pixels in maps.items():
         written.append(output / f"{name}_{kind}.png")
@@ -88,9 +89,10 @@ class VolumeMaps:
             np.moveaxis(self.maps[kind], record.axis, 2)[inside, inside, record.index] = pixels
 
     def write(self, output: Path, name: str) -> list[Path]:
-        """Write all maps with the volume's geometry and return the files."""
+        """Write all maps with the volume's geometry and return the files. Folders in the volume's name are made."""
         import nibabel
 
+        (output / name).parent.mkdir(parents=True, exist_ok=True)
         written = []
         for kind, numbers in self.maps.items():
             header = self.header.nifti.copy()

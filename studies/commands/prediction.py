@@ -35,8 +35,8 @@ def predict(study: str, trial: str, inputs: tuple[Path, ...], store: str, output
     """Segment new images with a finished trial.
 
     Writes, at each image's own size, the mask, the samples, and the mean and standard deviation of each class. INPUT is a
-    picture, a NIfTI volume or a folder of them (for BRATS, a patient's folder). TRIAL is a trial's name, or the
-    beginning or end of it.
+    picture, a NIfTI volume or a folder of them (for BRATS, of a patient or of patients), which is read with its sub-folders;
+    what is written keeps these. TRIAL is a trial's name, or the beginning or end of it.
 
     Example: diffseg predict quickstart e2-synthetic-large image.png
     """

@@ -26,7 +26,7 @@ def test_channels_are_joined_by_their_numbers(case, ending, tmp_path):
     for k, name in enumerate(files):
         save(tmp_path / f"{name}{ending}", numbers(k), AFFINE)
     config = Config().with_leaves({"data.layout": "nnunet", "data.channels": channels})
-    found = list_records(config, [tmp_path])
+    found = list_records(config, [tmp_path], tmp_path / "out")
     assert {own[0].shared_name: len(own[0].files) for own in found} == wanted
 
 
@@ -34,8 +34,10 @@ def test_cases_of_one_name_in_two_folders_are_not_joined(tmp_path):
     for folder in "xy":
         save(tmp_path / folder / "a_0000.nii.gz", numbers(0), AFFINE)
     config = Config().with_leaves({"data.layout": "nnunet", "data.channels": 2})
+    found = list_records(config, [tmp_path / "x", tmp_path / "y"], tmp_path / "out")
+    assert [(own[0].shared_name, len(own[0].files)) for own in found] == [("x/a", 1), ("y/a", 1)]
     with pytest.raises(DataError, match="have the same name"):
-        list_records(config, [tmp_path / "x", tmp_path / "y"])
+        list_records(config, [tmp_path / folder / "a_0000.nii.gz" for folder in "xy"], tmp_path / "out")
 
 
 def test_a_case_is_predicted_from_all_channels_or_refused(trained, tmp_path):  # noqa: F811
