@@ -1,6 +1,7 @@
 """Read a whole data set at full size: what it holds, what is wrong with it or looks wrong, and a contact sheet."""
 
 import hashlib
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -93,8 +94,8 @@ def _read(record: Record, config: Data, shown: bool) -> ImageFindings | str:
     except DataError as error:
         return str(error)
     image, masks = sample.image, sample.masks
-    counts = count_numbers(masks, record.classes)
-    labelled, valid = int(counts[1:IGNORED].sum()), int(counts[:IGNORED].sum())
+    by_rater = np.stack([count_numbers(mask, record.classes) for mask in masks])
+    counts, labelled, valid = by_rater.sum(0), by_rater[:, 1:IGNORED].sum(1), by_rater[:, :IGNORED].sum(1)
     constant = image.min() == image.max()
     return ImageFindings(
         record=record,
@@ -103,7 +104,9 @@ def _read(record: Record, config: Data, shown: bool) -> ImageFindings | str:
         bits=8 * image.itemsize,
         raters=len(masks),
         numbers=counts,
-        foreground=labelled / max(valid, 1),
+        foreground=float(labelled.sum() / max(valid.sum(), 1)),
+        foreground_by_rater=tuple((labelled / valid.clip(1)).tolist()),
+        agreement=measure_agreement(masks),
         empty=int((~is_labelled(masks).any((1, 2))).sum()),
         objects=sample.objects,
         diameters=_measure_diameters(masks[0]),
@@ -111,6 +114,20 @@ def _read(record: Record, config: Data, shown: bool) -> ImageFindings | str:
         descriptor=compute_descriptor(image),
         thumbnail=draw_thumbnail(sample, record.classes) if shown else None,
     )
+
+
+def measure_agreement(masks: np.ndarray) -> float | None:
+    """Return the mean IoU between two raters' labelled pixels, of masks [R, H, W]; None for one rater.
+
+    Two empty masks have an IoU of 1, as in the evaluation.
+    """
+    pairs = list(itertools.combinations(is_labelled(masks), 2))
+    either = [np.count_nonzero(one | other) for one, other in pairs]
+    ious = [
+        np.count_nonzero(one & other) / union if union else 1.0
+        for (one, other), union in zip(pairs, either, strict=True)
+    ]
+    return float(np.mean(ious)) if ious else None
 
 
 def _measure_diameters(mask: np.ndarray) -> tuple[float, ...]:

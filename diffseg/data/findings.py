@@ -28,6 +28,8 @@ class ImageFindings:
     raters: int
     numbers: np.ndarray  # int64 [256]: pixels of all masks by the number that they are decoded to
     foreground: float  # share of the pixels that are not ignored, the mean over raters
+    foreground_by_rater: tuple[float, ...]  # the same of each rater's mask
+    agreement: float | None  # mean IoU between two raters; None for a single one
     empty: int  # masks without foreground
     objects: int
     diameters: tuple[float, ...]  # of the largest circles within the mask's connected components but specks, px
@@ -72,6 +74,7 @@ class SplitFindings:
     share: tuple[float, float] | None = None  # the same, as shares of √(height · width) of their image
     classes: dict[str, ClassFindings] = field(default_factory=dict)  # if classes are named
     ignored: float = 0.0  # share of all masks' pixels
+    agreement: float | None = None  # mean IoU between two raters, the mean over images; None for a single one
 
     @classmethod
     def from_images(cls, images: Sequence[ImageFindings]) -> "SplitFindings":
@@ -98,6 +101,7 @@ class SplitFindings:
             share=_summarise([one / math.prod(image.size) ** 0.5 for image in images for one in image.diameters]),
             classes={name: ClassFindings.from_images(images, own) for name, own in named},
             ignored=float(numbers[IGNORED] / numbers.sum()),
+            agreement=_average([image.agreement for image in images if image.agreement is not None]),
         )
 
     def __str__(self) -> str:
@@ -123,6 +127,11 @@ class SplitFindings:
             + (f", {self.ignored:.1%} ignored" if self.ignored else "")
             + "; ".join(("", *(f"{name} {one.share:.1%} in {one.images} images" for name, one in self.classes.items())))
         )
+
+
+def _average(values: Sequence[float]) -> float | None:
+    """Return the mean; None without values."""
+    return sum(values) / len(values) if values else None
 
 
 def _summarise(values: Sequence[float]) -> tuple[float, float] | None:
@@ -155,12 +164,27 @@ class Findings:
         }
 
     def __str__(self) -> str:
-        """Return a line for each split, each remark, each suspicion and each kind of problem."""
+        """Return a line for each split, each remark, each suspicion and each kind of problem, and two on several raters."""
         lines = [f"{self.name}: {split}: {part}" for split, part in self.splits.items()]
+        lines += [f"{self.name}: {sentence}" for sentence in self._describe_raters()]
         lines += [f"note: {remark}" for remark in self.remarks]
         lines += [f"suspicious: {suspicion}" for suspicion in self.suspicions if suspicion not in self.remarks]
         lines += [f"problem: {_describe_kind(kind, self.root)}" for kind in group_by_kind(self.problems, self.root)]
         return "\n".join(lines if self.problems else [*lines, "No problem found."])
+
+    def _describe_raters(self) -> list[str]:
+        """Return how the masks of several raters are made one truth, and how far they agree; nothing for one rater."""
+        raters = max(part.raters or 1 for part in self.splits.values())
+        if raters == 1:
+            return []
+        who = "both raters" if raters == 2 else f"at least {raters // 2 + 1} of {raters} raters"
+        agreement = [
+            f"{part.agreement:.1%} in {split}" for split, part in self.splits.items() if part.agreement is not None
+        ]
+        return [
+            f"iou and dice compare with what {who} marked, more than half",
+            f"the mean IoU between two raters is {', '.join(agreement)}",
+        ]
 
 
 def group_by_kind(problems: Sequence[str], root: Path) -> list[list[str]]:

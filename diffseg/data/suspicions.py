@@ -163,9 +163,12 @@ def _describe_mixture(images: Sequence[ImageFindings], values: Sequence[int], wh
 
 
 def _find_inverted(images: Sequence[ImageFindings]) -> list[str]:
-    """Report masks with foreground nearly everywhere."""
+    """Report masks with foreground nearly everywhere, of any rater."""
     found = [
-        image.record.annotations[0] for image in images if image.foreground > FULL and not image.record.classes.values
+        image.record.annotations[rater]
+        for image in images
+        for rater, share in enumerate(image.foreground_by_rater)
+        if share > FULL and not image.record.classes.values
     ]
     return [f"nearly all of {_name_first(found)} is foreground: check that it is not inverted"] if found else []
 

@@ -1,12 +1,14 @@
 """What `data check` reports as suspicious, what it does not, and how it prints many problems."""
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
 from test_data import config, folder, write_image, write_mask
 from test_partition import patients
 
-from diffseg.data.check import check
+from diffseg.data.check import check, measure_agreement
 from diffseg.data.findings import group_by_kind
 
 RNG = np.random.default_rng(0)
@@ -221,3 +223,55 @@ def test_the_size_of_a_long_object_is_its_width(tmp_path):
         mask[10:13, 3:60] = 255
         Image.fromarray(mask).save(path)
     assert check(config("folder"), tmp_path).splits["train"].diameter == pytest.approx((3, 3))
+
+
+def rated(root, raters, overlap):
+    """Write images whose raters mark 20 rows each, every one `20 - overlap` rows below the one before."""
+    for split in SPLITS:
+        for k in range(6):
+            save(root, split, f"{split}{chr(97 + k)}", texture())
+            for rater in range(raters):
+                mask = np.zeros((64, 64), np.uint8)
+                mask[(20 - overlap) * rater :][:20] = 255
+                path = root / split / f"masks_{rater}" / f"{split}{chr(97 + k)}.png"
+                path.parent.mkdir(exist_ok=True)
+                Image.fromarray(mask).save(path)
+        shutil.rmtree(root / split / "masks")
+
+
+@pytest.mark.parametrize(
+    ("raters", "overlap", "who", "agreement"),
+    [
+        (2, 10, "both raters", "33.3%"),
+        (2, 0, "both raters", "0.0%"),
+        (3, 10, "at least 2 of 3 raters", "22.2%"),  # the mean of 1/3, 1/3 and 0
+        (4, 20, "at least 3 of 4 raters", "100.0%"),
+    ],
+)
+def test_the_truth_of_several_raters_and_their_agreement_are_one_line_each(raters, overlap, who, agreement, tmp_path):
+    rated(tmp_path, raters, overlap)
+    found = check(config("folder", objects=False), tmp_path)
+    lines = str(found).splitlines()
+    assert f"mine: iou and dice compare with what {who} marked, more than half" in lines
+    assert f"mine: the mean IoU between two raters is {agreement} in train, {agreement} in test" in lines
+    assert found.to_dict()["splits"]["test"]["agreement"] == found.splits["test"].agreement
+
+
+def test_raters_who_marked_nothing_agree():
+    assert measure_agreement(np.zeros((3, 8, 8), np.uint8)) == 1
+    assert measure_agreement(np.zeros((1, 8, 8), np.uint8)) is None
+
+
+def test_nothing_is_said_of_a_single_rater(tmp_path):
+    rated(tmp_path, 1, 0)
+    assert "raters" not in str(check(config("folder"), tmp_path))
+
+
+@pytest.mark.parametrize("raters", [1, 2, 3])
+def test_a_mask_of_any_rater_that_is_wholly_foreground_is_reported(raters, tmp_path):
+    rated(tmp_path, raters, 10)
+    place = tmp_path / "train" / f"masks_{raters - 1}"
+    for name in ("traina", "trainb"):
+        Image.fromarray(np.full((64, 64), 255, np.uint8)).save(place / f"{name}.png")
+    (found,) = (one for one in check(config("folder"), tmp_path).suspicions if "nearly all of" in one)
+    assert found == f"nearly all of {place / 'traina.png'} (and 1 more) is foreground: check that it is not inverted"
