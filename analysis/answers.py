@@ -17,6 +17,7 @@ from analysis.statistics import LEVEL, Estimate, holm
 from analysis.tables import Tables
 from analysis.verdicts import describe_interval, signed
 from diffseg.evaluation.registry import METRICS
+from diffseg.nouns import noun, patients
 from studies.store.classes import ALL
 
 POINTS = 100  # percentage points of an IoU of 1
@@ -190,8 +191,9 @@ def _name_searched(tables: Tables, dataset: str) -> Iterator[str]:
         first = measured[measured["number"] == 0]
         start = f", where its start has {first[metric].iloc[0]:.3f}" if len(first) and best["number"] else ""
         word = "the start itself" if not best["number"] else f"proposal {best['number']} ({best['settings']})"
+        proposals = f"{len(ranked)} {noun(len(ranked), 'proposal')}"
         yield (
-            f"A search of {len(ranked)} proposals ({one.start.network.name}) ranks {word} first: {METRICS[metric].title} "
+            f"A search of {proposals} ({one.start.network.name}) ranks {word} first: {METRICS[metric].title} "
             f"{best[metric]:.3f} on held-out training images{start}. One seed each, so the order may be due to chance."
         )
 
@@ -221,7 +223,11 @@ def _count(tables: Tables, dataset: str) -> str:
     ]
     if samples:
         widest: Sample = max(samples, key=lambda sample: sample.images)
-        units = f" of {widest.units} patients or volumes" if len(widest.groups) and widest.units < widest.images else ""
+        units = (
+            f" of {widest.units} {patients(widest.units)}"
+            if len(widest.groups) and widest.units < widest.images
+            else ""
+        )
         words.insert(0, f"{widest.images} test image{'' if widest.images == 1 else 's'}{units}")
     return ", ".join(words)
 

@@ -26,6 +26,7 @@ from analysis.verdicts import signed
 from analysis.writing import replacing
 from diffseg.errors import UserError
 from diffseg.evaluation.registry import DISTANCE, METRICS
+from diffseg.nouns import noun, patients
 from studies.store.classes import ALL
 
 METRICS_SHOWN = [name for name in NAMES if name in LISTED and name not in learning.NAMES]
@@ -217,12 +218,13 @@ def _describe_size(sample: Sample, metric: str) -> str:
     if not sample.measured:
         return "one value of each trial"
     if metric == group_dice.NAME:
-        return f"{sample.images:,} patients or volumes"
+        return f"{sample.images:,} {patients(sample.images)}"
+    images = f"{sample.images:,} {noun(sample.images, 'image')}"
     known = sample.groups.reindex(sample.values.columns)
     if not known.notna().any():
-        return f"{sample.images:,} images"
-    kind = "patients or volumes" if known.notna().all() else "patients, volumes and images without one"
-    return f"{sample.images:,} images of {sample.units:,} {kind}"
+        return images
+    kind = patients(sample.units) if known.notna().all() else "patients, volumes and images without one"
+    return f"{images} of {sample.units:,} {kind}"
 
 
 def _tabulate_calibration(subject: Subject) -> Lines:

@@ -11,6 +11,7 @@ from analysis.series import EXPERIMENTS
 from analysis.verdicts import signed
 from diffseg.config import Config
 from diffseg.config.data import Data
+from diffseg.nouns import noun
 from studies.definition.distinctions import format_setting
 from studies.definition.trial import ROLES
 
@@ -221,7 +222,7 @@ def describe_undefined(subject: Subject) -> str:
 
 def join_counts(counts: dict[str, Any]) -> str:
     """Return numbers of images by metric in words."""
-    return ", ".join(f"{name} of {number} images" for name, number in counts.items())
+    return ", ".join(f"{name} of {number} {noun(number, 'image')}" for name, number in counts.items())
 
 
 def predict_command(subject: Subject) -> str:

@@ -18,6 +18,7 @@ from analysis.series import EXPERIMENTS
 from analysis.tables import Tables
 from diffseg.errors import UserError
 from diffseg.evaluation.registry import METRICS
+from diffseg.nouns import noun
 from diffseg.suggestions import suggest
 from studies.store.names import log_name
 
@@ -163,7 +164,10 @@ class Results(Tables):
             "networks": ", ".join(self.trials["network"].unique()),
             "seeds": ", ".join(map(str, sorted(self.trials["seed"].unique()))),
             "metrics": ", ".join(self.measured) or "none",
-            "searches": ", ".join(f"{one.title}: {len(one.tried)} proposals" for one in self.searches) or "none",
+            "searches": ", ".join(
+                f"{one.title}: {len(one.tried)} {noun(len(one.tried), 'proposal')}" for one in self.searches
+            )
+            or "none",
             "tables": ", ".join(f".{name}" for name in COMPLETIONS if name != "plot"),
             "charts": "all of the report, such as .plot.mask_errors()",
         }

@@ -19,6 +19,7 @@ from diffseg.experiments import build_experiment
 from diffseg.fingerprint.classes import fingerprint_rows
 from diffseg.fingerprint.curve import compute_fingerprint
 from diffseg.networks.protocol import RunContext, TrainedNetwork
+from diffseg.nouns import noun
 from diffseg.prediction.mask_format import MaskFormat
 from diffseg.prediction.merging import pool_predictions
 from diffseg.randomness import generator
@@ -199,7 +200,7 @@ def _describe(
     evaluate_seconds: float,
 ) -> Outcome:
     """Return the outcome of a trained network, given the rows of its evaluation by table."""
-    cuda = device.type == "cuda"
+    cuda, threads = device.type == "cuda", torch.get_num_threads()
     trial = {
         "parameters": fitted.parameters,
         "steps": fitted.steps,
@@ -215,7 +216,7 @@ def _describe(
         "evaluate_seconds": evaluate_seconds,
         "peak_memory_bytes": torch.cuda.max_memory_allocated(device) if cuda else 0,
         **config.network.implementation().execution(config, device),
-        "device": torch.cuda.get_device_name(device) if cuda else f"cpu, {torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name(device) if cuda else f"cpu, {threads} {noun(threads, 'thread')}",
     }
     if "left_out" in rows:
         trial["left_out"] = json.dumps(rows["left_out"])

@@ -12,6 +12,7 @@ from PIL import Image
 
 from diffseg.data.records import Record
 from diffseg.labels.classes import IGNORED
+from diffseg.nouns import noun, patients
 
 SPLITS = ("train", "test")
 EXAMPLES = 3  # files of a kind of problem that are named
@@ -114,8 +115,8 @@ class SplitFindings:
             sizes += " to " + " × ".join(map(str, self.largest[::-1]))
         channels, bits = (" or ".join(map(str, x)) for x in (self.channels, self.bits))
         return (
-            f"{self.images} images of {sizes} px, {channels} channel{'s' * (channels != '1')} of {bits} bits"
-            + (f", of {self.groups} patients or volumes" if self.groups else "")
+            f"{self.images} {noun(self.images, 'image')} of {sizes} px, {channels} channel{'s' * (channels != '1')} of {bits} bits"
+            + (f", of {self.groups} {patients(self.groups)}" if self.groups else "")
             + f"; foreground {mean:.1%} ({low:.1%} to {high:.1%}), {self.objects:.1f} objects an image"
             + (
                 f" (diameter {self.diameter[1]:.0f} px, of a tenth below {self.diameter[0]:.0f})"
@@ -125,7 +126,10 @@ class SplitFindings:
             + ", "
             + f"{self.raters} rater{'s' * (self.raters != 1)}, {self.empty_masks} empty mask{'s' * (self.empty_masks != 1)}"
             + (f", {self.ignored:.1%} ignored" if self.ignored else "")
-            + "; ".join(("", *(f"{name} {one.share:.1%} in {one.images} images" for name, one in self.classes.items())))
+            + "".join(
+                f"; {name} {one.share:.1%} in {one.images} {noun(one.images, 'image')}"
+                for name, one in self.classes.items()
+            )
         )
 
 

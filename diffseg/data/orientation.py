@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from diffseg.data.numbering import is_labelled
 from diffseg.data.partition import interleave_groups, unit_name
 from diffseg.data.splits import Split
+from diffseg.nouns import noun
 
 SIDE = 16  # px of the small images that are compared
 IMAGES = 500  # at most
@@ -40,7 +41,8 @@ class Orientation:
     def __str__(self) -> str:
         """Return the reason in words."""
         if self.units < FEWEST:
-            return f"{self.units} patients or images are too few to tell whether orientation carries meaning"
+            units = noun(self.units, "patient or image is", "patients or images are")
+            return f"{self.units} {units} too few to tell whether orientation carries meaning"
         words = "; ".join(f"{name} {share:.0%}" for name, share in self.recognised.items())
         meaning = "no meaning" if self.flips == FLIPS[-1] else "meaning"
         return (

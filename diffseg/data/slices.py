@@ -8,6 +8,7 @@ from diffseg.data import nifti, volumes
 from diffseg.data.files import is_volume
 from diffseg.data.records import Record
 from diffseg.errors import DataError
+from diffseg.nouns import noun
 
 
 def list_slices(record: Record, axis: int | None) -> tuple[Record, ...]:
@@ -31,7 +32,9 @@ def describe_slicing(records: Sequence[Record], axis: int | None) -> tuple[str, 
     axes = Counter({record.image: record.axis for record in records if record.quantised_volume}.values())
     if not axes:
         return ()
-    found = " and ".join(f"those of {count} volumes across axis {own}" for own, count in sorted(axes.items()))
+    found = " and ".join(
+        f"those of {count} {noun(count, 'volume')} across axis {own}" for own, count in sorted(axes.items())
+    )
     why = "as data.axis says"
     if axis is None:
         why = "that of the largest spacing (the last of equal ones); data.axis=0, 1 or 2 chooses another"

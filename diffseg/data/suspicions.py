@@ -13,6 +13,7 @@ from diffseg.data.layout_detection import list_unused
 from diffseg.data.partition import unit_name
 from diffseg.data.records import Record
 from diffseg.labels.classes import IGNORED
+from diffseg.nouns import patients
 
 FULL = 0.95  # share of foreground above which a mask looks inverted
 P_VALUE = 0.001  # below which splits differ by more than chance
@@ -87,7 +88,7 @@ def _find_too_few(images: Sequence[ImageFindings], wanted: float) -> list[str]:
     if not count or wide <= wanted:
         return []
     grouped = any(image.record.group for image in images)
-    one, several = ("patient or volume", "patients or volumes") if grouped else ("image", "images")
+    one, several = (patients(1), patients(2)) if grouped else ("image", "images")
     least = next((n for n in range(2, MOST_UNITS) if _half_width(n) <= wanted), MOST_UNITS)
     interval = f"is known to ±{100 * wide:.1f} points (95 %)" if wide < 1 else "is not known at all"
     return [

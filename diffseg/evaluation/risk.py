@@ -20,6 +20,7 @@ from diffseg.data.partition import list_units
 from diffseg.data.splits import Split
 from diffseg.errors import DataError
 from diffseg.evaluation.truth import read_truth
+from diffseg.nouns import noun
 from diffseg.prediction.merging import Prediction
 from diffseg.rows import Row
 
@@ -119,8 +120,9 @@ def describe_few_units(units: int, config: Config) -> str | None:
     needed = math.ceil(1 / level - 1 - ROUNDING)
     if units >= needed:
         return None
+    which = noun(units, "patient or image", "patients or images")
     return (
-        f"data.calibration={config.data.calibration:g} leaves {units} patients or images of {config.data.name} to choose the "
+        f"data.calibration={config.data.calibration:g} leaves {units} {which} of {config.data.name} to choose the "
         f"threshold by, but inference.risk.level={level:g} needs {needed}: raise one of them"
     )
 

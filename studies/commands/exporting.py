@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from diffseg.nouns import noun
 from studies.commands.options import store_option, study_argument
 
 
@@ -30,4 +31,4 @@ def export(study: str, store: str, folder: Path) -> None:
     from analysis.views import write_csv
 
     for path, rows in write_csv(load(store, study), folder).items():
-        click.echo(f"{path} ({rows} rows)")
+        click.echo(f"{path} ({rows} {noun(rows, 'row')})")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from diffseg.nouns import noun
 from studies.commands.statuses import FAILED_TRIALS, STOPPED
 
 if TYPE_CHECKING:
@@ -106,8 +107,9 @@ def finish(study: "Study", ledger: "Ledger", finished: bool, with_report: bool) 
         click.echo(sentence, err=True)
     failed = count_statuses(trial_states(study, ledger))["failed"]
     if failed:
+        trials = noun(study.requested_trials, "trial")
         click.echo(
-            f"{failed} of {study.requested_trials} trials failed: `diffseg status {study.name}` names them, "
+            f"{failed} of {study.requested_trials} {trials} failed: `diffseg status {study.name}` names them, "
             f"`diffseg retry {study.name}` runs them again",
             err=True,
         )

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from diffseg.errors import UserError
+from diffseg.nouns import noun
 from studies.commands.auto import CommandLine, hours_option, metric_option, show_plan
 from studies.commands.options import (
     Placement,
@@ -129,7 +130,8 @@ def compact(study: str, store: str) -> None:
     from studies.store.ledger import open_ledger
 
     count = merge(open_ledger(store, study))
-    click.echo(f"{count} attempts of {study} were merged" if count else f"{study} has nothing left to merge")
+    merged = f"{count} {noun(count, 'attempt')} of {study} {noun(count, 'was', 'were')} merged"
+    click.echo(merged if count else f"{study} has nothing left to merge")
 
 
 def _resources(study: "Study", placement: Placement, concurrency: int | None = None) -> "Resources":

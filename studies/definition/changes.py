@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from diffseg.errors import DefinitionError, UserError
+from diffseg.nouns import noun
 from studies.definition.study import Study, stored_study
 from studies.definition.trial import merge_trials
 
@@ -28,7 +29,8 @@ def describe_differences(old: Study, new: Study) -> list[str]:
         values = [sorted({repr(one[key]) for one in some if key in one}) for some in leaves]
         if values[0] != values[1]:
             lines.append(f"{key}: {', '.join(values[0]) or 'none'} → {', '.join(values[1]) or 'none'}")
-    return [*lines, f"{len(gone)} trials no longer asked for, {len(added)} new ones"]
+    trials = f"{len(gone)} {noun(len(gone), 'trial')} no longer asked for"
+    return [*lines, f"{trials}, {len(added)} new {noun(len(added), 'one')}"]
 
 
 def check_against_stored(new: Study, definition: dict[str, Any] | None, extend: bool) -> Study:

@@ -6,6 +6,7 @@ import time
 
 from rich.console import Console
 
+from diffseg.nouns import noun
 from studies.definition.study import Study
 from studies.definition.trial import Trial
 from studies.planning.estimate import estimate_cost, estimate_costs
@@ -68,7 +69,8 @@ class Display:
         self.pause = max(PAUSE, 10 * (time.monotonic() - clock))  # a large store is not read all the time
         self._report_failures(found)
         number = count_statuses(found)
-        parts = [f"{self.study.name}: {number['complete']} of {self._requested(found)} trials done"]
+        requested = self._requested(found)
+        parts = [f"{self.study.name}: {number['complete']} of {requested} {noun(requested, 'trial')} done"]
         parts += [f"{number[status]} {status}" for status in ("running", "pruned", "failed") if number[status]]
         running = [state.progress for state in found if state.status == "running" and state.progress]
         if rate := sum(one.rate for one in running if one.phase == "training"):

@@ -1,5 +1,6 @@
 """What `data check` reports as suspicious, what it does not, and how it prints many problems."""
 
+import re
 import shutil
 
 import numpy as np
@@ -275,3 +276,11 @@ def test_a_mask_of_any_rater_that_is_wholly_foreground_is_reported(raters, tmp_p
         Image.fromarray(np.full((64, 64), 255, np.uint8)).save(place / f"{name}.png")
     (found,) = (one for one in check(config("folder"), tmp_path).suspicions if "nearly all of" in one)
     assert found == f"nearly all of {place / 'traina.png'} (and 1 more) is foreground: check that it is not inverted"
+
+
+def test_one_of_anything_is_singular(tmp_path):
+    patients(tmp_path, {"p1": 1, "p2": 2})
+    text = str(check(config("folder"), tmp_path))
+    assert "1 image of" in text
+    assert "of 1 patient or volume;" in text
+    assert not re.search(r"\b1 (images|patients|masks|raters|channels)\b", text)

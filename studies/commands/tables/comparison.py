@@ -11,6 +11,7 @@ from rich.text import Text
 
 from analysis import group_dice
 from analysis.comparison import NAMES, select_shown
+from diffseg.nouns import noun, patients
 from studies.commands.tables.cells import interval, number, plain_table
 from studies.store.classes import ALL
 
@@ -68,13 +69,13 @@ def _heading(first: Row, with_network: bool) -> str:
     unit = f" in {first['unit']}" if first["unit"] else ""
     metric = NAMES[first["metric"]] + unit + (f", class {first['class']}" if first["class"] != ALL else "")
     place = ", ".join([first["dataset"], *([first["network"]] if with_network else [])])
-    units = _count(first["units"], "patient or volume", "patients or volumes")
-    images = _count(first["images"], "image", "images")
+    units = f"{first['units']} {patients(first['units'])}"
+    images = f"{first['images']} {noun(first['images'], 'image')}"
     if first["units"] != first["images"]:
         images += f" of {units}"
     elif first["metric"] == group_dice.NAME:
         images = units
-    counts = [_count(first["seeds"], "seed", "seeds"), *([images] if first["images"] else [])]
+    counts = [f"{first['seeds']} {noun(first['seeds'], 'seed')}", *([images] if first["images"] else [])]
     return f"{metric}, {place}: {', '.join(counts)}"
 
 
@@ -109,10 +110,6 @@ def _choose_widths(cells: list[dict[str, str]], most: int) -> dict[str, int]:
 def _fold(text: str, width: int) -> str:
     """Return a mean with its interval below it where both are too wide for a line. Other texts fold by themselves."""
     return text.replace(" [", "\n[") if len(text) > width else text
-
-
-def _count(number: int, one: str, several: str) -> str:
-    return f"{number} {one if number == 1 else several}"
 
 
 def _images(row: Row) -> str:

@@ -6,6 +6,7 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
+from diffseg.nouns import noun
 from diffseg.rows import Row
 from studies.commands.tables.cells import MOST_ROWS, bytes_text, duration_range, more_rows, number, plain_table
 from studies.commands.tables.named_table import NamedTable
@@ -62,9 +63,11 @@ def _preset_table(trials: list[Row]) -> NamedTable:
 
 
 def _plan_sentences(plan: dict[str, Any]) -> list[str]:
-    place = f"{plan['side_by_side']} side by side on this machine, each with {plan['cpus']:g} CPUs and {plan['gpus']:g} GPUs"
+    total = sum(row["count"] for row in plan["trials"])
+    cpus, gpus = (f"{plan[key]:g} {noun(plan[key], name)}" for key, name in (("cpus", "CPU"), ("gpus", "GPU")))
+    place = f"{plan['side_by_side']} side by side on this machine, each with {cpus} and {gpus}"
     lines = [
-        f"{plan['missing']} of {sum(row['count'] for row in plan['trials'])} trials to do, {place}: "
+        f"{plan['missing']} of {total} {noun(total, 'trial')} to do, {place}: "
         f"{duration_range(*plan['seconds'])} of computing{', less what is pruned' if plan['pruning'] else ''}, "
         f"{bytes_text(plan['disk'])} of networks and checkpoints on disk, and up to {bytes_text(plan['memory'])} of memory a trial."
     ]
