@@ -170,6 +170,15 @@ def test_the_means_of_a_row_are_over_the_seeds_that_both_have(tmp_path, e1, e2):
     assert f"<td>{min(e1, e2)} of {max(e1, e2)}</td>" in html.read_text()
 
 
+def test_compare_says_which_configuration_has_fewer_seeds(tmp_path):
+    small_study(tmp_path, "study", {"e1": 0.0, "snr+1": 0.1, "uniform": 0.0}, 2, 3)
+    output = CliRunner().invoke(main, ["compare", "study", "--store", str(tmp_path)], env={"COLUMNS": "120"}).stdout
+    lines = [line.split() for line in output.splitlines()]
+    assert next(line[:3] for line in lines if line[:1] == ["configuration"]) == ["configuration", "seeds", "mean"]
+    assert "their differences are over those that the baseline has, too." in " ".join(output.split())
+    assert "(Holm), intervals are not." in " ".join(output.split())
+
+
 def test_means_are_over_all_seeds_where_e1_and_e2_share_none():
     rows = [("e1", seed, 0.5) for seed in (0, 1)] + [("e2", 2, 0.7)]
     own = pd.DataFrame(rows, columns=["experiment", "seed", "iou"])

@@ -15,7 +15,7 @@ from diffseg.nouns import noun, patients
 from studies.commands.tables.cells import interval, number, plain_table
 from studies.store.classes import ALL
 
-COLUMNS = ("configuration", "images", "mean", "difference", "effect", "p", "verdict")
+COLUMNS = ("configuration", "seeds", "images", "mean", "difference", "effect", "p", "verdict")
 ALIKE = ("dataset", "network", "class", "metric")  # what the rows of one table share
 LEAST = {
     "configuration": 14,
@@ -39,7 +39,8 @@ class ComparisonTable:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the tables, each below its heading, and what the intervals cover."""
-        cells = [_cells(row) for row in self._rows]
+        usual = max((row["seeds"] for row in self._rows), default=0)
+        cells = [_cells(row, usual) for row in self._rows]
         widths = _choose_widths(cells, options.max_width)
         pairs = zip(self._rows, cells, strict=True)
         several = len({row["network"] for row in self._rows}) > 1
@@ -56,6 +57,11 @@ class ComparisonTable:
     def _notes(self) -> Iterator[str]:
         """Yield sentences on what the table shows."""
         yield "Means over images with 95 % intervals over units (patients or volumes, else images) and seeds."
+        yield "Differences are paired by seed and image."
+        if sum(not row["baseline"] for row in self._rows if row["metric"] == self._rows[0]["metric"]) > 1:
+            yield "P-values are corrected for the number of configurations (Holm), intervals are not."
+        if len({row["seeds"] for row in self._rows}) > 1:
+            yield "Some configurations have fewer seeds (seeds): their differences are over those that the baseline has, too."
         if any(row["seeds"] == 1 for row in self._rows):
             yield "Those of one seed speak of units alone."
         if any(row["left_out"] for row in self._rows):
@@ -79,11 +85,12 @@ def _heading(first: Row, with_network: bool) -> str:
     return f"{metric}, {place}: {', '.join(counts)}"
 
 
-def _cells(row: Row) -> dict[str, str]:
-    """Return the cells of a row by their columns."""
+def _cells(row: Row, usual: int) -> dict[str, str]:
+    """Return the cells of a row by their columns. usual: the number of seeds that is not shown."""
     form = ".0f" if row["metric"] == "steps" else ".3f"
     cells = {
         "configuration": row["configuration"],
+        "seeds": str(row["seeds"]) if row["seeds"] != usual else "",
         "images": _images(row),
         "mean": interval(row["mean"], row["low"], row["high"], form),
     }
