@@ -67,7 +67,7 @@ def _find_factor(parts: list[Component], growing: Sequence[int], difference: flo
     def decides(factor: float) -> bool:
         grown = [_grow(part, factor) if k in growing else part for k, part in enumerate(parts)]
         widths = [sum(part.squared_half_width(p) for part in grown) ** 0.5 for p in (level, 2 * (1 - POWER))]
-        return sum(widths) <= difference
+        return bool(sum(widths) <= difference)
 
     if not decides(FAR):
         return 0
