@@ -15,7 +15,7 @@ from diffseg import config as configuration
 from diffseg.config import Config
 from diffseg.evaluation.registry import METRICS
 from studies.search.constraints import column_of, describe_violations
-from studies.search.history import EvaluatedProposal, History, RankedProposal
+from studies.search.history import EvaluatedProposal, History, RankedProposal, sort_proposals
 from studies.search.priors import Prior, parse_priors, select_known
 from studies.search.proposals import describe_settings
 from studies.search.search import Search, parse
@@ -132,8 +132,8 @@ def load_searches(ledgers: Iterable[Ledger]) -> list[SearchHistory]:
     return found
 
 
-def rank_proposals(searches: Iterable[SearchHistory]) -> pd.DataFrame:
-    """Return all proposals of the searches, of each search the best first.
+def rank_proposals(searches: Iterable[SearchHistory], metric: str | None = None) -> pd.DataFrame:
+    """Return all proposals of the searches, of each search the best first: by the metric, or by rank without one.
 
     Columns: study, search, dataset, objective (names, separated by commas), scored_on (held-out), and as in
     SearchHistory.frame number, source, trial, status, the metrics, rank, estimate, deviation, settings (in words) and error.
@@ -143,28 +143,23 @@ def rank_proposals(searches: Iterable[SearchHistory]) -> pd.DataFrame:
     for one in searches:
         place = {"study": one.ledger.study, "search": one.name, "dataset": one.start.data.name}
         place |= {"objective": ", ".join(one.search.objective), "scored_on": "held-out"}
-        frame = one.frame.sort_values(["rank", "number"])[columns].rename(columns={"words": "settings"})
+        order = [each.proposal.number for each in sort_proposals(one.tried, one.ranking, one.rows, metric)]
+        frame = one.frame.set_index("number", drop=False).loc[order, columns].rename(columns={"words": "settings"})
         frames.append(pd.concat([pd.DataFrame(place, index=frame.index), frame], axis=1))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
 def best_proposals(ledger: Ledger, starts: list[str], metric: str | None, pareto: bool) -> list[dict[str, Any]]:
-    """Return the proposals of the searches that start from these trials, of each search the best first.
+    """Return the proposals of the searches that start from these trials, as rows of `rank_proposals`.
 
-    They are sorted by the metric, or by rank without one. With pareto only the first front is returned. Keys: the columns of
-    `rank_proposals`.
+    With pareto only the first front is returned.
     """
-    found = rank_proposals(load_searches([ledger]))
+    found = rank_proposals(load_searches([ledger]), metric)
     if found.empty:
         return []
     found = found[found["search"].isin(starts)]
     if pareto:
         found = found[found["rank"] == 0]
-    if metric:
-        ascending = not METRICS[metric].larger_is_better
-        found = found.sort_values(metric, ascending=ascending, kind="stable", na_position="last")
-        found = found.sort_values("rank", key=lambda ranks: ranks.isna(), kind="stable")  # violated constraints last
-        found = found.sort_values("search", key=lambda names: names.map(starts.index), kind="stable")
     return records(found)
 
 

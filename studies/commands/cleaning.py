@@ -37,7 +37,7 @@ def _parse_keep(_ctx: click.Context, _param: click.Parameter, value: str | None)
     "--metric",
     type=NamedChoice("metric", list(METRICS)),
     metavar="METRIC",
-    help="Choose the best by this metric.  [default: the first objective of the study's search, or iou]",
+    help="Choose the best by this metric.  [default: iou, and for a search its ranking]",
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 def clean(study: str, store: str, keep: int | None, metric: str | None, dry_run: bool) -> None:

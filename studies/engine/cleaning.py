@@ -49,7 +49,8 @@ def plan_cleaning(study: Study, ledger: Ledger, keep: int | None, metric: str | 
         study: The study.
         ledger: Its ledger.
         keep: The number of trials of each data set that keep their networks, the best by the metric; None for all.
-        metric: One of METRICS; None for the first objective of the study's search, or else iou.
+        metric: One of METRICS; None for the ranking of a search's proposals, and for test images its first objective, or else
+            iou.
 
     Raises:
         UserError: No trial has measured the metric.
@@ -138,10 +139,9 @@ def _find_kept(study: Study, ledger: Ledger, rows: dict[str, Row], keep: int, me
     Raises:
         UserError: No trial has measured the metric.
     """
-    metric = metric or (study.search.objective[0] if study.search and study.starts else "iou")
     kept = set(_name_best(study, ledger, keep, metric))
     if not kept:
-        raise nothing_measured_error(study.name, metric)
+        raise nothing_measured_error(study.name, metric or _default_metric(study))
     known = study.known_trials(ledger)
     finished = {name for name, row in rows.items() if row["status"] in ("complete", "pruned")}
     trained = {row["trained"]: name for name, row in rows.items() if row["status"] == "complete"}
@@ -155,18 +155,29 @@ def _find_kept(study: Study, ledger: Ledger, rows: dict[str, Row], keep: int, me
     return kept
 
 
-def _name_best(study: Study, ledger: Ledger, count: int, metric: str) -> Iterator[str]:
-    """Yield the best trials of each data set, and the best proposals of each search without a confirmed one."""
-    tested = best_trials(study, ledger, metric, pareto=False)
+def _default_metric(study: Study) -> str:
+    return study.search.objective[0] if study.search and study.starts else "iou"
+
+
+def _name_best(study: Study, ledger: Ledger, count: int, metric: str | None) -> Iterator[str]:
+    """Yield the best trials of each data set, and the trials of the best proposals of each search without a confirmed one.
+
+    Proposals are in the order of `diffseg best --held-out`. One that is measured on several parts keeps the networks of all.
+    """
+    tested = best_trials(study, ledger, metric or _default_metric(study), pareto=False)
     for _, own in groupby(tested, lambda row: row["dataset"]):
         yield from [row["trial"] for row in own][:count]
     if not (searches := unconfirmed_searches(study, ledger, tested)):
         return
-    from studies.search.proposals import read_proposals
+    from studies.search.history import read_searches, sort_proposals
 
-    loss = METRICS[metric].loss
-    rows = {row["trial"]: row for row in ledger.last_rows(["status", metric]) if row["status"] == "complete"}
-    values = {name: row[metric] for name, row in rows.items() if row[metric] is not None and row[metric] == row[metric]}
-    for search in searches:
-        proposed = {one.trial for one in read_proposals(ledger, search) if one.trial in values}
-        yield from sorted(filter(None, proposed), key=lambda name: (loss(values[name]), name))[:count]
+    for one in read_searches(study, ledger, METRICS):
+        if one.start.name in searches:
+            order = sort_proposals(one.tried, one.history.rank(one.tried), one.rows, metric)
+            best = [each for each in order if each.losses and _has_measured(each.combine_rows(one.rows), metric)]
+            yield from (stage.trial for each in best[:count] for stage in each.stages if not stage.cheap)
+
+
+def _has_measured(row: Row, metric: str | None) -> bool:
+    value = row.get(metric) if metric else 0.0
+    return value is not None and value == value

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from studies.store.ledger import Ledger
 
 if TYPE_CHECKING:
     from studies.definition.study import Study
+    from studies.definition.trial import Trial
 
 SUMMED = ("seconds", "gpu_seconds", "evaluate_seconds", "steps")  # columns of trials
 
@@ -87,18 +89,59 @@ def list_begun(study: Study, ledger: Ledger) -> list[tuple[Proposal, Stage]]:
     assert search is not None
     if search.stages == 1:
         return [(one, stage) for one in read_proposals(ledger) for stage in list_stages(search, one)]
-    columns = ["status", *search.objective, *map(column_of, search.constraints)]
-    rows = {row["trial"]: row for row in ledger.last_rows(columns)}
     found = list[tuple[Proposal, Stage]]()
-    for start in study.starts:
-        history = History(ledger, search, start.name, start.config)
-        proposals = history.proposals()
-        for one in history.evaluate(proposals, rows):
-            begun = [stage for stage in one.stages if stage.trial in rows or stage == one.upcoming]
-            found += [(one.proposal, stage) for stage in begun]
-        confirmations = [one for one in proposals if one.seed != start.config.seed]
-        found += [(one, stage) for one in confirmations for stage in list_stages(search, one)]
+    for one in read_searches(study, ledger):
+        for tried in one.tried:
+            begun = [stage for stage in tried.stages if stage.trial in one.rows or stage == tried.upcoming]
+            found += [(tried.proposal, stage) for stage in begun]
+        confirmations = [other for other in one.history.proposals() if other.seed != one.start.config.seed]
+        found += [(other, stage) for other in confirmations for stage in list_stages(search, other)]
     return found
+
+
+@dataclass(frozen=True)
+class EvaluatedSearch:
+    """One search of a study, and what its proposals have come to."""
+
+    start: Trial  # that it starts from
+    history: History
+    tried: list[EvaluatedProposal]  # in their order, without confirmations
+    rows: Rows  # of the ledger's trials
+
+
+def read_searches(study: Study, ledger: Ledger, columns: Collection[str] = ()) -> Iterator[EvaluatedSearch]:
+    """Yield the searches of a study, evaluated.
+
+    columns: Of the ledger's trials, besides those that the evaluation needs.
+    """
+    if study.search is None or not study.starts:
+        return
+    needed = {"status", *study.search.objective, *map(column_of, study.search.constraints), *columns}
+    rows = {row["trial"]: row for row in ledger.last_rows(needed)}
+    for start in study.starts:
+        history = History(ledger, study.search, start.name, start.config)
+        yield EvaluatedSearch(start, history, history.evaluate(history.proposals(), rows), rows)
+
+
+def sort_proposals(
+    tried: Sequence[EvaluatedProposal], ranking: Sequence[RankedProposal], rows: Rows, metric: str | None = None
+) -> list[EvaluatedProposal]:
+    """Sort proposals, the best first: by their ranking, or by their mean of a metric; then those that have no rank.
+
+    Args:
+        tried: What `History.evaluate` returned.
+        ranking: What `History.rank` returned.
+        rows: Of the ledger's trials, with the metric.
+        metric: One of METRICS.
+    """
+    places = {one.proposal.number: place for place, one in enumerate(ranking)}
+
+    def key(one: EvaluatedProposal) -> tuple[bool, float, float, int]:
+        number, value = one.proposal.number, one.combine_rows(rows).get(metric or "") if one.losses else None
+        loss = METRICS[metric].loss(value) if metric and value is not None and not math.isnan(value) else math.inf
+        return number not in places, loss, places.get(number, math.inf), number
+
+    return sorted(tried, key=key)
 
 
 class History:

@@ -17,8 +17,7 @@ from typing import Any
 
 from diffseg.evaluation.pareto import Point
 from studies.definition.study import Study
-from studies.search.constraints import column_of
-from studies.search.history import EvaluatedProposal, History, Rows
+from studies.search.history import EvaluatedProposal, Rows, read_searches
 from studies.search.search import Search
 from studies.search.stages import list_ended
 from studies.store.ledger import Ledger
@@ -92,14 +91,11 @@ def explain_ends(study: Study, ledger: Ledger) -> list[str]:
     """Return why searches of a study have ended early, a sentence for each that has."""
     if study.search is None:
         return []
-    columns = {*COLUMNS, *study.search.objective, *map(column_of, study.search.constraints)}
-    rows = {row["trial"]: row for row in ledger.last_rows(columns)}
-    found = []
-    for start in study.starts:
-        history = History(ledger, study.search, start.name, start.config)
-        tried = history.evaluate(history.proposals(), rows)
-        found.append(explain_end(study.name, study.search, start.name, tried, rows))
-    return list(filter(None, found))
+    ends = (
+        explain_end(study.name, study.search, one.start.name, one.tried, one.rows)
+        for one in read_searches(study, ledger, COLUMNS)
+    )
+    return list(filter(None, ends))
 
 
 def measure_hours(rows: Iterable[Mapping[str, Any]]) -> float:

@@ -11,15 +11,18 @@ import torch
 from click.testing import CliRunner
 from finished import copy_store, digests, trial_of
 from PIL import Image
+from test_stages import CHEAP, carry_out, study_of
 
+from analysis.searches import best_proposals
 from diffseg.training import checkpoints
 from studies.commands.program import main
 from studies.definition.study import stored_study
 from studies.definition.trial import Trial, trial_name
-from studies.engine.cleaning import plan_cleaning, remove
+from studies.engine.cleaning import NETWORK, plan_cleaning, remove
 from studies.engine.request import build_request
 from studies.engine.resources import Resources
 from studies.engine.worker import run_trial
+from studies.search.history import read_searches
 from studies.store.folder import Folder
 from studies.store.ledger import Ledger
 from studies.store.lock import Lock
@@ -145,6 +148,34 @@ def test_a_training_that_an_unfinished_trial_shares_is_kept(store):
     call("clean", "small", "--keep", "best:1", store=store)
     assert rows[0]["trial"] != e2.name or len(rows) > 1
     assert e2.name in networks_in(store)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"constraints": {"ece": 0.1}},
+        {"folds": 2, "objective": ["iou", "ece"], "constraints": {"ece": 0.1}},
+        {"fidelities": [CHEAP], "folds": 3},
+    ],
+    ids=["a constraint", "several objectives", "fidelities and folds"],
+)
+def test_the_proposals_that_best_shows_first_keep_their_networks(settings, tmp_path):
+    study, ledger = study_of(**{"budget": 6, "confirm": "0x0"} | settings), Ledger(str(tmp_path), "searched")
+    carry_out(study, ledger)
+    for row in ledger.last_rows():  # half of the proposals exceed the constraint, the best among them
+        ledger.folder.write(f"work/{row['trial']}/step-00000900.pt", b"weights")
+        change = {"attempt": 2, "ece": 0.05 if row["iou"] < 0.75 else 0.2}
+        ledger.write(row["trial"], 2, {"trials": [row | change]})
+    every = {f"work/{row['trial']}" for row in ledger.last_rows()}
+    proposals = {one.proposal.trial: one for search in read_searches(study, ledger) for one in search.tried}
+    for metric in (None, "ece"):
+        shown = best_proposals(ledger, [study.starts[0].name], metric, pareto=False)
+        removed = {one.folder for one in plan_cleaning(study, ledger, 2, metric) if one.kind == NETWORK}
+        stages = [stage for row in shown[:2] for stage in proposals[row["trial"]].stages if not stage.cheap]
+        assert every - removed == {f"work/{stage.trial}" for stage in stages}
+        assert len(stages) == 2 * settings.get("folds", 1)
+        if "constraints" in settings:
+            assert shown[0]["iou"] < max(row["iou"] or 0 for row in shown)
 
 
 def test_after_clean_a_trial_that_shares_the_training_trains_itself(store, monkeypatch):
