@@ -14,6 +14,7 @@ from analysis.style import COLOURS, SHAPES, facet_by_search
 from analysis.tables import Tables
 from analysis.verdicts import signed
 from diffseg.evaluation.registry import METRICS
+from search_spaces.trial import encode
 
 UNSET = -0.12  # where parallel coordinates show a setting that a proposal does not have
 LARGE = 30  # trials from which importances are meaningful
@@ -165,11 +166,18 @@ def _place_on_axis(frame: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def _places(values: pd.Series) -> pd.Series:
-    """Return the places of values between the least and the greatest, 0 to 1, by their order; UNSET for missing values."""
-    order = {
-        value: place for place, value in enumerate(sorted(values.dropna().unique(), key=lambda v: (str(type(v)), v)))
-    }
-    return values.map(lambda value: UNSET if _is_missing(value) else order[value] / max(1, len(order) - 1))
+    """Return the places of values between the least and the greatest, 0 to 1, by their order; UNSET for missing values.
+
+    Numbers are ordered by their value, and after them all else by its JSON: lists and tables have no order of their own.
+    """
+    known = values.map(encode)
+    order = {value: place for place, value in enumerate(sorted(known.dropna().unique(), key=_sort_key))}
+    return known.map(lambda value: UNSET if _is_missing(value) else order[value] / max(1, len(order) - 1))
+
+
+def _sort_key(value: Any) -> tuple[bool, float, str]:
+    text = isinstance(value, str)
+    return text, 0.0 if text else float(value), str(value)
 
 
 def _is_missing(value: Any) -> bool:

@@ -91,6 +91,32 @@ def test_settings_that_a_proposal_lacks_are_below_the_axis(found, one):
     assert set(rows["setting"]) == {name.removeprefix("diffusion.").replace("_", " ") for name in one.parameters}
 
 
+def test_settings_that_are_lists_none_or_of_several_types_are_drawn(tmp_path):
+    space = {
+        "network.multipliers": {"choices": [[1, 2], [1, 2, 2], [1]]},
+        "training.clip": {"choices": [None, 10, 0.5, 1]},
+        "diffusion.self_conditioning": {"choices": [True, False]},
+        "inference.curve": {"choices": [[], [[0.5, 0.5]]]},
+        "diffusion.target": {"choices": ["x0", "v"]},
+    }
+    study, ledger = study_of(space=space, budget=16, sampler="random"), Ledger(str(tmp_path), "searched")
+    ledger.define(study.definition())
+    carry_out(study, ledger)
+    found = tables.load([ledger])
+    rows = pd.DataFrame(values(search_settings.parallel_coordinates(found)))
+    places = {
+        name: dict(zip(own["value"], own["place"], strict=True))
+        for name, own in rows.dropna(subset="value").groupby("setting")
+    }
+    clips = places["training.clip"]
+    assert clips.pop("not set") == search_settings.UNSET
+    assert sorted(clips, key=clips.get) == ["0.5", "1", "10"]
+    assert set(places["network.multipliers"].values()) >= {0, 0.5, 1}
+    assert search_settings.slices(found) is not None
+    assert any(figure.chart for figure in draw_figures(found.shown()))
+    write_journal(found, tmp_path / "journal")
+
+
 def test_a_setting_that_decides_nothing_is_the_least_important(found):
     rows = pd.DataFrame(values(search_settings.importances(found)))
     assert rows["importance"].sum() == pytest.approx(1)
