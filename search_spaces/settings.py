@@ -8,13 +8,20 @@ from diffseg.suggestions import find_nearest_part
 from search_spaces.errors import SpaceError
 
 SPACE = "search.space"
+IMAGES = "all proposals are compared on the same held-out images"
+MASKS = "all proposals are compared on the same masks"
+MEASURED = "all proposals are measured in the same way"
 CONSTANT = {  # setting → why no proposal may change it
     "experiment": "a search is one of E2",
     "seed": "confirmations repeat the best proposals with other seeds",
     "data.name": "every data set has a search of its own",
-    "data.held_out": "all proposals are compared on the same held-out images",
-    "data.held_out_least": "all proposals are compared on the same held-out images",
-    "data.fold": "all proposals are compared on the same held-out images (search.folds measures each on several parts)",
+    **dict.fromkeys(("data.layout", "data.kind", "data.axis"), IMAGES),
+    **dict.fromkeys(("data.split_seed", "data.train_images", "data.test_images", "data.calibration"), IMAGES),
+    **dict.fromkeys(("data.held_out", "data.held_out_least"), IMAGES),
+    "data.fold": f"{IMAGES} (search.folds measures each on several parts)",
+    **dict.fromkeys(("data.foreground", "data.classes", "data.regions", "data.ignore", "data.objects"), MASKS),
+    **dict.fromkeys(("data.test_crops", "inference.resolution", "inference.nsd_tolerance"), MEASURED),
+    "inference.evaluation_images": "proposals are compared at rungs on the same images",
 }
 
 

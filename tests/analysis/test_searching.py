@@ -104,10 +104,8 @@ def test_settings_that_are_lists_none_or_of_several_types_are_drawn(tmp_path):
     carry_out(study, ledger)
     found = tables.load([ledger])
     rows = pd.DataFrame(values(search_settings.parallel_coordinates(found)))
-    places = {
-        name: dict(zip(own["value"], own["place"], strict=True))
-        for name, own in rows.dropna(subset="value").groupby("setting")
-    }
+    rows = rows.dropna(subset="value")
+    places = {name: dict(zip(own["value"], own["place"], strict=True)) for name, own in rows.groupby("setting")}
     clips = places["training.clip"]
     assert clips.pop("not set") == search_settings.UNSET
     assert sorted(clips, key=clips.get) == ["0.5", "1", "10"]

@@ -287,6 +287,17 @@ BAD = {
     "the experiment": ('experiment = { choices = ["e1", "e2"] }', r"experiment cannot vary"),
     "the data": ('data.name = { choices = ["a"] }', r"data.name cannot vary"),
     "held-out images": ("data.held_out = { low = 0.1, high = 0.2 }", r"data.held_out cannot vary"),
+    "fewer training images": (
+        "data.train_images = { choices = [16, 40] }",
+        r"data.train_images cannot vary, since .*images",
+    ),
+    "images of another kind": ('data.kind = { choices = ["many"] }', r"data.kind cannot vary, since .* same held-out"),
+    "another split": (
+        "data.split_seed = { low = 0, high = 3 }",
+        r"data.split_seed cannot vary, since .* same held-out",
+    ),
+    "other masks": ("data.classes = { choices = [{ a = 1 }] }", r"data.classes cannot vary, since .* the same masks"),
+    "another measure": ('inference.resolution = "original"', r"inference.resolution cannot vary, since .* measured"),
     "unused": ("training.validation = { low = 0.1, high = 0.2 }", r"E2 does not use training.validation"),
     "a circle": (
         'diffusion.ends = { choices = ["limited"], when = { diffusion.target = "x0" } }\n'
@@ -402,6 +413,7 @@ def test_a_space_that_cannot_be_is_refused_in_one_sentence_with_its_line(name, w
             r"line 2\d: search.points.2: there is no setting training.bach; did you mean training.batch",
         ),
         (f"{SPACE}\n[[search.points]]\ntraining.batch = 0", r"search.points.1: training.batch: got 0"),
+        (f"{SPACE}\n[[search.points]]\ndata.test_images = 9", r"search.points.1: data.test_images cannot vary"),
         (f"{SPACE}\n[[search.points]]\nseed = 1", r"search.points.1: seed cannot vary"),
         (f"points = 3\n{SPACE}", r"line 15: search.points: got 3; write \[\[search.points\]\]"),
         (f"{SPACE}\n[search.constraints]\nparametres = 5", r"no trial records parametres .*did you mean parameters"),

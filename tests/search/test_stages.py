@@ -200,6 +200,7 @@ def test_another_search_starts_from_one_of_several_stages(tmp_path):
         ({"fidelities": [{}]}, {}, r"search.fidelities: got .*; write \[\[search.fidelities\]\]"),
         ({"fidelities": "fast"}, {}, r"search.fidelities: got .*; write \[\[search.fidelities\]\]"),
         ({"fidelities": [CHEAP, {"seed": 3}]}, {}, r"search.fidelities.2: seed cannot vary"),
+        ({"fidelities": [{"data.train_images": 10}]}, {}, r"search.fidelities.1: data.train_images cannot vary, since"),
         ({"fidelities": [{"data.fold": 1}]}, {}, r"search.fidelities.1: data.fold cannot vary"),
         (
             {"fidelities": [{"training.steps": 900}]},
