@@ -15,7 +15,7 @@ from diffseg import config as configuration
 from diffseg.config import Config
 from diffseg.evaluation.registry import METRICS
 from studies.search.constraints import column_of, describe_violations
-from studies.search.history import EvaluatedProposal, History, RankedProposal, sort_proposals
+from studies.search.history import EvaluatedProposal, EvaluatedSearch, History, RankedProposal, sort_proposals
 from studies.search.priors import Prior, parse_priors, select_known
 from studies.search.proposals import describe_settings
 from studies.search.search import Search, parse
@@ -93,7 +93,8 @@ class SearchHistory:
     @property
     def end(self) -> str:
         """Why the search has ended before its budget was used up; empty if it has not."""
-        return explain_end(self.ledger.study, self.search, self.name, self.tried, self.rows) or ""
+        history = History(self.ledger, self.search, self.name, self.start)
+        return explain_end(self.ledger.study, EvaluatedSearch(history, self.tried, self.rows), self.priors) or ""
 
     @property
     def taken(self) -> str:

@@ -94,6 +94,7 @@ def path_beside(ledger: "Ledger", name: str) -> Path:
 def finish(study: "Study", ledger: "Ledger", finished: bool, with_report: bool) -> None:
     """End a command that ran trials: write the report, and exit with a status if it was stopped or if trials failed."""
     from studies.search.stopping import explain_ends
+    from studies.search.upcoming import count_requested
     from studies.store.state import count_statuses, trial_states
 
     if not finished:
@@ -105,11 +106,11 @@ def finish(study: "Study", ledger: "Ledger", finished: bool, with_report: bool) 
         click.echo(write_report([ledger], path_beside(ledger, "report.html")))
     for sentence in explain_ends(study, ledger):
         click.echo(sentence, err=True)
-    failed = count_statuses(trial_states(study, ledger))["failed"]
-    if failed:
-        trials = noun(study.requested_trials, "trial")
+    found = trial_states(study, ledger)
+    if failed := count_statuses(found)["failed"]:
+        count = count_requested(study, ledger, len(found))
         click.echo(
-            f"{failed} of {study.requested_trials} {trials} failed: `diffseg status {study.name}` names them, "
+            f"{failed} of {count} {noun(count, 'trial')} failed: `diffseg status {study.name}` names them, "
             f"`diffseg retry {study.name}` runs them again",
             err=True,
         )

@@ -172,7 +172,7 @@ def _name_best(study: Study, ledger: Ledger, count: int, metric: str | None) -> 
     from studies.search.history import read_searches, sort_proposals
 
     for one in read_searches(study, ledger, METRICS):
-        if one.start.name in searches:
+        if one.history.name in searches:
             order = sort_proposals(one.tried, one.history.rank(one.tried), one.rows, metric)
             best = [each for each in order if each.losses and _has_measured(each.combine_rows(one.rows), metric)]
             yield from (stage.trial for each in best[:count] for stage in each.stages if not stage.cheap)

@@ -11,7 +11,6 @@ from diffseg.evaluation.registry import METRICS
 from studies.definition.study import Study
 from studies.definition.trial import Trial, needed_trials, trial_name
 from studies.search.constraints import column_of
-from studies.search.evidence import is_surely_better
 from studies.search.history import EvaluatedProposal, History, Rows
 from studies.search.proposals import Proposal
 from studies.search.search import Search, check_start
@@ -144,7 +143,7 @@ class Scheduler:
             return fresh, next(iter(list_stages(self._search, fresh)), None)
         if any(one.status == "running" for one in tried):
             return None
-        confirmations = self._find_unended(self._confirmations(start, tried), rows)
+        confirmations = self._find_unended(history.confirmations(tried), rows)
         return next(((one, stage) for one, stage in confirmations if stage.trial not in busy), None)
 
     def _find_unended(self, confirmations: Iterable[Proposal], rows: Rows) -> list[tuple[Proposal, Stage]]:
@@ -170,29 +169,6 @@ class Scheduler:
     def _reason_to_give_up(self, name: str, tried: list[EvaluatedProposal], rows: Rows) -> str | None:
         """Return why a search ends early: its trials fail, or do not report the objective. None if it continues."""
         return reason_to_give_up(self.study.name, self._search, name, tried, rows)
-
-    def _confirmations(self, start: Trial, tried: list[EvaluatedProposal]) -> list[Proposal]:
-        """List the confirmations: the baseline and the best configurations, on all training images, with fresh seeds.
-
-        Of the best k, those that the first one surely beats on the held-out images are left out.
-        """
-        best, seeds = self._search.confirmation
-        if not best:
-            return []
-        baseline = [one.proposal for one in tried if one.proposal.number == 0]
-        first = [one for one in self._histories[start.name].rank(tried) if one.proposal.number > 0][:best]
-        certainty = self._search.certainty
-        behind = [one for one in first if is_surely_better(first[0].estimates, one.estimates, certainty)]
-        chosen = [*baseline, *(one.proposal for one in first if one not in behind)]
-        fresh = range(start.config.seed + 1, start.config.seed + 1 + seeds)
-        return [_confirmation(one, one.config, seed) for seed in fresh for one in chosen if one.config]
-
-
-def _confirmation(proposal: Proposal, config: Config, seed: int) -> Proposal:
-    config = config.model_copy(update={"seed": seed}).on_test_images()
-    return Proposal(
-        proposal.search, proposal.number, seed, trial_name(config), proposal.source, proposal.settings, config
-    )
 
 
 def _needs(config: Config) -> set[str]:

@@ -14,8 +14,17 @@ from diffseg.config import Config
 from diffseg.evaluation.pareto import Point, losses, ranks
 from diffseg.evaluation.registry import METRICS
 from diffseg.rows import Row
+from studies.definition.trial import trial_name
 from studies.search.constraints import column_of, compute_excess
-from studies.search.evidence import Estimate, Scores, collect_scores, estimate_losses, find_evidence, join_scores
+from studies.search.evidence import (
+    Estimate,
+    Scores,
+    collect_scores,
+    estimate_losses,
+    find_evidence,
+    is_surely_better,
+    join_scores,
+)
 from studies.search.proposals import Proposal, parse_proposal, read_proposals
 from studies.search.search import Search
 from studies.search.stages import Stage, list_ended, list_stages
@@ -23,7 +32,6 @@ from studies.store.ledger import Ledger
 
 if TYPE_CHECKING:
     from studies.definition.study import Study
-    from studies.definition.trial import Trial
 
 SUMMED = ("seconds", "gpu_seconds", "evaluate_seconds", "steps")  # columns of trials
 
@@ -94,7 +102,7 @@ def list_begun(study: Study, ledger: Ledger) -> list[tuple[Proposal, Stage]]:
         for tried in one.tried:
             begun = [stage for stage in tried.stages if stage.trial in one.rows or stage == tried.upcoming]
             found += [(tried.proposal, stage) for stage in begun]
-        confirmations = [other for other in one.history.proposals() if other.seed != one.start.config.seed]
+        confirmations = [other for other in one.history.proposals() if other.seed != one.history.start.seed]
         found += [(other, stage) for other in confirmations for stage in list_stages(search, other)]
     return found
 
@@ -103,7 +111,6 @@ def list_begun(study: Study, ledger: Ledger) -> list[tuple[Proposal, Stage]]:
 class EvaluatedSearch:
     """One search of a study, and what its proposals have come to."""
 
-    start: Trial  # that it starts from
     history: History
     tried: list[EvaluatedProposal]  # in their order, without confirmations
     rows: Rows  # of the ledger's trials
@@ -120,7 +127,7 @@ def read_searches(study: Study, ledger: Ledger, columns: Collection[str] = ()) -
     rows = {row["trial"]: row for row in ledger.last_rows(needed)}
     for start in study.starts:
         history = History(ledger, study.search, start.name, start.config)
-        yield EvaluatedSearch(start, history, history.evaluate(history.proposals(), rows), rows)
+        yield EvaluatedSearch(history, history.evaluate(history.proposals(), rows), rows)
 
 
 def sort_proposals(
@@ -201,6 +208,22 @@ class History:
         points = [tuple(estimate.loss for estimate in own) for own in estimates]
         ranked = map(RankedProposal, (one.proposal for one in eligible), ranks(points), estimates)
         return sorted(ranked, key=lambda one: (one.rank, one.estimates[0].loss))
+
+    def confirmations(self, tried: Sequence[EvaluatedProposal]) -> list[Proposal]:
+        """List the confirmations: the baseline and the best configurations, on all training images, with fresh seeds.
+
+        Of the best k, those that the first one surely beats on the held-out images are left out.
+        """
+        best, seeds = self.search.confirmation
+        if not best:
+            return []
+        baseline = [one.proposal for one in tried if one.proposal.number == 0]
+        first = [one for one in self.rank(tried) if one.proposal.number > 0][:best]
+        certainty = self.search.certainty
+        behind = [one for one in first if is_surely_better(first[0].estimates, one.estimates, certainty)]
+        chosen = [*baseline, *(one.proposal for one in first if one not in behind)]
+        fresh = range(self.start.seed + 1, self.start.seed + 1 + seeds)
+        return [_confirmation(one, one.config, seed) for seed in fresh for one in chosen if one.config]
 
     def _read_scores(self, means: Mapping[str, Point]) -> dict[str, Scores]:
         """Return the scores of complete trials. Only those of new ones are read.
@@ -298,3 +321,10 @@ class History:
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return fmean(known) if len(known) == len(values) and known else None
+
+
+def _confirmation(proposal: Proposal, config: Config, seed: int) -> Proposal:
+    config = config.model_copy(update={"seed": seed}).on_test_images()
+    return Proposal(
+        proposal.search, proposal.number, seed, trial_name(config), proposal.source, proposal.settings, config
+    )

@@ -18,11 +18,13 @@ from diffseg.errors import ConfigError
 from diffseg.evaluation.registry import METRICS
 from diffseg.section import Positive
 from diffseg.suggestions import did_you_mean
-from search_spaces import SHIPPED, Space, SpaceError, parse_space
-from search_spaces.settings import check_setting
+from search_spaces import SHIPPED, Space, SpaceError, draw_settings, parse_space
+from search_spaces.settings import SPACE, check_setting
 from search_spaces.space import describe_change
 from studies.search.constraints import parse_constraints
 from studies.search.stages import check_stages
+
+DRAWS = 100  # random proposals, of which one must not be the start
 
 if TYPE_CHECKING:  # mypy knows no Literal of a table's keys
     MetricName: TypeAlias = str
@@ -159,6 +161,7 @@ def check_start(start: Config, search: Search) -> None:
             start.with_leaves(search.space.fixed | point).resolved()
         except ConfigError as error:
             raise SpaceError(f"search.points.{place}", str(error)) from None
+    _check_variation(start, search)
     if not start.data.held_out:
         raise ConfigError(
             "data.held_out is 0, so that the winner would be chosen by the test images: set it, such as data.held_out=0.2"
@@ -169,6 +172,27 @@ def check_start(start: Config, search: Search) -> None:
             "search.pruning compares trials at training.evaluations, of which there are none: set them, "
             "such as training.evaluations=[0.11,0.33], or give search.fidelities, or set search.pruning=0"
         )
+
+
+def _check_variation(start: Config, search: Search) -> None:
+    """Raise SpaceError if all that a space draws is the start itself, and the search is to try more than points."""
+    if search.budget <= 1 + len(search.points) or any(_varies(start, search, seed) for seed in range(DRAWS)):
+        return
+    raise SpaceError(
+        SPACE,
+        f"all {DRAWS} proposals that were drawn are the start itself: nothing varies, or nothing that has an effect here; "
+        "give settings that E2 uses with the others of the start, or other conditions",
+    )
+
+
+def _varies(start: Config, search: Search, seed: int) -> bool:
+    """Return whether a random proposal is another one than the start, or is refused."""
+    leaves = start.leaves()
+    settings = draw_settings(lambda trial: search.space.suggest(trial, leaves), seed)
+    try:
+        return start.with_leaves(settings).resolved() != start.with_leaves(search.space.fixed).resolved()
+    except ConfigError:
+        return True
 
 
 @dataclass(frozen=True)

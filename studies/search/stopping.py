@@ -7,7 +7,8 @@
     failures = 3               # trials that failed one after another for the same reason
 
 A search that has had enough proposes nothing more, finishes what runs, and confirms its best. One that gives up after failures
-confirms nothing. With a larger limit the same command continues. A running trial counts once it has ended.
+confirms nothing. With a larger limit the same command continues. A running trial counts once it has ended. A search also ends
+when all that is drawn from its space has been tried.
 """
 
 import datetime
@@ -17,7 +18,8 @@ from typing import Any
 
 from diffseg.evaluation.pareto import Point
 from studies.definition.study import Study
-from studies.search.history import EvaluatedProposal, Rows, read_searches
+from studies.search.history import EvaluatedProposal, EvaluatedSearch, Rows, read_searches
+from studies.search.priors import Prior
 from studies.search.search import Search
 from studies.search.stages import list_ended
 from studies.store.ledger import Ledger
@@ -79,20 +81,38 @@ def reason_to_give_up(study: str, search: Search, name: str, tried: list[Evaluat
     return f"all {len(ended)} trials of {name} that have ended failed or were refused, the last {reason}; {remedy}"
 
 
-def explain_end(study: str, search: Search, name: str, tried: list[EvaluatedProposal], rows: Rows) -> str | None:
-    """Return why a search has ended before its budget was used up; None if it has not, or is not yet at its end."""
-    if reason := reason_to_give_up(study, search, name, tried, rows):
+def explain_end(study: str, one: EvaluatedSearch, priors: tuple[Prior, ...] = ()) -> str | None:
+    """Return why a search has ended before its budget was used up; None if it has not, or is not yet at its end.
+
+    priors: What it takes from other studies.
+    """
+    search, name = one.history.search, one.history.name
+    if reason := reason_to_give_up(study, search, name, one.tried, one.rows):
         return reason
-    running = any(one.status == "running" for one in tried)
-    return None if running else reason_to_stop(search, name, tried, rows)
+    if not one.tried or any(tried.status == "running" for tried in one.tried):
+        return None
+    return reason_to_stop(search, name, one.tried, one.rows) or _explain_exhaustion(one, priors)
+
+
+def _explain_exhaustion(one: EvaluatedSearch, priors: tuple[Prior, ...]) -> str | None:
+    """Return that the space has nothing new for a search without running trials; None if it has, or needs not have it."""
+    search, name = one.history.search, one.history.name
+    if len(one.tried) >= search.budget:
+        return None
+    from studies.search.sampling import DRAWS, Sampler  # Optuna, which `status` of other searches does not need
+
+    if Sampler(search, name, one.history.start, priors).propose(one.tried):
+        return None
+    return (
+        f"the search of {name} stopped after {len(one.tried)} of {search.budget} proposals, since all {DRAWS} that were drawn "
+        "next had been tried: for more, give a wider search.space under a new --name"
+    )
 
 
 def explain_ends(study: Study, ledger: Ledger) -> list[str]:
     """Return why searches of a study have ended early, a sentence for each that has."""
-    if study.search is None:
-        return []
     ends = (
-        explain_end(study.name, study.search, one.start.name, one.tried, one.rows)
+        explain_end(study.name, one, study.priors.get(one.history.name, ()))
         for one in read_searches(study, ledger, COLUMNS)
     )
     return list(filter(None, ends))

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from diffseg.errors import DefinitionError, UserError
-from studies.definition.study import stored_study
+from studies.definition.study import Study, stored_study
 from studies.store.folder import open_store
 from studies.store.ledger import Ledger
 from studies.store.lock import Lock
@@ -47,4 +47,13 @@ def _overview(ledger: Ledger) -> StudyOverview:
         found = trial_states(study, ledger)
     except DefinitionError as error:
         return StudyOverview(ledger.study, running, 0, dict.fromkeys(STATUSES, 0), str(error))
-    return StudyOverview(ledger.study, running, max(len(found), study.requested_trials), count_statuses(found))
+    return StudyOverview(ledger.study, running, _count_requested(study, ledger, len(found)), count_statuses(found))
+
+
+def _count_requested(study: Study, ledger: Ledger, known: int) -> int:
+    """Return the number of trials that there should be, at most. Only a study with searches imports what they need."""
+    if not study.search:
+        return known
+    from studies.search.upcoming import count_requested
+
+    return count_requested(study, ledger, known)
