@@ -14,9 +14,10 @@ from studies.planning.datasets import check_datasets
 from studies.planning.estimate import Cost, estimate_cost, estimate_costs
 from studies.planning.machine import Speed, machine_speed
 from studies.planning.presets import name_preset
-from studies.search.proposals import Proposal, describe_settings, read_proposals
+from studies.search.proposals import Proposal, describe_settings
 from studies.search.search import Search
 from studies.search.stages import list_stages
+from studies.search.upcoming import Upcoming, list_upcoming
 from studies.store.ledger import Ledger
 
 SAMPLES = 3  # random proposals of a search that a plan shows
@@ -34,7 +35,8 @@ def plan(study: Study, ledger: Ledger, resources: Resources) -> dict[str, Any]:
     speed = machine_speed(share.cpus * share.workers, (share.gpus or 0) * share.workers)
     ended = ledger.last_attempts()
     known = study.known_trials(ledger)
-    upcoming = list(_list_upcoming(study, ledger, {trial.name for trial in known}))
+    searches = {one.search: one for one in list_upcoming(study, ledger)}
+    upcoming = list(_list_trials(study, searches, {trial.name for trial in known}))
     missing = [trial for trial in known if trial.name not in ended]
     check_datasets([*missing, *(study.starts if upcoming else ())], study.roots, ledger.store)
     costs = estimate_costs(trial.config for trial in known)
@@ -62,6 +64,7 @@ def plan(study: Study, ledger: Ledger, resources: Resources) -> dict[str, Any]:
         "disk": sum(row["count"] * row["disk"] for row in to_do)
         + lanes * max((row["checkpoints"] for row in to_do), default=0),
         "pruning": study.search.pruning if study.search and study.starts else 0,
+        "ends": [one.end for one in searches.values() if one.end],
         "warnings": _collect_warnings(study),
         "samples": list(_sample_spaces(study, speed)) if upcoming else [],
     }
@@ -80,7 +83,7 @@ def _sample_spaces(study: Study, speed: Speed) -> Iterator[dict[str, Any]]:
             yield {"search": start.name, "settings": words, "seconds": seconds and list(seconds), "refused": one.reason}
 
 
-def _list_upcoming(study: Study, ledger: Ledger, known: set[str]) -> Iterator[tuple[str, Config, int]]:
+def _list_trials(study: Study, searches: dict[str, Upcoming], known: set[str]) -> Iterator[tuple[str, Config, int]]:
     """Yield (name, configuration, count) of the trials that searches are still to make, at most.
 
     Start trials stand in for proposals and confirmations that do not exist yet. E3 trials that measure fingerprints for
@@ -90,13 +93,11 @@ def _list_upcoming(study: Study, ledger: Ledger, known: set[str]) -> Iterator[tu
     if search is None:
         return
     for start in study.starts:
-        past = read_proposals(ledger, start.name)
-        proposed = sum(one.seed == start.config.seed for one in past)
-        confirmations = search.confirmations - (len(past) - proposed)
         stages = list_stages(search, Proposal(start.name, 0, start.config.seed, start.name, "", {}, start.config))
+        own = searches[start.name]
         for name, config, count in (
-            *((stage.trial, stage.config, search.budget - proposed) for stage in stages),
-            (f"confirmations of {start.name}", start.config.on_test_images(), confirmations),
+            *((stage.trial, stage.config, own.proposals) for stage in stages),
+            (f"confirmations of {start.name}", start.config.on_test_images(), own.confirmations),
         ):
             if count <= 0:
                 continue

@@ -74,6 +74,7 @@ def _plan_sentences(plan: dict[str, Any]) -> list[str]:
     if plan["left_out"]:
         options = " ".join(f"--data {name}=ROOT" for name in plan["left_out"])
         lines.append(f"Left out, since no root was given: {', '.join(plan['left_out'])} (add {options}).")
+    lines += [f"{sentence[0].upper()}{sentence[1:]}." for sentence in plan["ends"]]
     for sentence, names in plan["warnings"].items():
         lines.append(f"Mind that {sentence} ({names[0]}{f' and {len(names) - 1} more' if names[1:] else ''}).")
     return lines
