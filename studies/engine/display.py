@@ -10,6 +10,7 @@ from diffseg.nouns import noun
 from studies.definition.study import Study
 from studies.definition.trial import Trial
 from studies.planning.estimate import estimate_cost, estimate_costs
+from studies.search.upcoming import count_requested
 from studies.store.latest import LatestRows
 from studies.store.ledger import Ledger
 from studies.store.state import COLUMNS, TrialState, count_statuses, trial_states
@@ -54,13 +55,13 @@ class Display:
                     status.update(self._line())
         while not self._end.wait(PAUSE_ELSEWHERE):
             self._print(self._line())
-        self._print(self._line())
+        self._print(self._line(last=True))
 
     def _print(self, text: str) -> None:
         self.console.print(text, markup=False, soft_wrap=True)
 
-    def _line(self) -> str:
-        """Read the store, report new failures, and return the line."""
+    def _line(self, last: bool = False) -> str:
+        """Read the store, report new failures, and return the line; the last one counts what searches are still to make."""
         clock = time.monotonic()
         if self.study.starts:  # searches make new proposals
             known = [trial for trial in self.study.known_trials(self.ledger) if trial.name not in self.latest.rows()]
@@ -68,15 +69,14 @@ class Display:
         found = trial_states(self.study, self.ledger, self.latest)
         self.pause = max(PAUSE, 10 * (time.monotonic() - clock))  # a large store is not read all the time
         self._report_failures(found)
-        number = count_statuses(found)
-        requested = self._requested(found)
+        number, requested = count_statuses(found), self._requested(found, last)
         parts = [f"{self.study.name}: {number['complete']} of {requested} {noun(requested, 'trial')} done"]
         parts += [f"{number[status]} {status}" for status in ("running", "pruned", "failed") if number[status]]
         running = [state.progress for state in found if state.status == "running" and state.progress]
         if rate := sum(one.rate for one in running if one.phase == "training"):
             parts.append(f"{rate:.1f} steps/s")
         parts += sorted({one.phase for one in running if one.phase.startswith("reading")})
-        return " · ".join([*parts, self._time(found)])
+        return " · ".join([*parts, self._time(found, requested)])
 
     def _report_failures(self, found: list[TrialState]) -> None:
         for state in found:
@@ -85,7 +85,7 @@ class Display:
                 text = f"failed: {state.trial}: {state.row['error']} (log: {state.row['log']})"
                 self.console.print(text, markup=False)
 
-    def _time(self, found: list[TrialState]) -> str:
+    def _time(self, found: list[TrialState], requested: int) -> str:
         """Estimate the time left from the share of the work that this session has done so far, or say the time taken.
 
         The work is counted in the trials' estimated floating-point operations.
@@ -96,15 +96,17 @@ class Display:
             self.flops_before = done
         elapsed = time.monotonic() - self.started
         if starts := self.study.starts:  # a proposal that does not exist yet is taken to cost as much as a start trial
-            total += (self._requested(found) - len(found)) * sum(self.flops[each.name] for each in starts) / len(starts)
+            total += (requested - len(found)) * sum(self.flops[each.name] for each in starts) / len(starts)
         if done >= total:
             return f"{_clock(elapsed)} in all"
         if done - self.flops_before < 0.02 * total or elapsed < 5:
             return f"{_clock(elapsed)} so far"
         return f"about {_clock(elapsed / (done - self.flops_before) * (total - done))} left"
 
-    def _requested(self, found: list[TrialState]) -> int:
-        """Count the trials of the study, those not yet proposed included."""
+    def _requested(self, found: list[TrialState], last: bool) -> int:
+        """Count the trials of the study, those not yet proposed included: at most, or as far as searches still make some."""
+        if last and self.study.starts:
+            return count_requested(self.study, self.ledger, len(found))
         return max(len(found), self.study.requested_trials)
 
 

@@ -12,22 +12,27 @@ from test_own_spaces import HEAD
 from test_search import START, carry_out, end, planted, study_of
 
 from analysis.report import write_report
+from analysis.searches import load_searches
 from diffseg.config import Config
 from diffseg.errors import UserError
 from diffseg.evaluation.pareto import losses
-from search_spaces import INITIAL_POINTS
+from search_spaces import INITIAL_POINTS, SpaceError
 from studies.commands.output import finish
 from studies.commands.program import main
 from studies.definition.changes import check_against_stored
+from studies.engine.display import Display
 from studies.engine.resources import Resources
 from studies.engine.scheduler import Scheduler
 from studies.engine.session import run
+from studies.planning.machine import Speed
+from studies.planning.plan import plan
 from studies.search import sampling
 from studies.search.history import EvaluatedProposal
 from studies.search.proposals import read_proposals
-from studies.search.search import Search
+from studies.search.search import Search, check_start, parse
 from studies.search.stopping import count_since_best, explain_ends, measure_hours
 from studies.store.ledger import Ledger
+from studies.store.overview import studies_in
 
 NOON = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.UTC)
 SHIPPED = len(INITIAL_POINTS)
@@ -97,6 +102,64 @@ def test_a_search_stops_says_so_confirms_and_continues_with_a_larger_limit(rule,
     assert len(own(run_all(without, ledger, **costs))) == 12
     assert explain_ends(without, ledger) == []
     assert explain_ends(study, ledger) == []  # the budget is used up
+
+
+@pytest.fixture
+def planned(monkeypatch):
+    """A function that returns the plan of a study without measuring this machine."""
+    monkeypatch.setattr("studies.planning.plan.machine_speed", lambda *_: Speed(1e9, 1e10))
+    return lambda study, ledger: plan(study, ledger, Resources())
+
+
+ENDED = {  # study's settings and the reason
+    "exhausted": (
+        {"space": {"diffusion.target": {"choices": ["epsilon", "x0", "v"]}}, "sampler": "tpe"},
+        "stopped after 3 of 12 proposals, since all 40 that were drawn next had been tried: for more, give a wider",
+    ),
+    "an exhausted grid": (
+        {"space": {"training.batch": {"low": 2, "high": 4}}, "sampler": "grid"},
+        "stopped after 4 of 12 proposals, since all 40",
+    ),
+    "stopped": ({"stop": {"hours": 0.5}}, r"search\.stop\.hours is 0\.5"),
+}
+
+
+@pytest.mark.parametrize("case", ENDED)
+def test_a_search_that_has_ended_early_has_nothing_left_and_says_why(case, planned, tmp_path, capsys):
+    settings, words = ENDED[case]
+    study, ledger = study_of(confirm="1x1", **settings), Ledger(str(tmp_path), "searched")
+    ledger.define(study.definition())
+    assert planned(study, ledger)["missing"] == 12 + 2
+    known = len(run_all(study, ledger))
+    assert Scheduler(study, ledger).done()
+    (sentence,) = explain_ends(study, ledger)
+    assert re.search(words, sentence)
+    (one,) = load_searches([ledger])
+    assert one.end == sentence
+    found = planned(study, ledger)
+    assert (found["missing"], found["ends"]) == (0, [sentence])
+    (row,) = studies_in(str(tmp_path))
+    assert row.trials == known
+    line = Display(study, ledger, Scheduler(study, ledger).planned(), quiet=True)._line(last=True)
+    assert line == f"searched: {known} of {known} trials done · 0:00 in all"
+
+
+SAME = {
+    "a fixed value": {"training.batch": 4},
+    "one choice": {"training.batch": {"choices": [4]}},
+    "no effect": {"diffusion.temperature": {"low": 0.3, "high": 1.5}},
+    "a condition that never holds": {
+        "diffusion.temperature": {"low": 0.3, "high": 1.5, "when": {"diffusion.schedule": "sigmoid"}}
+    },
+}
+
+
+@pytest.mark.parametrize("case", SAME)
+def test_a_space_in_which_nothing_varies_is_refused_unless_points_do(case):
+    with pytest.raises(SpaceError, match=r"^search\.space: all 100 proposals that were drawn are the start itself"):
+        check_start(START, parse({"space": SAME[case], "pruning": 0}))
+    points = [{"training.learning_rate": 1e-3}]
+    check_start(START, parse({"space": SAME[case], "pruning": 0, "points": points, "budget": 2}))
 
 
 def test_running_trials_end_before_the_confirmations_of_a_search_that_has_stopped(tmp_path):
