@@ -105,7 +105,7 @@ class SearchHistory:
 
     def _violations(self, one: EvaluatedProposal) -> str:
         """Return the constraints that a complete trial violates, in words."""
-        return describe_violations(self.search.constraints, self.row_of(one)) if one.losses else ""
+        return describe_violations(self.search.constraints, one.limited_row(self.rows)) if one.losses else ""
 
     def row_of(self, one: EvaluatedProposal) -> dict[str, Any]:
         """Return the ledger's row of a proposal, for all its trials that have ended; empty if none has."""

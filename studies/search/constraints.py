@@ -6,7 +6,9 @@
     evaluate_seconds = 60
     ece = 0.05             # a metric of which less is better
 
-A trial that exceeds a limit is never the best, nor confirmed. A number that a trial does not record exceeds nothing.
+A proposal whose trial exceeds a limit is never the best, nor confirmed. What its fidelities took does not count. Of several parts
+that are held out, costs are those of the first, and metrics are means over all. A number that a trial does not record exceeds
+nothing.
 """
 
 import math

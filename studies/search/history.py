@@ -71,6 +71,14 @@ class EvaluatedProposal:
         sums = {name: sum(row.get(name) or 0.0 for row in ended) for name in SUMMED if name in ended[-1]}
         return ended[-1] | means | sums
 
+    def limited_row(self, rows: Rows) -> dict[str, Any]:
+        """Return the row that constraints are on; empty if its own trial has not ended.
+
+        It is that of its own trial, without its fidelities and other parts, but with the means of metrics over the parts.
+        """
+        own, combined = rows.get(self.proposal.trial or "", {}), self.combine_rows(rows)
+        return own | {name: combined[name] for name in METRICS if name in own}
+
     @property
     def infeasible(self) -> bool:
         """Whether it ended without a value: it failed, was refused, or did not measure all objectives."""
@@ -273,8 +281,7 @@ class History:
             if point is not None and not stage.cheap:
                 parts[stage.trial] = point
         evaluated = EvaluatedProposal(proposal, "complete", None, rungs, stages=stages, parts=parts)
-        means = {name: value for name, value in evaluated.combine_rows(rows).items() if name in METRICS}
-        row = rows[proposal.trial or ""] | means
+        row = evaluated.limited_row(rows)
         measured = len(parts) == sum(not stage.cheap for stage in stages)
         point = tuple(map(fmean, zip(*parts.values(), strict=True))) if measured else None
         excess = compute_excess(self.search.constraints, row)

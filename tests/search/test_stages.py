@@ -182,6 +182,20 @@ class TestFolds:
         assert {(config.data.held_out, config.data.held_out_least) for config in configs} == {(0.2, 30), (0.0, 0)}
 
 
+@pytest.mark.parametrize(("limit", "exceeded"), [(901, False), (899, True)])
+def test_a_limit_on_a_cost_is_judged_and_described_by_the_proposals_own_trial(limit, exceeded, tmp_path):
+    """A trial of 900 steps takes 900 s, each of its fidelities 300 s, and there are two parts."""
+    constraints = {"seconds": limit, "steps": limit}
+    study = study_of(fidelities=[CHEAP], folds=2, constraints=constraints, budget=3, confirm="0x0")
+    ledger = Ledger(str(tmp_path), "searched")
+    carry_out(study, ledger)
+    one = tried_in(study, ledger)
+    (start,) = one.frame[one.frame["number"] == 0].to_dict("records")
+    assert (one.tried[0].eligible, np.isnan(start["rank"])) == (not exceeded, exceeded)
+    words = "seconds 900, but search.constraints allows 899; steps 900, but search.constraints allows 899"
+    assert start["error"] == (words if exceeded else None)
+
+
 def test_another_search_starts_from_one_of_several_stages(tmp_path):
     study, ledger = study_of(fidelities=[CHEAP], folds=2), Ledger(str(tmp_path), "searched")
     carry_out(study, ledger)
