@@ -18,6 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from diffseg.config import Config
 from diffseg.config.sentences import shown
 from diffseg.evaluation.registry import METRICS
 from diffseg.suggestions import did_you_mean
@@ -77,6 +78,16 @@ def describe_violations(constraints: Mapping[str, float], row: Mapping[str, Any]
     """Return the limits that a trial exceeds in words; an empty text without any."""
     exceeded = [name for name, excess in compute_excess(constraints, row).items() if excess > 0]
     return "; ".join(describe_violation(name, row[column_of(name)], constraints[name]) for name in exceeded)
+
+
+def find_violation(constraints: Mapping[str, float], config: Config) -> str | None:
+    """Return which constraint that can be checked before a trial trains a configuration violates; None if it violates none."""
+    if "parameters" not in constraints:
+        return None
+    from studies.planning.estimate import count_parameters  # imports torch
+
+    count, limit = count_parameters(config), constraints["parameters"]
+    return describe_violation("parameters", count, limit) if count > limit else None
 
 
 def describe_violation(name: str, value: float, limit: float) -> str:

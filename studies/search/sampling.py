@@ -21,7 +21,7 @@ from diffseg.errors import ConfigError
 from search_spaces import INITIAL_POINTS, SHIPPED, SettingsTrial, SpaceError, draw_settings
 from search_spaces.trial import Trial, encode
 from studies.definition.trial import trial_name
-from studies.search.constraints import describe_violation
+from studies.search.constraints import find_violation
 from studies.search.history import EvaluatedProposal
 from studies.search.priors import Prior, select_known
 from studies.search.proposals import FROM, POINT, START, Proposal
@@ -220,22 +220,13 @@ class Sampler:
             config = self.start.with_leaves(settings).resolved()
             found = Proposal(self.name, number, self.start.seed, trial_name(config), source, settings, config)
             list_stages(self.search, found)
-            reason = self._find_violation(config)
+            reason = find_violation(self.search.constraints, config)
         except ConfigError as error:
-            reason = f"refused: {error}"
-        return self._refuse(number, source, settings, reason) if reason else found
+            reason = str(error)
+        return self._refuse(number, source, settings, f"refused: {reason}") if reason else found
 
-    def _refuse(self, number: int, source: str, settings: dict[str, Any], reason: str | None) -> Proposal:
+    def _refuse(self, number: int, source: str, settings: dict[str, Any], reason: str) -> Proposal:
         return Proposal(self.name, number, self.start.seed, None, source, settings, None, reason)
-
-    def _find_violation(self, config: Config) -> str | None:
-        """Return why a configuration violates a constraint that can be checked before it trains; None if it does not."""
-        if "parameters" not in self.search.constraints:
-            return None
-        from studies.planning.estimate import count_parameters  # imports torch
-
-        count, limit = count_parameters(config), self.search.constraints["parameters"]
-        return f"refused: {describe_violation('parameters', count, limit)}" if count > limit else None
 
     def _draw(self, known: list[FrozenTrial], number: int, seed: int, informed: bool) -> Proposal:
         """Draw a proposal from the search's sampler, given the known trials; at random if not informed."""

@@ -21,7 +21,7 @@ from diffseg.suggestions import did_you_mean
 from search_spaces import SHIPPED, Space, SpaceError, draw_settings, parse_space
 from search_spaces.settings import SPACE, check_setting
 from search_spaces.space import describe_change
-from studies.search.constraints import parse_constraints
+from studies.search.constraints import find_violation, parse_constraints
 from studies.search.stages import check_stages
 
 DRAWS = 100  # random proposals, of which one must not be the start
@@ -167,6 +167,11 @@ def check_start(start: Config, search: Search) -> None:
             "data.held_out is 0, so that the winner would be chosen by the test images: set it, such as data.held_out=0.2"
         )
     check_stages(search, start)
+    if reason := find_violation(search.constraints, start.with_leaves(search.space.fixed).resolved()):
+        raise SpaceError(
+            "search.constraints.parameters",
+            f"the search's start exceeds it ({reason}); give a smaller network in [search.start], or a larger limit",
+        )
     if search.pruning and not search.fidelities and not start.training.evaluations:
         raise ConfigError(
             "search.pruning compares trials at training.evaluations, of which there are none: set them, "

@@ -68,7 +68,14 @@ def reason_to_give_up(study: str, search: Search, name: str, tried: list[Evaluat
             f"the last {search.stop.failures} trials of {name} failed for the same reason, {error}; {remedy}, "
             "or give a larger search.stop.failures"
         )
-    if not all(one.infeasible for one in ended) or len(ended) < min(search.stop.failures or HOPELESS, search.budget):
+    enough = len(ended) >= min(search.stop.failures or HOPELESS, search.budget)
+    if all(one.status == "refused" for one in tried) and (enough or len(tried) >= search.budget):
+        reason = str(tried[-1].proposal.reason).removeprefix("refused: ")
+        return (
+            f"all {len(tried)} proposals of {name} were refused, the last since {reason}; give a space, a start and limits that "
+            "allow some, and a new --name"
+        )
+    if not enough or not all(one.infeasible for one in ended):
         return None
     if complete := [one for one in ended if one.status == "complete"]:
         objective = " and ".join(search.objective)

@@ -8,13 +8,15 @@ import time
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from scipy.stats import wilcoxon
 
 from analysis.searches import best_proposals
 from diffseg.config import Config
 from diffseg.errors import ConfigError, UserError
 from diffseg.evaluation.pareto import losses
-from search_spaces import INITIAL_POINTS
+from search_spaces import INITIAL_POINTS, SpaceError
+from studies.commands.program import main
 from studies.definition.study import Study
 from studies.definition.trial import Trial, trial_name
 from studies.engine.pruning import reason_to_prune, record_rung
@@ -24,8 +26,9 @@ from studies.search import sampling
 from studies.search.evidence import Scores, find_evidence
 from studies.search.history import EvaluatedProposal
 from studies.search.proposals import read_proposals
-from studies.search.search import Rungs, Search, parse
+from studies.search.search import Rungs, Search, check_start, parse
 from studies.search.stages import list_stages
+from studies.search.stopping import explain_ends
 from studies.store.ledger import Ledger
 
 RUNGS = (0.12, 0.34)
@@ -306,14 +309,27 @@ def test_a_network_that_is_too_large_is_refused_before_it_trains_and_the_search_
     assert Scheduler(study, ledger).problem() is None
 
 
-def test_a_search_of_networks_that_are_all_too_large_uses_up_its_budget(tmp_path):
-    study, ledger = (
-        study_of(start=SMALL.resolved(), space=WIDTHS, budget=7, constraints={"parameters": 1}),
-        Ledger(str(tmp_path), "searched"),
-    )
+def test_a_search_of_networks_that_are_all_too_large_uses_up_its_budget_and_says_so(tmp_path):
+    study = study_of(start=SMALL.resolved(), space=WIDTHS, budget=7, constraints={"parameters": 1})
+    ledger = Ledger(str(tmp_path), "searched")
+    ledger.define(study.definition())
     carry_out(study, ledger)
     assert [proposal.trial for proposal in read_proposals(ledger)] == [None] * 7
     assert Scheduler(study, ledger).done()
+    words = (
+        r"all 7 proposals of e2-.* were refused, the last since parameters \d.*, but search.constraints allows 1; give"
+    )
+    assert re.search(words, Scheduler(study, ledger).problem())
+    assert explain_ends(study, ledger) == [Scheduler(study, ledger).problem()]
+    status = CliRunner().invoke(main, ["status", "searched", "--store", str(tmp_path)])
+    assert "7 proposals refused, the last since parameters" in " ".join(status.output.split())
+
+
+def test_a_start_that_is_too_large_is_refused_before_anything_runs():
+    search = parse({"space": WIDTHS, "constraints": {"parameters": 1000}, "pruning": 0})
+    words = r"^search.constraints.parameters: the search's start exceeds it \(parameters [\d,]+, but .* allows 1,000\); give"
+    with pytest.raises(SpaceError, match=words):
+        check_start(SMALL.resolved(), search)
 
 
 @pytest.mark.sampled(1)

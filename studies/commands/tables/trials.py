@@ -40,18 +40,21 @@ def status_table(study: Study, ledger: Ledger, found: list[TrialState], sizes: S
         table.add_row(state.trial, *cells, remark=remark)
     counted = ", ".join(f"{count} {status}" for status, count in count_statuses(found).items() if count)
     table.caption = joined(
-        counted, _describe_sizes(sizes) if sizes else "", more_rows(found), *_explain_ends(study, ledger)
+        counted, _describe_sizes(sizes) if sizes else "", more_rows(found), *_describe_searches(study, ledger)
     )
     return table
 
 
-def _explain_ends(study: Study, ledger: Ledger) -> list[str]:
-    """Return why searches have ended early. Only a study with searches imports what they need."""
+def _describe_searches(study: Study, ledger: Ledger) -> list[str]:
+    """Count the refused proposals, and say why searches have ended early. Only a study with searches imports what they need."""
     if not study.search:
         return []
+    from studies.search.proposals import read_proposals
     from studies.search.stopping import explain_ends
 
-    return explain_ends(study, ledger)
+    reasons = [one.reason.removeprefix("refused: ") for one in read_proposals(ledger) if one.reason]
+    last = f"{len(reasons)} proposals refused, the last since {reasons[-1]}" if reasons else ""
+    return [last, *explain_ends(study, ledger)]
 
 
 def _describe_sizes(sizes: Sizes) -> str:
