@@ -51,6 +51,11 @@ class FunctionSpace:
         """The settings that have one value in all proposals: none that is known."""
         return {}
 
+    @property
+    def paths(self) -> set[str]:
+        """The settings that SAMPLES random proposals have."""
+        return {path for settings in self._draw_samples() for path in settings}
+
     def can_draw(self, path: str, value: Any) -> bool:
         """Return whether one of SAMPLES random proposals has a value of a setting."""
         return any(path in settings and settings[path] == value for settings in self._draw_samples())

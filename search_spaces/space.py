@@ -47,6 +47,10 @@ class Space(Protocol):
     def fixed(self) -> dict[str, Any]:
         """The settings that have one value in all proposals."""
 
+    @property
+    def paths(self) -> set[str]:
+        """The settings that it sets in some proposals, fixed ones included."""
+
     def suggest(self, trial: Trial, start: Mapping[str, Any]) -> None:
         """Ask a trial for the settings of a proposal; `start` has those that the search starts from."""
 

@@ -55,7 +55,7 @@ class TableSpace:
         Args:
             start: The settings of the trial that the search starts from, on which conditions may be.
         """
-        varied = {entry.path for entry in self.entries}
+        varied = self.paths
         settings = {path: value for path, value in start.items() if path not in varied}
         for entry in self.entries:
             if entry.condition.holds(settings):
@@ -69,6 +69,11 @@ class TableSpace:
             for entry in self.entries
             if isinstance(entry.domain, Choices) and len(entry.domain.values) == 1 and not entry.condition.alternatives
         }
+
+    @property
+    def paths(self) -> set[str]:
+        """The settings that it sets in some proposals, fixed ones included."""
+        return {entry.path for entry in self.entries}
 
     def can_draw(self, path: str, value: Any) -> bool:
         """Return whether some proposal may have a value of a setting."""

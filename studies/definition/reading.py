@@ -1,5 +1,6 @@
 """Reading a study from a shipped name or a TOML file."""
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,8 @@ from studies.definition.study import Study
 from studies.definition.trial import Trial
 from studies.search.search import Search, check_start, parse
 from studies.store.names import check_trials
+
+log = logging.getLogger(__name__)
 
 
 def read_study(
@@ -50,9 +53,24 @@ def read_study(
         raise UserError(f"no data set of {path.stem} has a root: give one or more of {wanted}")
     description = Description(path, tables, data_sets, settings, roots)
     try:
-        return build_study(description, name or path.stem, command, search)
+        study = build_study(description, name or path.stem, command, search)
     except SpaceError as error:
         raise ConfigError(f"{studyfile.locate(path, error.key)}{error}") from None
+    _check_command_line(study, settings)
+    return study
+
+
+def _check_command_line(study: Study, settings: dict[str, Any]) -> None:
+    """Raise ConfigError for a setting of the command line that a search sets itself; warn if other trials have it."""
+    if not study.search or not study.starts:
+        return
+    for path in settings:
+        if key := study.search.find_setter({"network": "network.name"}.get(path, path)):
+            if not study.trials:
+                raise ConfigError(
+                    f"{path} is given on the command line, but {key} sets it itself: leave it out, or change it in the study file"
+                )
+            log.warning("%s does not apply to the search, since %s sets it itself", path, key)
 
 
 def build_study(description: Description, name: str, command: str = "", search: dict[str, Any] | None = None) -> Study:

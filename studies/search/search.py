@@ -122,6 +122,13 @@ class Search(Section):
         """Whether proposals may be weighted by a fingerprint, which E3 trials measure."""
         return any(self.space.can_draw(f"diffusion.{name}", "fingerprint") for name in ("weighting", "density"))
 
+    def find_setter(self, path: str) -> str | None:
+        """Return the key of the space or the fidelity that sets a setting whatever the start has; None if none does."""
+        if path in self.space.paths:
+            return SPACE
+        places = (place for place, settings in enumerate(self.fidelities, 1) if path in settings)
+        return next((f"search.fidelities.{place}" for place in places), None)
+
     @property
     def confirmations(self) -> int:
         """The largest number of trials that confirm the best proposals and the start."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from diffseg.config import Config
 from diffseg.errors import ConfigError
-from search_spaces import SpaceError, draw_settings
+from search_spaces import SpaceError
 from studies.definition.trial import trial_name
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 KEY = "search.fidelities"
-DRAWS = 20  # random proposals of a space that are asked whether it varies a setting
 
 
 @dataclass(frozen=True)
@@ -75,10 +74,7 @@ def check_stages(search: Search, start: Config) -> None:
 
 
 def _check_fidelities(search: Search, start: Config) -> None:
-    leaves = start.leaves()
-    varied = {
-        path for seed in range(DRAWS) for path in draw_settings(lambda trial: search.space.suggest(trial, leaves), seed)
-    }
+    leaves, varied = start.leaves(), search.space.paths
     for place, settings in enumerate(search.fidelities, 1):
         key = f"{KEY}.{place}"
         for path, value in settings.items():

@@ -101,7 +101,7 @@ def test_an_ended_trial_with_copies_of_averages_takes_the_disk_that_was_planned(
 
 def test_plan_prints_warnings_with_their_trials(tmp_path):
     words = ["plan", "quickstart", "diffusion.target=epsilon", "diffusion.ends=zero-terminal", "--store", str(tmp_path)]
-    found = json.loads(CliRunner().invoke(main, [*words, "--json"]).output)["warnings"]
+    found = json.loads(CliRunner().invoke(main, [*words, "--json"]).stdout)["warnings"]
     ((sentence, trials),) = found.items()
     assert "magnifies" in sentence
     assert len(trials) == 3 + 1  # one that the search starts from

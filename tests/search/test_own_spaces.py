@@ -3,11 +3,13 @@
 import json
 import re
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from diffseg.config import Config
+from diffseg.errors import ConfigError
 from search_spaces import draw_settings, parse_space
 from search_spaces.function import load_unchanged
 from studies.commands.program import main
@@ -425,6 +427,27 @@ def test_a_space_that_cannot_be_is_refused_in_one_sentence_with_its_line(name, w
 )
 def test_other_parts_of_a_search_are_refused_in_one_sentence(search, words, written, tmp_path):
     check_refused(written(search), tmp_path, words)
+
+
+@pytest.mark.parametrize(
+    ("setting", "key"),
+    [
+        ("training.learning_rate", "search.space"),
+        ("training.batch", "search.space"),
+        ("inference.steps", "search.fidelities.1"),
+    ],
+)
+def test_a_setting_of_the_command_line_that_the_search_sets_itself_is_refused(setting, key, written, caplog):
+    path = written(f"pruning = 3\n{SPACE}\n[[search.fidelities]]\ninference.steps = 2")
+    file = Path(path)
+    file.write_text(file.read_text().replace("pruning = 0\n", ""))
+    words = f"^{setting} is given on the command line, but {key} sets it itself: leave it out, or change it in the study file$"
+    with pytest.raises(ConfigError, match=words):
+        read_study(path, {}, {setting: 3})
+    read_study(path, {}, {"training.steps": 20})
+    file.write_text(file.read_text().replace("experiments = []", 'experiments = ["e2"]'))
+    assert read_study(path, {}, {setting: 3}).trials  # it applies to these
+    assert f"{setting} does not apply to the search, since {key} sets it itself" in caplog.text
 
 
 # ---- constraints and the plan
