@@ -1,5 +1,6 @@
 """The settings that a space may vary: all that E2 uses, of all networks."""
 
+from collections.abc import Mapping
 from functools import cache
 
 from diffseg.config.describe import Setting, settings
@@ -21,6 +22,9 @@ CONSTANT = {  # setting → why no proposal may change it
     "data.fold": f"{IMAGES} (search.folds measures each on several parts)",
     **dict.fromkeys(("data.foreground", "data.classes", "data.regions", "data.ignore", "data.objects"), MASKS),
     **dict.fromkeys(("data.test_crops", "inference.resolution", "inference.nsd_tolerance"), MEASURED),
+}
+AT_RUNGS = {  # setting → why no proposal may change it, although a fidelity may: its trials have no rungs
+    "training.evaluations": "proposals are compared at rungs after the same shares of their training",
     "inference.evaluation_images": "proposals are compared at rungs on the same images",
 }
 
@@ -39,14 +43,17 @@ def _list_settings(networks: tuple[str, ...]) -> dict[str, list[Setting]]:
     return found
 
 
-def check_setting(path: str, key: str) -> None:
-    """Raise SpaceError about the study file's `key` unless proposals may differ in the setting."""
+def check_setting(path: str, key: str, constant: Mapping[str, str] = CONSTANT | AT_RUNGS) -> None:
+    """Raise SpaceError about the study file's `key` unless proposals may differ in the setting.
+
+    constant: The settings that may not, and why.
+    """
     if path not in known_settings():
         near = find_nearest_part(path, known_settings())
         hint = f"did you mean {' or '.join(near)}?" if near else "`diffseg settings` lists all"
         raise SpaceError(key, f"there is no setting {path[:80]}; {hint}")
-    if path in CONSTANT:
-        raise SpaceError(key, f"{path} cannot vary, since {CONSTANT[path]}; set it in [search.start]")
+    if path in constant:
+        raise SpaceError(key, f"{path} cannot vary, since {constant[path]}; set it in [search.start]")
     if not any("e2" in one.experiments for one in known_settings()[path]):
         of = f", a setting of {', '.join(networks_of(path))}" if path.startswith("network.") else ""
         raise SpaceError(key, f"E2 does not use {path}{of}, so that varying it has no effect; leave it out")

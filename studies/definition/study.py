@@ -81,8 +81,9 @@ class Study:
         """Return one of a proposal's trials. Only its own is pruned at rungs; confirmations, which use the test images, are not."""
         if self.search is None or not stage.config.data.held_out:
             return Trial(stage.trial, stage.config, role="confirmation")
-        rungs = self.search.rungs(proposal.search, proposal.number) if stage.trial == proposal.trial else None
-        return Trial(stage.trial, stage.config, rungs, role="search")
+        own, config = stage.trial == proposal.trial, stage.config
+        rungs = self.search.rungs(proposal.search, proposal.number, config.training) if own else None
+        return Trial(stage.trial, config, rungs, role="search")
 
 
 def stored_study(name: str, definition: dict[str, Any]) -> Study:

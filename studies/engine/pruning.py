@@ -1,6 +1,7 @@
 """Asynchronous successive halving (Li et al., 2020) in its stopping form, by evidence: a trial that is behind ends itself.
 
-A rung is one of `training.evaluations`. Trials are compared there by the search's objectives on the same held-out images,
+A rung is one of `training.evaluations`, shares of the steps that are the same in all proposals. Trials of any length are compared
+there, after the same share of their training, by the search's objectives on the same held-out images,
 paired. A trial ends if 1/n of the trials there, rounded up, are ahead of it with the search's certainty. With several
 objectives, it ends if as many are better by non-dominated rank, and one is ahead with that certainty in every objective.
 Metrics that are not means over images, such as the pooled ECE, are compared by their values alone. Running trials leave these
@@ -22,7 +23,7 @@ def record_rung(rungs: Rungs, ledger: Ledger, trial: str, step: int, rows: list[
     """
     columns = ("metric", "image", "group", "value")
     kept = [row for row in rows if "image" not in row or row["metric"] in rungs.objective]
-    key = {"search": rungs.search, "step": step, "trial": trial}
+    key = {"search": rungs.search, "step": step, "trial": trial, "place": rungs.steps.index(step)}
     ledger.record("rungs", [key | {name: row.get(name) for name in columns} for row in kept])
 
 
@@ -30,9 +31,9 @@ def reason_to_prune(rungs: Rungs, ledger: Ledger, trial: str, step: int) -> str 
     """Return why a recorded trial has to end at a rung; None if it continues."""
     if not rungs.reduction:
         return None
-    rows: dict[str, list[Row]] = {}
+    rows, place = dict[str, list[Row]](), rungs.steps.index(step)
     for row in ledger.records("rungs", rungs.search):
-        if row["step"] == step:
+        if row["place"] == place:
             rows.setdefault(row["trial"], []).append(row)
     reached = {name: _read_scores(own, rungs.objective) for name, own in rows.items()}
     found = find_evidence(rungs, trial, reached)

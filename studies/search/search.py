@@ -6,12 +6,13 @@ confirmed: trained again on all training images with fresh seeds, and tested on 
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import Field, PlainSerializer, PlainValidator, ValidationError, model_validator
 
-from diffseg.config import Config, PositiveInt, Section
+from diffseg.config import Config, PositiveInt, Section, Training
 from diffseg.config.leaves import flat
 from diffseg.config.sentences import shown
 from diffseg.errors import ConfigError
@@ -19,7 +20,7 @@ from diffseg.evaluation.registry import METRICS
 from diffseg.section import Positive
 from diffseg.suggestions import did_you_mean
 from search_spaces import SHIPPED, Space, SpaceError, draw_settings, parse_space
-from search_spaces.settings import SPACE, check_setting
+from search_spaces.settings import AT_RUNGS, CONSTANT, SPACE, check_setting
 from search_spaces.space import describe_change
 from studies.search.constraints import find_violation, parse_constraints
 from studies.search.stages import check_stages
@@ -32,23 +33,23 @@ else:
     MetricName = Literal[tuple(METRICS)]
 
 
-def _parse_settings(key: str, value: Any) -> tuple[dict[str, Any], ...]:
-    """Return each table of a list as settings by their paths. Raises SpaceError."""
+def _parse_settings(key: str, value: Any, constant: Mapping[str, str]) -> tuple[dict[str, Any], ...]:
+    """Return each table of a list as settings by their paths. Raises SpaceError, also for settings that are constant."""
     if not isinstance(value, list | tuple) or not all(isinstance(table, dict) and table for table in value):
         raise SpaceError(key, f"got {shown(value)}; write [[{key}]] and settings below it")
     tables = tuple(flat(table) for table in value)
     for place, table in enumerate(tables, 1):
         for path in table:
-            check_setting(path, f"{key}.{place}")
+            check_setting(path, f"{key}.{place}", constant)
     return tables
 
 
 def _parse_points(value: Any) -> tuple[dict[str, Any], ...]:
-    return _parse_settings("search.points", value)
+    return _parse_settings("search.points", value, CONSTANT | AT_RUNGS)
 
 
 def _parse_fidelities(value: Any) -> tuple[dict[str, Any], ...]:
-    return _parse_settings("search.fidelities", value)
+    return _parse_settings("search.fidelities", value, CONSTANT)
 
 
 # fmt: off
@@ -135,9 +136,13 @@ class Search(Section):
         best, seeds = self.confirmation
         return (best + 1) * seeds if best else 0
 
-    def rungs(self, start: str, number: int) -> "Rungs":
-        """Return how a proposal of the search that starts from a trial is pruned. The start, number 0, never is."""
-        return Rungs(start, self.objective, self.pruning if number else 0, self.certainty)
+    def rungs(self, start: str, number: int, training: Training | None = None) -> "Rungs":
+        """Return how a proposal of the search that starts from a trial is pruned. The start, number 0, never is.
+
+        training: Of the proposal's own trial; None where it is compared at fidelities.
+        """
+        steps = tuple(round(share * training.steps) for share in sorted(training.evaluations)) if training else ()
+        return Rungs(start, self.objective, self.pruning if number else 0, self.certainty, steps)
 
     def differences(self, other: "Search") -> list[str]:
         """Describe the settings that make `other` a different search.
@@ -215,6 +220,7 @@ class Rungs:
     objective: tuple[str, ...]
     reduction: int  # a trial ends if 1/reduction of the trials is ahead of it; 0: it continues in any case
     certainty: float = 0.9  # probability from which another trial is ahead
+    steps: tuple[int, ...] = ()  # of the trial, at its rungs: trials of other lengths are compared at the same share
 
 
 def _sentence(fault: Any) -> str:

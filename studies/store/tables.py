@@ -95,9 +95,11 @@ SEARCH_SCHEMAS = {
         ("config", pa.string()), ("reason", pa.string()),               # canonical JSON; or why there is no such trial
     ]),
     # What a trial of a search has reached at a training step, by which others are pruned: the means of all metrics, whose
-    # image is null, and the objectives of single held-out images. group: the patient or volume, null if unknown.
+    # image is null, and the objectives of single held-out images. place: of the rung among those of the trial, from 0; step:
+    # the training step, which differs between trials of other lengths. group: the patient or volume, null if unknown.
     "rungs": pa.schema([("search", pa.string()), ("step", pa.int64()), ("trial", pa.string()), ("metric", pa.string()),
-                        ("image", pa.string()), ("group", pa.string()), ("value", pa.float64())]),
+                        ("image", pa.string()), ("group", pa.string()), ("value", pa.float64()),
+                        ("place", pa.int64())]),
 }
 # Columns of `trials` that analyses compute with. They have these types in every file, and are null where a file lacks them.
 COMMON_LEAVES = {

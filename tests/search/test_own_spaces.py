@@ -299,6 +299,10 @@ BAD = {
         r"data.split_seed cannot vary, since .* same held-out",
     ),
     "other masks": ("data.classes = { choices = [{ a = 1 }] }", r"data.classes cannot vary, since .* the same masks"),
+    "other rungs": (
+        "training.evaluations = { choices = [[0.2], [0.5]] }",
+        r"training.evaluations cannot vary, since .* rungs",
+    ),
     "another measure": ('inference.resolution = "original"', r"inference.resolution cannot vary, since .* measured"),
     "unused": ("training.validation = { low = 0.1, high = 0.2 }", r"E2 does not use training.validation"),
     "a circle": (

@@ -25,7 +25,7 @@ from studies.planning.estimate import count_parameters
 from studies.search import sampling
 from studies.search.evidence import Scores, find_evidence
 from studies.search.history import EvaluatedProposal
-from studies.search.proposals import read_proposals
+from studies.search.proposals import Proposal, read_proposals
 from studies.search.search import Rungs, Search, check_start, parse
 from studies.search.stages import list_stages
 from studies.search.stopping import explain_ends
@@ -222,7 +222,7 @@ def test_optuna_sees_failed_trials_as_infeasible_and_pruned_ones_with_their_rung
         trial = Scheduler(study, ledger).next_trial()
         if status == "pruned":
             rows = [{"metric": "iou", "value": 0.4}, {"metric": "iou", "value": 0.3, "image": "a", "group": None}]
-            record_rung(trial.rungs, ledger, trial.name, 90, rows)
+            record_rung(trial.rungs, ledger, trial.name, 108, rows)
         end(ledger, trial, status)
     scheduler = Scheduler(study, ledger)
     frozen = [
@@ -232,7 +232,7 @@ def test_optuna_sees_failed_trials_as_infeasible_and_pruned_ones_with_their_rung
     assert frozen[2] is None  # v: the space does not vary the target
     assert frozen[3].constraints == {"valid": 1.0}
     assert frozen[4].state.name == "PRUNED"
-    assert frozen[4].intermediate_values == {90: -0.4}
+    assert frozen[4].intermediate_values == {108: -0.4}
 
 
 def test_a_small_space_ends_when_all_of_it_is_tried(tmp_path):
@@ -383,7 +383,7 @@ NOISE = 0.01 * np.array([1, -1, 2, -2, 1, -1, 0, 0])
 
 
 def test_a_trial_that_is_surely_behind_ends_and_says_by_how_much(tmp_path):
-    ledger, rungs = Ledger(str(tmp_path), "searched"), Rungs("s", ("iou",), 3)
+    ledger, rungs = Ledger(str(tmp_path), "searched"), Rungs("s", ("iou",), 3, steps=(10, 20))
     assert reach(rungs, ledger, "a", 10, HARD) is None
     assert reach(rungs, ledger, "b", 10, HARD - 0.1 + NOISE) is None  # behind, but there are two trials only
     assert reach(rungs, ledger, "c", 10, HARD - 0.02 + NOISE) == (
@@ -391,17 +391,34 @@ def test_a_trial_that_is_surely_behind_ends_and_says_by_how_much(tmp_path):
     )
     assert reach(rungs, ledger, "d", 10, HARD - 0.02 + 5 * NOISE) is None  # as far behind, but by chance
     assert reach(rungs, ledger, "e", 20, HARD - 0.1 + NOISE) is None  # no other trial is there yet
-    assert reach(Rungs("s", ("iou",), 0), ledger, "f", 10, HARD - 0.2) is None
-    assert reach(Rungs("s2", ("iou",), 3), ledger, "g", 10, HARD - 0.2) is None  # of another search
-    strict = Rungs("s", ("iou",), 3, certainty=0.999)
+    assert reach(Rungs("s", ("iou",), 0, steps=(10,)), ledger, "f", 10, HARD - 0.2) is None
+    assert reach(Rungs("s2", ("iou",), 3, steps=(10,)), ledger, "g", 10, HARD - 0.2) is None  # of another search
+    strict = Rungs("s", ("iou",), 3, certainty=0.999, steps=(10, 20))
     assert reason_to_prune(strict, ledger, "c", 10) is None
     recorded = [row for row in ledger.records("rungs", "s") if (row["trial"], row["step"]) == ("a", 10)]
     assert [row["metric"] for row in recorded if row["image"]] == ["iou"] * 8  # dice is no objective
     assert [row["metric"] for row in recorded if not row["image"]] == ["iou"]
 
 
+def test_trials_of_other_lengths_are_compared_after_the_same_share_of_their_training(tmp_path):
+    """Rungs are after 12 % and 34 % of the steps."""
+    ledger, study = Ledger(str(tmp_path), "searched"), study_of(pruning=3)
+
+    def rungs_of(steps):
+        config = START.with_leaves({"training.steps": steps}).resolved()
+        proposal = Proposal(study.starts[0].name, 1, 0, trial_name(config), "tpe", {}, config)
+        return study.trial_of(proposal, *list_stages(study.search, proposal)).rungs
+
+    assert rungs_of(900).steps == (108, 306)
+    assert reach(rungs_of(900), ledger, "a", 108, HARD) is None
+    assert reach(rungs_of(900), ledger, "a", 306, HARD + 0.05) is None
+    assert reach(rungs_of(300), ledger, "b", 36, HARD + 0.01) is None
+    assert "behind b by 0.05 ± 0.0046" in reach(rungs_of(2550), ledger, "c", 306, HARD - 0.04 + NOISE)  # its first rung
+    assert reach(rungs_of(300), ledger, "d", 102, HARD - 0.04 + NOISE) is None  # one other trial is there
+
+
 def test_images_of_a_patient_count_once_and_three_patients_are_no_evidence(tmp_path):
-    ledger, rungs = Ledger(str(tmp_path), "searched"), Rungs("s", ("iou",), 3)
+    ledger, rungs = Ledger(str(tmp_path), "searched"), Rungs("s", ("iou",), 3, steps=(10, 20))
     for trial in "ab":
         reach(rungs, ledger, trial, 10, HARD, group=lambda place: f"patient {place % 4}")
         reach(rungs, ledger, trial, 20, HARD, group=lambda place: f"patient {place % 3}")
@@ -411,7 +428,7 @@ def test_images_of_a_patient_count_once_and_three_patients_are_no_evidence(tmp_p
 
 
 def test_metrics_that_are_pooled_are_compared_by_their_values_alone(tmp_path):
-    ledger, rungs = Ledger(str(tmp_path), "searched"), Rungs("s", ("ece",), 3)
+    ledger, rungs = Ledger(str(tmp_path), "searched"), Rungs("s", ("ece",), 3, steps=(10, 20))
     for place, trial in enumerate("abc"):
         assert reach(rungs, ledger, trial, 10, HARD, ece=0.03 - 0.01 * place) is None
     assert (
@@ -420,7 +437,7 @@ def test_metrics_that_are_pooled_are_compared_by_their_values_alone(tmp_path):
 
 
 def test_of_several_objectives_one_trial_has_to_be_ahead_in_all(tmp_path):
-    ledger, rungs = Ledger(str(tmp_path), "searched"), Rungs("s", ("iou", "ece"), 3)
+    ledger, rungs = Ledger(str(tmp_path), "searched"), Rungs("s", ("iou", "ece"), 3, steps=(10, 20))
     assert reach(rungs, ledger, "a", 10, HARD, ece=0.01) is None
     assert reach(rungs, ledger, "b", 10, HARD + 0.1, ece=0.02) is None
     assert reach(rungs, ledger, "c", 10, HARD - 0.1 + NOISE, ece=0.005) is None  # on the front

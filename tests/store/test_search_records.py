@@ -17,7 +17,7 @@ from studies.store.validity import is_merged
 
 def rung(number: int, step: int = 1, value: float = 0.5, search: str = "a") -> dict:
     own = {"search": search, "step": step, "trial": f"t{number:03}", "metric": "iou"}
-    return own | {"image": None, "group": None, "value": value}
+    return own | {"image": None, "group": None, "value": value, "place": 0}
 
 
 def fill(ledger: Ledger, count: int = 6) -> Ledger:
