@@ -50,11 +50,11 @@ class SearchHistory:
     def frame(self) -> pd.DataFrame:
         """A row for each proposal, without confirmations.
 
-        Columns: number, source, trial, status (complete, pruned, failed, refused or running), words (its settings), error, the
-        metrics (on the held-out images; NaN unless complete), rank by estimates (0 the best, or the front of several objectives;
-        NaN without a value), estimate and deviation (of the first objective: shrunk towards the mean of all proposals, and its
-        standard deviation; `studies.search.evidence`), hours (of all proposals until its end, one after the other), search, and
-        the settings as columns.
+        Columns: number, source, trial (its own, or its last fidelity if it has not come further), status (complete, pruned, failed,
+        refused or running), words (its settings), error, the metrics (on the held-out images; NaN unless complete), rank by
+        estimates (0 the best, or the front of several objectives; NaN without a value), estimate and deviation (of the first
+        objective: shrunk towards the mean of all proposals, and its standard deviation; `studies.search.evidence`), hours (of all
+        proposals until its end, one after the other), search, and the settings as columns.
         """
         hours, rows = 0.0, []
         for one in self.tried:
@@ -64,7 +64,7 @@ class SearchHistory:
                 {
                     "number": one.proposal.number,
                     "source": one.proposal.source,
-                    "trial": one.proposal.trial,
+                    "trial": one.name_trial(self.rows),
                     "status": one.status,
                     "hours": hours,
                     **{metric: row.get(metric) if one.losses else None for metric in METRICS},

@@ -71,6 +71,11 @@ class EvaluatedProposal:
         sums = {name: sum(row.get(name) or 0.0 for row in ended) for name in SUMMED if name in ended[-1]}
         return ended[-1] | means | sums
 
+    def name_trial(self, rows: Rows) -> str | None:
+        """Return the name of its own trial, or of its last fidelity if it has not come further; None if it was refused."""
+        begun = [stage.trial for stage in self.stages if stage.trial in rows or stage == self.upcoming]
+        return self.proposal.trial if self.proposal.trial in begun or not begun else begun[-1]
+
     def limited_row(self, rows: Rows) -> dict[str, Any]:
         """Return the row that constraints are on; empty if its own trial has not ended.
 

@@ -36,6 +36,7 @@ class Stage:
     trial: str  # its name
     config: Config
     cheap: bool = False  # whether it has the settings of a fidelity
+    label: str = ""  # which one it is, in words; empty if it is the only one
 
 
 def list_stages(search: Search, proposal: Proposal) -> tuple[Stage, ...]:
@@ -45,19 +46,20 @@ def list_stages(search: Search, proposal: Proposal) -> tuple[Stage, ...]:
     """
     if proposal.config is None or proposal.trial is None:
         return ()
-    own = Stage(proposal.trial, proposal.config)
     if search.stages == 1 or not proposal.config.data.held_out:
-        return (own,)
-    return (
-        *(_derive_stage(proposal.config, settings, cheap=True) for settings in search.fidelities),
-        own,
-        *(_derive_stage(proposal.config, {"data.fold": fold}) for fold in range(1, search.folds)),
+        return (Stage(proposal.trial, proposal.config),)
+    cheap = (
+        _derive_stage(proposal.config, settings, f"fidelity {place}", cheap=True)
+        for place, settings in enumerate(search.fidelities, 1)
     )
+    labels = [f"part {fold + 1} of {search.folds}" for fold in range(search.folds)] if search.folds > 1 else [""]
+    folds = (_derive_stage(proposal.config, {"data.fold": fold}, labels[fold]) for fold in range(1, search.folds))
+    return (*cheap, Stage(proposal.trial, proposal.config, label=labels[0]), *folds)
 
 
-def _derive_stage(config: Config, settings: Mapping[str, Any], cheap: bool = False) -> Stage:
+def _derive_stage(config: Config, settings: Mapping[str, Any], label: str, cheap: bool = False) -> Stage:
     derived = config.with_leaves(dict(settings)).resolved()
-    return Stage(trial_name(derived), derived, cheap)
+    return Stage(trial_name(derived), derived, cheap, label)
 
 
 def list_ended(stages: Iterable[Stage], rows: Mapping[str, T]) -> list[T]:

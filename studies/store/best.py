@@ -41,12 +41,17 @@ def best_trials(study: Study, ledger: Ledger, metric: str, pareto: bool) -> list
 
 
 def name_configurations(study: Study, ledger: Ledger) -> dict[str, str]:
-    """Return the names of the study's variants, and of its proposals their numbers and settings, by trial."""
+    """Return the names of the study's variants, and the number and settings of each trial's proposal, with its stage, by trial."""
     if not study.search:
         return study.variants
     from studies.search.proposals import read_proposals  # imports what `status` of most studies needs not
+    from studies.search.stages import list_stages
 
-    return study.variants | {one.trial: f"{one.number}: {one.label}" for one in read_proposals(ledger) if one.trial}
+    return study.variants | {
+        stage.trial: f"{one.number}: {', '.join(filter(None, (one.label, stage.label)))}"
+        for one in read_proposals(ledger)
+        for stage in list_stages(study.search, one)
+    }
 
 
 def unconfirmed_searches(study: Study, ledger: Ledger, tested: list[Row]) -> list[str]:

@@ -1,13 +1,18 @@
 """Searches whose proposals have several trials: cheaper ones first, and one for each part that is held out."""
 
+import re
+
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from test_search import START, planted
 
-from analysis.searches import load_searches
+from analysis.searches import best_proposals, load_searches
 from diffseg.config import Config
 from diffseg.errors import ConfigError, UserError
 from diffseg.randomness import seed_of
+from search_spaces import INITIAL_POINTS
+from studies.commands.program import main
 from studies.definition.study import Study
 from studies.definition.trial import Trial, trial_name
 from studies.engine.resources import Resources
@@ -17,7 +22,7 @@ from studies.planning.plan import plan
 from studies.search.proposals import read_proposals
 from studies.search.search import check_start, parse
 from studies.search.warm_start import take_priors
-from studies.store.best import best_trials
+from studies.store.best import best_trials, name_configurations
 from studies.store.ledger import Ledger
 from studies.store.state import count_statuses, trial_states
 
@@ -180,6 +185,23 @@ class TestFolds:
         study = study_of(FULL.with_leaves({"data.held_out_least": 30}).resolved(), budget=3)
         configs = carry_out(study, Ledger(str(tmp_path), "searched"))
         assert {(config.data.held_out, config.data.held_out_least) for config in configs} == {(0.2, 30), (0.0, 0)}
+
+
+def test_best_and_status_name_the_trials_that_there_are_and_say_which_they_are(tmp_path):
+    study, ledger = study_of(fidelities=[CHEAPER, CHEAP], folds=2, confirm="0x0"), Ledger(str(tmp_path), "searched")
+    carry_out(study, ledger)
+    known = {trial.name for trial in study.known_trials(ledger)}
+    rows = best_proposals(ledger, [study.starts[0].name], None, pareto=False)
+    assert {row["status"] for row in rows} == {"complete", "pruned"}
+    assert {row["trial"] for row in rows} <= known
+    labels = name_configurations(study, ledger)
+    assert all(re.search(", fidelity [12]$", labels[row["trial"]]) for row in rows if row["status"] == "pruned")
+    start = [labels[stage.trial] for stage in tried_in(study, ledger).tried[0].stages]
+    name = next(iter(INITIAL_POINTS))
+    assert start == [f"0: {name}, {label}" for label in ("fidelity 1", "fidelity 2", "part 1 of 2", "part 2 of 2")]
+    shown = CliRunner().invoke(main, ["status", "searched", "--store", str(tmp_path)]).output
+    assert "fidelity 2" in shown
+    assert "part 2 of 2" in shown
 
 
 @pytest.mark.parametrize(("limit", "exceeded"), [(901, False), (899, True)])
