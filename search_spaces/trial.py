@@ -1,10 +1,12 @@
-"""The trial that a space is asked with: the three methods of an Optuna trial that spaces use, and two classes that have them."""
+"""The trial that a space is asked with: the three methods of an Optuna trial that spaces use, and classes that have them."""
 
 import json
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
+
+from diffseg.config.sentences import shown
 
 GRID = 4  # values of a range in a grid
 
@@ -112,6 +114,40 @@ class RandomTrial:
         if log:
             return round(math.exp(self.random.uniform(math.log(low), math.log(high))))
         return self.random.randrange(low, high + 1, step)
+
+
+class GivenTrial:
+    """A trial that answers with given settings, and keeps in `outside` what it was asked for where these are something else."""
+
+    def __init__(self, given: Mapping[str, Any]):
+        self.given = given
+        self.outside: dict[str, str] = {}  # by setting: what is allowed, in words
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """Return the given value, or the first choice if it is none of them."""
+        within = [choice for choice in choices if name in self.given and encode(choice) == encode(self.given[name])]
+        return self._answer(name, bool(within), choices[0], ", ".join(map(shown, choices)))
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        """Return the given value, or the least one if it is outside of the range."""
+        value = self.given.get(name)
+        within = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+        if within and step:
+            within = abs((value - low) / step - round((value - low) / step)) < 1e-8
+        words = f"{low:g} to {high:g}{f', step {step:g}' if step else ''}"
+        found: float = self._answer(name, within, low, words)
+        return found
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        """Return the given value, or the least one if it is outside of the range."""
+        return int(self.suggest_float(name, low, high, step=step))
+
+    def _answer(self, name: str, within: bool, other: Any, words: str) -> Any:
+        if not within:
+            self.outside[name] = words
+        return self.given[name] if within else other
 
 
 def _check_range(name: str, low: float, high: float, step: float | None, log: bool) -> None:

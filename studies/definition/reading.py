@@ -15,7 +15,7 @@ from studies.definition.expansion import EXPERIMENTS, Description, available_dat
 from studies.definition.shipped import shipped_studies, study_path
 from studies.definition.study import Study
 from studies.definition.trial import Trial
-from studies.search.search import Search, check_start, parse
+from studies.search.search import Search, check_start, describe_outside, parse
 from studies.store.names import check_trials
 
 log = logging.getLogger(__name__)
@@ -165,6 +165,8 @@ def _starts(description: Description, search: Search) -> Iterator[Trial]:
     for trial in started.trials():
         if trial.config.experiment == "e2":  # not the trials that it needs
             check_start(trial.config, search)
+            for sentence in describe_outside(trial.config, search):
+                log.warning("%s", sentence)
             yield trial
 
 

@@ -6,7 +6,7 @@ confirmed: trained again on all training images with fresh seeds, and tested on 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
@@ -22,6 +22,7 @@ from diffseg.suggestions import did_you_mean
 from search_spaces import SHIPPED, Space, SpaceError, draw_settings, parse_space
 from search_spaces.settings import AT_RUNGS, CONSTANT, SPACE, check_setting
 from search_spaces.space import describe_change
+from search_spaces.trial import GivenTrial
 from studies.search.constraints import find_violation, parse_constraints
 from studies.search.stages import check_stages
 
@@ -169,10 +170,7 @@ def check_start(start: Config, search: Search) -> None:
     """Raise ConfigError if a search cannot start from a trial of E2, or cannot vary what its space does."""
     search.space.check(start)
     for place, point in enumerate(search.points, 1):
-        try:
-            start.with_leaves(search.space.fixed | point).resolved()
-        except ConfigError as error:
-            raise SpaceError(f"search.points.{place}", str(error)) from None
+        _check_point(start, search, f"search.points.{place}", point)
     _check_variation(start, search)
     if not start.data.held_out:
         raise ConfigError(
@@ -189,6 +187,39 @@ def check_start(start: Config, search: Search) -> None:
             "search.pruning compares trials at training.evaluations, of which there are none: set them, "
             "such as training.evaluations=[0.11,0.33], or give search.fidelities, or set search.pruning=0"
         )
+
+
+def _check_point(start: Config, search: Search, key: str, point: Mapping[str, Any]) -> None:
+    """Raise SpaceError about a key of the study file if a point of its own cannot be tried."""
+    fixed = search.space.fixed
+    try:
+        start.with_leaves({**fixed, **point}).resolved()
+    except ConfigError as error:
+        raise SpaceError(key, str(error)) from None
+    for path in point.keys() & fixed.keys():
+        if point[path] != fixed[path]:
+            own, other = shown(point[path]), shown(fixed[path])
+            raise SpaceError(key, f"{path} is {own}, but search.space fixes it at {other}: leave it out of one of them")
+
+
+def describe_outside(start: Config, search: Search) -> Iterator[str]:
+    """Yield a sentence for each setting by which the start of a search, or a point of its own, lies outside of its space.
+
+    What lies outside is tried, but unknown to the sampler. A shipped space does not try the start itself.
+    """
+    tried = {f"search.points.{place}": point for place, point in enumerate(search.points, 1)}
+    if search.space.name not in SHIPPED:
+        tried = {"search.start": {}, **tried}
+    for key, settings in tried.items():
+        settings = search.space.fixed | settings
+        asked = GivenTrial(start.with_leaves(settings).resolved().leaves() | settings)
+        search.space.suggest(asked, start.leaves())
+        for path, allowed in asked.outside.items():
+            value = shown(asked.given.get(path))
+            yield (
+                f"{key}: {path} is {value}, which search.space does not have ({allowed}): this is tried first, but the sampler "
+                "cannot learn from it"
+            )
 
 
 def _check_variation(start: Config, search: Search) -> None:

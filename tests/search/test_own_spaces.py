@@ -53,7 +53,8 @@ POINTS = """
 training.learning_rate = 1e-3
 network.multipliers = [1, 2]
 [[search.points]]
-training.batch = 2
+inference.overlap = 0.6
+training.batch = 4
 """
 
 
@@ -110,12 +111,12 @@ def test_the_start_is_proposed_first_and_then_points_of_ones_own(sampler, writte
     assert first[0].settings == {"training.batch": 4}  # what is fixed holds for the start, too
     assert first[0].config == start.config.with_leaves({"training.batch": 4}).resolved()
     assert first[1].config.network.multipliers == (1, 2)
-    assert first[2].config.training.batch == 2
+    assert first[2].config.inference.overlap == 0.6
     assert first[0].label == "start"
     if sampler != "grid":
         known = [own.find_parameters(one) for one in first]
         assert known[1].values["network.multipliers"] == "[1, 2]"
-        assert known[2] is None  # the space has another batch
+        assert known[2] is None  # the space has less overlap
 
 
 def test_conditions_are_on_other_settings_in_any_order():
@@ -421,6 +422,10 @@ def test_a_space_that_cannot_be_is_refused_in_one_sentence_with_its_line(name, w
         (f"{SPACE}\n[[search.points]]\ntraining.batch = 0", r"search.points.1: training.batch: got 0"),
         (f"{SPACE}\n[[search.points]]\ndata.test_images = 9", r"search.points.1: data.test_images cannot vary"),
         (f"{SPACE}\n[[search.points]]\nseed = 1", r"search.points.1: seed cannot vary"),
+        (
+            f"{SPACE}\n[[search.points]]\ntraining.batch = 2",
+            r"line 2\d: search.points.1: training.batch is 2, but search.space fixes it at 4: leave it out of one",
+        ),
         (f"points = 3\n{SPACE}", r"line 15: search.points: got 3; write \[\[search.points\]\]"),
         (f"{SPACE}\n[search.constraints]\nparametres = 5", r"no trial records parametres .*did you mean parameters"),
         (f"{SPACE}\n[search.constraints]\niou = 0.5", r"no trial records iou as a number to limit"),
@@ -431,6 +436,38 @@ def test_a_space_that_cannot_be_is_refused_in_one_sentence_with_its_line(name, w
 )
 def test_other_parts_of_a_search_are_refused_in_one_sentence(search, words, written, tmp_path):
     check_refused(written(search), tmp_path, words)
+
+
+OUTSIDE = {  # lines of the search and the start, and the warning
+    "a start": (
+        "",
+        "network.width = 160",
+        "search.start: network.width is 160, which search.space does not have (32 to 128",
+    ),
+    "a start off the steps": (
+        "training.warmup = { low = 0, high = 8, step = 4 }",
+        "training.warmup = 3",
+        "search.start: training.warmup is 3, which search.space does not have (0 to 8, step 4)",
+    ),
+    "a start that is no choice": (
+        "",
+        "network.multipliers = [2]",
+        "network.multipliers is [2], which search.space does not",
+    ),
+    "a point": ("[[search.points]]\ninference.overlap = 0.6", "", "search.points.1: inference.overlap is 0.6, which"),
+    "nothing": ("[[search.points]]\ndiffusion.schedule = 'sigmoid'\ndiffusion.temperature = 1", "", None),
+}
+
+
+@pytest.mark.parametrize("case", OUTSIDE)
+def test_points_and_starts_outside_of_the_space_are_warned_of_with_their_setting(case, written, caplog):
+    search, start, words = OUTSIDE[case]
+    file = Path(written(SPACE + search))
+    file.write_text(file.read_text() + start)
+    read_study(str(file), {}, {})
+    warned = [record.message for record in caplog.records]
+    assert len(warned) == (words is not None)
+    assert all(words in one and one.endswith("the sampler cannot learn from it") for one in warned)
 
 
 @pytest.mark.parametrize(
