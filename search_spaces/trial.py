@@ -135,7 +135,8 @@ class GivenTrial:
         value = self.given.get(name)
         within = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
         if within and step:
-            within = abs((value - low) / step - round((value - low) / step)) < 1e-8
+            steps = (float(self.given[name]) - low) / step
+            within = abs(steps - round(steps)) < 1e-8
         words = f"{low:g} to {high:g}{f', step {step:g}' if step else ''}"
         found: float = self._answer(name, within, low, words)
         return found

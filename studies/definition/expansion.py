@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class Description:
     data_sets: dict[str, dict[str, Any]]  # name to the settings of its table
     settings: Settings
     roots: dict[str, str]  # data set name to root folder or URI
+    start: Settings = field(default_factory=dict)  # of the table [search.start], which the command line's override
     keeps_fingerprint: bool = False  # whether trials keep the settings of a fingerprint that they do not use themselves
 
     def with_tables(self, **tables: Any) -> "Description":
@@ -40,7 +41,7 @@ class Description:
 
     def axes(self) -> dict[str, list[Any]]:
         """Return the values that vary from trial to trial. Raises UserError if they make more than MOST_TRIALS trials."""
-        tables, settings = self.tables, self.settings
+        tables, settings = self.tables, self.start | self.settings
         axes = {
             "network": [settings["network"]]
             if "network" in settings
@@ -85,7 +86,9 @@ class Description:
         ]
         tables = [flat(table) for table in (self.tables.get("all", {}), *tables)]
         try:
-            for table in _use_debug_presets(tables, _settings_of_network(self.settings, network, networks)):
+            for table in _use_debug_presets(
+                tables, _settings_of_network(self.start | self.settings, network, networks)
+            ):
                 leaves |= expanded(table, network)
             if root and leaves["data.layout"] == "synthetic":
                 raise ConfigError(
@@ -95,8 +98,13 @@ class Description:
             config = Config().with_leaves(fill_in(leaves, root))
             return _keep_fingerprint(config) if self.keeps_fingerprint else config.resolved()
         except ConfigError as error:
-            where = "the command line" if any(key in str(error) for key in self.settings) else self.path.name
-            raise ConfigError(f"{error} ({where}, {experiment} of {data})") from None
+            raise ConfigError(f"{error} ({self._locate(str(error))}, {experiment} of {data})") from None
+
+    def _locate(self, message: str) -> str:
+        """Return where the setting that a message names was given."""
+        if any(key in message for key in self.settings):
+            return "the command line"
+        return f"[search.start] of {self.path.name}" if any(key in message for key in self.start) else self.path.name
 
 
 def _keep_fingerprint(config: Config) -> Config:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from diffseg.config import NETWORKS
@@ -55,7 +56,8 @@ def read_study(
     try:
         study = build_study(description, name or path.stem, command, search)
     except SpaceError as error:
-        raise ConfigError(f"{studyfile.locate(path, error.key)}{error}") from None
+        given = error.key.split(".")[1] in (search or {})  # on the command line
+        raise ConfigError(f"{'' if given else studyfile.locate(path, error.key)}{error}") from None
     _check_command_line(study, settings)
     return study
 
@@ -158,10 +160,13 @@ def _starts(description: Description, search: Search) -> Iterator[Trial]:
             f"{did_you_mean(min(unknown), listed)}"
         )
     chosen = {name: description.data_sets[name] for name in names if name in description.data_sets}
-    settings = flat(table.get("start", {})) | description.settings
-    tables = description.tables | {"experiments": ["e2"]}
-    keeps_fingerprint = search.may_use_fingerprint  # the start of a search need not use one itself
-    started = Description(description.path, tables, chosen, settings, description.roots, keeps_fingerprint)
+    started = replace(
+        description,
+        tables=description.tables | {"experiments": ["e2"]},
+        data_sets=chosen,
+        start=flat(table.get("start", {})),
+        keeps_fingerprint=search.may_use_fingerprint,  # the start itself need not use one
+    )
     for trial in started.trials():
         if trial.config.experiment == "e2":  # not the trials that it needs
             check_start(trial.config, search)

@@ -21,6 +21,7 @@ from studies.engine.scheduler import Scheduler
 from studies.engine.signals import Signals
 from studies.planning.datasets import check_datasets
 from studies.planning.estimate import estimate_cost
+from studies.search.stopping import NO_GPU
 from studies.store.compaction import COMPACT_FROM, compact_locked, remove_replaced
 from studies.store.ledger import Ledger
 from studies.store.lock import Lock
@@ -104,9 +105,7 @@ def _run_missing(scheduler: Scheduler, resources: Resources, address: str | None
         )
         share, concurrent = allocate(replace(resources, memory=memory), nodes, on_demand=bool(address))
         if scheduler.limits_gpu_hours and not share.gpus:
-            raise UserError(
-                "search.stop.gpu_hours limits the hours of GPUs, but trials get none here: give --gpus, or limit search.stop.hours"
-            )
+            raise UserError(f"{NO_GPU}: give --gpus, or limit search.stop.hours")
         tuner = _build_tuner(scheduler, share, concurrent)
         with display:
             results = _fit(tuner, logs)

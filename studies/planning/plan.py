@@ -17,6 +17,7 @@ from studies.planning.presets import name_preset
 from studies.search.proposals import Proposal, describe_settings
 from studies.search.search import Search
 from studies.search.stages import list_stages
+from studies.search.stopping import NO_GPU
 from studies.search.upcoming import Upcoming, list_upcoming
 from studies.store.ledger import Ledger
 
@@ -65,7 +66,7 @@ def plan(study: Study, ledger: Ledger, resources: Resources) -> dict[str, Any]:
         + lanes * max((row["checkpoints"] for row in to_do), default=0),
         "pruning": study.search.pruning if study.search and study.starts else 0,
         "ends": [one.end for one in searches.values() if one.end],
-        "warnings": _collect_warnings(study),
+        "warnings": _collect_warnings(study, bool(share.gpus)),
         "samples": list(_sample_spaces(study, speed)) if upcoming else [],
     }
 
@@ -114,12 +115,17 @@ def _list_fingerprint_trials(config: Config, search: Search) -> list[Config]:
     return config.with_leaves({"diffusion.weighting": "fingerprint"}).resolved().fingerprint_trials()
 
 
-def _collect_warnings(study: Study) -> dict[str, list[str]]:
-    """Return sentences on settings that are known to go wrong together, each with the names of the trials that have them."""
+def _collect_warnings(study: Study, gpus: bool) -> dict[str, list[str]]:
+    """Return sentences on settings that are known to go wrong together, each with the names of the trials that have them.
+
+    gpus: Whether trials get some.
+    """
     found: dict[str, list[str]] = {}
     for trial in (*study.trials, *study.starts):
         for sentence in find_problems(trial.config):
             found.setdefault(sentence, []).append(trial.name)
+    if study.search and study.starts and study.search.stop.gpu_hours is not None and not gpus:
+        found[f"{NO_GPU}, which `diffseg run` refuses"] = [start.name for start in study.starts]
     return found
 
 

@@ -52,6 +52,12 @@ def parse_constraints(value: Any) -> dict[str, float]:
 
 def _parse_limit(name: str, limit: Any) -> float:
     key, allowed = f"search.constraints.{name}", allowed_constraints()
+    if name in METRICS and METRICS[name].larger_is_better:
+        raise SpaceError(
+            key, f"of {name} more is better, but a limit is what a trial may have at most; make it an objective"
+        )
+    if other := {column: alias for alias, column in ALIASES.items()}.get(name):
+        raise SpaceError(key, f"this is limited as {other}; write search.constraints.{other}")
     if name not in allowed:
         raise SpaceError(
             key,

@@ -99,13 +99,15 @@ class Search(Section):
     def _check_distinct(self) -> Self:
         for key, names in (("objective", self.objective), ("warm_start", self.warm_start)):
             if len(set(names)) != len(names):
-                raise ValueError(f"{key} is {', '.join(names)}, but each must be named once")
+                raise SpaceError(f"search.{key}", f"got {', '.join(names)}, but each must be named once")
         return self
 
     @model_validator(mode="after")
     def _check_fidelities(self) -> Self:
         if self.fidelities and not self.pruning:
-            raise ValueError("fidelities are given, but pruning is 0, so that all proposals would go on from them: set it")
+            raise SpaceError(
+                "search.fidelities", "fidelities are given, but pruning is 0, so that all proposals would go on from them: set it"
+            )
         return self
 
     @property
@@ -161,7 +163,8 @@ def parse(table: dict[str, Any]) -> Search:
     try:
         return Search.model_validate_json(json.dumps(table))
     except ValidationError as error:
-        raise ConfigError("; ".join(_sentence(fault) for fault in error.errors())) from None
+        faults = [fault for fault in error.errors() if fault["type"] != "too_short" or not fault["input"]]  # each only once
+        raise ConfigError("; ".join(map(_sentence, faults))) from None
     except (TypeError, ValueError, RecursionError):  # of json.dumps
         raise ConfigError("search holds a value that is too long or nested too deeply") from None
 
@@ -265,8 +268,11 @@ def _sentence(fault: Any) -> str:
         return f"{key}: got {got}; allowed is a table such as {{ hours = 8 }}"
     if fault["type"] == "missing":
         return f"{key} is missing: give one of {', '.join(SHIPPED)}, a table [{key}], or FILE.py:FUNCTION"
-    message = fault["msg"].removeprefix("Value error, ")
-    return f"{key}: got {got}; {message[0].lower()}{message[1:]}"
+    if fault["type"] == "string_pattern_mismatch":
+        return f"{key}: got {got}; allowed are two numbers, configurations and seeds, such as 3x5"
+    if fault["loc"][0] == "objective" and fault["type"] == "literal_error":
+        return f"{key}: got {got}{did_you_mean(str(fault['input']), METRICS)}; allowed are {', '.join(METRICS)}"
+    return f"{key}: got {got}; {fault['msg'][0].lower()}{fault['msg'][1:]}"
 
 
 def _text(value: Any) -> str:

@@ -84,6 +84,10 @@ def _check_fidelities(search: Search, start: Config) -> None:
                 raise SpaceError(key, f"{path} is set by search.space, too: leave it out of one of them")
             if leaves.get(path) == value:
                 raise SpaceError(key, f"{path} is {value} in the search's start, too: give a cheaper value")
+            if path == "training.steps" and isinstance(value, int) and value > start.training.steps:
+                raise SpaceError(
+                    key, f"{path} is {value}, but {start.training.steps} in the search's start: give a smaller value"
+                )
         try:
             start.with_leaves(search.space.fixed | settings).resolved()
         except ConfigError as error:

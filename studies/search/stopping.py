@@ -27,6 +27,7 @@ from studies.store.ledger import Ledger
 HOPELESS = (
     5  # trials without a value, and none with one, after which a search gives up, unless stop.failures says otherwise
 )
+NO_GPU = "search.stop.gpu_hours limits the hours of GPUs, but trials get none here"
 COLUMNS = ("status", "error", "seconds", "gpu_seconds", "finished")  # of the ledger's trials, which the rules look at
 
 

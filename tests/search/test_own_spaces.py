@@ -428,7 +428,14 @@ def test_a_space_that_cannot_be_is_refused_in_one_sentence_with_its_line(name, w
         ),
         (f"points = 3\n{SPACE}", r"line 15: search.points: got 3; write \[\[search.points\]\]"),
         (f"{SPACE}\n[search.constraints]\nparametres = 5", r"no trial records parametres .*did you mean parameters"),
-        (f"{SPACE}\n[search.constraints]\niou = 0.5", r"no trial records iou as a number to limit"),
+        (
+            f"{SPACE}\n[search.constraints]\niou = 0.5",
+            r"constraints.iou: of iou more is better, but a limit is .* at most",
+        ),
+        (
+            f"{SPACE}\n[search.constraints]\npeak_memory_bytes = 5",
+            r"limited as memory; write search.constraints.memory",
+        ),
         (f"{SPACE}\n[search.constraints]\nmemory = '12 Gib'", r'got "12 Gib"; allowed is a number of bytes'),
         (f"{SPACE}\n[search.constraints]\nseconds = 0", r"line 2\d: search.constraints.seconds: got 0; allowed is"),
         (f"constraints = 3\n{SPACE}", r"search.constraints: got 3; allowed is a table"),
@@ -489,6 +496,26 @@ def test_a_setting_of_the_command_line_that_the_search_sets_itself_is_refused(se
     file.write_text(file.read_text().replace("experiments = []", 'experiments = ["e2"]'))
     assert read_study(path, {}, {setting: 3}).trials  # it applies to these
     assert f"{setting} does not apply to the search, since {key} sets it itself" in caplog.text
+
+
+def test_a_mistake_is_said_to_be_where_it_was_made(written):
+    path = written(SPACE)
+    file = Path(path)
+    text = file.read_text()
+    file.write_text(text + "training.learning = 0.5\n")
+    with pytest.raises(
+        ConfigError, match=r"training.learning': .* \(\[search.start\] of mine.toml, e2 of synthetic-large\)"
+    ):
+        read_study(path, {}, {})
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=r"training.learning': .* \(the command line, e2 of synthetic-large\)"):
+        read_study(path, {}, {"training.learning": 0.5})
+    file.write_text(text.replace("budget = 9", 'budget = 9\nobjective = ["iou"]'))
+    with pytest.raises(ConfigError, match=r"^search.objective: got iou, iou, but each must be named once$"):
+        read_study(path, {}, {}, search={"objective": ["iou", "iou"]})
+    file.write_text(text.replace("budget = 9", 'budget = 9\nobjective = ["iou", "iou"]'))
+    with pytest.raises(ConfigError, match=r"mine.toml, line 14: search.objective: got iou, iou, but each"):
+        read_study(path, {}, {})
 
 
 # ---- constraints and the plan

@@ -231,7 +231,7 @@ def test_another_search_starts_from_one_of_several_stages(tmp_path):
 @pytest.mark.parametrize(
     ("search", "start", "words"),
     [
-        ({"fidelities": [CHEAP], "pruning": 0}, {}, "fidelities are given, but pruning is 0"),
+        ({"fidelities": [CHEAP], "pruning": 0}, {}, "^search.fidelities: fidelities are given, but pruning is 0"),
         ({"fidelities": [{"training.step": 100}]}, {}, r"search.fidelities.1: there is no setting training.step"),
         ({"fidelities": [{}]}, {}, r"search.fidelities: got .*; write \[\[search.fidelities\]\]"),
         ({"fidelities": "fast"}, {}, r"search.fidelities: got .*; write \[\[search.fidelities\]\]"),
@@ -242,6 +242,11 @@ def test_another_search_starts_from_one_of_several_stages(tmp_path):
             {"fidelities": [{"training.steps": 900}]},
             {},
             r"search.fidelities.1: training.steps is 900 in the search's start, too",
+        ),
+        (
+            {"fidelities": [CHEAP, {"training.steps": 1000}]},
+            {},
+            r"search.fidelities.2: training.steps is 1000, but 900 in the search's start: give a smaller value",
         ),
         ({"fidelities": [{"training.steps": 0}]}, {}, r"search.fidelities.1: training.steps: got 0"),
         (

@@ -270,12 +270,13 @@ def test_bad_rules_are_refused_in_one_sentence(lines, options, words, tmp_path):
 
 
 @pytest.mark.slow
-def test_gpu_hours_are_refused_where_trials_get_no_gpu(tmp_path):
+def test_gpu_hours_are_refused_where_trials_get_no_gpu(planned, tmp_path):
     start = Config().with_leaves(TINY | {"data.held_out": 0.2}).resolved()
     study, ledger = study_of(start=start, stop={"gpu_hours": 1}), Ledger(str(tmp_path), "searched")
     with pytest.raises(UserError, match=r"search\.stop\.gpu_hours limits the hours of GPUs, but trials get none here"):
         run(study, ledger, Resources(gpus=0), quiet=True)
     assert read_proposals(ledger) == []
+    assert "search.stop.gpu_hours limits" in next(iter(planned(study, ledger)["warnings"]))
 
 
 def test_rules_of_the_command_line_are_set_over_those_of_the_file(tmp_path):
