@@ -179,7 +179,7 @@ def test_other_studies_that_cannot_be_used_are_refused_in_one_sentence(other, tm
         '["plain"]': r"search\.warm_start: study plain has no search",
         '["targets"]': r"search\.warm_start: none of the 3 complete proposals of study targets fits search\.space",
         '["mine"]': r"search\.warm_start: mine is this study itself",
-        '["other", "other"]': r"warm_start is other, other, but each must be named once",
+        '["other", "other"]': r"search\.warm_start: got other, other, but each must be named once",
         '"other"': r'search\.warm_start: got "other"; input should be a valid (array|tuple)',
         "[3]": r"search\.warm_start\.0: got 3; input should be a valid string",
     }
