@@ -315,7 +315,7 @@ def test_quick_fingerprint_and_recommendation(masks_at, tmp_path, monkeypatch):
     result = call("recommend", *common, "--output", str(path))
     assert result.exit_code == 0, result.output
     assert "estimated without training" in result.output
-    assert result.stdout.count("\n") == 7  # a line for each choice, and how to run it
+    assert result.stdout.count("\n") == 9  # a line for each choice, and how to run it
     assert result.stderr.count("\n") == 1  # what takes a minute
     result = call("plan", str(path), "--data", masks_at, "--store", str(tmp_path / "store"), "--json")
     assert result.exit_code == 0, result.output

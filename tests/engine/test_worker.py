@@ -241,7 +241,8 @@ class TestReduction:
         ledger.define({})
         config = tiny(experiment="e1", training__evaluations=[0.5, 1.0])
         request = replace(
-            request_of(str(tmp_path), config), rungs={"search": "s", "objective": ["iou"], "reduction": 2}
+            request_of(str(tmp_path), config),
+            rungs={"search": "s", "objective": ["iou"], "reduction": 2, "steps": [3, 6]},
         )
         monkeypatch.setattr("studies.engine.pruning.reason_to_prune", lambda *_: "others are better")
         assert run_trial(request) == "pruned"

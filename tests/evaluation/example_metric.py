@@ -1,7 +1,5 @@
 """A new metric, as the manual shows it: a function of a batch of test images, and an entry."""
 
-import math
-
 import torch
 
 from diffseg.evaluation.images import TestImages
@@ -21,6 +19,6 @@ register(
         "example_metric:area_error",
         "| |P| − |Y| | / |Y| of the predicted foreground P and the mask Y; NaN where Y is empty.",
         larger_is_better=False,
-        most=math.inf,
+        most=float("inf"),
     )
 )
