@@ -45,6 +45,7 @@ def test_an_answer_says_whether_diffusion_helps_and_which_configuration_is_best(
     assert big.counts == "3 seeds"  # this ledger's IoU is not of single images
 
 
+@pytest.mark.slow
 def test_the_answer_is_the_pages_first_section(found, tmp_path):
     page = write_report(list(found.ledgers), tmp_path / "report.html").read_text()
     order = ["answers", "table1", "examples", "calibration", "fingerprint", "findings", "learning", "provenance"]
@@ -55,6 +56,7 @@ def test_the_answer_is_the_pages_first_section(found, tmp_path):
     assert "segments better than feed-forward" in page
 
 
+@pytest.mark.slow
 def test_a_study_that_is_named_twice_counts_once(found, tmp_path, recwarn):
     (ledger,) = found.ledgers
     page = write_report([ledger, ledger], tmp_path / "report.html").read_text()

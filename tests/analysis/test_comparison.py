@@ -251,6 +251,7 @@ def test_proposals_are_ranked_and_only_confirmed_ones_are_compared(searched):
     assert found["configuration"].iloc[0] == "0: paper: ε, linear"
 
 
+@pytest.mark.slow
 def test_the_command_and_the_report_show_a_search(searched, tmp_path):
     _, ledger = searched
     options = ["--store", ledger.root.rpartition("/")[0]]
@@ -322,7 +323,7 @@ def written_study(store, settings, variant_of, baseline="plain"):
     return tables.load([ledger])
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "other",
     [

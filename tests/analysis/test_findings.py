@@ -147,6 +147,7 @@ def test_three_means_of_the_right_sign_are_not_enough(tmp_path):
     assert words.count("p = ") == 3
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("plain", "other", "verdict"), [(0.9, 0.8, "reproduced"), (0.8, 0.9, "contradicted"), (0.8, 0.801, "inconclusive")]
 )
@@ -161,6 +162,7 @@ def test_the_best_network_is_tested_on_every_data_set(tmp_path, plain, other, ve
     assert verdict_of(study(tmp_path / "without", cells), "best IoU")[0] == "not decidable"
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("until", "after", "verdict", "beyond"),
     [
@@ -193,7 +195,7 @@ def test_errors_that_differ_at_every_level_are_described_so(tmp_path):
     assert "0.00" not in words
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("halves", "verdict"),
     [

@@ -88,6 +88,7 @@ def test_a_card_says_what_the_guarantee_is_of_and_what_it_led_to(limited):
     assert "exchangeable with them), not for each patient" in text
 
 
+@pytest.mark.slow
 def test_without_a_limit_there_is_nothing_to_show(tmp_path):
     ledger = ledger_of(tmp_path, [Config().with_leaves({"experiment": "e1"}).resolved()])
     found = tables.load([ledger])

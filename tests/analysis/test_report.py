@@ -284,6 +284,7 @@ class TestSeveralNetworks:
             for series, colour in zip(scale["domain"], scale["range"], strict=True):
                 assert colour == COLOURS[list(NETWORKS).index(names[series])]
 
+    @pytest.mark.slow
     def test_the_page_names_networks_and_baselines(self, several, tmp_path):
         page = " ".join(write_report([several], tmp_path / "report.html").read_text().split())
         assert "E1 with" in page

@@ -221,7 +221,7 @@ def test_the_searchs_page_in_a_browser(found, ledger, tmp_path, browser, width):
     check_page(page, path, width, len(drawn) + 1)  # and the differences
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.slow
 def test_a_report_reads_its_searches_once(ledger, tmp_path, monkeypatch):
     calls, load_searches = [], tables.load_searches
     monkeypatch.setattr(tables, "load_searches", lambda ledgers: calls.append(ledgers) or load_searches(ledgers))

@@ -144,6 +144,7 @@ def test_mistakes_end_with_one_sentence_and_exit_status_two(arguments, words, tm
     check_sentence(result.output)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

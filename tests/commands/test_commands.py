@@ -209,7 +209,7 @@ def marked(cases):
     return [pytest.param(case, marks=[pytest.mark.slow] if case.slow else [], id=case.line[:60]) for case in cases]
 
 
-@pytest.mark.sampled(16)
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("case", marked(case for case in CASES if not case.ray))
 def test_a_command(case, places, monkeypatch):
     if "--address" in case.line:

@@ -119,6 +119,7 @@ def test_classes_measured_by_e3_are_shown_and_recommended_from(call, monkeypatch
     assert "From the fingerprint measured by E3, of the class T1.2 core. Run it" in output
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("command", ["fingerprint", "recommend"])
 @pytest.mark.parametrize(
     ("name", "words"), [("core", "allowed are whole organ, T1.2 core, never"), ("never", "is 0 at all 20 noise levels")]

@@ -60,6 +60,7 @@ def test_slices_are_cut_scaled_and_split_by_patient(tree):
     assert (small.train.images[0].float().mean((1, 2)) - found.train.images[0].float().mean((1, 2))).abs().max() < 2
 
 
+@pytest.mark.slow
 def test_named_classes_are_made_of_the_labels(tree):
     regions = {"whole tumour": [1, 2, 4], "core": [1, 4], "enhancing": 4}
     found = data.load(config(size=224, classes=regions, regions=True, train_images=2, test_images=2), tree).train
@@ -104,6 +105,7 @@ def test_another_shape_and_a_truncated_file_are_refused_by_name(tmp_path):
         data.load(config(), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_patients_slices_are_normalised_by_all_of_its_volumes(tree):
     found = data.load(config(size=224, normalise="case", train_images=5), tree).train
     for k, name in enumerate(found.names):

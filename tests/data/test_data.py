@@ -479,7 +479,7 @@ def test_two_processes_may_build_the_cache_at_once(tmp_path):
     assert len(entries(tmp_path / "cache")) == 1
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("kind", ["large", "many", "clusters"])
 def test_synthetic_data_are_a_function_of_their_settings(kind):
     settings = Data(layout="synthetic", kind=kind, size=32, train_images=60, test_images=50)
@@ -494,7 +494,7 @@ def test_synthetic_data_are_a_function_of_their_settings(kind):
     assert 0.05 < float(masks.mean()) < 0.3
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("kind", ["large", "many", "clusters"])
 def test_colour_alone_does_not_separate_synthetic_objects(kind):
     """The best threshold on the best channel, chosen on the test images themselves, stays well below a perfect IoU."""

@@ -78,7 +78,7 @@ def test_a_data_set_is_read_as_it_is(form, tmp_path):
             assert np.array_equal(split.record(k).read_image(settings.channels), pixels.reshape(*SHAPE[:2], -1))
 
 
-@pytest.mark.sampled(9)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("normalise", ["range", "standard", "case"])
 @pytest.mark.parametrize("orientation", ORIENTATIONS[::5])
 def test_channels_are_turned_to_the_first_and_normalised_alone(normalise, orientation, tmp_path):

@@ -78,6 +78,7 @@ def test_a_new_schedule(allow, tiny, tmp_path):
     assert 0 <= outcome.trial["iou"] <= 1
 
 
+@pytest.mark.slow
 def test_a_new_sampler(allow, tiny, tmp_path):
     with pytest.raises(ConfigError, match="renoise"):
         tiny(inference__sampler="renoise")
@@ -102,6 +103,7 @@ def test_a_new_sampler(allow, tiny, tmp_path):
     assert found["renoise"]["brier"] != found["ancestral"]["brier"]
 
 
+@pytest.mark.slow
 def test_a_new_sampling_grid(allow, tiny, tmp_path):
     with pytest.raises(ConfigError, match="quadratic"):
         tiny(inference__grid="quadratic")

@@ -191,7 +191,7 @@ class TestReduction:
             except Killed:
                 continue
 
-    @pytest.mark.sampled(2)
+    @pytest.mark.sampled(1)
     @pytest.mark.parametrize("call", range(1, 12))
     def test_a_worker_killed_at_any_step_after_training_records_the_same(self, call, tiny, tmp_path, monkeypatch):
         """Killed when a file of the ledger is written, or while the folder is reduced; before or after it."""

@@ -92,6 +92,7 @@ def test_the_expected_loss_of_a_new_patient_keeps_the_level():
     assert np.mean(realised) > 0.06
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("experiment", ["e1", "e2"])
 def test_a_trial_keeps_images_back_chooses_a_threshold_and_cuts_masks_at_it(experiment, tiny, tmp_path):
     config = tiny(experiment=experiment, **LIMITED)

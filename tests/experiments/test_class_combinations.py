@@ -132,13 +132,13 @@ def test_all_pairs_are_tried_but_those_that_exclude_each_other():
     assert {frozenset(pair) for pair in missing_pairs(AXES, CHOSEN)} == excluded
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("choice", CHOSEN, ids=lambda choice: "-".join(choice.values()))
 def test_a_pair_trains_and_predicts(choice):
     check(configure(AXES, choice))
 
 
-@pytest.mark.sampled(12)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("choice", CHOSEN_E1, ids=lambda choice: "-".join(choice.values()))
 def test_a_pair_trains_and_predicts_in_e1(choice):
     config = configure(FEED_FORWARD, choice)
@@ -215,6 +215,7 @@ def test_what_is_impossible_is_refused_in_one_sentence(pair):
     assert "\n" not in sentence
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("coding", AXES["coding"])
 @pytest.mark.parametrize("network", ["ensemdiff", "medsegdiff v1"])
 @pytest.mark.parametrize("kind", ["binary", "five", "overlapping"])

@@ -135,6 +135,7 @@ def many(monkeypatch):
     monkeypatch.setattr(patches, "QUERIES", 1024)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("many")
 def test_independent_regions_are_decided_as_one_bit_each():
     masks = constant(0, 1, 2, 3)
@@ -156,6 +157,7 @@ def test_exclusive_classes_are_decided_by_the_channels_of_all():
     assert found["b"] == pytest.approx(wanted, abs=0.12)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("many")
 def test_the_coding_decides_what_the_predictor_sees():
     """0 and 1 are half as far from each other as −1 and 1, which is a log-SNR lower by ln 4."""

@@ -31,7 +31,7 @@ COMBINATIONS = [
 ]
 
 
-@pytest.mark.sampled(13)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(("kind", "coding"), COMBINATIONS)
 @given(seed=st.integers(0, 1000))
 def test_a_clean_mask_is_decoded_exactly(kind, coding, seed):

@@ -84,7 +84,7 @@ def published(request, reference):
     return network, [tensors[name] for name in ("x_t", "t", "image")], tensors
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_outputs_equal_those_of_the_published_network(published, layout):
     network, inputs, expected = published
@@ -140,7 +140,7 @@ def test_the_compiled_network_equals_the_published_one(published):
     assert (output - expected["output"]).abs().max() <= 1e-5
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_bf16_outputs_are_within_two_percent_of_the_published_ones(published, layout):
     """Compares root mean squares: of the difference, and of the output."""
@@ -180,7 +180,7 @@ def test_a_state_dict_that_does_not_fit_is_refused_key_by_key():
         load_published(build(settings, out_channels=2), state)
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize(("channels", "image_channels"), [(1, 3), (1, 0), (3, 0), (1, 4)])
 @pytest.mark.parametrize("size", [32, 64])
@@ -272,7 +272,7 @@ class TestFFParser:
             assert parser(torch.randn(1, 1, 8, 8, dtype=torch.bfloat16)).dtype == torch.float32
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", SMALL)
 def test_bf16_gives_no_nan(name):
     network = build(SMALL[name], 1, 3, 1, size=32)

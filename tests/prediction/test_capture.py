@@ -89,7 +89,7 @@ def predict_without_values():
     return predict
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("network", "experiment", "diffusion"),
     [
@@ -150,7 +150,7 @@ class Draws:
         return 2
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("network", "experiment", "settings"),
     [

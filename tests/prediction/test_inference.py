@@ -47,7 +47,7 @@ def trained(config):
     return network
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("experiment", ["e1", "e2"])
 @pytest.mark.parametrize("sampler", ["ancestral", "ddim"])
 @pytest.mark.parametrize("settled", [None, 1])
@@ -85,7 +85,7 @@ MULTI = [
 ]
 
 
-@pytest.mark.sampled(7)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("resolution", ["network", "original"])
 @pytest.mark.parametrize(("kind", "settings"), MULTI)
 def test_predictions_of_several_classes_do_not_depend_on_the_batch_size(kind, settings, resolution, tiny):

@@ -45,6 +45,7 @@ def trained(tiny, tmp_path):
     return train
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("settings", [{"experiment": "e1"}, {"experiment": "e2"}, {"data__fit": "crop"}])
 def test_pictures_are_predicted_at_their_own_size(settings, trained, tmp_path):
     config, work, scaling = trained(**settings)
@@ -152,6 +153,7 @@ def test_user_errors_are_one_sentence(inputs, words, trained, tmp_path):
         predict_files(config, work, scaling, [tmp_path / name for name in inputs], tmp_path / "out", "cpu")
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("device", ["rubbish", "cuda:99", "meta", "cpu:x"])
 def test_an_unavailable_device_is_refused_in_a_sentence(device, trained, tmp_path):
     config, work, scaling = trained()

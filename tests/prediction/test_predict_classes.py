@@ -95,7 +95,7 @@ def read_numbers(path, data):
     return number_pixels(path, pictures.read_labels(path), Classes.of(data))
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("kind", CODES)
 def test_written_masks_are_like_the_training_masks(kind, trained, tmp_path):
     """Their mode and palette are the same, they hold the same values, and have the Dice of the ledger for every class."""

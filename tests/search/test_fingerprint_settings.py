@@ -90,6 +90,7 @@ def test_a_search_for_which_nothing_is_given_starts_as_before(written):
     assert start.config == start.config.resolved()
 
 
+@pytest.mark.slow
 def test_a_plan_counts_the_trials_of_a_fingerprint_once_for_all_classes(written, tmp_path):
     variants = "".join(
         f'[variant.{number}]\ndiffusion.weighting = "fingerprint"\n{line}\n'

@@ -76,7 +76,7 @@ def carry_out(study, ledger, killed_at=(), **options):
     return [(p.number, p.seed, p.trial, p.source, p.settings) for p in read_proposals(ledger)]
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "random", "grid"])
 @pytest.mark.parametrize("objective", [["iou"], ["iou", "ece"]])
 def test_an_interrupted_search_makes_the_same_proposals(sampler, objective, tmp_path):

@@ -40,7 +40,7 @@ def drawn(space, count, seed=0):
         study.tell(trial, 0.0)
 
 
-@pytest.mark.sampled(10)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("space", SHIPPED)
 @pytest.mark.parametrize("start", STARTS)
 def test_every_sample_is_a_configuration_or_is_refused_in_a_sentence(space, start):

@@ -126,6 +126,7 @@ class TestFidelities:
         killed = carry_out(study, Ledger(str(tmp_path / "killed"), "searched"), killed_at=(4, 9, 17))
         assert killed == whole
 
+    @pytest.mark.slow
     def test_trials_side_by_side_are_distinct_and_of_every_proposal_one_at_a_time(self, tmp_path):
         study, ledger = study_of(fidelities=[CHEAP], folds=2), Ledger(str(tmp_path), "searched")
         names = [trial_name(config) for config in carry_out(study, ledger, side_by_side=3)]
@@ -144,6 +145,7 @@ class TestFidelities:
             list(trial.intermediate_values) == [-1] for trial in held_back
         )  # before the first step of a whole trial
 
+    @pytest.mark.slow
     def test_status_and_plan_count_the_trials_that_there_are(self, tmp_path, planned_rows):
         study, ledger = study_of(fidelities=[CHEAP], folds=2, confirm="0x0"), Ledger(str(tmp_path), "searched")
         before = planned_rows(study, ledger)

@@ -112,6 +112,7 @@ def compact_killed_at(ledger, monkeypatch, actions: int) -> bool:
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("again", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_killed_at_every_step_no_row_is_lost_or_read_twice(again, tmp_path, monkeypatch):
     actions = 0
@@ -155,6 +156,7 @@ def test_reading_meanwhile_gives_the_same_answer(tmp_path):
     assert wrong == []
 
 
+@pytest.mark.slow
 def test_reading_between_any_two_steps_gives_the_same_answer(tmp_path, monkeypatch):
     """The reader lists the files just before they are merged, at each of its own steps."""
     for step in range(8):

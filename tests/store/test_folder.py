@@ -173,6 +173,7 @@ def request_of(store, config, trial="t", attempt=1):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_stopped_trial_resumes_on_another_node(tiny, uri, tmp_path, monkeypatch):
     config = tiny(experiment="e2", training__checkpoint_every=2)
     ledger = Ledger(uri, "study")
@@ -229,6 +230,7 @@ def test_a_study_runs_through_ray_behind_a_uri(tiny, uri, tmp_path, monkeypatch)
     assert Path(next(iter(ledger.last_rows()))["log"]).name == "log.txt"
 
 
+@pytest.mark.sampled(1)
 def test_a_study_is_cleaned_and_deleted(tiny, store):
     """The networks of two trials; one of them has the checkpoints of a session that was killed."""
     ledger = Ledger(store, "study")

@@ -185,7 +185,7 @@ def classed_attempt(table, names):
     return attempt() | {table: rows}
 
 
-@pytest.mark.sampled(21)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("compacted", [(), ("old",), ("old", "new")])
 @pytest.mark.parametrize("table", CLASSED)
 def test_classes_are_read_from_old_and_new_files(table, compacted, ledger, monkeypatch):

@@ -83,7 +83,7 @@ DEFINITIONS = {
 }
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("fault", DEFINITIONS)
 def test_a_damaged_definition_is_one_sentence_and_written_anew(fault, ledger):
     path = Path(ledger.root) / "study.json"
@@ -114,7 +114,7 @@ OF_VERSIONS = {
 }
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("fault", OF_VERSIONS)
 def test_a_definition_of_another_version_is_one_sentence_and_written_anew(fault, ledger, caplog):
     definition = ledger.definition()
@@ -185,7 +185,7 @@ VALID = {
 }
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("fault", "table"), [(fault, table) for fault in INVALID for table in tables_for(fault, "another table")]
 )
@@ -211,7 +211,7 @@ def test_a_file_of_another_schema_is_skipped_with_one_warning_and_set_aside(faul
     assert ledger.read("trials").num_rows
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("change", "table"), [(one, table) for one in VALID for table in tables_for(one, "an extra column")]
 )
@@ -224,7 +224,7 @@ def test_a_table_of_a_later_version_is_read(change, table, ledger, caplog):
     assert caplog.text == ""
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "name", [field for field in SCHEMAS["trials"].names if field not in ("trial", "attempt", "status")]
 )
@@ -238,6 +238,7 @@ def test_columns_that_a_file_lacks_are_null(name, ledger):
     assert ledger.set_aside_damaged() == []
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "leaf", ["training_steps", "data_held_out", "diffusion_target", "inference_seeds", "inference_steps"]
 )
@@ -267,7 +268,7 @@ VALUES = {
 }
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("fault", VALUES)
 def test_files_with_impossible_values_are_set_aside(fault, ledger):
     path = some(ledger, "trials")
@@ -325,7 +326,7 @@ METADATA = {
 }
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("fault", METADATA)
 def test_a_merged_file_without_its_metadata_is_set_aside_with_its_attempts(fault, ledger):
     compact(ledger)
@@ -380,7 +381,7 @@ RECORDED = {
 }
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("fault", RECORDED)
 def test_proposals_of_another_form_are_set_aside(fault, ledger):
     path = some(ledger, "proposals")
@@ -427,7 +428,7 @@ WRITES = {
 }
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("write", WRITES)
 @pytest.mark.parametrize("failure", FAILURES)
 def test_a_store_that_cannot_be_written_is_one_sentence_and_loses_nothing(failure, write, ledger, monkeypatch):

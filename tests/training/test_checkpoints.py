@@ -109,6 +109,7 @@ REFUSED = FAULTS | {
 }
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("seeds", [(0,), (0, 1)])
 @pytest.mark.parametrize("fault", REFUSED)
 def test_prediction_refuses_all_but_the_final_checkpoint(fault, seeds, finished, picture, tmp_path):
@@ -135,7 +136,7 @@ def test_a_checkpoint_of_another_trial_of_the_same_network_is_refused(finished, 
     assert f"lacks {mine.name}" in result.output
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("fault", REFUSED)
 def test_without_a_ledger_the_newest_checkpoint_has_to_be_of_the_last_step(fault, tiny, tmp_path):
     config = tiny(experiment="e1")
@@ -148,7 +149,7 @@ def test_without_a_ledger_the_newest_checkpoint_has_to_be_of_the_last_step(fault
         load_trained(config, tmp_path / "trial", torch.device("cpu"))
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_training_resumes_from_the_checkpoint_before(fault, tiny, tmp_path, caplog):
     config = tiny(experiment="e1")
@@ -317,7 +318,7 @@ OF_SEVERAL = {
 }
 
 
-@pytest.mark.sampled(11)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("classes", "other"),
     [(a, b) for table in (CLASSES, OF_SEVERAL) for a in table.values() for b in table.values() if a != b],

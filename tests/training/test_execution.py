@@ -127,6 +127,7 @@ class TestCompilation:
         convolutions = [part for part in network.modules() if isinstance(part, torch.nn.Conv2d)]
         assert sum(id(part.weight) in inside for part in convolutions) > 0.6 * len(convolutions)
 
+    @pytest.mark.slow
     def test_prediction_is_compiled_if_configured_and_if_no_samples_stop_early(self, tiny, machine):
         network, asked = torch.nn.Identity(), tiny(training__compile=True)
         assert compile_for_inference(network, asked, machine()) is not network

@@ -146,7 +146,7 @@ def memory(monkeypatch):
     return lambda images: limit.__setitem__(0, images), tried
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", SETTINGS)
 def test_batches_are_computed_in_parts_where_memory_is_short(name, memory, tmp_path):
     trial.run(of(name), None, tmp_path / "whole", device="cpu")

@@ -27,6 +27,7 @@ def wander(steps, copies, lengths):
     return kept, direct
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("steps", [400, 3000])
 def test_averages_of_other_lengths_equal_those_kept_in_training(steps):
     kept, direct = wander(steps, 32, (0.03, 0.05, 0.08, 0.1, 0.15))

@@ -33,6 +33,7 @@ def test_the_number_of_epochs_has_the_lowest_validation_loss(tiny, tmp_path):
     assert max(row["step"] for row in outcome.curves if row["metric"] == "selection_loss") == 12
 
 
+@pytest.mark.slow
 def test_the_second_training_starts_from_scratch_on_all_images(tiny, tmp_path):
     """It equals an ordinary trial of that many steps, bit for bit."""
     config = e1(tiny)

@@ -39,7 +39,7 @@ def equal(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("call", [2, 4, 6, 10])  # in training, at the snapshot, after it, in the last evaluation
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one_bit_for_bit(experiment, call, tiny, tmp_path):
@@ -93,6 +93,7 @@ def test_a_run_resumes_in_another_memory_layout(layouts, tiny, tmp_path, monkeyp
     )
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", ["ensemdiff", "segformer"])
 def test_a_network_with_dropout_resumes_bit_for_bit(name, tiny, tmp_path):
     """Dropout and SegFormer's stochastic depth draw from torch's global generator."""
@@ -115,6 +116,7 @@ LEARNING = {  # losses that learn, or that need an estimate
 }
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("learning", LEARNING)
 def test_a_run_with_a_learning_loss_resumes_bit_for_bit(learning, tiny, tmp_path):
     config = tiny(training__steps=9, **LEARNING[learning])
