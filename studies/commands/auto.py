@@ -141,6 +141,7 @@ def _run(record: "Record", ledger: "Ledger", placement: Placement) -> None:
     study = build_stages(record, ledger.study, command_line())
     if study is None:
         raise UserError(f"only the small trials were run, since {dict(record.skipped)['planned']}")
+    _print_answers(ledger)
     _name_network(record, ledger)
     finish(study, ledger, finished=True, with_report=True)
 
@@ -182,6 +183,19 @@ def _report_small(ledger: "Ledger") -> None:
         click.echo(write_report([ledger], path_beside(ledger, "report.html")))
 
 
+def _print_answers(ledger: "Ledger") -> None:
+    """Print what the study found, in the sentences of the report's first screen."""
+    from analysis import tables
+    from analysis.answers import answer_questions
+    from analysis.comparison import compare_table1
+
+    with contextlib.suppress(UserError):  # if no trial is complete
+        found = tables.load([ledger])
+        tested, _ = compare_table1(found, found.shown())
+        for answer in answer_questions(found, tested):
+            click.echo("\n".join(answer.sentences))
+
+
 def _name_network(record: "Record", ledger: "Ledger") -> None:
     """Print the trial to use: of the configurations that were scored on the test images, the best one's first seed."""
     from diffseg.evaluation.registry import METRICS
@@ -200,7 +214,7 @@ def _name_network(record: "Record", ledger: "Ledger") -> None:
     trial, mean = min(best, key=lambda row: row["seed"])["trial"], fmean(row[metric.name] for row in best)
     click.echo(
         f"Use {trial}: of {len(groups)} configurations it has the best {metric.title} on the test images, {mean:.3f}. "
-        "They chose it, so expect a little less of new images; the report says which differences are more than chance."
+        "They chose it, so expect a little less of new images."
     )
     place = "" if ledger.store == "results" else f" --store {shlex.quote(ledger.store)}"
     click.echo(f"diffseg predict {ledger.study} {trial} my-images/{place}")

@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import pytest
 from test_auto_stages import planned
+from test_report import configs, ledger_of
 
 from diffseg.errors import UserError
 from studies.auto.record import NAME, read_record, write_record
 from studies.auto.stages import next_stage
+from studies.commands.auto import _print_answers
 from studies.store.ledger import Ledger
 
 
@@ -43,3 +45,12 @@ def test_a_damaged_record_is_one_sentence(ledger, content):
     ledger.folder.write(NAME, content)
     with pytest.raises(UserError, match=r"auto.json is damaged: `diffseg run auto-mine` finishes"):
         read_record(ledger, planned().request)
+
+
+def test_the_command_ends_with_what_was_found(tmp_path, capsys):
+    """In the sentences of the report's first screen; with nothing where no trial is complete."""
+    ledger = ledger_of(tmp_path, configs(("e1", "e2")))
+    _print_answers(ledger)
+    assert "(E2) segments" in capsys.readouterr().out
+    _print_answers(Ledger(str(tmp_path), "empty"))
+    assert capsys.readouterr().out == ""

@@ -68,6 +68,7 @@ def test_a_folder_becomes_a_report_though_the_command_is_killed_twice(tmp_path):
     assert "segments" in (study / "report.html").read_text()
     assert (tmp_path / "store/auto-mine-small/report.html").exists()
     (trial,) = re.findall(r"^Use (e\d-mine-\S+):", output, re.M)
+    assert re.search(r"^(Diffusion|Whether diffusion) \(E2\) segments .*feed-forward \(E1\)", output, re.M)
     assert f"diffseg predict auto-mine {trial} my-images/" in output
     states = subprocess.run(
         [sys.executable, "-m", "studies", "status", "auto-mine", "--store", str(tmp_path / "store"), "--json"],
