@@ -11,7 +11,7 @@ from analysis.series import EXPERIMENTS
 from analysis.verdicts import signed
 from diffseg.config import Config
 from diffseg.config.data import Data
-from diffseg.nouns import noun
+from diffseg.nouns import noun, patients
 from studies.definition.distinctions import format_setting
 from studies.definition.trial import ROLES
 
@@ -84,13 +84,14 @@ def describe_output(subject: Subject) -> str:
     if len(config.data.class_names) > 1 and not config.data.regions:
         return "a probability of each class in each pixel; a pixel belongs to the most probable one"
     risks = tabulate_risks(subject.alone).to_dict("records")
-    units = "patients or volumes" if subject.tested.notna().any() else "images"
-    rule = _describe_guarantee(risks[0], units) if risks else f"foreground is above {config.inference.threshold:g}"
+    grouped = subject.tested.notna().any()
+    rule = _describe_guarantee(risks[0], grouped) if risks else f"foreground is above {config.inference.threshold:g}"
     return f"a probability of each class in each pixel; {rule}"
 
 
-def _describe_guarantee(risk: dict[str, Any], units: str) -> str:
+def _describe_guarantee(risk: dict[str, Any], grouped: bool) -> str:
     """Return in words a threshold that was chosen by `inference.risk` (`guarantees.tabulate_risks`) and what it led to."""
+    units = patients(risk["chosen_by"]) if grouped else noun(risk["chosen_by"], "image")
     marked = f"foreground is above {risk['threshold']:g}" if risk["threshold"] >= 0 else "every pixel is foreground"
     low, high = (signed(risk[name], ".3f") for name in ("risk_low", "risk_high"))
     limits = "" if math.isnan(risk["risk_low"]) else f", 95 % interval {low} to {high}"

@@ -50,7 +50,7 @@ class SearchHistory:
     def frame(self) -> pd.DataFrame:
         """A row for each proposal, without confirmations.
 
-        Columns: number, source, trial (its own, or its last fidelity if it has not come further), status (complete, pruned, failed,
+        Columns: number, source, trial (its own once that has begun, else its last fidelity), status (complete, pruned, failed,
         refused or running), words (its settings), error, the metrics (on the held-out images; NaN unless complete), rank by
         estimates (0 the best, or the front of several objectives; NaN without a value), estimate and deviation (of the first
         objective: shrunk towards the mean of all proposals, and its standard deviation; `studies.search.evidence`), hours (of all

@@ -117,8 +117,8 @@ def recommend(
         with progress_bar(ESTIMATING.format(dataset)) as on_progress:
             found = estimate_fingerprints(config, roots.get(dataset), store, on_progress)
     first = next(iter(found.values()))
-    choices = [*_describe_data(config, roots.get(dataset), store, parse_settings(settings)), *recommend_settings(first)]
     check_datasets([Trial(dataset, config.fingerprint_trials()[0])], roots, store)
+    choices = [*_describe_data(config, roots.get(dataset), store, parse_settings(settings)), *recommend_settings(first)]
     path = Path(output or f"{dataset}.toml")
     path.write_text(format_study(config, choices, source), encoding="utf-8")
     for choice in choices:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffseg.config import Config
 from studies.definition.trial import Trial
 from studies.store.places import cache_folder
 
@@ -34,7 +35,7 @@ def check_datasets(trials: Iterable[Trial], roots: dict[str, str], store: str, e
     from diffseg import data  # imports torch, which takes long
 
     checked: dict[str, data.Listing | None] = {}
-    warned = set()
+    asked = set()  # what was looked for in which data
     for trial in trials:
         tree = trial.tree["data"]
         root = roots.get(tree["name"])
@@ -46,21 +47,29 @@ def check_datasets(trials: Iterable[Trial], roots: dict[str, str], store: str, e
             path = Path(root) if root else None
             checked[key] = None if missing else data.examine(trial.config.data, path, cache_folder(store))
         found = checked[key]
-        if found and key not in warned and (sentence := _describe_few_calibrating(trial, found)):
-            warned.add(key)
-            log.warning("data set %s: %s", tree["name"], sentence)
+        risk = trial.config.inference.risk
         compares = trial.tree.get("experiment") == "e2" and trial.scored_on == "held-out"  # E3 measures errors there
-        if found and compares and key not in warned:
-            warned.add(key)
-            if sentence := data.describe_few_held_out(trial.config.data, found.records):
+        for applies, describe, question in (
+            (risk.metric != "none", _describe_few_calibrating, (key, risk.level)),
+            (compares, _describe_few_held_out, key),
+        ):
+            if not found or not applies or question in asked:
+                continue
+            asked.add(question)
+            if sentence := describe(trial.config, found):
                 log.warning("data set %s: %s", tree["name"], sentence)
 
 
-def _describe_few_calibrating(trial: Trial, found: "Listing") -> str | None:
-    """Return a sentence if a trial's inference.risk is likely to have too few patients to choose a threshold by."""
+def _describe_few_held_out(config: Config, found: "Listing") -> str | None:
+    """Return a sentence if few images are held out to compare trials on."""
+    from diffseg import data
+
+    return data.describe_few_held_out(config.data, found.records)
+
+
+def _describe_few_calibrating(config: Config, found: "Listing") -> str | None:
+    """Return a sentence if inference.risk is likely to have too few patients to choose a threshold by."""
     from diffseg import data
     from diffseg.evaluation.risk import describe_few_units
 
-    if trial.config.inference.risk.metric == "none":
-        return None
-    return describe_few_units(data.count_calibration_units(trial.config.data, found.records), trial.config)
+    return describe_few_units(data.count_calibration_units(config.data, found.records), config)

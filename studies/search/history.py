@@ -72,7 +72,7 @@ class EvaluatedProposal:
         return ended[-1] | means | sums
 
     def name_trial(self, rows: Rows) -> str | None:
-        """Return the name of its own trial, or of its last fidelity if it has not come further; None if it was refused."""
+        """Return the name of its own trial once that has begun, before that of its last fidelity; None if it was refused."""
         begun = [stage.trial for stage in self.stages if stage.trial in rows or stage == self.upcoming]
         return self.proposal.trial if self.proposal.trial in begun or not begun else begun[-1]
 

@@ -26,7 +26,7 @@ from search_spaces.trial import GivenTrial
 from studies.search.constraints import find_violation, parse_constraints
 from studies.search.stages import check_stages
 
-DRAWS = 100  # random proposals, of which one must not be the start
+DRAWS = 100  # random proposals: a space all of which are the start is refused
 
 if TYPE_CHECKING:  # mypy knows no Literal of a table's keys
     MetricName: TypeAlias = str

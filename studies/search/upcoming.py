@@ -39,9 +39,9 @@ def _count_confirmations(study: Study, one: EvaluatedSearch, at_end: bool) -> in
 
 
 def count_requested(study: Study, ledger: Ledger, known: int) -> int:
-    """Return the largest number of trials that a study may have, `known` of which are known by now.
+    """Return the largest number of trials that a study may have. `known` is the number of those that are known.
 
-    It is the number of known ones where no search is to make more.
+    Where no search is to make more, it is the number of known ones.
     """
     if known >= study.requested_trials or any(
         one.proposals or one.confirmations for one in list_upcoming(study, ledger)
